@@ -1,0 +1,259 @@
+"""The temporary LoRA: attach, switch on and off, reset, snapshot, restore, discard.
+
+Owns: peft's layers while a session is alive, the adapter's parameters, the fused forward through them.
+Does not know: losses, optimisers, texts.
+Units: parameters in float32. LoRA: y = W x + (alpha / rank) B A x (arXiv 2106.09685), through peft.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .base import Base
+from .errors import SettingsError
+from .settings import AdapterSettings
+
+_numbers = itertools.count()
+
+
+class Adapter:
+    """One temporary adapter on a base. Several may live at once; each forward names the one it uses.
+
+    Attributes:
+        version: grows whenever the parameters change, so that a cache can know that it is stale.
+    """
+
+    def __init__(self, base: Base, settings: AdapterSettings, *, seed: int = 0, fused: bool = True) -> None:
+        """Attaches a fresh adapter: A random, B zero, so that it changes nothing until it learns.
+
+        Raises:
+            SettingsError: `adapter.modules` or `adapter.layers` matches no linear layer.
+        """
+        import peft
+
+        self.base = base
+        self.settings = settings
+        self.name = f"templora{next(_numbers)}"
+        self.version = 0
+        self.targets = target_names(base, settings)
+        config = peft.LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft accepts fractions
+            lora_dropout=settings.dropout,
+            target_modules=self.targets,
+            bias="none",
+        )
+        tuner = getattr(base.model, "_templora_tuner", None)
+        if tuner is None:
+            tuner = peft.LoraModel(base.model, config, self.name)
+            object.__setattr__(base.model, "_templora_tuner", tuner)  # not a submodule: it would contain itself
+        else:
+            tuner.peft_config[self.name] = config
+            tuner.inject_adapter(base.model, self.name)
+        self._tuner: Any = tuner
+        self.layers: dict[str, Any] = {name: base.model.get_submodule(name) for name in self.targets}
+        for layer in self.layers.values():
+            layer.eval()
+            for store in (layer.lora_A, layer.lora_B):
+                store[self.name].to(device=base.device.name, dtype=torch.float32)
+            if fused:
+                layer.forward = partial(_fused_forward, layer)
+            layer._disable_adapters = True
+        self.reset(seed)
+
+    # --- parameters ---
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """A (rank, in) and B (out, rank) of every adapted layer, in the model's order."""
+        for name, layer in self.layers.items():
+            yield f"{name}.lora_A", layer.lora_A[self.name].weight
+            yield f"{name}.lora_B", layer.lora_B[self.name].weight
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The trainable parameters."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the adapter holds."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @torch.no_grad()
+    def reset(self, seed: int) -> None:
+        """A fresh adapter: A as peft initialises it (Kaiming uniform, a = sqrt 5), B zero; same bits on any device."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if name.endswith("lora_B"):
+                parameter.zero_()
+                continue
+            bound = 1 / math.sqrt(parameter.shape[1])
+            parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+        self.version += 1
+
+    @torch.no_grad()
+    def snapshot(self) -> dict[str, Tensor]:
+        """A copy of all parameters."""
+        return {name: parameter.detach().clone() for name, parameter in self.named_parameters()}
+
+    @torch.no_grad()
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+        """Puts a snapshot's values back, bit for bit."""
+        for name, parameter in self.named_parameters():
+            parameter.copy_(snapshot[name])
+        self.version += 1
+
+    # --- switching ---
+
+    @contextmanager
+    def active(self, *, training: bool = False) -> Iterator[None]:
+        """Inside the block the model computes with this adapter; outside always without any."""
+        for layer in self.layers.values():
+            layer._disable_adapters = False
+            layer._active_adapter = [self.name]
+            layer.lora_dropout[self.name].train(training)
+        try:
+            yield
+        finally:
+            for layer in self.layers.values():
+                layer._disable_adapters = True
+                layer.lora_dropout[self.name].train(False)
+
+    def discard(self) -> None:
+        """Removes the adapter; with the last one gone the model has its own layers back."""
+        if self.name not in self._tuner.peft_config:
+            return
+        for layer in self.layers.values():
+            layer.delete_adapter(self.name)
+        del self._tuner.peft_config[self.name]
+        if not self._tuner.peft_config:
+            self._tuner.unload()
+            del self.base.model._templora_tuner
+        self.layers = {}
+        self.version += 1
+
+
+def target_names(base: Base, settings: AdapterSettings) -> list[str]:
+    """Full names of the layers to adapt.
+
+    Raises:
+        SettingsError: nothing matches, or more layers are asked for than there are.
+    """
+    linears = [name.replace(".base_layer", "") for name, _ in base.linears()]
+    kinds = sorted({name.rpartition(".")[2] for name in linears})
+    unknown = [name for name in settings.modules if name not in kinds]
+    if unknown:
+        raise SettingsError(f"adapter.modules names '{unknown[0]}'", "some of " + ", ".join(kinds), "correct the name")
+    count = len(base.blocks)
+    top = count if settings.top is None else settings.top
+    if top > count:
+        raise SettingsError(f"adapter.layers is 'top:{top}'", f"at most top:{count} on this model", "lower it")
+    first = count - top
+    chosen = []
+    for name in linears:
+        blocks = [int(part) for part in name.split(".") if part.isdigit()]
+        if (settings.modules and name.rpartition(".")[2] not in settings.modules) or (blocks and blocks[0] < first):
+            continue
+        chosen.append(name)
+    return chosen
+
+
+# --- the fused forward ---
+
+
+def _fused_forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Equal to peft's forward: base_layer(x) + scaling * lora_B(lora_A(dropout(x))), in one autograd node.
+
+    Nothing of the frozen weight is saved for the backward pass; it is dequantised again there.
+    """
+    if layer.disable_adapters or layer._active_adapter[0] not in layer.lora_A:
+        result: Tensor = frozen_linear(layer.base_layer, x)
+        return result
+    name = layer._active_adapter[0]
+    a, b, scaling = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
+    dropout = layer.lora_dropout[name]
+    if dropout.training and isinstance(dropout, nn.Dropout):
+        low = F.linear(dropout(x).to(a.dtype), a)
+        return frozen_linear(layer.base_layer, x) + (F.linear(low, b) * scaling).to(x.dtype)
+    fused: Tensor = _LoraLinear.apply(x, a, b, layer.base_layer, scaling)  # type: ignore[no-untyped-call]
+    return fused
+
+
+def frozen_linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """The base layer alone; its gradient flows to `x` and nowhere else."""
+    if x.requires_grad and torch.is_grad_enabled():
+        result: Tensor = _FrozenLinear.apply(x, layer)  # type: ignore[no-untyped-call]
+        return result
+    if getattr(layer, "dequantized", None) is None and x.device.type != "cpu":
+        fast: Tensor = layer(x)  # bitsandbytes' own kernels for few tokens
+        return fast
+    return F.linear(x, weight_of(layer, x.dtype), layer.bias)
+
+
+def weight_of(layer: nn.Linear, dtype: torch.dtype) -> Tensor:
+    """The layer's weight (out, in) in `dtype`: dequantised now, or the session's cached copy."""
+    cached: Tensor | None = getattr(layer, "dequantized", None)
+    if cached is not None:
+        return cached
+    state = getattr(layer.weight, "quant_state", None)
+    if state is None:
+        return layer.weight if layer.weight.dtype == dtype else layer.weight.to(dtype)
+    import bitsandbytes.functional as bnb
+
+    weight: Tensor = bnb.dequantize_4bit(layer.weight.data, state)
+    return weight if weight.dtype == dtype else weight.to(dtype)
+
+
+class _FrozenLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: nn.Linear) -> Tensor:
+        ctx.layer = layer
+        return F.linear(x, weight_of(layer, x.dtype), layer.bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0] @ weight_of(ctx.layer, grads[0].dtype), None
+
+
+class _LoraLinear(torch.autograd.Function):
+    """y = x W^T + b + s (x A^T) B^T; saves x and x A^T, never W."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor, layer: nn.Linear, scaling: float) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])  # (T, K)
+        low = rows.to(a.dtype) @ a.T  # (T, r)
+        weight = weight_of(layer, x.dtype)
+        out = torch.mm(rows, weight.T) if layer.bias is None else torch.addmm(layer.bias, rows, weight.T)
+        if out.dtype == low.dtype:
+            out.addmm_(low, b.T, alpha=scaling)
+        else:
+            out += (low @ b.T).mul_(scaling).to(out.dtype)
+        ctx.save_for_backward(x, low, a, b)
+        ctx.layer, ctx.scaling = layer, scaling
+        return out.view(*x.shape[:-1], out.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        x, low, a, b = ctx.saved_tensors
+        grad = grads[0].reshape(-1, grads[0].shape[-1])  # (T, N)
+        wide = grad.to(a.dtype)
+        grad_low = (wide @ b).mul_(ctx.scaling)  # (T, r)
+        grad_b = torch.mm(wide.T, low).mul_(ctx.scaling)
+        grad_a = torch.mm(grad_low.T, x.reshape(-1, x.shape[-1]).to(a.dtype))
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = torch.mm(grad, weight_of(ctx.layer, grad.dtype))
+            if grad_x.dtype == a.dtype:
+                grad_x.addmm_(grad_low, a)
+            else:
+                grad_x += (grad_low @ a).to(grad_x.dtype)
+            grad_x = grad_x.view(x.shape)
+        return grad_x, grad_a, grad_b, None, None

@@ -1,0 +1,251 @@
+"""A model reference -> the frozen base and its tokenizer.
+
+Owns: loading (hub id, folder, GGUF file, 4-bit folder, `demo`), freezing, the head, the base's fingerprint.
+Does not know: adapters, windows, learning. How a model becomes a 4-bit folder is `quantize.py`.
+Units: bytes, seconds, token ids.
+
+NF4 with double quantisation: QLoRA (arXiv 2305.14314, section 3), through bitsandbytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from . import quantize, sources
+from .device import Device, choose, set_threads
+from .errors import ModelError
+from .loss import Head
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass
+class Base:
+    """A frozen model: nothing in the runtime ever writes to its parameters.
+
+    Attributes:
+        model: the causal LM from transformers, in eval mode, `requires_grad` off everywhere.
+        tokenizer: its fast tokenizer.
+        device: where it lives and the compute dtype.
+        reference: what the user called it.
+        load_seconds: wall time of loading.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    device: Device
+    reference: str
+    load_seconds: float = 0.0
+    folder: Path | None = None
+    _head: Head | None = field(default=None, repr=False)
+
+    @property
+    def config(self) -> Any:
+        """The text model's transformers config."""
+        return self.model.config.get_text_config()
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The model without its head: token ids in, last hidden states out."""
+        decoder: nn.Module = self.model.get_decoder()
+        return decoder
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks, first to last."""
+        for module in self.decoder.modules():
+            if isinstance(module, nn.ModuleList) and len(module) == self.config.num_hidden_layers:
+                return module
+        raise ModelError(f"no block list in a {type(self.model).__name__}", "a decoder-only transformer", "use another")
+
+    @property
+    def head(self) -> Head:
+        """The language-model head; shares the model's own tensors."""
+        if self._head is None:
+            self._head = _head(self.model, self.config)
+        return self._head
+
+    @property
+    def max_positions(self) -> int | None:
+        """Positions that the model was trained for, if its config says."""
+        value = getattr(self.config, "max_position_embeddings", None)
+        return int(value) if value else None
+
+    def linears(self) -> Iterator[tuple[str, nn.Linear]]:
+        """Every linear layer below the head, with its full name in `model`."""
+        head = self.model.get_output_embeddings()
+        for name, module in self.model.named_modules():
+            if isinstance(module, nn.Linear) and module is not head:
+                yield name, module
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`, after the BOS token where the tokenizer has one by default."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        bos = self.tokenizer.bos_token_id
+        starts = self.tokenizer("a", verbose=False)["input_ids"][:1]
+        return [bos, *ids] if bos is not None and starts == [bos] else ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of token ids, special tokens left out."""
+        text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text)
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Token ids that end a text."""
+        generation = getattr(self.model, "generation_config", None)
+        value = getattr(generation, "eos_token_id", None)
+        value = self.tokenizer.eos_token_id if value is None else value
+        return frozenset() if value is None else frozenset([value] if isinstance(value, int) else value)
+
+    def checksum(self) -> str:
+        """sha256 over every parameter and buffer of the base, quantisation state included; adapters left out."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self._tensors().items()):
+            digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def fingerprint(self) -> str:
+        """Which base this is, cheap to compute: sha256 of the 4-bit folder's manifest or of the weights."""
+        if self.folder is not None and (manifest := quantize.read_manifest(self.folder)) is not None:
+            return str(manifest["weights_sha256"])
+        return self.checksum()
+
+    def cache_weights(self) -> None:
+        """Keeps a dequantised copy of every 4-bit weight for the runtime's life: faster, same numbers."""
+        from .adapter import weight_of
+
+        for _, linear in self.linears():
+            if getattr(linear.weight, "quant_state", None) is not None:
+                linear.dequantized = weight_of(linear, self.device.torch_dtype)  # type: ignore[assignment]
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {
+            name.replace(".base_layer", ""): tensor
+            for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]
+            if "lora_" not in name
+        }
+        for name, module in self.linears():
+            state = getattr(module.weight, "quant_state", None)
+            if state is not None:
+                tensors[name.replace(".base_layer", "") + ".absmax"] = state.absmax
+        return tensors
+
+
+def load(reference: str, settings: Settings) -> Base:
+    """Loads a frozen base.
+
+    Args:
+        reference: `demo`, a `.gguf` file, a model folder, a 4-bit folder, or a hub id.
+
+    Raises:
+        ModelError: the reference is not there, damaged, or of an unsupported kind.
+        DeviceError: the device is not there.
+        StorageError: no room for the cache.
+    """
+    start = time.perf_counter()
+    device = choose(settings.compute.device, settings.compute.dtype)
+    set_threads(settings.compute.threads)
+    quantize.quiet_libraries()
+    source = sources.resolve(reference, offline=settings.base.offline)
+    full = settings.base.precision == "full"
+    if source.kind == "gguf" and not full:
+        source = sources.Source("folder", quantize.convert_once(source), reference)
+    if source.kind == "gguf":
+        model = quantize.load_gguf(source.path, torch.bfloat16)
+        tokenizer = quantize.load_gguf_tokenizer(source.path)
+        model.to(device.name)
+        quantize.widen(model, device.torch_dtype)
+        keep_stored_dtype(model, device.torch_dtype)
+    else:
+        model, tokenizer = _load_folder(source.path, device, settings)
+    base = Base(freeze(model), tokenizer, device, reference, folder=source.path if source.path.is_dir() else None)
+    _verify_head(base)
+    base.load_seconds = time.perf_counter() - start
+    return base
+
+
+def from_model(model: PreTrainedModel, tokenizer: Any, device: Device, reference: str = "model") -> Base:
+    """A base from a model that is already in memory (tests, notebooks). The model is frozen in place."""
+    base = Base(freeze(model), tokenizer, device, reference)
+    _verify_head(base)
+    return base
+
+
+def freeze(model: PreTrainedModel) -> PreTrainedModel:
+    """Eval mode, no gradients, and no repacking of 4-bit weights behind our back."""
+    model.requires_grad_(False)
+    model.eval()
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # bitsandbytes would rewrite the packed weights on the first forward on such CPUs
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+    return model
+
+
+def keep_stored_dtype(model: PreTrainedModel, compute: torch.dtype) -> None:
+    """Lets embeddings and head stay in the dtype they are stored in, and widens what is looked up.
+
+    Equal to converting both to `compute` (bfloat16 -> float32 is exact), at half the memory.
+    """
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if embeddings.weight.dtype != compute:
+        scale = getattr(embeddings, "scalar_embed_scale", None)
+
+        def look_up(input_ids: Tensor) -> Tensor:
+            rows = nn.functional.embedding(input_ids, embeddings.weight).to(compute)
+            return rows if scale is None else rows * torch.tensor(scale, dtype=compute, device=rows.device)
+
+        embeddings.forward = look_up
+    if isinstance(head, nn.Linear) and head.weight.dtype != compute:
+        wide = Head(head.weight, head.bias)
+        head.forward = lambda x: wide.logits(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1).to(compute)
+
+
+def _load_folder(folder: Path, device: Device, settings: Settings) -> tuple[Any, Any]:
+    config = quantize.load_config(folder, settings.base.trust_remote_code)
+    four_bit = quantize.is_four_bit(config)
+    if four_bit and settings.base.precision == "full":
+        raise ModelError(f"{folder} holds 4-bit weights", "full-precision weights", "name the unquantised model")
+    if quantize.read_manifest(folder) is not None:
+        model = quantize.load_four_bit(folder, config, device)
+        keep_stored_dtype(model, device.torch_dtype)
+    else:
+        quantized = settings.base.precision == "nf4" and not four_bit
+        model = quantize.load_pretrained(folder, device, quantized, settings.base.trust_remote_code)
+    return model, quantize.load_tokenizer(folder, settings.base.trust_remote_code)
+
+
+def _head(model: PreTrainedModel, config: Any) -> Head:
+    module = model.get_output_embeddings()
+    if not isinstance(module, nn.Linear):
+        raise ModelError(f"a {type(model).__name__} has no linear head", "a causal language model", "use another model")
+    scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+    return Head(module.weight, module.bias, getattr(config, "final_logit_softcapping", None), float(scale))
+
+
+@torch.no_grad()
+def _verify_head(base: Base) -> None:
+    """Refuses a model whose logits are not what decoder + head give: its losses would be wrong in silence."""
+    ids = torch.arange(1, 5, device=base.device.name)[None] % base.config.vocab_size
+    hidden = base.decoder(input_ids=ids, use_cache=False).last_hidden_state[0]
+    ours = base.head.logits(hidden)
+    theirs = base.model(input_ids=ids, use_cache=False).logits[0].float()
+    spread = float(theirs.std()) + 1e-6
+    if ours.shape != theirs.shape or float((ours - theirs).abs().max()) > 0.05 * spread:
+        raise ModelError(
+            f"a {type(base.model).__name__} computes its logits in a way that templora does not know",
+            "logits = softcap(scale * head(hidden))",
+            "use another architecture",
+        )

@@ -1,0 +1,353 @@
+"""The `templora` command: the only place that prints.
+
+Owns: arguments, progress, what goes to standard output and standard error, exit codes.
+Does not know: how anything is computed.
+
+Standard output holds the result (table, text, and with --json one JSON line last); progress and errors go to
+standard error. Exit codes are those of `edge.errors`; an unexpected failure is 70.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import __version__, report
+from . import settings as settings_module
+from .documents.text import read_text
+from .errors import Interrupted, StorageError, TemploraError
+from .records import ChunkRead, ChunkScore, ChunkWritten, TextPiece
+from .settings import Settings, format_bytes
+
+INTERNAL = 70
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    args: argparse.Namespace | None = None
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        args = parser().parse_args(argv)
+        return int(args.run(args))
+    except TemploraError as error:
+        _say(f"error: {error.line()}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("stopped")
+        return Interrupted.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("TEMPLORA_DEBUG"):
+            raise
+        _say(f"error: internal failure ({type(error).__name__}: {_one_line(error)}); set TEMPLORA_DEBUG=1 for the traceback")
+        return INTERNAL
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = _Parser(
+        prog="templora",
+        description="Read, score and write texts far longer than the model's window: a 4-bit base and a temporary "
+        "LoRA that learns the text as it passes.",
+        epilog="exit codes: 0 done, 2 settings or usage, 3 input, 4 model, 5 memory budget, 6 device, 7 run folder, "
+        "8 disk, 9 done with failures marked, 10 ONNX graph, 70 internal, 130 stopped",
+    )
+    top.add_argument("--version", action="version", version=f"templora {__version__}")
+    verbs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    score = _verb(verbs, "score", _score, "perplexity by position, base beside adapter")
+    score.add_argument("file", metavar="FILE", help="a UTF-8 text file, or - for standard input")
+    score.add_argument("--max-tokens", type=_positive, metavar="N", help="score only the first N tokens")
+    score.add_argument("--no-base", action="store_true", help="do not score with the base alone")
+    score.add_argument("--report", type=Path, metavar="DIR", help="write report.json and perplexity.png to DIR")
+    _common(score)
+
+    write = _verb(verbs, "write", _write, "continue a text of any length")
+    prompt = write.add_mutually_exclusive_group(required=True)
+    prompt.add_argument("--prompt", metavar="TEXT", help="the text to continue")
+    prompt.add_argument("--prompt-file", metavar="FILE", help="a UTF-8 file to continue, or - for standard input")
+    write.add_argument("--tokens", type=_positive, default=256, metavar="N", help="how many tokens (default: %(default)s)")
+    write.add_argument("--out", type=Path, metavar="FILE", help="also write the new text to FILE")
+    _common(write)
+
+    quantize = _verb(verbs, "quantize", _quantize, "make a 4-bit folder that loads without the full weights")
+    quantize.add_argument("model", metavar="MODEL", help="demo, a hub id, a model folder or a .gguf file")
+    quantize.add_argument("out", type=Path, metavar="OUT", help="the folder to make")
+    quantize.add_argument("--offline", action="store_true", help="never use the network")
+    quantize.add_argument("--json", action="store_true", help="print one JSON line last")
+
+    doctor = _verb(verbs, "doctor", _doctor, "try out what this machine can do")
+    doctor.add_argument("--json", action="store_true", help="print one JSON line last")
+    return top
+
+
+def _common(verb: argparse.ArgumentParser) -> None:
+    presets = ", ".join(settings_module.preset_names())
+    verb.add_argument("--model", default="demo", help="demo, hub id, model folder, 4-bit folder or .gguf (default: demo)")
+    verb.add_argument("--preset", default="economical", help=f"{presets}, or a YAML file (default: economical)")
+    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, e.g. learn.lr=1e-4")
+    verb.add_argument("--device", help="auto, cpu or cuda (default: auto)")
+    verb.add_argument("--memory-budget", metavar="AMOUNT", help="most memory to use, e.g. 6GiB")
+    verb.add_argument("--offline", action="store_true", help="never use the network")
+    verb.add_argument("--json", action="store_true", help="print one JSON line last")
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Settings from --preset, --set and the short options."""
+    overrides = list(args.set)
+    if args.device:
+        overrides.append(f"compute.device={json.dumps(args.device)}")
+    if args.memory_budget:
+        overrides.append(f"budget={json.dumps(args.memory_budget)}")
+    if args.offline:
+        overrides.append("base.offline=true")
+    return settings_module.load(args.preset, overrides)
+
+
+# --- verbs ---
+
+
+def _score(args: argparse.Namespace) -> int:
+    settings = settings_of(args)
+    text = read_text(args.file).strip()
+    if args.report:
+        _make_folder(args.report)
+    runtime = _load(args, settings)
+    ids = runtime.base.encode(text)[: args.max_tokens]
+    if len(ids) < 2:
+        raise _too_short(args.file, len(ids))
+    chunks: list[ChunkScore] = []
+    start, stopped = time.perf_counter(), False
+    with _progress("scoring", len(ids)) as progress, runtime.session() as session:
+        try:
+            for chunk in session.score_ids(ids, with_base=not args.no_base):
+                chunks.append(chunk)
+                progress(chunk.end)
+        except KeyboardInterrupt:
+            stopped = True
+        peaks = dict(session.meter.peaks)
+    seconds = time.perf_counter() - start
+    result = report.score_json(
+        chunks,
+        seconds,
+        {
+            "file": args.file,
+            "document_tokens": len(ids),
+            "stopped": stopped,
+            "peaks": peaks,
+            "model": {"reference": args.model, "load_seconds": runtime.base.load_seconds},
+            "device": {"name": runtime.base.device.name, "dtype": runtime.base.device.dtype},
+            "settings": settings.to_dict(),
+        },
+    )
+    if chunks:
+        _print_table(report.score_table(chunks))
+        print(report.summary(chunks, seconds, result["peak_bytes"]))
+    if args.report and chunks:
+        _write_text(args.report / "report.json", json.dumps(result, indent=1) + "\n")
+        report.score_plot(chunks, args.report / "perplexity.png", Path(args.file).name)
+        print(f"report: {args.report / 'report.json'}, plot: {args.report / 'perplexity.png'}")
+    if args.json:
+        print(json.dumps(result))
+    if stopped:
+        _say(f"stopped after {chunks[-1].end if chunks else 0} of {len(ids)} tokens; what was done is reported above")
+    return Interrupted.exit_code if stopped else 0
+
+
+def _write(args: argparse.Namespace) -> int:
+    settings = settings_of(args)
+    prompt = args.prompt if args.prompt is not None else read_text(args.prompt_file).strip()
+    if args.out:
+        _make_folder(args.out.parent)
+    runtime = _load(args, settings)
+    pieces: list[str] = []
+    written: list[ChunkWritten] = []
+    reads: list[ChunkRead] = []
+    start, stopped = time.perf_counter(), False
+    prompt_tokens = len(runtime.base.encode(prompt))
+    with runtime.session() as session, _progress("reading", prompt_tokens) as progress:
+        try:
+            for record in session.generate(prompt, max_tokens=args.tokens):
+                if isinstance(record, ChunkRead):
+                    reads.append(record)
+                    progress(record.end)
+                elif isinstance(record, TextPiece):
+                    progress(None)
+                    pieces.append(record.text)
+                    sys.stdout.write(record.text)
+                    sys.stdout.flush()
+                else:
+                    written.append(record)
+        except KeyboardInterrupt:
+            stopped = True
+        peaks = dict(session.meter.peaks)
+    text = "".join(pieces)
+    print()
+    if args.out:
+        _write_text(args.out, text)
+    made = sum(w.tokens for w in written)
+    decode = sum(w.decode_seconds for w in written)
+    _say(f"{made} tokens, {made / decode if decode else 0:.1f} tokens/s while decoding, {len(reads)} chunks read first")
+    if args.json:
+        result = {
+            "command": "write",
+            "prompt_tokens": prompt_tokens,
+            "tokens": made,
+            "seconds": time.perf_counter() - start,
+            "peak_bytes": max(peaks.values(), default=0),
+            "finish": written[-1].finish if written else "stopped",
+            "text": text,
+            "read": [r.to_json() for r in reads],
+            "chunks": [w.to_json() for w in written],
+            "peaks": peaks,
+            "settings": settings.to_dict(),
+        }
+        print(json.dumps(result))
+    return Interrupted.exit_code if stopped else 0
+
+
+def _quantize(args: argparse.Namespace) -> int:
+    from . import quantize
+
+    quantize.quiet_libraries()
+    start = time.perf_counter()
+    manifest = quantize.quantize_to_folder(args.model, args.out, offline=args.offline)
+    size = sum(f.stat().st_size for f in args.out.iterdir())
+    seconds = time.perf_counter() - start
+    print(f"{args.out}: {format_bytes(size)} in {seconds:.0f} s")
+    if args.json:
+        print(json.dumps({"command": "quantize", "out": str(args.out), "bytes": size, "seconds": seconds, **manifest}))
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from . import doctor
+
+    checks = []
+    for check in doctor.examine():
+        checks.append(check)
+        print(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.result}")
+        if not check.ok and check.remedy:
+            print(f"     -> {check.remedy}")
+    if args.json:
+        print(json.dumps({"command": "doctor", "checks": [vars(c) for c in checks]}))
+    needed = [c for c in checks if not c.ok and not c.name.startswith("ONNX")]
+    return 6 if needed else 0
+
+
+# --- helpers ---
+
+
+def _load(args: argparse.Namespace, settings: Settings) -> Any:
+    import edge
+
+    console = _console()
+    with console.status(f"loading {args.model} (the first time it is converted to 4 bits)") if console.is_terminal else _quiet():
+        return edge.load(args.model, settings=settings)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        _say(f"error: {message}; see {self.prog} --help")
+        raise SystemExit(2)
+
+
+def _verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    verb: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    verb.set_defaults(run=run)
+    return verb
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return int(text)
+
+
+def _too_short(file: str, tokens: int) -> TemploraError:
+    from .errors import InputError
+
+    return InputError(f"{file} holds {tokens} token(s)", "at least 2 (the first one is never scored)", "give more text")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make {folder}: {error.strerror}", "a writable folder", "name another one") from error
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}", "a writable place", "name another one") from error
+
+
+def _interrupt(number: int, frame: Any) -> NoReturn:
+    raise Interrupted
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _print_table(table: Any) -> None:
+    from rich.console import Console
+
+    Console().print(table)
+
+
+class _quiet:
+    def __enter__(self) -> None: ...
+    def __exit__(self, *args: object) -> None: ...
+
+
+class _progress:
+    """A progress bar over tokens on standard error; call it with the position, or None to take it away."""
+
+    def __init__(self, what: str, total: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=_console(), transient=True)
+        self.what, self.total, self.task = what, total, None
+
+    def __enter__(self) -> _progress:
+        return self
+
+    def __call__(self, position: int | None) -> None:
+        if position is None:
+            self.bar.stop()
+            return
+        if self.task is None:
+            self.bar.start()
+            self.task = self.bar.add_task(self.what, total=self.total)  # type: ignore[assignment]
+        self.bar.update(self.task, completed=position)  # type: ignore[arg-type]
+
+    def __exit__(self, *args: object) -> None:
+        self.bar.stop()
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else ""
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

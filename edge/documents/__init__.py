@@ -1,0 +1,135 @@
+"""Documents: txt, md, epub, docx, srt and html as ordered units, and back in the same format.
+
+Owns: choosing the format by name and content; the public names of the room.
+Does not know: models, prompts, languages beyond their tags.
+Units: one unit is one paragraph, heading, cell, caption, note or cue; sizes in bytes.
+
+    document = open_document("book.epub")
+    translations = {unit.id: translate(unit.text) for unit in document.units}
+    document.write("book.de.epub", translations, language="de")
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import InputError
+from . import files, placeholders
+from .archive import Archive, Limits
+from .document import Document, Kind, Unit, is_right_to_left
+from .docx import Docx
+from .epub import Epub
+from .html import Html
+from .markdown import Markdown
+from .plain import Plain
+from .segments import segments
+from .srt import Srt
+from .text import read_text
+
+__all__ = [
+    "FORMATS",
+    "Document",
+    "Kind",
+    "Limits",
+    "Unit",
+    "is_right_to_left",
+    "open_document",
+    "placeholders",
+    "read_text",
+    "segments",
+]
+
+FORMATS = {
+    ".txt": "txt",
+    ".text": "txt",
+    ".md": "md",
+    ".markdown": "md",
+    ".epub": "epub",
+    ".docx": "docx",
+    ".srt": "srt",
+    ".html": "html",
+    ".htm": "html",
+    ".xhtml": "html",
+}
+
+_FOREIGN = (
+    (b"%PDF-", "a PDF", "convert it to EPUB or DOCX"),
+    (b"\xd0\xcf\x11\xe0", "an old or password-protected Office file", "save it as .docx without a password"),
+    (b"{\\rtf", "an RTF file", "save it as .docx"),
+)
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+
+
+def open_document(path: str | Path, *, limits: Limits | None = None, text_limit: int = files.RAW_LIMIT) -> Document:
+    """Reads a document; its format follows from its suffix, and its content must agree.
+
+    Args:
+        path: a .txt, .md, .epub, .docx, .srt or .html file; without a suffix, the content decides alone.
+        limits: what an archive may be.
+        text_limit: bytes that a file which is no archive may have.
+
+    Raises:
+        InputError: the file is missing, too large, damaged, protected, of another format, or without text.
+    """
+    source = Path(path)
+    suffix = source.suffix.lower()
+    if suffix and suffix not in FORMATS:
+        if not source.is_file():
+            files.read_bytes(source, 0)  # says what it is instead
+        raise InputError(f"{source} has the suffix {suffix}", "one of " + ", ".join(FORMATS), "convert it or rename it")
+    archive_limits = limits or Limits()
+    named = FORMATS.get(suffix)
+    if named in ("epub", "docx"):
+        data = files.read_bytes(source, archive_limits.unpacked)
+    elif named == "html":
+        data = files.read_bytes(source, min(text_limit, files.MARKUP_LIMIT))
+    else:
+        limit = min(text_limit, files.MARKUP_LIMIT) if named == "md" else text_limit
+        data = files.read_bytes(source, limit, text=named is not None)
+    found = _sniff(data, source)
+    if found is not None and named is not None and found != named:
+        raise InputError(f"{source} holds {found.upper()}", f"{named.upper()} by its suffix", f"rename it to .{found}")
+    if found is None and named in ("epub", "docx"):
+        what = "is empty" if not data else "is no zip archive"
+        raise InputError(f"{source} {what}", f"{named.upper()}, which is one", "get it from its source again")
+    return _read(source, data, named or found or _text_format(data), archive_limits)
+
+
+def _sniff(data: bytes, path: Path) -> str | None:
+    """The format that the first bytes leave no doubt about; None for all kinds of text."""
+    for magic, what, remedy in _FOREIGN:
+        if data.startswith(magic):
+            raise InputError(f"{path} is {what}", "one of " + ", ".join(FORMATS), remedy)
+    if not data.startswith(_ZIP):
+        return None
+    if b"META-INF/container.xml" in data or b"mimetypeapplication/epub+zip" in data[:128]:
+        return "epub"
+    if b"[Content_Types].xml" in data and b"word/" in data:
+        return "docx"
+    return FORMATS.get(path.suffix.lower()) if path.suffix.lower() in (".epub", ".docx") else "zip"
+
+
+def _text_format(data: bytes) -> str:
+    head = data[:4096]
+    if re.search(rb"\d\d:\d\d:\d\d[,.]\d{1,3}\s*-->", head):
+        return "srt"
+    return "html" if re.search(rb"<(?:!doctype\s+)?html[\s>]", head, re.IGNORECASE) else "txt"
+
+
+def _read(path: Path, data: bytes, kind: str, limits: Limits) -> Document:
+    if kind == "epub":
+        return Epub(path, Archive(data, str(path), limits))
+    if kind == "docx":
+        return Docx(path, Archive(data, str(path), limits))
+    if kind == "html":
+        return Html(path, data)
+    if kind not in ("txt", "md", "srt"):
+        raise InputError(f"{path} is an archive", "one of " + ", ".join(FORMATS), "unpack it and name a document in it")
+    text = files.decode(data, str(path))
+    if "\0" in text:
+        raise InputError(f"{path} is binary", "UTF-8 text", "name a text file or convert it")
+    mark = b"\xef\xbb\xbf" if data.startswith(b"\xef\xbb\xbf") else b""
+    readers: dict[str, Callable[[Path, str, bytes], Document]] = {"txt": Plain, "md": Markdown, "srt": Srt}
+    return readers[kind](path, text, mark)

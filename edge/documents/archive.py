@@ -1,0 +1,137 @@
+"""Zip archives from anyone: checked before anything in them is believed, rewritten entry by entry.
+
+Owns: limits on size, ratio, count and names; which errors of a damaged archive mean what.
+Does not know: what the entries hold.
+Units: bytes, unpacked unless it says packed.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from ..errors import InputError
+from ..settings import format_bytes
+
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, OverflowError, IndexError)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an archive may be.
+
+    Attributes:
+        unpacked: bytes of all entries together.
+        entries: their number.
+        ratio: unpacked / packed of one entry larger than `ratio_from` bytes.
+        ratio_from: smaller entries may be packed as well as they can.
+    """
+
+    unpacked: int = 512_000_000
+    entries: int = 20_000
+    ratio: int = 200
+    ratio_from: int = 1_000_000
+
+
+class Archive:
+    """A checked zip archive, held packed in memory; entries are unpacked one at a time, never to disk."""
+
+    def __init__(self, data: bytes, name: str, limits: Limits | None = None) -> None:
+        """Checks the whole directory of the archive.
+
+        Raises:
+            InputError: it is damaged, encrypted, too large, or has entries with unsafe names or links.
+        """
+        self.name = name
+        self.limits = limits or Limits()
+        try:
+            self._zip = zipfile.ZipFile(io.BytesIO(data))
+            self._entries = self._zip.infolist()
+        except (*_DAMAGE, NotImplementedError) as error:
+            raise self._damaged(str(error)) from error
+        self._check_sizes()
+        names: set[str] = set()
+        for info in self._entries:
+            self._check_entry(info)
+            if info.filename in names:
+                raise self._refused(f"holds two entries named {info.filename!r}")
+            names.add(info.filename)
+        self.names = frozenset(names)
+
+    def read(self, entry: str) -> bytes:
+        """One entry, unpacked.
+
+        Raises:
+            InputError: there is no such entry, or it is damaged.
+        """
+        if entry not in self.names:
+            raise self._damaged(f"{entry!r} is missing")
+        try:
+            return self._zip.read(entry)
+        except (*_DAMAGE, OSError, RuntimeError, NotImplementedError, KeyError) as error:
+            raise self._damaged(f"{entry!r}: {error}") from error
+
+    def write(self, stream: BinaryIO, changed: Mapping[str, bytes]) -> None:
+        """The archive with some entries replaced: same order, names, dates and packing of all entries.
+
+        Raises:
+            InputError: an entry is damaged.
+            OSError: the stream cannot be written.
+        """
+        with zipfile.ZipFile(stream, "w") as out:
+            out.comment = self._zip.comment
+            for info in self._entries:
+                fresh = zipfile.ZipInfo(info.filename, info.date_time)
+                fresh.compress_type, fresh.external_attr = info.compress_type, info.external_attr
+                fresh.create_system, fresh.comment = info.create_system, info.comment
+                if info.filename in changed:
+                    out.writestr(fresh, changed[info.filename])
+                elif info.is_dir():
+                    out.writestr(fresh, b"")
+                else:
+                    fresh.file_size = info.file_size
+                    content = io.BytesIO(self.read(info.filename))
+                    with out.open(fresh, "w") as target:
+                        shutil.copyfileobj(content, target)
+
+    def _check_sizes(self) -> None:
+        limits = self.limits
+        if len(self._entries) > limits.entries:
+            raise self._refused(f"holds {len(self._entries)} entries", f"at most {limits.entries}")
+        total = sum(info.file_size for info in self._entries)
+        if total > limits.unpacked:
+            raise self._refused(f"unpacks to {format_bytes(total)}", f"at most {format_bytes(limits.unpacked)}")
+        for info in self._entries:
+            ratio = info.file_size / max(info.compress_size, 1)
+            if info.file_size > limits.ratio_from and ratio > limits.ratio:
+                raise self._refused(
+                    f"packs {info.filename!r} {ratio:.0f}-fold, as zip bombs do", f"at most {limits.ratio}-fold"
+                )
+
+    def _check_entry(self, info: zipfile.ZipInfo) -> None:
+        name = info.filename
+        unsafe = name.startswith("/") or "\\" in name or "\0" in name or re.match(r"[A-Za-z]:", name)
+        if unsafe or not name or ".." in name.split("/") or "\\" in info.orig_filename or "\0" in info.orig_filename:
+            raise self._refused(f"holds the unsafe path {info.orig_filename!r}")
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise self._refused(f"holds the symbolic link {name!r}")
+        if info.flag_bits & 0x1:
+            raise InputError(
+                f"{self.name} is encrypted with a password ({name!r})", "an open archive", "save it without a password"
+            )
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise self._refused(f"packs {name!r} by method {info.compress_type}", "stored or deflated entries")
+
+    def _refused(self, what: str, expected: str = "") -> InputError:
+        return InputError(f"{self.name} {what}", expected, "do not trust this file; get it from its source again")
+
+    def _damaged(self, detail: str) -> InputError:
+        return InputError(f"{self.name} is damaged ({detail})", "a sound archive", "get it from its source again")

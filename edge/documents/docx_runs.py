@@ -1,0 +1,346 @@
+"""Word's runs as an inline tree, and a tree as runs.
+
+Owns: which runs belong together, what is kept as it is, how text becomes runs again; language and direction of text.
+Does not know: parts, styles, the archive.
+Units: a run is a stretch of text with one format (ECMA-376 part 1, 17.3.2).
+
+The format that most of a paragraph's letters have is its base: such text needs no placeholder.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lxml import etree
+
+from .document import Edition
+from .inline import Leaf, Node, Pair, Text
+
+W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
+_SPACE = "{http://www.w3.org/XML/1998/namespace}space"
+
+
+def w(name: str) -> str:
+    """A WordprocessingML name with its namespace."""
+    return f"{{{W}}}{name}"
+
+
+_WRAPPERS = frozenset(
+    w(name) for name in ("hyperlink", "ins", "moveTo", "smartTag", "customXml", "fldSimple", "dir", "bdo")
+)
+_IGNORED = frozenset(w(name) for name in ("proofErr", "lastRenderedPageBreak"))
+_NOT_FORMAT = frozenset(w(name) for name in ("lang", "noProof"))
+_HYPHENS = {w("noBreakHyphen"): "\u2011", w("softHyphen"): "\u00ad"}
+_TEXT = frozenset((w("t"), *_HYPHENS))
+_REPEATED = frozenset(w(name) for name in ("t", "br", "tab", "cr", "sym", "noBreakHyphen", "rPr"))
+# what stands before w:bidi in w:pPr and after w:rtl in w:rPr: their order is fixed
+_BEFORE_BIDI = frozenset(
+    w(name)
+    for name in "pStyle keepNext keepLines pageBreakBefore framePr widowControl numPr suppressLineNumbers pBdr shd tabs "
+    "suppressAutoHyphens kinsoku wordWrap overflowPunct topLinePunct autoSpaceDE autoSpaceDN".split()
+)
+_AFTER_RTL = frozenset(w(name) for name in "cs em lang eastAsianLayout specVanish oMath rPrChange".split())
+
+
+@dataclass(frozen=True, eq=False)
+class _Format:
+    """Runs of one format other than the base's."""
+
+    properties: etree._Element | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Wrapper:
+    """An element around runs: a hyperlink, a tracked insertion, a content control."""
+
+    element: etree._Element
+    base: etree._Element | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Field:
+    """A complex field: its instruction, its result as children, its end."""
+
+    opened: tuple[etree._Element, ...]
+    closed: etree._Element
+
+
+@dataclass(frozen=True, eq=False)
+class _Atom:
+    """Part of a paragraph, in reading order: text or a thing, with the format of its run."""
+
+    text: str | None
+    element: etree._Element | None
+    properties: etree._Element | None
+    key: bytes
+
+
+# --- reading ---
+
+
+def nodes(paragraph: etree._Element) -> list[Node]:
+    """The inline tree of a paragraph or wrapper; its leaves and pairs refer to the paragraph's own elements."""
+    holder = _holder(paragraph)
+    _split_runs(holder)
+    atoms = list(_atoms(holder))
+    return _fields(atoms, _base_key(atoms))
+
+
+def base(paragraph: etree._Element) -> etree._Element | None:
+    """The format (w:rPr) that most letters of a paragraph have."""
+    atoms = list(_atoms(_holder(paragraph)))
+    key = _base_key(atoms)
+    return next((atom.properties for atom in atoms if atom.text and atom.key == key), None)
+
+
+def is_repeated(leaf: Leaf) -> bool:
+    """Whether a thing may stand in a second copy of its paragraph: breaks and tabs, not images or notes."""
+    element = leaf.source
+    return isinstance(element, etree._Element) and element.tag == w("r") and all(c.tag in _REPEATED for c in element)
+
+
+def _holder(element: etree._Element) -> etree._Element:
+    content = element.find(w("sdtContent"))
+    return content if element.tag == w("sdt") and content is not None else element
+
+
+def _atoms(holder: etree._Element) -> Iterator[_Atom]:
+    for child in holder:
+        if child.tag == w("pPr") or child.tag in _IGNORED:
+            continue
+        if child.tag == w("r"):
+            yield from _run_atoms(child)
+        else:
+            yield _Atom(None, child, None, b"")
+
+
+def _run_atoms(run: etree._Element) -> Iterator[_Atom]:
+    properties = run.find(w("rPr"))
+    key = _format_key(properties)
+    parts = _parts(run)
+    if all(child.tag in _TEXT for child in parts):
+        for child in parts:
+            text = (child.text or "") if child.tag == w("t") else _HYPHENS[child.tag]
+            yield _Atom(text, None, properties, key)
+    elif parts:
+        yield _Atom(None, run, properties, key)
+
+
+def _parts(run: etree._Element) -> list[etree._Element]:
+    return [child for child in run if child.tag != w("rPr") and child.tag not in _IGNORED]
+
+
+def _split_runs(holder: etree._Element) -> None:
+    """Gives each thing that shares a run with text a run of its own, of the same format."""
+    for run in holder.findall(w("r")):
+        parts = _parts(run)
+        if all(child.tag in _TEXT for child in parts) or not any(child.tag in _TEXT for child in parts):
+            continue
+        last = run
+        for part in parts[1:]:
+            single = copy.copy(run)
+            for child in list(single):
+                if child.tag != w("rPr"):
+                    single.remove(child)
+            single.append(part)
+            single.tail = None
+            last.addnext(single)
+            last = single
+
+
+def _format_key(properties: etree._Element | None) -> bytes:
+    if properties is None:
+        return b""
+    pieces = []
+    for child in properties:
+        if child.tag in _NOT_FORMAT:
+            continue
+        attributes = sorted((str(k), str(v)) for k, v in child.attrib.items() if k != w("hint"))
+        if attributes or child.tag != w("rFonts"):
+            pieces.append(repr((str(child.tag), attributes, len(child))).encode())
+    return b"\n".join(sorted(pieces))
+
+
+def _base_key(atoms: Sequence[_Atom]) -> bytes:
+    letters: Counter[bytes] = Counter()
+    for atom in atoms:
+        if atom.text:
+            letters[atom.key] += sum(char.isalpha() for char in atom.text)
+    return max(letters, key=lambda key: letters[key]) if letters else b""
+
+
+def _fields(atoms: list[_Atom], base_key: bytes) -> list[Node]:
+    """The nodes of atoms, complex fields as pairs; a field that goes beyond the paragraph is kept as things."""
+    result: list[Node] = []
+    plain: list[_Atom] = []
+    at = 0
+    while at < len(atoms):
+        kind = _field_kind(atoms[at])
+        end = _field_end(atoms, at) if kind == "begin" else None
+        if end is None:
+            plain.append(atoms[at])
+            at += 1
+            continue
+        result += _formatted(plain, base_key)
+        plain = []
+        result.append(_field(atoms[at : end + 1], base_key))
+        at = end + 1
+    return result + _formatted(plain, base_key)
+
+
+def _field(atoms: list[_Atom], base_key: bytes) -> Node:
+    depth = 0
+    for at, atom in enumerate(atoms):
+        kind = _field_kind(atom)
+        depth += (kind == "begin") - (kind == "end")
+        if kind == "separate" and depth == 1 and all(part.element is not None for part in atoms[: at + 1]):
+            opened = tuple(part.element for part in atoms[: at + 1] if part.element is not None)
+            closed = atoms[-1].element
+            assert closed is not None
+            return Pair(_Field(opened, closed), tuple(_fields(atoms[at + 1 : -1], base_key)))
+    children = [
+        Leaf(atom.element) if atom.element is not None else Leaf(_run(atom.text or "", atom.properties))
+        for atom in atoms
+    ]
+    return Pair(_Format(None), tuple(children))
+
+
+def _field_kind(atom: _Atom) -> str | None:
+    mark = atom.element.find(w("fldChar")) if atom.element is not None and atom.element.tag == w("r") else None
+    return mark.get(w("fldCharType")) if mark is not None else None
+
+
+def _field_end(atoms: list[_Atom], begin: int) -> int | None:
+    depth = 0
+    for at in range(begin, len(atoms)):
+        kind = _field_kind(atoms[at])
+        depth += (kind == "begin") - (kind == "end")
+        if depth == 0:
+            return at
+    return None
+
+
+def _formatted(atoms: Sequence[_Atom], base_key: bytes) -> list[Node]:
+    result: list[Node] = []
+    at = 0
+    while at < len(atoms):
+        atom = atoms[at]
+        if atom.element is not None:
+            result.append(_thing(atom.element))
+            at += 1
+            continue
+        end = at
+        while end < len(atoms) and atoms[end].text is not None and atoms[end].key == atom.key:
+            end += 1
+        text = "".join(part.text or "" for part in atoms[at:end])
+        if atom.key == base_key or (not text.strip() and b"}u'" not in atom.key):
+            result.append(Text(text))
+        else:
+            result.append(Pair(_Format(atom.properties), (Text(text),)))
+        at = end
+    return result
+
+
+def _thing(element: etree._Element) -> Node:
+    is_control = element.tag == w("sdt") and element.find(w("sdtContent")) is not None
+    if element.tag not in _WRAPPERS and not is_control:
+        return Leaf(element)
+    return Pair(_Wrapper(element, base(element)), tuple(nodes(element)))
+
+
+# --- writing ---
+
+
+def place(paragraph: etree._Element, content: Sequence[Node], base_format: etree._Element | None) -> None:
+    """Replaces the runs of a paragraph by those of a tree."""
+    _replace(paragraph, _written(content, base_format))
+
+
+def _replace(element: etree._Element, written: Sequence[etree._Element]) -> None:
+    holder = _holder(element)
+    for child in list(holder):
+        if child.tag != w("pPr"):
+            holder.remove(child)
+    for child in written:
+        child.tail = None
+        holder.append(child)
+
+
+def _written(content: Sequence[Node], current: etree._Element | None) -> list[etree._Element]:
+    written: list[etree._Element] = []
+    for node in content:
+        source = getattr(node, "source", None)
+        if isinstance(node, Text):
+            written.append(_run(node.value, current))
+        elif isinstance(source, str):
+            written.append(_run(source, current))
+        elif isinstance(node, Leaf) and isinstance(source, etree._Element):
+            written.append(source)
+        elif isinstance(node, Pair) and isinstance(source, _Format):
+            written += _written(node.children, source.properties)
+        elif isinstance(node, Pair) and isinstance(source, _Wrapper):
+            _replace(source.element, _written(node.children, source.base))
+            written.append(source.element)
+        elif isinstance(node, Pair) and isinstance(source, _Field):
+            written += [*source.opened, *_written(node.children, current), source.closed]
+    return written
+
+
+def _run(text: str, properties: etree._Element | None) -> etree._Element:
+    run = etree.Element(w("r"), nsmap={"w": W})
+    if properties is not None:
+        run.append(copy.deepcopy(properties))
+    element = etree.SubElement(run, w("t"))
+    element.text = text
+    element.set(_SPACE, "preserve")
+    return run
+
+
+def set_language(paragraph: etree._Element, edition: Edition) -> None:
+    """Marks a paragraph's text as of the new language and its direction."""
+    if edition.language is None:
+        return
+    right_to_left = bool(edition.right_to_left)
+    _set_bidi(paragraph, right_to_left)
+    for run in paragraph.iter(w("r")):
+        if run.find(w("t")) is None or next(run.iterancestors(w("p"))) is not paragraph:
+            continue
+        properties = run.find(w("rPr"))
+        if properties is None:
+            properties = run.makeelement(w("rPr"))
+            run.insert(0, properties)
+        for name in ("lang", "rtl"):
+            for old in properties.findall(w(name)):
+                properties.remove(old)
+        later = next((at for at, child in enumerate(properties) if child.tag in _AFTER_RTL), len(properties))
+        if right_to_left:
+            properties.insert(later, properties.makeelement(w("rtl")))
+        if edition.bilingual:
+            lang = properties.makeelement(w("lang"))
+            lang.set(w("bidi" if right_to_left else "val"), edition.language)
+            _insert_lang(properties, lang)
+        if not len(properties):
+            run.remove(properties)
+
+
+def _insert_lang(properties: etree._Element, lang: etree._Element) -> None:
+    last = frozenset(w(name) for name in ("eastAsianLayout", "specVanish", "oMath", "rPrChange"))
+    properties.insert(next((at for at, c in enumerate(properties) if c.tag in last), len(properties)), lang)
+
+
+def _set_bidi(paragraph: etree._Element, right_to_left: bool) -> None:
+    properties = paragraph.find(w("pPr"))
+    if properties is None:
+        if not right_to_left:
+            return
+        properties = paragraph.makeelement(w("pPr"))
+        paragraph.insert(0, properties)
+    for old in properties.findall(w("bidi")):
+        properties.remove(old)
+    if right_to_left:
+        at = sum(child.tag in _BEFORE_BIDI for child in properties)
+        properties.insert(at, properties.makeelement(w("bidi")))

@@ -1,0 +1,203 @@
+"""EPUB 2 and 3: the zip is kept as it is, and only what is translated is written anew.
+
+Owns: finding package, spine and tables of contents; what counts as digital rights management; the language tag.
+Does not know: how units are cut from XHTML (`markup.py`) or archives are checked (`archive.py`).
+Units: entries of the archive, by their path in it.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import unquote, urlsplit
+
+from lxml import etree
+
+from ..errors import InputError
+from . import inline as tree
+from . import markup, xml
+from .archive import Archive
+from .document import Document, Edition, Numbering, Unit
+from .inline import Text
+from .markup import Piece
+
+_CONTAINER = "META-INF/container.xml"
+_XHTML_TYPES = ("application/xhtml+xml", "text/html", "text/x-oeb1-document")
+_NCX_TYPE = "application/x-dtbncx+xml"
+# fonts may be obscured by these; anything else is encrypted content
+_OBFUSCATION = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")
+_LANGUAGE = re.compile(rb"(<(?:[A-Za-z_][\w.-]*:)?language(?:\s[^<>]*)?>)[^<>]*(</(?:[A-Za-z_][\w.-]*:)?language\s*>)")
+_XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
+_DC_LANGUAGE = "{http://purl.org/dc/elements/1.1/}language"
+
+
+class Epub(Document):
+    """An EPUB book. Its chapters are the files of its spine; tables of contents come after them."""
+
+    format = "epub"
+
+    def __init__(self, path: Path, archive: Archive) -> None:
+        """Reads the book.
+
+        Raises:
+            InputError: it is damaged, protected, or not an EPUB.
+        """
+        self._archive = archive
+        _refuse_protection(archive)
+        self._package, package = _package(archive)
+        self._ranges: dict[str, tuple[int, int]] = {}
+        numbering = Numbering()
+        spine, tables = _content(archive, self._package, package)
+        for chapter, name in enumerate(spine + tables):
+            numbering.chapter = min(chapter, len(spine))
+            start = len(numbering.units)
+            for piece in self._pieces(self._tree(name)):
+                numbering.add(piece.inline, piece.kind)
+            self._ranges[name] = (start, len(numbering.units))
+        if not numbering.units:
+            raise InputError(f"{path} holds no text", "a book with text in it", "name another book")
+        found = package.find(f".//{_DC_LANGUAGE}")
+        tag = (found.text or "").strip() if found is not None else ""
+        super().__init__(path, numbering.units, tag)
+
+    def _tree(self, name: str) -> etree._Element:
+        return xml.parse(self._archive.read(name), f"{self._archive.name}: {name}", named_entities=True)
+
+    def _pieces(self, root: etree._Element) -> list[Piece]:
+        return list(_ncx_pieces(root)) if xml.local_name(root) == "ncx" else markup.pieces(root, title=False)
+
+    def _render(self, stream: BinaryIO, edition: Edition) -> None:
+        changed: dict[str, bytes] = {}
+        for name, (start, end) in self._ranges.items():
+            units = self.units[start:end]
+            if any(edition.get(unit) is not None for unit in units):
+                changed[name] = self._translated(name, units, edition)
+        if edition.language is not None:
+            data = self._archive.read(self._package)
+            changed[self._package] = _with_language(data, self._package, edition.language)
+        self._archive.write(stream, changed)
+
+    def _translated(self, name: str, units: tuple[Unit, ...], edition: Edition) -> bytes:
+        data = self._archive.read(name)
+        root = self._tree(name)
+        found = [(piece, edition.get(unit)) for piece, unit in zip(self._pieces(root), units, strict=True)]
+        markup.apply(found, edition)
+        if xml.local_name(root) != "ncx":
+            markup.set_language(root, edition)
+        elif edition.language is not None and not edition.bilingual and root.get(_XML_LANG) is not None:
+            root.set(_XML_LANG, edition.language)
+        return xml.serialise(
+            root, declaration=data.lstrip(b"\xef\xbb\xbf\xff\xfe \r\n\t").startswith((b"<?xml", b"<\0?"))
+        )
+
+
+# --- what is in the archive ---
+
+
+def _refuse_protection(archive: Archive) -> None:
+    remedy = "use a copy without copy protection"
+    for name, scheme in (
+        ("META-INF/rights.xml", "Adobe"),
+        ("META-INF/sinf.xml", "Apple"),
+        ("META-INF/license.lcpl", "LCP"),
+    ):
+        if name in archive.names:
+            raise InputError(f"{archive.name} is protected by {scheme} DRM ({name})", "a book without DRM", remedy)
+    name = "META-INF/encryption.xml"
+    if name not in archive.names:
+        return
+    root = xml.parse(archive.read(name), f"{archive.name}: {name}")
+    for data in root.iter("{*}EncryptedData"):
+        method = data.find("{*}EncryptionMethod")
+        algorithm = method.get("Algorithm") if method is not None else None
+        if algorithm not in _OBFUSCATION:
+            reference = data.find(".//{*}CipherReference")
+            what = reference.get("URI") if reference is not None else "its content"
+            raise InputError(
+                f"{archive.name} is encrypted by DRM ({what}, {algorithm or 'unnamed algorithm'})",
+                "a book without DRM",
+                remedy,
+            )
+
+
+def _package(archive: Archive) -> tuple[str, etree._Element]:
+    container = xml.parse(archive.read(_CONTAINER), f"{archive.name}: {_CONTAINER}")
+    rootfile = container.find(".//{*}rootfile")
+    name = _resolve("", rootfile.get("full-path") or "") if rootfile is not None else None
+    if name is None or name not in archive.names:
+        raise InputError(
+            f"{archive.name} names no package file that is there ({_CONTAINER})",
+            "a sound EPUB",
+            "repair it in an EPUB editor",
+        )
+    return name, xml.parse(archive.read(name), f"{archive.name}: {name}")
+
+
+def _content(archive: Archive, base: str, package: etree._Element) -> tuple[list[str], list[str]]:
+    """The paths of the spine's texts in reading order, and of the tables of contents that are not among them."""
+    manifest: dict[str, tuple[str, str, str]] = {}
+    for item in package.iterfind(".//{*}manifest/{*}item"):
+        entry = (item.get("href") or "", item.get("media-type") or "", item.get("properties") or "")
+        manifest[item.get("id") or ""] = entry
+    spine: list[str] = []
+    for reference in package.iterfind(".//{*}spine/{*}itemref"):
+        identifier = reference.get("idref") or ""
+        href, media, _ = manifest.get(identifier, ("", "", ""))
+        name = _resolve(base, href)
+        if identifier not in manifest or name is None or name not in archive.names:
+            raise InputError(
+                f"{archive.name} is damaged (its spine lists '{identifier or href}', which is not there)",
+                "a sound EPUB",
+                "repair it in an EPUB editor",
+            )
+        if media in _XHTML_TYPES and name not in spine:
+            spine.append(name)
+    tables: list[str] = []
+    for href, media, properties in manifest.values():
+        name = _resolve(base, href)
+        is_table = media == _NCX_TYPE or "nav" in properties.split()
+        if is_table and name in archive.names and name is not None and name not in spine + tables:
+            tables.append(name)
+    return spine, tables
+
+
+def _resolve(base: str, href: str) -> str | None:
+    """The archive path of a reference; None where it leads out of the archive."""
+    try:
+        parts = urlsplit(href)
+    except ValueError:
+        return None
+    if parts.scheme or parts.netloc or not parts.path:
+        return None
+    name = posixpath.normpath(posixpath.join(posixpath.dirname(base), unquote(parts.path)))
+    return None if name.startswith(("/", "../")) or name in ("..", ".") else name
+
+
+def _ncx_pieces(root: etree._Element) -> Iterator[Piece]:
+    for element in root.iter("{*}text"):
+        inline = tree.encode([Text(tree.fold(element.text or ""))])
+        if inline is not None and not len(element):
+            yield Piece(element, None, (), inline, "toc")
+
+
+def _with_language(data: bytes, name: str, language: str) -> bytes:
+    """The package with its first dc:language changed, and not a byte elsewhere unless its form asks for it."""
+    root = xml.parse(data, name)
+    found = root.find(f".//{_DC_LANGUAGE}")
+    if found is None:
+        metadata = root.find(".//{*}metadata")
+        if metadata is None:
+            return data
+        found = etree.SubElement(metadata, _DC_LANGUAGE)
+    found.text = language
+    wanted = etree.tostring(root, method="c14n")
+    patched = _LANGUAGE.sub(lambda match: match[1] + language.encode("ascii", "xmlcharrefreplace") + match[2], data, 1)
+    try:
+        if etree.tostring(xml.parse(patched, name), method="c14n") == wanted:
+            return patched
+    except InputError:
+        pass  # not UTF-8 or otherwise unusual: written from the tree
+    return xml.serialise(root)

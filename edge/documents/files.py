@@ -1,0 +1,182 @@
+"""Files in and out: bounded reading, strict UTF-8, writing that never leaves half a document.
+
+Owns: size limits, decoding and its error lines, the order temporary file, fsync, rename.
+Does not know: any document format.
+Units: bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import InputError, StorageError
+from ..settings import format_bytes
+
+RAW_LIMIT = 1_000_000_000  # bytes of a plain text
+MARKUP_LIMIT = 64_000_000  # bytes of one file or archive part that is parsed into a tree
+_BLOCK = 1 << 20
+_REMEDIES = {
+    errno.ENOSPC: "free some disk space",
+    errno.EDQUOT: "free some of the disk quota",
+    errno.EFBIG: "raise the file size limit (ulimit -f)",
+    errno.ENOENT: "create the folder or name another one",
+    errno.ENOTDIR: "name a path whose parent is a folder",
+    errno.ENAMETOOLONG: "name a shorter path",
+}
+
+
+def why(error: Exception) -> str:
+    """The reason in a system error, without its path."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def read_stream(stream: BinaryIO, name: str, limit: int, *, text: bool) -> bytes:
+    """All bytes of `stream`; a text ends at its first NUL, so that a device or a binary file is refused early.
+
+    Raises:
+        InputError: more than `limit` bytes, a NUL byte in a text, or the stream cannot be read.
+    """
+    blocks: list[bytes] = []
+    size = 0
+    try:
+        while block := stream.read(_BLOCK):
+            blocks.append(block)
+            if text and size == 0 and block.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise InputError(f"{name} is UTF-16 text", "UTF-8", "convert it: iconv -f UTF-16 -t UTF-8")
+            if text and (at := block.find(b"\0")) >= 0:
+                raise InputError(
+                    f"{name} is binary (NUL at byte {size + at})", "UTF-8 text", "name a text file or convert it"
+                )
+            size += len(block)
+            if size > limit:
+                raise InputError(
+                    f"{name} is larger than {format_bytes(limit)}",
+                    f"at most {format_bytes(limit)}",
+                    "split it into smaller files",
+                )
+    except OSError as error:
+        raise InputError(f"{name} cannot be read: {why(error)}", "", "check the path and its permissions") from error
+    return b"".join(blocks)
+
+
+def read_bytes(path: Path, limit: int, *, text: bool = False, regular: bool = True) -> bytes:
+    """The content of a file.
+
+    Raises:
+        InputError: it is missing, a folder, no regular file (where `regular` asks for one), too large or unreadable.
+    """
+    remedy = "check the path and its permissions"
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:
+        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
+        reason = "there is no such file" if missing else f"it cannot be read ({why(error)})"
+        raise InputError(f"{str(path)!r}: {reason}", "a file that can be read", remedy) from error
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{path} is a folder", "a file", "name the file in it")
+    if regular and not stat.S_ISREG(mode):
+        raise InputError(f"{path} is a device or pipe", "a regular file", "save it to a file first")
+    try:
+        stream = open(path, "rb")  # noqa: SIM115 - closed below; the two errors differ
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {why(error)}", "a file that can be read", remedy) from error
+    with stream:
+        return read_stream(stream, str(path), limit, text=text)
+
+
+def decode(data: bytes, name: str) -> str:
+    """UTF-8 text, without its byte order mark.
+
+    Raises:
+        InputError: the bytes are not UTF-8 (naming the first wrong byte), or hold nothing but white space.
+    """
+    body = data.removeprefix(b"\xef\xbb\xbf")
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        at = error.start + len(data) - len(body)
+        raise InputError(
+            f"{name} is not UTF-8 at byte {at} (0x{data[at]:02x})",
+            "UTF-8 text",
+            "convert it, for example: iconv -f ISO-8859-1 -t UTF-8",
+        ) from error
+    if not data:
+        raise InputError(f"{name} is empty", "a text", "name a file with text in it")
+    if not text.strip():
+        raise InputError(f"{name} holds only white space", "a text", "name a file with text in it")
+    return text
+
+
+def same_file(first: Path, second: Path) -> bool:
+    """Whether both paths lead to one existing file."""
+    try:
+        return os.path.samefile(first, second)
+    except (OSError, ValueError):
+        return False
+
+
+def atomic_write(path: Path, fill: Callable[[BinaryIO], None]) -> None:
+    """Writes what `fill` puts into the stream; `path` is at every moment the old content or all of the new.
+
+    Raises:
+        StorageError: it cannot be written, or `path` is no regular file.
+    """
+    _check_path(path)
+    temporary = path.parent / f".templora-{secrets.token_hex(8)}{path.suffix}"
+    try:
+        mode = _mode_to_keep(path)
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            with os.fdopen(fd, "w+b") as stream:
+                if mode is not None:
+                    os.fchmod(stream.fileno(), mode)
+                fill(stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "get permission to write there or name another path")
+        raise StorageError(f"cannot write {str(path)!r}: {why(error)}", "", remedy) from error
+
+
+def _check_path(path: Path) -> None:
+    try:
+        possible = b"\0" not in os.fsencode(path)
+    except ValueError:
+        possible = False
+    if not possible:
+        raise StorageError(f"the path {str(path)!r}", "a path that the system can hold", "name another file")
+
+
+def _mode_to_keep(path: Path) -> int | None:
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(mode):
+        kind = "a symbolic link" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
+        raise StorageError(f"{path} is {kind}", "a regular file or no file", "name another file")
+    return stat.S_IMODE(mode)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot do it for folders
+            raise
+    finally:
+        os.close(fd)

@@ -1,0 +1,286 @@
+"""Inline markup as a small tree, and the tree as a text with placeholders and back.
+
+Owns: which parts of a paragraph need a placeholder, their numbering, what is kept outside the text altogether.
+Does not know: formats; a node carries whatever object the format needs to write it again.
+Units: characters.
+
+Three things keep placeholders few, since each is a chance for a translation to fail: markup around a whole unit stays
+outside its text, neighbours without text share one placeholder, and a pair without letters becomes one thing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from . import placeholders
+from .placeholders import LEFT, RIGHT
+
+_SPACES = re.compile(r"[ \t\r\n\f\x0b\x1c-\x1f\x85\u2028\u2029]+")
+_LINE_ENDS = re.compile(r"\s*[\r\n\x85\u2028\u2029]\s*")
+_CONTROL = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff"
+_ILLEGAL = re.compile(f"[{_CONTROL}]")  # no document format can hold these
+_LITERAL = re.compile(rf"([{LEFT}{RIGHT}\r\n\x85\u2028\u2029{_CONTROL}]+)")  # goes behind a placeholder
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """Characters to translate."""
+
+    value: str
+
+
+@dataclass(frozen=True, eq=False)
+class Leaf:
+    """A thing without text to translate; `source` is the format's own object, or a literal string."""
+
+    source: object
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Markup around other nodes."""
+
+    source: object
+    children: tuple[Node, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Hole:
+    """Where the translated text goes in a frame."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Nodes that share one placeholder."""
+
+    nodes: tuple[Node, ...]
+
+
+Node: TypeAlias = "Text | Leaf | Pair | Hole"
+_Item: TypeAlias = "Text | _Group | Pair | Hole"
+
+
+def has_letter(text: str) -> bool:
+    """Whether there is anything to translate in a text."""
+    return any(char.isalpha() for char in text)
+
+
+def is_wide(char: str) -> bool:
+    """Whether a character belongs to a script that is written without spaces between words (Chinese, Japanese)."""
+    return (
+        "\u2e80" <= char <= "\u9fff"
+        or "\uf900" <= char <= "\ufaff"
+        or "\uff00" <= char <= "\uff65"
+        or ("\U00020000" <= char <= "\U0003ffff")
+    )
+
+
+def fold(text: str) -> str:
+    """The text with each run of white space as one space; a line end between Chinese or Japanese is dropped."""
+
+    return _SPACES.sub(_one_space, text)
+
+
+def folded(nodes: Sequence[Node]) -> list[Node]:
+    """The nodes of one level with neighbouring texts joined, then folded."""
+    joined: list[Node] = []
+    for node in nodes:
+        last = joined[-1] if joined else None
+        if isinstance(node, Text) and isinstance(last, Text):
+            joined[-1] = Text(last.value + node.value)
+        else:
+            joined.append(node)
+    return [Text(fold(node.value)) if isinstance(node, Text) else node for node in joined]
+
+
+def _one_space(match: re.Match[str]) -> str:
+    text, (start, end) = match.string, match.span()
+    inner = start > 0 and end < len(text) and "\n" in match[0]
+    return "" if inner and is_wide(text[start - 1]) and is_wide(text[end]) else " "
+
+
+def clean(text: str) -> str:
+    """A translation on one line, without characters that no document format can hold."""
+    return _LINE_ENDS.sub(_one_space, _ILLEGAL.sub("", text)).strip()
+
+
+@dataclass(frozen=True)
+class Inline:
+    """One unit's text and what its placeholders stand for.
+
+    Attributes:
+        text: the characters to translate, with placeholders; never a line end.
+        table: number -> the pair, or the nodes that share a void placeholder.
+        frame: what stands around the text, with one `Hole` in it.
+    """
+
+    text: str
+    table: dict[int, Pair | tuple[Node, ...]] = field(repr=False)
+    frame: tuple[Node, ...] = field(repr=False)
+
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        """The placeholders in the order of the text."""
+        return tuple(mark.text for mark in placeholders.marks(self.text))
+
+    def fill(self, translated: str, keep: Callable[[Leaf], bool] | None = None) -> list[Node]:
+        """The tree of a translation, with its frame around it.
+
+        Args:
+            translated: any text; placeholders that do not fit are repaired by `placeholders.restore`.
+            keep: which things without text are repeated; without it all are. A frame's are left out when it is given.
+        """
+        text = placeholders.restore(self.text, clean(translated))
+        body = self._tree(text, keep)
+        return _fill(self.frame, body, whole=keep is None)
+
+    def _tree(self, text: str, keep: Callable[[Leaf], bool] | None) -> list[Node]:
+        levels: list[list[Node]] = [[]]
+        at = 0
+        for mark in placeholders.marks(text):
+            if text[at : mark.start]:
+                levels[-1].append(Text(text[at : mark.start]))
+            at = mark.end
+            entry = self.table[mark.number]
+            if mark.shape == "open":
+                levels.append([])
+            elif isinstance(entry, Pair):
+                children = tuple(levels.pop())
+                levels[-1].append(Pair(entry.source, children))
+            else:
+                levels[-1] += entry if keep is None else _kept(entry, keep)
+        if text[at:]:
+            levels[-1].append(Text(text[at:]))
+        return levels[0]
+
+
+def encode(nodes: Sequence[Node]) -> Inline | None:
+    """The text, placeholders and frame of a paragraph; None when it holds nothing to translate."""
+    if not _letters(nodes):
+        return None
+    frame, core = _peel(_normal(nodes))
+    table: dict[int, Pair | tuple[Node, ...]] = {}
+    return Inline(_write(core, table), table, tuple(frame))
+
+
+def _letters(nodes: Sequence[Node]) -> bool:
+    return any(
+        has_letter(node.value) if isinstance(node, Text) else isinstance(node, Pair) and _letters(node.children)
+        for node in nodes
+    )
+
+
+def _normal(nodes: Sequence[Node]) -> list[_Item]:
+    """Texts joined, literal brackets and pairs without letters grouped, groups joined across blanks."""
+    flat: list[_Item] = []
+    for node in nodes:
+        if isinstance(node, Text):
+            for at, piece in enumerate(_LITERAL.split(node.value)):
+                if at % 2:
+                    _add(flat, _Group((Leaf(piece),)))
+                elif piece:
+                    _add(flat, Text(piece))
+        elif isinstance(node, Pair) and _letters([node]):
+            flat.append(Pair(node.source, node.children))
+        else:
+            _add(flat, _Group((node,)))
+    return flat
+
+
+def _add(flat: list[_Item], item: Text | _Group) -> None:
+    last = flat[-1] if flat else None
+    if isinstance(item, Text):
+        if isinstance(last, Text):
+            flat[-1] = Text(last.value + item.value)
+        else:
+            flat.append(item)
+        return
+    nodes = item.nodes
+    if isinstance(last, Text) and not last.value.strip() and len(flat) > 1 and isinstance(flat[-2], _Group):
+        nodes = (last, *nodes)
+        flat.pop()
+        last = flat[-1]
+    if isinstance(last, _Group):
+        flat[-1] = _Group((*last.nodes, *nodes))
+    else:
+        flat.append(_Group(nodes))
+
+
+def _peel(items: list[_Item]) -> tuple[list[Node], list[_Item]]:
+    """The frame of a unit and what is left inside it."""
+    left: list[Node] = []
+    right: list[Node] = []
+    while items and not isinstance(items[0], Pair):
+        first = items[0]
+        if isinstance(first, Text) and (bare := first.value.lstrip()):
+            if bare != first.value:
+                left.append(Text(first.value[: -len(bare)]))
+                items = [Text(bare), *items[1:]]
+            break
+        left += _ungroup(first)
+        items = items[1:]
+    while items and not isinstance(items[-1], Pair):
+        last = items[-1]
+        if isinstance(last, Text) and (bare := last.value.rstrip()):
+            if bare != last.value:
+                right.insert(0, Text(last.value[len(bare) :]))
+                items = [*items[:-1], Text(bare)]
+            break
+        right = [*_ungroup(last), *right]
+        items = items[:-1]
+    if len(items) == 1 and isinstance(items[0], Pair):
+        frame, core = _peel(_normal(items[0].children))
+        return [*left, Pair(items[0].source, tuple(frame)), *right], core
+    return [*left, Hole(), *right], items
+
+
+def _ungroup(item: _Item) -> list[Node]:
+    return list(item.nodes) if isinstance(item, _Group) else [item]
+
+
+def _write(items: list[_Item], table: dict[int, Pair | tuple[Node, ...]]) -> str:
+    parts: list[str] = []
+    for item in items:
+        if isinstance(item, Text):
+            parts.append(item.value)
+        elif isinstance(item, _Group):
+            number = len(table) + 1
+            table[number] = item.nodes
+            parts.append(placeholders.write(number, "void"))
+        elif isinstance(item, Pair):
+            number = len(table) + 1
+            table[number] = item
+            inner = _write(_normal(item.children), table)
+            parts += [placeholders.write(number, "open"), inner, placeholders.write(number, "close")]
+    return "".join(parts)
+
+
+def _fill(frame: Sequence[Node], body: list[Node], *, whole: bool) -> list[Node]:
+    nodes: list[Node] = []
+    for node in frame:
+        if isinstance(node, Hole):
+            nodes += body
+        elif isinstance(node, Pair) and _has_hole(node):
+            nodes.append(Pair(node.source, tuple(_fill(node.children, body, whole=whole))))
+        elif whole:
+            nodes.append(node)
+    return nodes
+
+
+def _has_hole(pair: Pair) -> bool:
+    return any(isinstance(node, Hole) or (isinstance(node, Pair) and _has_hole(node)) for node in pair.children)
+
+
+def _kept(nodes: Sequence[Node], keep: Callable[[Leaf], bool]) -> list[Node]:
+    kept: list[Node] = []
+    for node in nodes:
+        if isinstance(node, Pair):
+            children = _kept(node.children, keep)
+            if children:
+                kept.append(Pair(node.source, tuple(children)))
+        elif not isinstance(node, Leaf) or isinstance(node.source, str) or keep(node):
+            kept.append(node)
+    return kept

@@ -1,0 +1,330 @@
+"""Units in HTML and XHTML trees, and translations put back into them.
+
+Owns: which elements are blocks, which are inline, which are never translated; where a unit begins and ends.
+Does not know: files and archives.
+Units: a run is a stretch of text and inline elements between two blocks; each run with letters is one unit.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lxml import etree
+
+from . import inline as tree
+from . import placeholders
+from .document import Edition, Kind
+from .inline import Inline, Leaf, Node, Pair, Text
+from .xml import local_name, sibling_name
+
+_VOID = frozenset(
+    "audio br button canvas code embed iframe img input kbd map math noscript object picture rp rt samp script select "
+    "style svg template textarea tt var video wbr".split()
+)
+_INLINE = _VOID | frozenset(
+    "a abbr acronym b bdi bdo big cite data del dfn em font i ins label mark meter nobr output progress q rb rtc ruby "
+    "s small span strike strong sub sup time u".split()
+)
+_SKIPPED = frozenset("head script style svg math template object".split())
+_MEDIA = frozenset("audio canvas embed iframe img input map object picture svg video".split())
+_HEADINGS = frozenset(f"h{level}" for level in range(1, 7))
+_CLONED = _HEADINGS | {"p", "div", "blockquote"}
+_KINDS: dict[str, Kind] = {
+    **dict.fromkeys(_HEADINGS, "heading"),
+    **dict.fromkeys(("td", "th"), "cell"),
+    **dict.fromkeys(("caption", "figcaption"), "caption"),
+    **dict.fromkeys(("li", "dt", "dd"), "item"),
+    "title": "title",
+}
+_NOTE_TYPES = frozenset("footnote footnotes endnote endnotes rearnote rearnotes doc-footnote doc-endnote".split())
+_EPUB_TYPE = "{http://www.idpf.org/2007/ops}type"
+_XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """One unit's place: the inline content of `parent` after its child `before` (None: from its beginning)."""
+
+    parent: etree._Element
+    before: etree._Element | None
+    elements: tuple[etree._Element, ...]
+    inline: Inline
+    kind: Kind
+
+    @property
+    def opens_chapter(self) -> bool:
+        """Whether a chapter begins here."""
+        return self.kind == "heading" and local_name(self.parent) in ("h1", "h2")
+
+
+# --- reading ---
+
+
+def pieces(root: etree._Element, *, title: bool) -> list[Piece]:
+    """The units of a tree in reading order; with `title`, the document's title comes first."""
+    found: list[Piece] = []
+    if title:
+        for element in root.iter("title", "{*}title"):
+            parent = element.getparent()
+            if parent is not None and local_name(parent) == "head":
+                found += _piece(element, None, [])
+                break
+    found += _walk(root)
+    return found
+
+
+def _walk(parent: etree._Element) -> Iterator[Piece]:
+    before: etree._Element | None = None
+    run: list[etree._Element] = []
+    for child in parent:
+        if _is_inline(child) and not _is_paragraph_break(child):
+            run.append(child)
+            continue
+        yield from _piece(parent, before, run)
+        if not _is_skipped(child) and not _is_inline(child):
+            yield from _walk(child)
+        before, run = child, []
+    yield from _piece(parent, before, run)
+
+
+def _piece(parent: etree._Element, before: etree._Element | None, run: list[etree._Element]) -> Iterator[Piece]:
+    lead = parent.text if before is None else before.tail
+    if not run and not (lead and tree.has_letter(lead)):
+        return
+    inline = tree.encode(_nodes(lead, run, _keeps_space(parent)))
+    if inline is not None:
+        yield Piece(parent, before, tuple(run), inline, _kind(parent))
+
+
+def _nodes(lead: str | None, elements: Sequence[etree._Element], keep_space: bool) -> list[Node]:
+    nodes = _text(lead, keep_space)
+    for element in elements:
+        if local_name(element) in _VOID or not isinstance(element.tag, str) or _is_untranslated(element):
+            nodes.append(Leaf(element))
+        else:
+            nodes.append(Pair(element, tuple(_nodes(element.text, list(element), keep_space))))
+        nodes += _text(element.tail, keep_space)
+    return nodes
+
+
+def _text(text: str | None, keep_space: bool) -> list[Node]:
+    if not text:
+        return []
+    return [Text(text if keep_space else tree.fold(text))]
+
+
+def _is_inline(element: etree._Element) -> bool:
+    if not isinstance(element.tag, str):
+        return True
+    name = local_name(element)
+    return name in _VOID or (name in _INLINE and all(_is_inline(child) for child in element))
+
+
+def _is_paragraph_break(element: etree._Element) -> bool:
+    """One of two line breaks with nothing between them, which many texts use for paragraphs."""
+    if local_name(element) != "br":
+        return False
+    after, previous = element.getnext(), element.getprevious()
+    if after is not None and local_name(after) == "br" and not (element.tail or "").strip():
+        return True
+    return previous is not None and local_name(previous) == "br" and not (previous.tail or "").strip()
+
+
+def _is_untranslated(element: etree._Element) -> bool:
+    return element.get("translate") == "no" or "notranslate" in (element.get("class") or "").split()
+
+
+def _is_skipped(element: etree._Element) -> bool:
+    if local_name(element) in _SKIPPED or _is_untranslated(element):
+        return True
+    return local_name(element) == "pre" and any(local_name(child) in ("code", "samp", "kbd") for child in element)
+
+
+def _keeps_space(element: etree._Element) -> bool:
+    space = "{http://www.w3.org/XML/1998/namespace}space"
+    return local_name(element) == "pre" or element.get(space) == "preserve"
+
+
+def _kind(parent: etree._Element) -> Kind:
+    kind: Kind = _KINDS.get(local_name(parent), "paragraph")
+    element: etree._Element | None = parent
+    while element is not None:
+        name = local_name(element)
+        types = f"{element.get(_EPUB_TYPE) or ''} {element.get('epub:type') or ''} {element.get('role') or ''}".split()
+        if name == "nav":
+            return "toc"
+        if _NOTE_TYPES.intersection(types):
+            return "footnote"
+        if kind == "paragraph":
+            kind = _KINDS.get(name, kind)
+        element = element.getparent()
+    return kind
+
+
+# --- writing ---
+
+
+def apply(found: Sequence[tuple[Piece, str | None]], edition: Edition) -> bool:
+    """Puts translations into the tree that `found` was read from; whether anything was changed.
+
+    Pieces are written from the last to the first, so that what is inserted never shifts what is still to come.
+    """
+    changed = False
+    for piece, translated in reversed(found):
+        if translated is None:
+            continue
+        changed = True
+        if not edition.bilingual:
+            _place(piece.parent, piece.before, piece.elements, piece.inline.fill(translated))
+            _mark(piece.parent, edition, only_if_there=True)
+        elif piece.kind in ("toc", "title"):
+            both = f"{piece.inline.text} / {placeholders.plain(translated)}"
+            _place(piece.parent, piece.before, piece.elements, piece.inline.fill(both))
+        else:
+            _add_below(piece, translated, edition)
+    return changed
+
+
+def set_language(root: etree._Element, edition: Edition) -> None:
+    """Changes the language and the direction of a whole document; a bilingual one keeps its own."""
+    if edition.language is None or edition.bilingual:
+        return
+    is_html = root.tag == "html"
+    if is_html or root.get("lang") is not None or root.get(_XML_LANG) is None:
+        root.set("lang", edition.language)
+    if not is_html:
+        root.set(_XML_LANG, edition.language)
+    for element in [root, *(child for child in root if local_name(child) == "body")]:
+        if element.get("dir") is not None or (element is root and edition.right_to_left):
+            element.set("dir", "rtl" if edition.right_to_left else "ltr")
+
+
+def language(root: etree._Element) -> str | None:
+    """The language that a document's root names."""
+    return root.get(_XML_LANG) or root.get("lang")
+
+
+def _place(
+    parent: etree._Element,
+    before: etree._Element | None,
+    elements: Sequence[etree._Element],
+    nodes: Sequence[Node],
+) -> None:
+    """Replaces a run by the written nodes, moving the source's own elements to their new places."""
+    for element in elements:
+        parent.remove(element)
+    _set_text(parent, before, None)
+    last = before
+    for node in nodes:
+        if isinstance(node, Text):
+            _add_text(parent, last, node.value)
+            continue
+        if isinstance(node, Leaf) and isinstance(node.source, str):
+            _add_text(parent, last, node.source)
+            continue
+        assert isinstance(node, (Leaf, Pair)) and isinstance(node.source, etree._Element)
+        element = node.source
+        element.tail = None
+        if isinstance(node, Pair):
+            _place(element, None, list(element), node.children)
+        _insert(parent, last, element)
+        last = element
+
+
+def _insert(parent: etree._Element, last: etree._Element | None, element: etree._Element) -> None:
+    """Puts `element` after `last` and after the text that follows `last`."""
+    if last is None:
+        parent.insert(0, element)
+    else:
+        text = last.tail
+        last.addnext(element)
+        last.tail, element.tail = text, None
+
+
+def _set_text(parent: etree._Element, last: etree._Element | None, text: str | None) -> None:
+    if last is None:
+        parent.text = text
+    else:
+        last.tail = text
+
+
+def _add_text(parent: etree._Element, last: etree._Element | None, text: str) -> None:
+    _set_text(parent, last, ((parent.text if last is None else last.tail) or "") + text)
+
+
+def _add_below(piece: Piece, translated: str, edition: Edition) -> None:
+    """The translation as a paragraph after its source, or on a new line where the source is part of a larger block."""
+    parent = piece.parent
+    nodes = _copied(piece.inline.fill(translated, keep=_is_repeated))
+    blocks = [child for child in parent if not _is_inline(child) or _is_paragraph_break(child)]
+    if local_name(parent) in _CLONED and not blocks and parent.getparent() is not None:
+        clone = _bare_copy(parent)
+        tail = parent.tail
+        parent.addnext(clone)
+        clone.tail = tail
+        parent.tail = tail if not (tail or "").strip() else None
+        _place(clone, None, (), nodes)
+        _mark(clone, edition)
+        return
+    line_break = parent.makeelement(sibling_name(parent, "br"))
+    span = parent.makeelement(sibling_name(parent, "span"))
+    _mark(span, edition)
+    last = piece.elements[-1] if piece.elements else piece.before
+    _insert(parent, last, line_break) if last is not None else _insert_after_text(parent, line_break)
+    _insert(parent, line_break, span)
+    _place(span, None, (), nodes)
+
+
+def _insert_after_text(parent: etree._Element, element: etree._Element) -> None:
+    text = parent.text
+    parent.insert(0, element)
+    parent.text, element.tail = text, None
+
+
+def _copied(nodes: Sequence[Node]) -> list[Node]:
+    """The nodes with copies of their elements, without ids, which may be in a document only once."""
+    result: list[Node] = []
+    for node in nodes:
+        if isinstance(node, Pair) and isinstance(node.source, etree._Element):
+            result.append(Pair(_bare_copy(node.source), tuple(_copied(node.children))))
+        elif isinstance(node, Leaf) and isinstance(node.source, etree._Element):
+            element = copy.deepcopy(node.source)
+            for inner in element.iter(etree.Element):
+                _drop(inner, "id")
+            result.append(Leaf(element))
+        else:
+            result.append(node)
+    return result
+
+
+def _bare_copy(element: etree._Element) -> etree._Element:
+    clone = copy.copy(element)
+    for child in list(clone):
+        clone.remove(child)
+    clone.text = clone.tail = None
+    _drop(clone, "id")
+    return clone
+
+
+def _drop(element: etree._Element, attribute: str) -> None:
+    if element.get(attribute) is not None:
+        del element.attrib[attribute]
+
+
+def _is_repeated(leaf: Leaf) -> bool:
+    element = leaf.source
+    return isinstance(element, etree._Element) and local_name(element) not in _MEDIA and isinstance(element.tag, str)
+
+
+def _mark(element: etree._Element, edition: Edition, *, only_if_there: bool = False) -> None:
+    """Language and direction of a translated element, in the attributes that its kind of document uses."""
+    if edition.language is None:
+        return
+    names = ["lang"] if "}" not in str(element.tag) else ["lang", _XML_LANG]
+    for name in names:
+        if not only_if_there or element.get(name) is not None:
+            element.set(name, edition.language)
+    if element.get("dir") is not None or (edition.right_to_left and not only_if_there):
+        element.set("dir", "rtl" if edition.right_to_left else "ltr")

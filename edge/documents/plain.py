@@ -1,0 +1,131 @@
+"""Plain text: a line is a paragraph, unless the text is wrapped at a fixed width.
+
+Owns: where paragraphs begin and end in plain text, what looks like a heading.
+Does not know: markup.
+Units: characters; display width for wrapping (a Chinese character is two wide).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import InputError
+from . import inline as tree
+from .document import Document, Edition, Numbering
+from .inline import Inline, Leaf, Node, Text
+
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
+_HEADING = re.compile(
+    r"(?:chapter|part|book|prologue|epilogue|chapitre|kapitel|teil|cap[ií]tulo|parte|capitolo|глава|часть)\b.{0,60}"
+    r"|第[0-9〇零一二三四五六七八九十百千两０-９]{1,9}[章回节節卷部集話话].{0,40}",
+    re.IGNORECASE,
+)
+_NARROWEST, _WIDEST = 40, 100  # widths at which texts are wrapped
+
+
+class Plain(Document):
+    """A UTF-8 text. Lines are units; where the text is wrapped, its paragraphs are."""
+
+    format = "txt"
+
+    def __init__(self, path: Path, text: str, mark: bytes = b"") -> None:
+        """Cuts the text.
+
+        Raises:
+            InputError: there is no letter in it.
+        """
+        self._mark = mark
+        lines = [match[0] for match in _LINE.finditer(text) if match[0]]
+        self._newline = next((ending for ending in ("\r\n", "\n", "\r") if ending in text), "\n")
+        self._width = _wrap_width(lines)
+        self._pieces: list[str | tuple[str, Inline]] = []  # text as it is, or a unit's source and content
+        numbering = Numbering()
+        for group in _grouped(lines, self._width):
+            body = "".join(group)
+            source = body.rstrip("\r\n")
+            inline = tree.encode([Text(tree.fold(source) if len(group) > 1 else source)])
+            if inline is None:
+                self._pieces.append(body)
+                continue
+            heading = _HEADING.fullmatch(inline.text) is not None
+            numbering.add(inline, "heading" if heading else "paragraph", opens_chapter=heading)
+            self._pieces += [(source, inline), body[len(source) :]]
+        if not numbering.units:
+            raise InputError(f"{path} holds no letter", "a text", "name a file with text in it")
+        super().__init__(path, numbering.units)
+
+    def _render(self, stream: BinaryIO, edition: Edition) -> None:
+        stream.write(self._mark)
+        units = iter(self.units)
+        for index, piece in enumerate(self._pieces):
+            text = piece if isinstance(piece, str) else piece[0]
+            translated = None if isinstance(piece, str) else edition.get(next(units))
+            if translated is not None and not isinstance(piece, str):
+                source, text = text, _string(piece[1].fill(translated))
+                if "\n" in source or "\r" in source:
+                    text = wrap(text, self._width, self._newline)
+                if edition.bilingual:
+                    text = source + self._newline * (2 if self._is_spaced(index) else 1) + text
+            stream.write(text.encode("utf-8"))
+
+    def _is_spaced(self, index: int) -> bool:
+        """Whether an empty line follows a unit, so that one belongs before its translation too."""
+        following = self._pieces[index + 2] if index + 2 < len(self._pieces) else ""
+        return isinstance(following, str) and not following.strip()
+
+
+def wrap(text: str, width: int, newline: str) -> str:
+    """A paragraph on lines of at most `width`, where it has spaces to break at."""
+    lines: list[str] = []
+    used = 0
+    for word in text.split(" "):
+        size = _size(word)
+        if lines and used + 1 + size <= width:
+            lines[-1] += f" {word}"
+            used += 1 + size
+        else:
+            lines.append(word)
+            used = size
+    return newline.join(lines)
+
+
+def _size(text: str) -> int:
+    return len(text) + sum(tree.is_wide(char) for char in text)
+
+
+def _wrap_width(lines: list[str]) -> int:
+    """The width that a text is wrapped at; 0 where each line is its own paragraph.
+
+    A text is wrapped when its lines are never longer than some usual width, and most line ends inside its
+    paragraphs stand where the next word would not have fitted.
+    """
+    width = max((_size(line.rstrip()) for line in lines), default=0)
+    if not _NARROWEST <= width <= _WIDEST:
+        return 0
+    inner = [(a, b) for a, b in zip(lines, lines[1:], strict=False) if a.strip() and b.strip()]
+    full = sum(_continues(a, b, width) for a, b in inner)
+    return width if len(inner) >= 3 and full * 2 > len(inner) else 0
+
+
+def _continues(line: str, following: str, width: int) -> bool:
+    word = following.split(maxsplit=1)[0] if following.strip() else ""
+    if following[:1].isspace() or not line.strip() or not word or tree.is_wide(word[0]):
+        return False
+    return _size(line.rstrip()) + 1 + _size(word) > width
+
+
+def _grouped(lines: list[str], width: int) -> list[list[str]]:
+    groups: list[list[str]] = []
+    for line in lines:
+        if width and groups and _continues(groups[-1][-1], line, width):
+            groups[-1].append(line)
+        else:
+            groups.append([line])
+    return groups
+
+
+def _string(nodes: list[Node]) -> str:
+    parts = [node.value if isinstance(node, Text) else node.source for node in nodes if isinstance(node, (Text, Leaf))]
+    return "".join(str(part) for part in parts)

@@ -1,0 +1,142 @@
+"""XML and HTML trees without the dangers of their parsers.
+
+Owns: parser settings (no entities, no network, no huge trees), depth and size limits, serialising.
+Does not know: what the elements mean.
+Units: bytes; depth in elements.
+"""
+
+from __future__ import annotations
+
+import html.entities
+import re
+from typing import Any, cast
+
+from lxml import etree
+
+from ..errors import InputError
+from ..settings import format_bytes
+from .files import MARKUP_LIMIT
+
+XHTML = "http://www.w3.org/1999/xhtml"
+MAX_DEPTH = 200
+_ENTITY = re.compile(rb"&([A-Za-z][A-Za-z0-9]{1,31});")
+_XML_ENTITIES = (b"amp", b"lt", b"gt", b"quot", b"apos")
+_EMPTY_TAGS = frozenset("area base br col embed hr img input link meta param source track wbr".split())
+
+
+def _parser() -> etree.XMLParser:
+    return etree.XMLParser(
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        dtd_validation=False,
+        huge_tree=False,
+        recover=False,
+        strip_cdata=False,
+    )
+
+
+def parse(data: bytes, name: str, *, named_entities: bool = False) -> etree._Element:
+    """The root element of an XML document.
+
+    Args:
+        data: the document.
+        name: its name, for errors.
+        named_entities: read HTML's entities (&nbsp;) as their characters, as reading systems do.
+
+    Raises:
+        InputError: it is too large, nested too deeply, or not well-formed.
+    """
+    _check_size(data, name)
+    if named_entities:
+        data = _ENTITY.sub(_numeric, data)
+    try:
+        root = etree.fromstring(data, _parser())
+    except (etree.LxmlError, ValueError, LookupError) as error:
+        raise InputError(
+            f"{name} is not well-formed XML ({_first_line(error)})", "a sound document", "repair it in an editor"
+        ) from error
+    if root is None:
+        raise InputError(f"{name} holds no XML element", "a sound document", "repair it in an editor")
+    _check_depth(root, name)
+    return root
+
+
+def parse_html(text: str, name: str) -> etree._Element:
+    """The root element of an HTML document, read as browsers read it: what is missing is added.
+
+    Raises:
+        InputError: it is too large, nested too deeply, or holds no element at all.
+    """
+    data = text.encode("utf-8", "replace")
+    _check_size(data, name)
+    parser = etree.HTMLParser(encoding="utf-8", no_network=True, huge_tree=False, recover=True, remove_blank_text=False)
+    try:
+        root = etree.fromstring(data, parser)
+    except (etree.LxmlError, ValueError) as error:
+        raise InputError(
+            f"{name} is not readable HTML ({_first_line(error)})", "a sound document", "repair it in an editor"
+        ) from error
+    if root is None:
+        raise InputError(f"{name} holds no HTML element", "a sound document", "repair it in an editor")
+    for entry in parser.error_log:
+        if entry.level_name == "FATAL":
+            raise InputError(
+                f"{name} is not readable HTML to its end (line {entry.line}: {entry.message.strip()})",
+                "a sound document",
+                "repair it in an editor",
+            )
+    _check_depth(root, name)
+    return root
+
+
+def serialise(root: etree._Element, *, declaration: bool = True) -> bytes:
+    """The document of `root` as UTF-8 XML, with its document type; empty XHTML elements keep their end tags."""
+    for element in root.iter(f"{{{XHTML}}}*"):
+        if not len(element) and element.text is None and local_name(element) not in _EMPTY_TAGS:
+            element.text = ""  # <a id="x"></a>: some reading systems take <a/> for an unclosed tag
+    tree = root.getroottree()
+    options: dict[str, Any] = {"standalone": True} if declaration and tree.docinfo.standalone else {}
+    return cast(bytes, etree.tostring(tree, encoding="UTF-8", xml_declaration=declaration, **options))
+
+
+def local_name(element: etree._Element) -> str:
+    """An element's name without its namespace, in lower case; '' for comments, instructions and entities."""
+    tag = element.tag
+    return tag.rpartition("}")[2].lower() if isinstance(tag, str) else ""
+
+
+def sibling_name(element: etree._Element, name: str) -> str:
+    """`name` in the namespace of `element`."""
+    space, brace, _ = str(element.tag).rpartition("}")
+    return f"{space}{brace}{name}"
+
+
+def _numeric(match: re.Match[bytes]) -> bytes:
+    characters = html.entities.html5.get(match[1].decode("ascii") + ";")
+    if match[1] in _XML_ENTITIES or characters is None:
+        return match[0]
+    return "".join(f"&#{ord(char)};" for char in characters).encode("ascii")
+
+
+def _check_size(data: bytes, name: str) -> None:
+    if len(data) > MARKUP_LIMIT:
+        raise InputError(
+            f"{name} is larger than {format_bytes(MARKUP_LIMIT)}",
+            f"at most {format_bytes(MARKUP_LIMIT)} in one marked-up text",
+            "split it into smaller files",
+        )
+
+
+def _check_depth(root: etree._Element, name: str) -> None:
+    depth = 0
+    for event, _ in etree.iterwalk(root, events=("start", "end")):
+        depth += 1 if event == "start" else -1
+        if depth > MAX_DEPTH:
+            raise InputError(
+                f"{name} is nested deeper than {MAX_DEPTH} elements", "a sound document", "repair it in an editor"
+            )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,158 @@
+"""The Forward protocol, and its torch implementation: window NLL, prefill, decode, KV cache.
+
+Owns: how a window's tokens become nats or next-token logits, activation checkpointing, the KV cache.
+Does not know: chunks, learning, sampling. Loops use the protocol and do not know who answers.
+Units: nats; logits in float32; positions in tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .adapter import Adapter
+from .base import Base
+from .loss import default_slice, plain_nll, sliced_nll
+from .settings import ComputeSettings
+
+
+@dataclass
+class Cache:
+    """A KV cache of `length` tokens; `state` is the forward path's own. Each token is held once."""
+
+    state: Any
+    length: int = 0
+
+
+class Forward(Protocol):
+    """What a loop needs of a forward path. Batch size is one everywhere: a document is one stream."""
+
+    def nll(self, input_ids: Tensor, labels: int, *, adapter: bool = True) -> Tensor:
+        """Nats of each of the window's last `labels` tokens.
+
+        Args:
+            input_ids: (S,) token ids, context and chunk.
+            labels: how many of the last tokens are predicted; at most S - 1.
+            adapter: with the session's adapter, or the base alone.
+
+        Returns:
+            (labels,) float32 on the CPU.
+        """
+        ...
+
+    def prefill(self, input_ids: Tensor, *, adapter: bool = True) -> tuple[Tensor, Cache]:
+        """Reads (S,) tokens into a new cache; returns the (V,) logits after the last one, and the cache."""
+        ...
+
+    def decode(self, token: int, cache: Cache, *, adapter: bool = True) -> Tensor:
+        """Adds one token to the cache; returns the (V,) logits after it."""
+        ...
+
+
+class TorchForward:
+    """The Forward protocol on the base's own torch model."""
+
+    def __init__(self, base: Base, adapter: Adapter | None, compute: ComputeSettings) -> None:
+        self.base = base
+        self.adapter = adapter
+        self.plain_loss = compute.loss == "plain"
+        self.slice_size = compute.loss_slice or default_slice(len(base.head.weight))
+        self.checkpointing = compute.checkpointing != "off"
+
+    @torch.inference_mode()
+    def nll(self, input_ids: Tensor, labels: int, *, adapter: bool = True) -> Tensor:
+        """See `Forward.nll`."""
+        with self._using(adapter):
+            return self._loss(input_ids, labels)[1].cpu()
+
+    def loss(self, input_ids: Tensor, labels: int, *, dropout: bool = False) -> tuple[Tensor, Tensor]:
+        """The mean nats over the labels with gradients for the adapter, and the (labels,) nats.
+
+        Call backward on the mean inside `learning()`: with checkpointing the blocks run again there.
+        """
+        return self._loss(input_ids, labels)
+
+    @contextmanager
+    def learning(self, *, dropout: bool = False) -> Iterator[None]:
+        """Adapter on, activation checkpointing as set, dropout as asked."""
+        if self.adapter is None:
+            raise RuntimeError("a forward path without an adapter cannot learn")
+        with self.adapter.active(training=dropout), self._checkpointed():
+            yield
+
+    @torch.inference_mode()
+    def prefill(self, input_ids: Tensor, *, adapter: bool = True) -> tuple[Tensor, Cache]:
+        """See `Forward.prefill`."""
+        from transformers import DynamicCache
+
+        cache = Cache(DynamicCache(config=self.base.config))
+        return self._extend(input_ids, cache, adapter), cache
+
+    @torch.inference_mode()
+    def decode(self, token: int, cache: Cache, *, adapter: bool = True) -> Tensor:
+        """See `Forward.decode`."""
+        return self._extend(torch.tensor([token]), cache, adapter)
+
+    def _extend(self, input_ids: Tensor, cache: Cache, adapter: bool) -> Tensor:
+        with self._using(adapter):
+            hidden = self.base.decoder(
+                input_ids=input_ids.to(self.base.device.name)[None], past_key_values=cache.state, use_cache=True
+            ).last_hidden_state
+            cache.length += len(input_ids)
+            return self.base.head.logits(hidden[0, -1:])[0]
+
+    def _loss(self, input_ids: Tensor, labels: int) -> tuple[Tensor, Tensor]:
+        ids = input_ids.to(self.base.device.name)
+        hidden = self.base.decoder(input_ids=ids[None], use_cache=False).last_hidden_state[0]  # (S, H)
+        first = len(ids) - labels
+        predicting, targets = hidden[first - 1 : -1], ids[first:]
+        if self.plain_loss:
+            return plain_nll(predicting, self.base.head, targets)
+        return sliced_nll(predicting, self.base.head, targets, slice_size=self.slice_size)
+
+    def _using(self, adapter: bool) -> Any:
+        return self.adapter.active() if adapter and self.adapter is not None else nullcontext()
+
+    @contextmanager
+    def _checkpointed(self) -> Iterator[None]:
+        """Per-block activation checkpointing, without putting the whole model into training mode."""
+        if not self.checkpointing:
+            yield
+            return
+        with checkpointed_blocks(self.base):
+            yield
+
+
+@contextmanager
+def checkpointed_blocks(base: Base) -> Iterator[None]:
+    """Keeps one activation per block and recomputes the rest in the backward pass (arXiv 1604.06174)."""
+    from torch.utils.checkpoint import checkpoint
+
+    originals = []
+
+    def wrap(block: torch.nn.Module) -> None:
+        forward = block.forward
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if not torch.is_grad_enabled():
+                return forward(*args, **kwargs)
+            return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=True, **kwargs)
+
+        originals.append((block, block.__dict__.get("forward")))
+        block.forward = run  # type: ignore[method-assign]
+
+    for block in base.blocks:
+        wrap(block)
+    try:
+        yield
+    finally:
+        for block, original in originals:
+            if original is None:
+                del block.forward
+            else:
+                block.forward = original

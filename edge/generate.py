@@ -1,0 +1,212 @@
+"""Loop: prompt -> tokens, learning from every finished chunk.
+
+Owns: when a chunk is finished, when the KV cache is rebuilt, sampling, the text stream, why it ended.
+Does not know: how logits or updates are computed, files, printing.
+Units: tokens, nats, seconds. Source: arXiv 2401.11504, section 3.2 (generation, KV cache reuse).
+
+The chunks of a document lie at multiples of the chunk size from its start. A chunk may begin in the prompt and
+be finished by generated tokens; it is learned as one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .forward import Cache
+from .learner import labels_of
+from .records import ChunkRead, ChunkWritten, Learned, TextPiece
+from .settings import GenerateSettings
+
+if TYPE_CHECKING:
+    from .session import Session
+
+
+def read(session: Session) -> Iterator[ChunkRead]:
+    """Learns every finished chunk of the document so far; the rest waits as context."""
+    chunk = session.settings.window.chunk
+    while len(session.tokens) - session.position >= chunk:
+        start = time.perf_counter()
+        window = session.window(session.position + chunk)
+        learned, nll = _learn(session, window.end)
+        session.finish_chunk(window.end)
+        yield ChunkRead(
+            index=window.index,
+            start=window.start,
+            end=window.end,
+            of=len(session.tokens),
+            tokens=window.labels,
+            adapter_nll=nll,
+            seconds=time.perf_counter() - start,
+            peak_bytes=session.meter.peak,
+            learned=learned,
+        )
+
+
+def generate(session: Session, max_tokens: int) -> Iterator[ChunkRead | TextPiece | ChunkWritten]:
+    """Decodes up to `max_tokens` tokens after the document so far.
+
+    Yields:
+        `ChunkRead` for what had to be read first, `TextPiece` as text becomes certain, `ChunkWritten` for each
+        finished chunk and for the last, unfinished one; its `finish` says why the text ended:
+        `length`, `eos` or `stop`.
+    """
+    settings = session.settings
+    # 1. what the context cannot hold is read into the adapter
+    if settings.generate.read == "always" or len(session.tokens) - session.position > settings.window.context:
+        yield from read(session)
+    picker, stream = Picker(settings.generate), TextStream(session, settings.generate.stop)
+    cache: Cache | None = None
+    logits = torch.empty(0)
+    first, began, decoding, nll, finish = len(session.tokens), time.perf_counter(), 0.0, 0.0, ""
+    made: list[int] = []
+    while not finish:
+        # 2. a cache: built at the start, after an update (`rebuild`), or when it has grown to W
+        step = time.perf_counter()
+        with session.meter.phase("decode"):
+            if cache is None:
+                logits, cache = session.forward.prefill(_context(session))
+            # 3. the next token
+            token, cost = picker.pick(logits, session.tokens[-cache.length :])
+            ended = token in session.base.eos_ids and not settings.generate.ignore_eos
+            session.tokens.append(token)
+            made.append(token)
+            nll += cost
+            if len(session.tokens) - first < max_tokens and not ended:
+                logits = session.forward.decode(token, cache)
+        decoding += time.perf_counter() - step
+        piece = stream.add(token)
+        finish = "eos" if ended else "stop" if stream.stopped else "length" if len(session.tokens) - first >= max_tokens else ""
+        if finish:
+            piece = piece + stream.flush()
+        if piece:
+            yield TextPiece(piece, len(made))
+        # 4. a finished chunk is learned
+        full = len(session.tokens) - session.position >= settings.window.chunk
+        if full or finish:
+            start, learned = session.position, None
+            if full and session.learner is not None:
+                learned, _ = _learn(session, len(session.tokens))
+            index = session.chunk_index
+            if full:
+                session.finish_chunk(len(session.tokens))
+            now = time.perf_counter()
+            yield ChunkWritten(
+                index=index,
+                start=start,
+                end=len(session.tokens),
+                tokens=len(made),
+                nll=nll,
+                seconds=now - began,
+                decode_seconds=decoding,
+                peak_bytes=session.meter.peak,
+                token_ids=tuple(made),
+                learned=learned,
+                finish=finish,
+            )
+            began, decoding, nll, made = now, 0.0, 0.0, []
+            if full and learned is not None and settings.generate.cache == "rebuild":
+                cache = None
+        if cache is not None and cache.length >= settings.window.size:
+            cache = None
+
+
+def _context(session: Session) -> Tensor:
+    """What a new cache holds: L tokens before the open chunk, and the chunk so far; never more than W - 1."""
+    settings = session.settings.window
+    begin = max(0, session.position - settings.context, len(session.tokens) - settings.size + 1)
+    return torch.tensor(session.tokens[begin:])
+
+
+def _learn(session: Session, end: int) -> tuple[Learned | None, float]:
+    """Teaches the chunk [position, end); returns its nats before learning too."""
+    window = session.window(end, learning=True)
+    if session.learner is None or not labels_of(window, session.settings.learn):
+        return None, 0.0
+    with session.meter.phase("learn"):
+        learned, nll = session.learner.learn(session.ids(window), window.labels)
+    return learned, float(nll.double().sum())
+
+
+class Picker:
+    """Chooses the next token: greedy or sampled, through transformers' logits processors."""
+
+    def __init__(self, settings: GenerateSettings) -> None:
+        from transformers import generation as hf
+
+        self.greedy = settings.temperature == 0
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.processors = hf.LogitsProcessorList()
+        if settings.repetition_penalty != 1.0:
+            self.processors.append(hf.RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
+        if not self.greedy:
+            if settings.temperature != 1.0:
+                self.processors.append(hf.TemperatureLogitsWarper(settings.temperature))
+            if settings.top_k:
+                self.processors.append(hf.TopKLogitsWarper(settings.top_k))
+            if settings.top_p < 1.0:
+                self.processors.append(hf.TopPLogitsWarper(settings.top_p))
+
+    def pick(self, logits: Tensor, context: list[int]) -> tuple[int, float]:
+        """The next token after `context` given (V,) logits, and its nats under the unprocessed logits."""
+        ids = torch.tensor([context], device=logits.device)
+        scores = self.processors(ids, logits[None].clone())[0]
+        if self.greedy:
+            token = int(scores.argmax())
+        else:
+            probabilities = torch.softmax(scores.float().cpu(), -1)
+            token = int(torch.multinomial(probabilities, 1, generator=self.generator))
+        return token, -float(torch.softmax(logits, -1)[token].clamp_min(1e-45).log())
+
+
+class TextStream:
+    """Token ids -> text, given out only when it can no longer change.
+
+    Held back: incomplete characters, and whatever may be the beginning of a stop string.
+    """
+
+    def __init__(self, session: Session, stop: tuple[str, ...]) -> None:
+        self.decode = session.base.decode
+        self.stop = tuple(s for s in stop if s)
+        self.stopped = False
+        # A tokenizer may treat the first token of a text specially, so decoding starts some tokens back.
+        self._ids = session.tokens[-8:]
+        self._sent = self.decode(self._ids)
+        self._held = ""
+
+    def add(self, token: int) -> str:
+        """Text that has become certain with this token."""
+        self._ids.append(token)
+        text = self.decode(self._ids)
+        if text.endswith("�"):
+            return ""
+        self._held += text[len(self._sent) :]
+        self._ids, self._sent = self._ids[-16:], self.decode(self._ids[-16:])
+        for stop in self.stop:
+            at = self._held.find(stop)
+            if at >= 0:
+                self._held, self.stopped = self._held[:at], True
+        keep = 0 if self.stopped else self._undecided()
+        ready = self._held[: len(self._held) - keep]
+        self._held = self._held[len(ready) :]
+        return ready
+
+    def flush(self) -> str:
+        """What was still held back when the text ended."""
+        rest = "" if self.stopped else self._held + self.decode(self._ids)[len(self._sent) :]
+        self._held = ""
+        return rest
+
+    def _undecided(self) -> int:
+        """Length of the longest tail that a stop string may begin with."""
+        longest = 0
+        for stop in self.stop:
+            for size in range(min(len(stop) - 1, len(self._held)), longest, -1):
+                if self._held.endswith(stop[:size]):
+                    longest = size
+                    break
+        return longest

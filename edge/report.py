@@ -1,0 +1,111 @@
+"""Records -> JSON, tables, plots.
+
+Owns: the shape of the final JSON line, what the tables and plots show.
+Does not know: where anything is printed or written.
+Units: tokens, nats, bytes, seconds; perplexity = exp(sum of nats / sum of tokens), nothing else is called so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .records import ChunkScore, Side, finite, perplexity, total
+from .settings import format_bytes
+
+
+def score_json(chunks: Sequence[ChunkScore], seconds: float, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON line of `templora score`."""
+    sides = {name: total(chunks, name) for name in ("base", "adapter")}
+    return {
+        "command": "score",
+        "tokens": sum(c.tokens for c in chunks),
+        "seconds": seconds,
+        "peak_bytes": max((c.peak_bytes for c in chunks), default=0),
+        **{name: side.to_json() if side.tokens else None for name, side in sides.items()},
+        "chunks": [chunk.to_json() for chunk in chunks],
+        **extra,
+    }
+
+
+def gain(base: Side, adapter: Side) -> float | None:
+    """How much lower the adapter's perplexity is, as a fraction of the base's."""
+    if not (base.tokens and adapter.tokens):
+        return None
+    return finite(1 - perplexity(adapter.nll, adapter.tokens) / perplexity(base.nll, base.tokens))
+
+
+def by_position(chunks: Sequence[ChunkScore], rows: int = 12) -> list[tuple[int, int, Side, Side]]:
+    """(start, end, base, adapter) for at most `rows` stretches of about equal length."""
+    size = max(1, -(-len(chunks) // rows))
+    groups = [chunks[i : i + size] for i in range(0, len(chunks), size)]
+    return [(g[0].start, g[-1].end, total(g, "base"), total(g, "adapter")) for g in groups]
+
+
+def score_table(chunks: Sequence[ChunkScore]) -> Any:
+    """A rich table of both perplexities by position, with a line for the whole text."""
+    from rich.table import Table
+
+    table = Table(title="Perplexity by position", title_justify="left")
+    for name in ("tokens", "base", "adapter", "change", "s/chunk"):
+        table.add_column(name, justify="right")
+    for start, end, base, adapter in by_position(chunks):
+        seconds = [c.seconds for c in chunks if start <= c.start < end]
+        table.add_row(f"{start}–{end}", *_cells(base, adapter), f"{sum(seconds) / len(seconds):.1f}")
+    base, adapter = total(chunks, "base"), total(chunks, "adapter")
+    table.add_section()
+    table.add_row("whole text", *_cells(base, adapter), f"{sum(c.seconds for c in chunks) / max(1, len(chunks)):.1f}")
+    return table
+
+
+def summary(chunks: Sequence[ChunkScore], seconds: float, peak: int) -> str:
+    """Bits per byte, speed, memory and the guard's interventions, in one line."""
+    tokens = sum(c.tokens for c in chunks)
+    parts = []
+    for name in ("base", "adapter"):
+        bits = total(chunks, name).to_json()["bits_per_byte"]
+        if bits is not None:
+            parts.append(f"{name} {bits:.3f} bits/byte")
+    parts.append(f"{tokens} tokens in {seconds:.0f} s ({tokens / max(seconds, 1e-9):.0f} tokens/s)")
+    parts.append(f"peak memory {format_bytes(peak)}")
+    undone = sum(1 for c in chunks if c.learned and not c.learned.kept)
+    if undone:
+        parts.append(f"{undone} updates rolled back")
+    return ", ".join(parts)
+
+
+def score_plot(chunks: Sequence[ChunkScore], path: Path, title: str) -> None:
+    """A PNG: perplexity per chunk and so far, base beside adapter, over the position in tokens."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    for name, color in (("base", "tab:gray"), ("adapter", "tab:blue")):
+        running, xs, each, far = Side(), [], [], []
+        for chunk in chunks:
+            nll = getattr(chunk, f"{name}_nll")
+            if nll is None or not chunk.tokens:
+                continue
+            running = running.add(nll, chunk.tokens)
+            xs.append(chunk.end)
+            each.append(perplexity(nll, chunk.tokens))
+            far.append(perplexity(running.nll, running.tokens))
+        if xs:
+            label = "4-bit base" if name == "base" else "with temporary LoRA"
+            axes.plot(xs, each, ".", color=color, alpha=0.5)
+            axes.plot(xs, far, color=color, label=f"{label}: {far[-1]:.1f}")
+    axes.set(xlabel="position (tokens)", ylabel="perplexity (dots: chunk, line: so far)", yscale="log", title=title)
+    axes.grid(alpha=0.3, which="both")
+    if axes.lines:
+        axes.legend()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def _cells(base: Side, adapter: Side) -> tuple[str, str, str]:
+    values = [f"{perplexity(side.nll, side.tokens):.1f}" if side.tokens else "–" for side in (base, adapter)]
+    change = gain(base, adapter)
+    return values[0], values[1], "–" if change is None else f"{-change:+.1%}"

@@ -1,0 +1,393 @@
+"""Every setting, its type and its default; presets; strict YAML; `section.key=value` overrides.
+
+Owns: the one place where a default is written; the meaning and the range of each setting.
+Does not know: whether the settings fit a machine (`budget.py`), or what they do (the rooms below).
+Units: tokens, bytes, and the learning rate's own.
+
+Presets live in `configs/*.yaml`. `window` has no defaults on purpose: each preset states its own.
+The values of preset `paper` are those of arXiv 2401.11504, section 4.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import yaml
+
+from . import windows
+from .errors import SettingsError
+
+
+def _require(condition: bool, got: str, expected: str, remedy: str = "change the setting") -> None:
+    if not condition:
+        raise SettingsError(got, expected, remedy)
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """`chunk` (the paper's delta) new tokens per step, `size` (W) tokens seen by one forward."""
+
+    chunk: int
+    size: int
+
+    def __post_init__(self) -> None:
+        windows.check(self.chunk, self.size)
+
+    @property
+    def context(self) -> int:
+        """L = W - chunk: context tokens while scoring and generating."""
+        return self.size - self.chunk
+
+
+@dataclass(frozen=True)
+class BaseSettings:
+    """How the frozen base is held: NF4 with double quantisation, or its full precision (for comparison)."""
+
+    precision: Literal["nf4", "full"] = "nf4"
+    trust_remote_code: bool = False
+    offline: bool = False
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """The temporary LoRA (arXiv 2106.09685): y = W x + (alpha / rank) B A x, A and B in float32."""
+
+    rank: int = 64
+    alpha: float = 64.0
+    dropout: float = 0.0
+    modules: tuple[str, ...] = ()
+    layers: str = "all"
+
+    def __post_init__(self) -> None:
+        _require(self.rank >= 1, f"adapter.rank is {self.rank}", "at least 1")
+        _require(self.alpha > 0, f"adapter.alpha is {self.alpha}", "more than 0")
+        _require(0 <= self.dropout < 1, f"adapter.dropout is {self.dropout}", "0 <= dropout < 1")
+        _require(
+            re.fullmatch(r"all|top:[1-9]\d*", self.layers) is not None,
+            f"adapter.layers is '{self.layers}'",
+            "'all' or 'top:N' with N >= 1",
+        )
+
+    @property
+    def top(self) -> int | None:
+        """N of `top:N`, or None for all layers."""
+        return None if self.layers == "all" else int(self.layers.removeprefix("top:"))
+
+
+@dataclass(frozen=True)
+class LearnSettings:
+    """How the adapter learns from one chunk (the paper's algorithm 1)."""
+
+    mode: Literal["all", "none"] = "all"
+    context: int | None = None
+    prefix: Literal["full", "frozen"] = "full"
+    epochs: int = 2
+    lr: float = 2e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-7
+    weight_decay: float = 0.0
+    warmup_steps: int = 2
+    max_grad_norm: float | None = None
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    guard: Literal["off", "epochs", "full"] = "epochs"
+    guard_factor: float = 1.5
+    min_tokens: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, f"learn.epochs is {self.epochs}", "at least 1", "use learn.mode=none to not learn")
+        _require(self.lr > 0, f"learn.lr is {self.lr}", "more than 0")
+        _require(all(0 <= b < 1 for b in self.betas), f"learn.betas is {self.betas}", "two numbers, 0 <= beta < 1")
+        _require(self.eps > 0, f"learn.eps is {self.eps}", "more than 0")
+        _require(self.weight_decay >= 0, f"learn.weight_decay is {self.weight_decay}", "0 or more")
+        _require(self.warmup_steps >= 0, f"learn.warmup_steps is {self.warmup_steps}", "0 or more")
+        _require(self.guard_factor > 1, f"learn.guard_factor is {self.guard_factor}", "more than 1")
+        _require(self.min_tokens >= 1, f"learn.min_tokens is {self.min_tokens}", "at least 1")
+        if self.context is not None:
+            _require(self.context >= 1, f"learn.context is {self.context}", "at least 1 token, or null for W - chunk")
+        if self.max_grad_norm is not None:
+            _require(self.max_grad_norm > 0, f"learn.max_grad_norm is {self.max_grad_norm}", "more than 0, or null")
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """How tokens are chosen, and what happens to the KV cache when the adapter changes.
+
+    `cache`: `reuse` keeps the states computed under older adapters and rebuilds them when the cache has
+    grown to W (the paper's policy); `rebuild` recomputes them after every update.
+    `read`: whether a prompt is read into the adapter: `auto` when it is longer than the context.
+    """
+
+    cache: Literal["reuse", "rebuild"] = "reuse"
+    read: Literal["auto", "always"] = "auto"
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.12
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.temperature >= 0, f"generate.temperature is {self.temperature}", "0 (greedy) or more")
+        _require(0 < self.top_p <= 1, f"generate.top_p is {self.top_p}", "0 < top_p <= 1")
+        _require(self.top_k >= 0, f"generate.top_k is {self.top_k}", "0 (off) or more")
+        _require(self.repetition_penalty > 0, f"generate.repetition_penalty is {self.repetition_penalty}", "more than 0")
+
+
+@dataclass(frozen=True)
+class ComputeSettings:
+    """Where and how the numbers are computed; nothing here changes results beyond rounding.
+
+    `weights`: `packed` dequantises each weight at each use; `cached` keeps dequantised copies for the session.
+    `checkpointing`: keep one activation per block and recompute the rest in the backward pass.
+    `loss_slice`: label positions that meet the head at a time; 0 lets the planner choose.
+    `loss`: `sliced` never holds the full logits; `plain` is the reference that it is tested against.
+    `lora`: `fused` is one autograd node per linear layer; `plain` is peft's own forward.
+    `fuse_first_epoch`: score and take the first epoch's step from one forward (only where dropout is 0).
+    """
+
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    forward: Literal["torch", "onnx"] = "torch"
+    threads: int = 0
+    weights: Literal["auto", "packed", "cached"] = "auto"
+    checkpointing: Literal["auto", "on", "off"] = "auto"
+    attention: str = "sdpa"
+    loss: Literal["sliced", "plain"] = "sliced"
+    loss_slice: int = 0
+    lora: Literal["fused", "plain"] = "fused"
+    fuse_first_epoch: bool = True
+
+    def __post_init__(self) -> None:
+        _require(self.threads >= 0, f"compute.threads is {self.threads}", "0 (all cores) or more")
+        _require(self.loss_slice >= 0, f"compute.loss_slice is {self.loss_slice}", "0 (automatic) or more")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a run. Frozen: a changed setting is a new object."""
+
+    window: WindowSettings
+    base: BaseSettings = field(default_factory=BaseSettings)
+    adapter: AdapterSettings = field(default_factory=AdapterSettings)
+    learn: LearnSettings = field(default_factory=LearnSettings)
+    generate: GenerateSettings = field(default_factory=GenerateSettings)
+    compute: ComputeSettings = field(default_factory=ComputeSettings)
+    budget: int | None = None
+
+    def __post_init__(self) -> None:
+        context = self.learn.context
+        if context is not None:
+            _require(
+                context <= self.window.context,
+                f"learn.context is {context} with window.size {self.window.size} and window.chunk {self.window.chunk}",
+                f"at most {self.window.context} (window.size - window.chunk)",
+                "lower learn.context or widen the window",
+            )
+
+    @property
+    def learn_context(self) -> int:
+        """The paper's L_T: context tokens while learning."""
+        return self.window.context if self.learn.context is None else self.learn.context
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready values; `from_dict` reads them back."""
+        return typing.cast(dict[str, Any], _plain(dataclasses.asdict(self)))
+
+    def override(self, assignments: Sequence[str]) -> Settings:
+        """New settings with `section.key=value` assignments applied, values in YAML syntax.
+
+        Raises:
+            SettingsError: no '=', an unknown key, or a value of the wrong type or range.
+        """
+        data = self.to_dict()
+        for assignment in assignments:
+            key, equals, text = assignment.partition("=")
+            _require(bool(equals), f"--set '{assignment}'", "section.key=value", "for example --set learn.lr=1e-4")
+            try:
+                value = yaml.safe_load(text)
+            except yaml.YAMLError:
+                value = text
+            section, dot, name = key.strip().partition(".")
+            if dot and isinstance(data.get(section), dict):
+                data[section][name] = value
+            else:
+                data[key.strip()] = value
+        return from_dict(data, source="--set")
+
+
+# --- presets ---
+
+
+def presets_folder() -> Path:
+    """Where the shipped presets are: beside the package when installed, at the top level of a checkout."""
+    here = Path(__file__).resolve().parent
+    installed = here / "configs"
+    return installed if installed.is_dir() else here.parent / "configs"
+
+
+def preset_names() -> list[str]:
+    """Names of the shipped presets."""
+    return sorted(path.stem for path in presets_folder().glob("*.yaml"))
+
+
+def load(preset: str | Path = "economical", overrides: Sequence[str] = ()) -> Settings:
+    """Settings from a preset's name or a YAML file, then `section.key=value` overrides.
+
+    Raises:
+        SettingsError: the preset is not known, or anything in it is not valid.
+    """
+    name = str(preset)
+    path = Path(name) if name.endswith((".yaml", ".yml")) or "/" in name else presets_folder() / f"{name}.yaml"
+    if not path.is_file():
+        raise SettingsError(
+            f"there is no preset '{name}'",
+            "one of " + ", ".join(preset_names()) + ", or a .yaml file",
+            _suggest(name, preset_names()) or "check the name or the path",
+        )
+    try:
+        data = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise SettingsError(f"{path} is not readable YAML{where}", "a preset file", "correct the file") from error
+    if not isinstance(data, dict):
+        raise SettingsError(f"{path} holds {_name(data)}", "a mapping of sections", "see configs/economical.yaml")
+    data.pop("description", None)
+    return from_dict(data, source=str(path)).override(overrides)
+
+
+def description(preset: str) -> str:
+    """The one-line description that a shipped preset gives of itself."""
+    data = yaml.safe_load((presets_folder() / f"{preset}.yaml").read_text("utf-8"))
+    return str(data.get("description", ""))
+
+
+def from_dict(data: Mapping[str, Any], *, source: str = "settings") -> Settings:
+    """Settings from plain values; unknown keys and wrong types are refused.
+
+    Raises:
+        SettingsError: naming the key, what it held and what it should hold.
+    """
+    return typing.cast(Settings, _build(Settings, data, source, ""))
+
+
+# --- typed construction ---
+
+
+def _build(cls: type[Any], data: Mapping[str, Any], source: str, prefix: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]
+    for key in data:
+        if key not in names:
+            where = f"{prefix}{key}"
+            raise SettingsError(
+                f"unknown key '{where}' in {source}",
+                "one of " + ", ".join(prefix + name for name in names),
+                _suggest(str(key), names) or "remove it",
+            )
+    for f in dataclasses.fields(cls):
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and f.name not in data:
+            raise SettingsError(f"{source} has no '{prefix}{f.name}'", "it to be set", f"add {prefix}{f.name}")
+    values = {key: _convert(hints[key], value, source, f"{prefix}{key}") for key, value in data.items()}
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, source: str, where: str) -> Any:
+    def wrong(expected: str) -> SettingsError:
+        return SettingsError(f"{where} is {value!r} in {source}", expected, "correct the value")
+
+    if where == "budget":
+        return None if value is None else parse_bytes(value, where)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise wrong("a mapping of keys")
+        return _build(typing.cast(type[Any], hint), value, source, f"{where}.")
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        value = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+        if value not in args:
+            raise wrong("one of " + ", ".join(map(str, args)))
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        return _convert(next(a for a in args if a is not type(None)), value, source, where)
+    if origin is tuple:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            raise wrong("a list")
+        if args[-1] is not Ellipsis and len(items) != len(args):
+            raise wrong(f"a list of {len(args)}")
+        return tuple(_convert(args[0], item, source, where) for item in items)
+    if hint is bool:
+        if not isinstance(value, bool):
+            raise wrong("true or false")
+        return value
+    if hint is int:
+        if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**62:
+            raise wrong("a whole number")
+        return value
+    if hint is float:
+        if isinstance(value, str):  # YAML 1.1 reads 5e-5 as text
+            try:
+                value = float(value)
+            except ValueError:
+                raise wrong("a number") from None
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise wrong("a finite number")
+        return float(value)
+    if not isinstance(value, str):
+        raise wrong("text")
+    return value
+
+
+_UNITS = {"": 1, "b": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+_UNITS |= {f"{letter}b": value for letter, value in _UNITS.items() if letter and letter != "b"}
+_UNITS |= {f"{letter}ib": 1024 ** (i + 1) for i, letter in enumerate("kmgt")}
+
+
+def parse_bytes(value: Any, where: str = "--memory-budget") -> int:
+    """Bytes from '6GiB', '800MB', '1.5G' or a plain number of bytes.
+
+    Raises:
+        SettingsError: the text is not an amount of memory.
+    """
+    match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*([a-z]*)\s*", str(value).lower())
+    if isinstance(value, bool) or not match or match[2] not in _UNITS or float(match[1]) == 0:
+        raise SettingsError(f"{where} is '{value}'", "an amount of memory", "write it like 6GiB, 800MB or 1.5GB")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def format_bytes(amount: float) -> str:
+    """Bytes for people: '1.5 GB', '812 MB' (decimal units)."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(amount) >= size:
+            return f"{amount / size:.2f} {unit}" if unit == "GB" else f"{amount / size:.0f} {unit}"
+    return f"{amount:.0f} B"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _suggest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean '{close[0]}'?" if close else ""
+
+
+def _name(value: Any) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
