@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -131,8 +132,10 @@ class Adapter:
         """Removes the adapter; with the last one gone the model has its own layers back."""
         if self.name not in self._tuner.peft_config:
             return
-        for layer in self.layers.values():
-            layer.delete_adapter(self.name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft reports which other adapter it makes active; we name it each time
+            for layer in self.layers.values():
+                layer.delete_adapter(self.name)
         del self._tuner.peft_config[self.name]
         if not self._tuner.peft_config:
             self._tuner.unload()

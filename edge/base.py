@@ -82,10 +82,10 @@ class Base:
         return int(value) if value else None
 
     def linears(self) -> Iterator[tuple[str, nn.Linear]]:
-        """Every linear layer below the head, with its full name in `model`."""
+        """Every linear layer below the head, with its full name in `model`; adapters' own layers left out."""
         head = self.model.get_output_embeddings()
         for name, module in self.model.named_modules():
-            if isinstance(module, nn.Linear) and module is not head:
+            if isinstance(module, nn.Linear) and module is not head and ".lora_" not in name:
                 yield name, module
 
     def encode(self, text: str) -> list[int]:

@@ -48,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("TEMPLORA_DEBUG"):
             raise
-        _say(f"error: internal failure ({type(error).__name__}: {_one_line(error)}); set TEMPLORA_DEBUG=1 for the traceback")
+        _say(
+            f"error: internal failure ({type(error).__name__}: {_one_line(error)}); set TEMPLORA_DEBUG=1 for the traceback"
+        )
         return INTERNAL
 
 
@@ -75,7 +77,9 @@ def parser() -> argparse.ArgumentParser:
     prompt = write.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--prompt", metavar="TEXT", help="the text to continue")
     prompt.add_argument("--prompt-file", metavar="FILE", help="a UTF-8 file to continue, or - for standard input")
-    write.add_argument("--tokens", type=_positive, default=256, metavar="N", help="how many tokens (default: %(default)s)")
+    write.add_argument(
+        "--tokens", type=_positive, default=256, metavar="N", help="how many tokens (default: %(default)s)"
+    )
     write.add_argument("--out", type=Path, metavar="FILE", help="also write the new text to FILE")
     _common(write)
 
@@ -92,9 +96,13 @@ def parser() -> argparse.ArgumentParser:
 
 def _common(verb: argparse.ArgumentParser) -> None:
     presets = ", ".join(settings_module.preset_names())
-    verb.add_argument("--model", default="demo", help="demo, hub id, model folder, 4-bit folder or .gguf (default: demo)")
+    verb.add_argument(
+        "--model", default="demo", help="demo, hub id, model folder, 4-bit folder or .gguf (default: demo)"
+    )
     verb.add_argument("--preset", default="economical", help=f"{presets}, or a YAML file (default: economical)")
-    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, e.g. learn.lr=1e-4")
+    verb.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, e.g. learn.lr=1e-4"
+    )
     verb.add_argument("--device", help="auto, cpu or cuda (default: auto)")
     verb.add_argument("--memory-budget", metavar="AMOUNT", help="most memory to use, e.g. 6GiB")
     verb.add_argument("--offline", action="store_true", help="never use the network")
@@ -251,7 +259,11 @@ def _load(args: argparse.Namespace, settings: Settings) -> Any:
     import edge
 
     console = _console()
-    with console.status(f"loading {args.model} (the first time it is converted to 4 bits)") if console.is_terminal else _quiet():
+    with (
+        console.status(f"loading {args.model} (the first time it is converted to 4 bits)")
+        if console.is_terminal
+        else _quiet()
+    ):
         return edge.load(args.model, settings=settings)
 
 
@@ -283,7 +295,9 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"cannot make {folder}: {error.strerror}", "a writable folder", "name another one") from error
+        raise StorageError(
+            f"cannot make {folder}: {error.strerror}", "a writable folder", "name another one"
+        ) from error
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -318,9 +332,22 @@ class _progress:
     """A progress bar over tokens on standard error; call it with the position, or None to take it away."""
 
     def __init__(self, what: str, total: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         self.bar = Progress(*columns, console=_console(), transient=True)
         self.what, self.total, self.task = what, total, None
 

@@ -119,7 +119,9 @@ def _providers() -> Check:
     try:
         import onnxruntime  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError:
-        return Check("ONNX Runtime", False, "not installed", "only needed for the ONNX forward path: pip install onnxruntime")
+        return Check(
+            "ONNX Runtime", False, "not installed", "only needed for the ONNX forward path: pip install onnxruntime"
+        )
     return Check("ONNX Runtime providers", True, ", ".join(onnxruntime.get_available_providers()))
 
 

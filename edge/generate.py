@@ -80,7 +80,15 @@ def generate(session: Session, max_tokens: int) -> Iterator[ChunkRead | TextPiec
                 logits = session.forward.decode(token, cache)
         decoding += time.perf_counter() - step
         piece = stream.add(token)
-        finish = "eos" if ended else "stop" if stream.stopped else "length" if len(session.tokens) - first >= max_tokens else ""
+        finish = (
+            "eos"
+            if ended
+            else "stop"
+            if stream.stopped
+            else "length"
+            if len(session.tokens) - first >= max_tokens
+            else ""
+        )
         if finish:
             piece = piece + stream.flush()
         if piece:

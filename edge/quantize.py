@@ -74,7 +74,11 @@ def quantize_in_place(model: nn.Module, device: str, compute_dtype: torch.dtype)
             continue
         quantized = _empty_linear4bit(linear.in_features, linear.out_features, linear.bias is not None, compute_dtype)
         quantized.weight = bnb.nn.Params4bit(
-            linear.weight.data.float(), requires_grad=False, quant_type="nf4", compress_statistics=True, module=quantized
+            linear.weight.data.float(),
+            requires_grad=False,
+            quant_type="nf4",
+            compress_statistics=True,
+            module=quantized,
         )
         if linear.bias is not None:
             quantized.bias = nn.Parameter(linear.bias.data, requires_grad=False)
@@ -82,7 +86,9 @@ def quantize_in_place(model: nn.Module, device: str, compute_dtype: torch.dtype)
         linear.weight = None  # type: ignore[assignment]
 
 
-def quantize_to_folder(reference: str, out: Path, *, offline: bool = False, remote_code: bool = False) -> dict[str, Any]:
+def quantize_to_folder(
+    reference: str, out: Path, *, offline: bool = False, remote_code: bool = False
+) -> dict[str, Any]:
     """Writes a 4-bit folder that loads without the full-precision weights; nothing is left half-written.
 
     Args:
@@ -99,7 +105,9 @@ def quantize_to_folder(reference: str, out: Path, *, offline: bool = False, remo
     source = sources.resolve(reference, offline=offline)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StorageError(f"{out} already exists", "a new or empty folder", "choose another name or remove it")
-    size = sum(f.stat().st_size for f in source.path.rglob("*")) if source.kind == "folder" else source.path.stat().st_size
+    size = (
+        sum(f.stat().st_size for f in source.path.rglob("*")) if source.kind == "folder" else source.path.stat().st_size
+    )
     sources.require_room(out.parent, size * (1 if source.kind == "folder" else 3), "the 4-bit folder")
     if source.kind == "folder" and is_four_bit(load_config(source.path, remote_code)):
         raise ModelError(f"{reference} is already 4-bit", "full-precision weights", "use it as it is")
@@ -233,7 +241,9 @@ def load_config(folder: Path, remote_code: bool) -> Any:
         return AutoConfig.from_pretrained(folder, trust_remote_code=remote_code, local_files_only=True)
     except Exception as error:
         raise ModelError(
-            f"{folder}/config.json cannot be used ({_first_line(error)})", "a transformers model config", "check the folder"
+            f"{folder}/config.json cannot be used ({_first_line(error)})",
+            "a transformers model config",
+            "check the folder",
         ) from error
 
 
@@ -290,7 +300,9 @@ def load_four_bit(folder: Path, config: Any, device: Device) -> Any:
     model.tie_weights()
     missing = [name for name, p in model.named_parameters() if p.is_meta]
     if missing:
-        raise ModelError(f"{folder} lacks {missing[0]} and {len(missing) - 1} more", "a whole 4-bit folder", "make it again")
+        raise ModelError(
+            f"{folder} lacks {missing[0]} and {len(missing) - 1} more", "a whole 4-bit folder", "make it again"
+        )
     generation = folder / "generation_config.json"
     if generation.is_file():
         from transformers import GenerationConfig
@@ -439,7 +451,13 @@ def _empty_linear4bit(inputs: int, outputs: int, bias: bool, compute_dtype: torc
     import bitsandbytes as bnb
 
     return bnb.nn.Linear4bit(
-        inputs, outputs, bias=bias, compute_dtype=compute_dtype, compress_statistics=True, quant_type="nf4", device="meta"
+        inputs,
+        outputs,
+        bias=bias,
+        compute_dtype=compute_dtype,
+        compress_statistics=True,
+        quant_type="nf4",
+        device="meta",
     )
 
 
@@ -465,7 +483,9 @@ def _assign(model: nn.Module, name: str, tensor: Tensor, folder: Path) -> None:
     module = _module(model, parent)
     current = getattr(module, leaf, None)
     if not isinstance(current, Tensor) or current.shape != tensor.shape:
-        raise ModelError(f"{folder} holds {name} {tuple(tensor.shape)}", "the tensors that config.json names", "make it again")
+        raise ModelError(
+            f"{folder} holds {name} {tuple(tensor.shape)}", "the tensors that config.json names", "make it again"
+        )
     if leaf in getattr(module, "_buffers", {}):
         module._buffers[leaf] = tensor  # type: ignore[union-attr]
     else:

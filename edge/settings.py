@@ -141,7 +141,9 @@ class GenerateSettings:
         _require(self.temperature >= 0, f"generate.temperature is {self.temperature}", "0 (greedy) or more")
         _require(0 < self.top_p <= 1, f"generate.top_p is {self.top_p}", "0 < top_p <= 1")
         _require(self.top_k >= 0, f"generate.top_k is {self.top_k}", "0 (off) or more")
-        _require(self.repetition_penalty > 0, f"generate.repetition_penalty is {self.repetition_penalty}", "more than 0")
+        _require(
+            self.repetition_penalty > 0, f"generate.repetition_penalty is {self.repetition_penalty}", "more than 0"
+        )
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,9 @@ def _demo(notice: Notice) -> Source:
         partial.replace(target)
         (target.parent / "verified").write_text(f"{DEMO_SHA256} {target.stat().st_size}")
     except OSError as error:
-        raise StorageError(f"cannot write {target.parent}: {error.strerror}", "a writable cache", "set TEMPLORA_CACHE") from error
+        raise StorageError(
+            f"cannot write {target.parent}: {error.strerror}", "a writable cache", "set TEMPLORA_CACHE"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
     return Source("gguf", target, "demo", DEMO_SHA256)

@@ -15,12 +15,12 @@ from typing import BinaryIO, ClassVar, Literal
 
 from ..errors import InputError
 from . import files
-from .inline import Inline
+from .inline import Inline, names
 
 Kind = Literal["paragraph", "heading", "item", "cell", "caption", "footnote", "cue", "toc", "title", "margin"]
 
-_RIGHT_TO_LEFT = frozenset("ar arc ckb dv fa he iw ks nqo ps sd syr ug ur yi".split())
-_CHINESE_JAPANESE_KOREAN = frozenset("zh ja ko yue wuu cmn".split())
+_RIGHT_TO_LEFT = names("ar arc ckb dv fa he iw ks nqo ps sd syr ug ur yi")
+_CHINESE_JAPANESE_KOREAN = names("zh ja ko yue wuu cmn")
 
 
 @dataclass(frozen=True)

@@ -29,21 +29,22 @@ def w(name: str) -> str:
     return f"{{{W}}}{name}"
 
 
-_WRAPPERS = frozenset(
-    w(name) for name in ("hyperlink", "ins", "moveTo", "smartTag", "customXml", "fldSimple", "dir", "bdo")
-)
-_IGNORED = frozenset(w(name) for name in ("proofErr", "lastRenderedPageBreak"))
-_NOT_FORMAT = frozenset(w(name) for name in ("lang", "noProof"))
+def _names(text: str) -> frozenset[str]:
+    return frozenset(w(name) for name in text.split())
+
+
+_WRAPPERS = _names("hyperlink ins moveTo smartTag customXml fldSimple dir bdo")
+_IGNORED = _names("proofErr lastRenderedPageBreak")
+_NOT_FORMAT = _names("lang noProof")
 _HYPHENS = {w("noBreakHyphen"): "\u2011", w("softHyphen"): "\u00ad"}
 _TEXT = frozenset((w("t"), *_HYPHENS))
-_REPEATED = frozenset(w(name) for name in ("t", "br", "tab", "cr", "sym", "noBreakHyphen", "rPr"))
+_REPEATED = _names("t br tab cr sym noBreakHyphen rPr")
 # what stands before w:bidi in w:pPr and after w:rtl in w:rPr: their order is fixed
-_BEFORE_BIDI = frozenset(
-    w(name)
-    for name in "pStyle keepNext keepLines pageBreakBefore framePr widowControl numPr suppressLineNumbers pBdr shd tabs "
-    "suppressAutoHyphens kinsoku wordWrap overflowPunct topLinePunct autoSpaceDE autoSpaceDN".split()
+_BEFORE_BIDI = _names(
+    "pStyle keepNext keepLines pageBreakBefore framePr widowControl numPr suppressLineNumbers pBdr shd "
+    "tabs suppressAutoHyphens kinsoku wordWrap overflowPunct topLinePunct autoSpaceDE autoSpaceDN"
 )
-_AFTER_RTL = frozenset(w(name) for name in "cs em lang eastAsianLayout specVanish oMath rPrChange".split())
+_AFTER_RTL = _names("cs em lang eastAsianLayout specVanish oMath rPrChange")
 
 
 @dataclass(frozen=True, eq=False)
@@ -328,7 +329,7 @@ def set_language(paragraph: etree._Element, edition: Edition) -> None:
 
 
 def _insert_lang(properties: etree._Element, lang: etree._Element) -> None:
-    last = frozenset(w(name) for name in ("eastAsianLayout", "specVanish", "oMath", "rPrChange"))
+    last = _names("eastAsianLayout specVanish oMath rPrChange")
     properties.insert(next((at for at, c in enumerate(properties) if c.tag in last), len(properties)), lang)
 
 

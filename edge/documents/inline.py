@@ -63,6 +63,11 @@ Node: TypeAlias = "Text | Leaf | Pair | Hole"
 _Item: TypeAlias = "Text | _Group | Pair | Hole"
 
 
+def names(text: str) -> frozenset[str]:
+    """The words of a text: a set of names that reads well in code."""
+    return frozenset(text.split())
+
+
 def has_letter(text: str) -> bool:
     """Whether there is anything to translate in a text."""
     return any(char.isalpha() for char in text)

@@ -22,6 +22,7 @@ from . import inline as tree
 from .inline import Leaf, Node, Pair, Text
 
 _TRACKED = ("link", "image", "footnote_ref", "footnote_inline", "autolink", "backticks", "html_inline")
+_DEEPEST = 50  # markup in markup
 _HTML_NAMES = {"em": "em", "strong": "strong", "s": "s"}
 _BREAK = re.compile(r" *\n[ \t]*|\\\n[ \t]*")
 _SPECIAL = re.compile(r"[\\`*\[\]<]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w{1,32};)|~(?=~)")
@@ -74,7 +75,7 @@ class Parser:
             nodes, at, rest = self._level(content, tokens, spans, 0)
             if rest or content[at:].strip():
                 raise _Misread
-        except _Misread:
+        except (_Misread, RecursionError):
             return [Leaf(_Source("", ("raw",))), Text(tree.fold(content))]
         return nodes
 
@@ -115,6 +116,8 @@ class Parser:
     ) -> tuple[list[Node], int, list[Token]]:
         """The nodes up to the token that closes this level, the offset there, and that token with all after it."""
         nodes: list[Node] = []
+        if tokens and tokens[0].level > _DEEPEST:
+            raise _Misread
         while tokens and tokens[0].nesting != -1:
             token, tokens = tokens[0], tokens[1:]
             if token.type == "text":
@@ -177,7 +180,10 @@ class Parser:
         return Leaf(_Source(source, tuple(kind for kind in types if kind not in _WORDS))), end, tokens
 
     def _reads_as(self, text: str, nodes: Sequence[Node], *, html: bool) -> bool:
-        tokens, _ = self._tokens(text)
+        try:
+            tokens, _ = self._tokens(text)
+        except RecursionError:
+            return False
         words = "".join(token.content for token in tokens if token.type in ("text", "text_special"))
         types = [token.type for token in tokens if token.type not in _WORDS]
         return types == _types(nodes, html=html) and " ".join(words.split()) == " ".join(_words(nodes).split())

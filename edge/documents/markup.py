@@ -16,19 +16,19 @@ from lxml import etree
 from . import inline as tree
 from . import placeholders
 from .document import Edition, Kind
-from .inline import Inline, Leaf, Node, Pair, Text
+from .inline import Inline, Leaf, Node, Pair, Text, names
 from .xml import local_name, sibling_name
 
-_VOID = frozenset(
-    "audio br button canvas code embed iframe img input kbd map math noscript object picture rp rt samp script select "
-    "style svg template textarea tt var video wbr".split()
+_VOID = names(
+    "audio br button canvas code embed iframe img input kbd map math noscript object picture rp rt samp "
+    "script select style svg template textarea tt var video wbr"
 )
-_INLINE = _VOID | frozenset(
-    "a abbr acronym b bdi bdo big cite data del dfn em font i ins label mark meter nobr output progress q rb rtc ruby "
-    "s small span strike strong sub sup time u".split()
+_INLINE = _VOID | names(
+    "a abbr acronym b bdi bdo big cite data del dfn em font i ins label mark meter nobr output progress q "
+    "rb rtc ruby s small span strike strong sub sup time u"
 )
-_SKIPPED = frozenset("head script style svg math template object".split())
-_MEDIA = frozenset("audio canvas embed iframe img input map object picture svg video".split())
+_SKIPPED = names("head script style svg math template object")
+_MEDIA = names("audio canvas embed iframe img input map object picture svg video")
 _HEADINGS = frozenset(f"h{level}" for level in range(1, 7))
 _CLONED = _HEADINGS | {"p", "div", "blockquote"}
 _KINDS: dict[str, Kind] = {
@@ -38,7 +38,7 @@ _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("li", "dt", "dd"), "item"),
     "title": "title",
 }
-_NOTE_TYPES = frozenset("footnote footnotes endnote endnotes rearnote rearnotes doc-footnote doc-endnote".split())
+_NOTE_TYPES = names("footnote footnotes endnote endnotes rearnote rearnotes doc-footnote doc-endnote")
 _EPUB_TYPE = "{http://www.idpf.org/2007/ops}type"
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 

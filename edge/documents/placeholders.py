@@ -71,11 +71,12 @@ def check(source: str, translated: str) -> list[str]:
     """
     problems: list[str] = []
     wanted = [mark.text for mark in marks(source)]
+    known = frozenset(wanted)
     found = Counter(mark.text for mark in marks(translated))
     for mark in wanted:
         if found[mark] != 1:
             problems.append(f"{mark} is missing" if not found[mark] else f"{mark} occurs {found[mark]} times")
-    problems += [f"{mark} is not in the source" for mark in found if mark not in wanted]
+    problems += [f"{mark} is not in the source" for mark in found if mark not in known]
     stray = plain_brackets(translated)
     if stray:
         problems.append(f"stray {' '.join(sorted(set(stray)))}")

@@ -24,6 +24,7 @@ _TIMES = re.compile(rf"[ \t]*{_STAMP}[ \t]*-[ -]?>[ \t]*{_STAMP}(?:[ \t].*)?", r
 _INDEX = re.compile(r"[ \t]*-?\d{1,12}(?:\.\d{1,9})?[ \t]*", re.ASCII)
 _TAG = re.compile(r"<(/?)(i|b|u|s|font|em|strong)(\s[^<>]{0,200})?>|\{\\[^{}]{0,200}\}", re.IGNORECASE)
 _DASHES = ("-", "–", "—", "‐", "−")
+_DEEPEST = 50  # tags in tags
 _WIDTH = 42  # a subtitle line; longer ones are cut by players
 
 
@@ -98,7 +99,7 @@ def _cues(lines: list[str]) -> list[tuple[int, int]]:
     bare = [line.rstrip("\r\n") for line in lines]
     times = [at for at, line in enumerate(bare) if "-" in line and _TIMES.fullmatch(line)]
     cues: list[tuple[int, int]] = []
-    for at, following in zip(times, [*times[1:], len(lines) + 1], strict=True):
+    for at, following in zip(times, [*times, len(lines) + 1][1:], strict=True):
         end = min(following, len(lines))
         if following <= len(lines) and end - 1 > at and _INDEX.fullmatch(bare[end - 1]):
             end -= 1
@@ -115,30 +116,36 @@ def _nodes(body: str) -> list[Node]:
     for tag in _TAG.finditer(body):
         stack[-1][1].extend(_lines(body[at : tag.start()]))
         at = tag.end()
-        if tag[2] is None or (
-            tag[1] and all(open_ is None or open_[2].lower() != tag[2].lower() for open_, _ in stack)
-        ):
-            stack[-1][1].append(Leaf(tag[0]))
-        elif not tag[1]:
+        opens = tag[2] is not None and not tag[1]
+        level = None if opens or tag[2] is None else _level(stack, tag[2])
+        if opens and len(stack) < _DEEPEST:
             stack.append((tag, []))
+        elif level is None:
+            stack[-1][1].append(Leaf(tag[0]))
         else:
-            _close(stack, tag)
+            opened = stack[level][0]
+            nodes = _flat(stack[level:])[1:]
+            del stack[level:]
+            stack[-1][1].append(Pair(_Tags(opened[0] if opened else "", tag[0]), tuple(nodes)))
     stack[-1][1].extend(_lines(body[at:]))
-    while len(stack) > 1:
-        opened, nodes = stack.pop()
-        assert opened is not None
-        stack[-1][1].extend([Leaf(opened[0]), *nodes])
-    return stack[0][1]
+    return tree.folded(_flat(stack))
 
 
-def _close(stack: list[tuple[re.Match[str] | None, list[Node]]], tag: re.Match[str]) -> None:
-    while True:
-        opened, nodes = stack.pop()
-        assert opened is not None
-        if opened[2].lower() == tag[2].lower():
-            stack[-1][1].append(Pair(_Tags(opened[0], tag[0]), tuple(nodes)))
-            return
-        stack[-1][1].extend([Leaf(opened[0]), *nodes])  # never closed
+def _level(stack: list[tuple[re.Match[str] | None, list[Node]]], name: str) -> int | None:
+    """Where in the stack the innermost open tag of a name is."""
+    for level in range(len(stack) - 1, 0, -1):
+        opened = stack[level][0]
+        if opened is not None and opened[2].lower() == name.lower():
+            return level
+    return None
+
+
+def _flat(stack: list[tuple[re.Match[str] | None, list[Node]]]) -> list[Node]:
+    """The nodes of open tags one after the other, each tag as a thing of its own."""
+    nodes: list[Node] = []
+    for opened, inner in stack:
+        nodes += [*([Leaf(opened[0])] if opened else []), *inner]
+    return nodes
 
 
 def _lines(text: str) -> list[Node]:

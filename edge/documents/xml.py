@@ -16,12 +16,14 @@ from lxml import etree
 from ..errors import InputError
 from ..settings import format_bytes
 from .files import MARKUP_LIMIT
+from .inline import names
 
 XHTML = "http://www.w3.org/1999/xhtml"
-MAX_DEPTH = 200
+MAX_DEPTH = 128
 _ENTITY = re.compile(rb"&([A-Za-z][A-Za-z0-9]{1,31});")
+_ILLEGAL = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ud800-\\udfff\\ufffe\\uffff]")
 _XML_ENTITIES = (b"amp", b"lt", b"gt", b"quot", b"apos")
-_EMPTY_TAGS = frozenset("area base br col embed hr img input link meta param source track wbr".split())
+_EMPTY_TAGS = names("area base br col embed hr img input link meta param source track wbr")
 
 
 def _parser() -> etree.XMLParser:
@@ -87,6 +89,11 @@ def parse_html(text: str, name: str) -> etree._Element:
                 "repair it in an editor",
             )
     _check_depth(root, name)
+    for element in root.iter():  # this parser lets through what no tree may be given again
+        if element.text and _ILLEGAL.search(element.text):
+            element.text = _ILLEGAL.sub("", element.text)
+        if element.tail and _ILLEGAL.search(element.tail):
+            element.tail = _ILLEGAL.sub("", element.tail)
     return root
 
 

