@@ -48,7 +48,7 @@ class Adapter:
         self.targets = target_names(base, settings)
         config = peft.LoraConfig(
             r=settings.rank,
-            lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft accepts fractions
+            lora_alpha=settings.alpha,  # peft accepts fractions
             lora_dropout=settings.dropout,
             target_modules=self.targets,
             bias="none",
@@ -121,6 +121,8 @@ class Adapter:
             layer._disable_adapters = False
             layer._active_adapter = [self.name]
             layer.lora_dropout[self.name].train(training)
+        for parameter in self.parameters():
+            parameter.requires_grad_(True)  # peft turns it off when another adapter is added
         try:
             yield
         finally:
@@ -185,7 +187,8 @@ def _fused_forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     dropout = layer.lora_dropout[name]
     if dropout.training and isinstance(dropout, nn.Dropout):
         low = F.linear(dropout(x).to(a.dtype), a)
-        return frozen_linear(layer.base_layer, x) + (F.linear(low, b) * scaling).to(x.dtype)
+        out: Tensor = frozen_linear(layer.base_layer, x) + (F.linear(low, b) * scaling).to(x.dtype)
+        return out
     fused: Tensor = _LoraLinear.apply(x, a, b, layer.base_layer, scaling)  # type: ignore[no-untyped-call]
     return fused
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from . import quantize, sources
+from . import checkpoint, quantize, sources
 from .device import Device, choose, set_threads
 from .errors import ModelError
 from .loss import Head
@@ -118,7 +118,7 @@ class Base:
 
     def fingerprint(self) -> str:
         """Which base this is, cheap to compute: sha256 of the 4-bit folder's manifest or of the weights."""
-        if self.folder is not None and (manifest := quantize.read_manifest(self.folder)) is not None:
+        if self.folder is not None and (manifest := checkpoint.read_manifest(self.folder)) is not None:
             return str(manifest["weights_sha256"])
         return self.checksum()
 
@@ -128,7 +128,7 @@ class Base:
 
         for _, linear in self.linears():
             if getattr(linear.weight, "quant_state", None) is not None:
-                linear.dequantized = weight_of(linear, self.device.torch_dtype)  # type: ignore[assignment]
+                linear.dequantized = weight_of(linear, self.device.torch_dtype)
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {
@@ -157,16 +157,16 @@ def load(reference: str, settings: Settings) -> Base:
     start = time.perf_counter()
     device = choose(settings.compute.device, settings.compute.dtype)
     set_threads(settings.compute.threads)
-    quantize.quiet_libraries()
+    checkpoint.quiet_libraries()
     source = sources.resolve(reference, offline=settings.base.offline)
     full = settings.base.precision == "full"
     if source.kind == "gguf" and not full:
         source = sources.Source("folder", quantize.convert_once(source), reference)
     if source.kind == "gguf":
-        model = quantize.load_gguf(source.path, torch.bfloat16)
-        tokenizer = quantize.load_gguf_tokenizer(source.path)
+        model = checkpoint.load_gguf(source.path, torch.bfloat16)
+        tokenizer = checkpoint.load_gguf_tokenizer(source.path)
         model.to(device.name)
-        quantize.widen(model, device.torch_dtype)
+        checkpoint.widen(model, device.torch_dtype)
         keep_stored_dtype(model, device.torch_dtype)
     else:
         model, tokenizer = _load_folder(source.path, device, settings)
@@ -190,7 +190,7 @@ def freeze(model: PreTrainedModel) -> PreTrainedModel:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # bitsandbytes would rewrite the packed weights on the first forward on such CPUs
-            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+            module.support_avx512bf16_for_cpu = False
     return model
 
 
@@ -210,21 +210,25 @@ def keep_stored_dtype(model: PreTrainedModel, compute: torch.dtype) -> None:
         embeddings.forward = look_up
     if isinstance(head, nn.Linear) and head.weight.dtype != compute:
         wide = Head(head.weight, head.bias)
-        head.forward = lambda x: wide.logits(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1).to(compute)
+
+        def widened(x: Tensor) -> Tensor:
+            return wide.logits(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1).to(compute)
+
+        head.forward = widened  # type: ignore[method-assign, assignment]
 
 
 def _load_folder(folder: Path, device: Device, settings: Settings) -> tuple[Any, Any]:
-    config = quantize.load_config(folder, settings.base.trust_remote_code)
-    four_bit = quantize.is_four_bit(config)
+    config = checkpoint.load_config(folder, settings.base.trust_remote_code)
+    four_bit = checkpoint.is_four_bit(config)
     if four_bit and settings.base.precision == "full":
         raise ModelError(f"{folder} holds 4-bit weights", "full-precision weights", "name the unquantised model")
-    if quantize.read_manifest(folder) is not None:
-        model = quantize.load_four_bit(folder, config, device)
+    if checkpoint.read_manifest(folder) is not None:
+        model = checkpoint.load_four_bit(folder, config, device)
         keep_stored_dtype(model, device.torch_dtype)
     else:
         quantized = settings.base.precision == "nf4" and not four_bit
-        model = quantize.load_pretrained(folder, device, quantized, settings.base.trust_remote_code)
-    return model, quantize.load_tokenizer(folder, settings.base.trust_remote_code)
+        model = checkpoint.load_pretrained(folder, device, quantized, settings.base.trust_remote_code)
+    return model, checkpoint.load_tokenizer(folder, settings.base.trust_remote_code)
 
 
 def _head(model: PreTrainedModel, config: Any) -> Head:

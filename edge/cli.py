@@ -224,9 +224,9 @@ def _write(args: argparse.Namespace) -> int:
 
 
 def _quantize(args: argparse.Namespace) -> int:
-    from . import quantize
+    from . import checkpoint, quantize
 
-    quantize.quiet_libraries()
+    checkpoint.quiet_libraries()
     start = time.perf_counter()
     manifest = quantize.quantize_to_folder(args.model, args.out, offline=args.offline)
     size = sum(f.stat().st_size for f in args.out.iterdir())
@@ -329,7 +329,10 @@ class _quiet:
 
 
 class _progress:
-    """A progress bar over tokens on standard error; call it with the position, or None to take it away."""
+    """Progress over tokens on standard error: a bar on a terminal, else a line every ten seconds.
+
+    Call it with the position, or with None to take the bar away.
+    """
 
     def __init__(self, what: str, total: int) -> None:
         from rich.progress import (
@@ -348,23 +351,32 @@ class _progress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        self.bar = Progress(*columns, console=_console(), transient=True)
-        self.what, self.total, self.task = what, total, None
+        console = _console()
+        self.bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
+        self.what, self.total = what, total
+        self.task: Any = None
+        self.said = 0.0
 
     def __enter__(self) -> _progress:
         return self
 
     def __call__(self, position: int | None) -> None:
+        if self.bar is None:
+            if position is not None and time.monotonic() - self.said > 10:
+                self.said = time.monotonic()
+                _say(f"{self.what}: {position} of {self.total} tokens")
+            return
         if position is None:
             self.bar.stop()
             return
         if self.task is None:
             self.bar.start()
-            self.task = self.bar.add_task(self.what, total=self.total)  # type: ignore[assignment]
-        self.bar.update(self.task, completed=position)  # type: ignore[arg-type]
+            self.task = self.bar.add_task(self.what, total=self.total)
+        self.bar.update(self.task, completed=position)
 
     def __exit__(self, *args: object) -> None:
-        self.bar.stop()
+        if self.bar is not None:
+            self.bar.stop()
 
 
 def _one_line(error: Exception) -> str:
@@ -373,7 +385,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -242,14 +242,18 @@ def matmul_rate(device: str, dtype: str, size: int = 512, budget: float = 0.3) -
     import torch
 
     a = torch.randn(size, size, device=device, dtype=getattr(torch, dtype))
-    synchronize = torch.cuda.synchronize if device.startswith("cuda") else (lambda: None)
+
+    def synchronize() -> None:
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+
     a @ a
     synchronize()
     runs, start = 0, time.perf_counter()
     while runs == 0 or time.perf_counter() - start < budget:
         a @ a
         runs += 1
-        if device.startswith("cuda") and runs % 32 == 0:
+        if runs % 32 == 0:
             synchronize()
     synchronize()
     return 2.0 * size**3 * runs / (time.perf_counter() - start)

@@ -144,7 +144,7 @@ def checkpointed_blocks(base: Base) -> Iterator[None]:
             return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=True, **kwargs)
 
         originals.append((block, block.__dict__.get("forward")))
-        block.forward = run  # type: ignore[method-assign]
+        block.forward = run
 
     for block in base.blocks:
         wrap(block)

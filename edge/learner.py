@@ -65,7 +65,7 @@ class Learner:
                     scores = nll.detach().cpu()
                 if reason := self._refusal(losses):
                     break
-                mean.backward()
+                torch.autograd.backward(mean)
                 norm = self._gradient_norm()
                 if not math.isfinite(norm) and settings.guard != "off":
                     reason = "the gradient is not finite"

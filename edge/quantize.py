@@ -1,26 +1,16 @@
-"""Full-precision weights -> a 4-bit folder, and a 4-bit folder -> a model, one tensor at a time.
+"""Full-precision weights -> a 4-bit folder.
 
-Owns: the 4-bit folder (its layout, its manifest, its loader), NF4 in place, conversion of GGUF files.
-Does not know: what a reference means (`sources.py`), adapters, learning.
-Units: bytes. A 4-bit folder is also a valid transformers + bitsandbytes checkpoint:
-
-    config.json            with bitsandbytes' quantization_config
-    model*.safetensors     packed weights, quantisation states, and what stays unquantised
-    tokenizer files
-    templora.json          manifest: format version, sha256 of the weights, versions, source
+Owns: NF4 in place, writing the folder whole or not at all, the one-time conversion of GGUF files.
+Does not know: how a folder is read (`checkpoint.py`), what a reference means (`sources.py`), adapters.
+Units: bytes. NF4 with double quantisation: QLoRA (arXiv 2305.14314, section 3), through bitsandbytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import math
-import os
 import shutil
-import struct
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,43 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import sources
+from . import checkpoint, sources
 from .device import Device, release_memory
 from .errors import ModelError, StorageError
 
-MANIFEST = "templora.json"
-FORMAT = 1
 _MAX_SHARD = 2 << 30
-_MAX_HEADER = 100 << 20
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 
 
-def quiet_libraries() -> None:
-    """Progress bars and advice of the libraries stay off the user's terminal; their errors do not."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging as hf_logging
-
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(transformers|bitsandbytes|peft|torch)\.")
-
-
-# --- quantising ---
-
-
-def quantize_in_place(model: nn.Module, device: str, compute_dtype: torch.dtype) -> None:
+def quantize_in_place(model: Any, device: str, compute_dtype: torch.dtype) -> None:
     """Replaces every linear layer but the head by its NF4 double-quantised form, one at a time."""
     import bitsandbytes as bnb
 
@@ -72,7 +33,9 @@ def quantize_in_place(model: nn.Module, device: str, compute_dtype: torch.dtype)
     for name, linear in list(model.named_modules()):
         if not isinstance(linear, nn.Linear) or linear is head or isinstance(linear, bnb.nn.Linear4bit):
             continue
-        quantized = _empty_linear4bit(linear.in_features, linear.out_features, linear.bias is not None, compute_dtype)
+        quantized = checkpoint.empty_linear4bit(
+            linear.in_features, linear.out_features, linear.bias is not None, compute_dtype
+        )
         quantized.weight = bnb.nn.Params4bit(
             linear.weight.data.float(),
             requires_grad=False,
@@ -82,7 +45,7 @@ def quantize_in_place(model: nn.Module, device: str, compute_dtype: torch.dtype)
         )
         if linear.bias is not None:
             quantized.bias = nn.Parameter(linear.bias.data, requires_grad=False)
-        _replace(model, name, quantized.to(device))
+        checkpoint.replace(model, name, quantized.to(device))
         linear.weight = None  # type: ignore[assignment]
 
 
@@ -109,13 +72,18 @@ def quantize_to_folder(
         sum(f.stat().st_size for f in source.path.rglob("*")) if source.kind == "folder" else source.path.stat().st_size
     )
     sources.require_room(out.parent, size * (1 if source.kind == "folder" else 3), "the 4-bit folder")
-    if source.kind == "folder" and is_four_bit(load_config(source.path, remote_code)):
+    if source.kind == "folder" and checkpoint.is_four_bit(checkpoint.load_config(source.path, remote_code)):
         raise ModelError(f"{reference} is already 4-bit", "full-precision weights", "use it as it is")
     if source.kind == "gguf":
-        model, tokenizer = load_gguf(source.path, torch.bfloat16), load_gguf_tokenizer(source.path)
+        model, tokenizer = (
+            checkpoint.load_gguf(source.path, torch.bfloat16),
+            checkpoint.load_gguf_tokenizer(source.path),
+        )
     else:
-        model = load_pretrained(source.path, Device("cpu", "cpu", "float32"), False, remote_code, dtype="auto")
-        tokenizer = load_tokenizer(source.path, remote_code)
+        model = checkpoint.load_pretrained(
+            source.path, Device("cpu", "cpu", "float32"), False, remote_code, dtype="auto"
+        )
+        tokenizer = checkpoint.load_tokenizer(source.path, remote_code)
 
     quantize_in_place(model, "cpu", torch.float32)
     return _write_folder(model, tokenizer, out, source)
@@ -124,8 +92,8 @@ def quantize_to_folder(
 def convert_once(source: sources.Source) -> Path:
     """The 4-bit folder of a GGUF file, made in the cache at first use."""
     digest = source.sha256 or sources.sha256_file(source.path)
-    folder = sources.cache_root() / "models" / f"{digest[:16]}-nf4-v{FORMAT}"
-    if read_manifest(folder) is None:
+    folder = sources.cache_root() / "models" / f"{digest[:16]}-nf4-v{checkpoint.FORMAT}"
+    if checkpoint.read_manifest(folder) is None:
         shutil.rmtree(folder, ignore_errors=True)
         quantize_to_folder(source.reference, folder)
         release_memory()
@@ -156,13 +124,13 @@ def _write_folder(model: Any, tokenizer: Any, out: Path, source: sources.Source)
             if len(shards) > 1:
                 (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}, indent=1))
             manifest = {
-                "format": FORMAT,
+                "format": checkpoint.FORMAT,
                 "weights_sha256": digest.hexdigest(),
                 "files": names,
                 "source": {"reference": Path(source.reference).name, "sha256": source.sha256},
                 "versions": {"transformers": transformers.__version__, "bitsandbytes": bitsandbytes.__version__},
             }
-            (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+            (folder / checkpoint.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
             if out.exists():
                 out.rmdir()
             folder.rename(out)
@@ -195,7 +163,7 @@ def _write_config(model: Any, folder: Path) -> None:
 def _state(model: nn.Module) -> dict[str, Tensor]:
     """The state dict with tied tensors stored once."""
     seen: dict[int, str] = {}
-    state = {}
+    state: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         key = tensor.data_ptr()
         if tensor.numel() > 1 and key in seen and state[seen[key]].shape == tensor.shape:
@@ -215,278 +183,3 @@ def _shards(state: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
         shard[name] = tensor
         size += tensor.nbytes
     yield shard
-
-
-# --- loading ---
-
-
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a 4-bit folder made here, or None for any other folder."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else None
-
-
-def load_config(folder: Path, remote_code: bool) -> Any:
-    """The model's transformers config.
-
-    Raises:
-        ModelError: damaged, or of an architecture that transformers does not know.
-    """
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=remote_code, local_files_only=True)
-    except Exception as error:
-        raise ModelError(
-            f"{folder}/config.json cannot be used ({_first_line(error)})",
-            "a transformers model config",
-            "check the folder",
-        ) from error
-
-
-def is_four_bit(config: Any) -> bool:
-    """Whether the checkpoint holds bitsandbytes 4-bit weights."""
-    quantization = getattr(config, "quantization_config", None) or {}
-    values = quantization if isinstance(quantization, dict) else quantization.to_dict()
-    return bool(values.get("load_in_4bit"))
-
-
-def load_four_bit(folder: Path, config: Any, device: Device) -> Any:
-    """Builds the model on the meta device and fills it tensor by tensor, straight from the files.
-
-    Nothing is memory-mapped and no full-precision copy exists, so the peak is the model's own size.
-
-    Raises:
-        ModelError: a file is missing, damaged, or holds other tensors than the config needs.
-    """
-    import bitsandbytes as bnb
-    from accelerate import init_empty_weights
-    from transformers import AutoModelForCausalLM
-
-    config.quantization_config = None
-    del config.quantization_config
-    with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=device.torch_dtype, attn_implementation="sdpa")
-    files = (read_manifest(folder) or {}).get("files") or sorted(p.name for p in folder.glob("*.safetensors"))
-    if not files:
-        raise ModelError(f"{folder} has no safetensors file", "a 4-bit folder", "make it again with templora quantize")
-    pending: dict[str, dict[str, Tensor]] = {}
-    linears = _linear_names(model)
-    for file in files:
-        for name, tensor in read_safetensors(folder / file):
-            base, dot, part = name.rpartition(".weight.")
-            if dot:
-                pending.setdefault(base, {})[part] = tensor
-            elif tensor.dtype == torch.uint8 and name.removesuffix(".weight") in linears:
-                pending.setdefault(name.removesuffix(".weight"), {})["data"] = tensor
-            else:
-                keep = device.kind == "cpu" and name.endswith(("embed_tokens.weight", "lm_head.weight"))
-                _assign(model, name, tensor.to(device.name, tensor.dtype if keep else device.torch_dtype), folder)
-    for name, parts in pending.items():
-        data = parts.pop("data", None)
-        linear = _module(model, name)
-        if data is None or not isinstance(linear, nn.Linear):
-            raise ModelError(f"{folder} holds no packed weight for {name}", "a whole 4-bit folder", "make it again")
-        fresh = _empty_linear4bit(linear.in_features, linear.out_features, linear.bias is not None, device.torch_dtype)
-        stats = {f"weight.{part}": tensor for part, tensor in parts.items()}
-        fresh.weight = bnb.nn.Params4bit.from_prequantized(
-            data, stats, requires_grad=False, device=device.name, module=fresh
-        )
-        fresh.bias = linear.bias
-        _replace(model, name, fresh)
-    model.tie_weights()
-    missing = [name for name, p in model.named_parameters() if p.is_meta]
-    if missing:
-        raise ModelError(
-            f"{folder} lacks {missing[0]} and {len(missing) - 1} more", "a whole 4-bit folder", "make it again"
-        )
-    generation = folder / "generation_config.json"
-    if generation.is_file():
-        from transformers import GenerationConfig
-
-        model.generation_config = GenerationConfig.from_pretrained(folder)
-    return model.to(device.name)
-
-
-def load_pretrained(folder: Path, device: Device, four_bit: bool, remote_code: bool, dtype: Any = None) -> Any:
-    """Loads any transformers folder; quantises while loading when `four_bit`. Pickled weights are refused.
-
-    Raises:
-        ModelError: damaged or missing weights.
-    """
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-    options: dict[str, Any] = {}
-    if four_bit:
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=device.torch_dtype,
-        )
-    try:
-        return AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype or device.torch_dtype,
-            device_map={"": device.name},
-            use_safetensors=True,
-            trust_remote_code=remote_code,
-            local_files_only=True,
-            attn_implementation="sdpa",
-            **options,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise _damaged(folder, error) from error
-    except Exception as error:
-        if type(error).__name__ == "SafetensorError":
-            raise _damaged(folder, error) from error
-        raise
-
-
-def load_gguf(path: Path, dtype: torch.dtype) -> Any:
-    """Loads a GGUF file with every weight dequantised to `dtype`.
-
-    Raises:
-        ModelError: damaged, or of an architecture that transformers cannot read.
-    """
-    from transformers import AutoModelForCausalLM
-
-    options: dict[str, Any] = {}
-    try:
-        from transformers import GgufConfig
-
-        options["quantization_config"] = GgufConfig(dequantize=True)
-    except ImportError:
-        pass  # older transformers always dequantise
-    try:
-        return AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=dtype, attn_implementation="sdpa", **options
-        )
-    except Exception as error:
-        raise _damaged(path, error) from error
-
-
-def load_gguf_tokenizer(path: Path) -> Any:
-    """The tokenizer that a GGUF file holds (slow to build: about 25 s for 262K words)."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    except Exception as error:
-        raise _damaged(path, error) from error
-
-
-def load_tokenizer(folder: Path, remote_code: bool = False) -> Any:
-    """The fast tokenizer of a model folder.
-
-    Raises:
-        ModelError: missing or damaged.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=remote_code, local_files_only=True)
-    except Exception as error:
-        raise ModelError(
-            f"{folder} has no usable tokenizer ({_first_line(error)})", "tokenizer.json beside the weights", "add it"
-        ) from error
-
-
-def widen(model: Any, dtype: torch.dtype) -> None:
-    """Converts all parameters to `dtype`, except embeddings and head, which stay as they are stored."""
-    kept = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None}
-    for parameter in model.parameters():
-        if id(parameter) not in kept and parameter.is_floating_point():
-            parameter.data = parameter.data.to(dtype)
-
-
-def read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a safetensors file, each read straight into its own memory.
-
-    Raises:
-        ModelError: the file is missing, cut short, or its header does not describe it.
-    """
-    damaged = ModelError(f"{path} is damaged", "a whole safetensors file", "copy or make it again")
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            prefix = file.read(8)
-            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
-            if length > min(size - 8, _MAX_HEADER):
-                raise damaged
-            header = json.loads(file.read(length))
-            header.pop("__metadata__", None)
-            for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"][0]):
-                dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
-                tensor = torch.empty(shape, dtype=dtype)
-                if end - begin != tensor.nbytes or 8 + length + end > size or math.prod(shape) < 0:
-                    raise damaged
-                file.seek(8 + length + begin)
-                if tensor.nbytes and file.readinto(tensor.view(-1).view(torch.uint8).numpy().data) != tensor.nbytes:
-                    raise damaged
-                yield name, tensor
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}", "a readable file", "check the folder") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
-        raise damaged from error
-
-
-def _damaged(path: Path, error: Exception) -> ModelError:
-    return ModelError(
-        f"{path} cannot be loaded ({_first_line(error)})",
-        "whole safetensors or GGUF weights of an architecture that transformers knows",
-        "check or download the model again",
-    )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
-
-
-def _empty_linear4bit(inputs: int, outputs: int, bias: bool, compute_dtype: torch.dtype) -> Any:
-    import bitsandbytes as bnb
-
-    return bnb.nn.Linear4bit(
-        inputs,
-        outputs,
-        bias=bias,
-        compute_dtype=compute_dtype,
-        compress_statistics=True,
-        quant_type="nf4",
-        device="meta",
-    )
-
-
-def _linear_names(model: nn.Module) -> set[str]:
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    return {name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head}
-
-
-def _module(model: nn.Module, name: str) -> nn.Module | None:
-    try:
-        return model.get_submodule(name)
-    except AttributeError:
-        return None
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
-
-
-def _assign(model: nn.Module, name: str, tensor: Tensor, folder: Path) -> None:
-    parent, _, leaf = name.rpartition(".")
-    module = _module(model, parent)
-    current = getattr(module, leaf, None)
-    if not isinstance(current, Tensor) or current.shape != tensor.shape:
-        raise ModelError(
-            f"{folder} holds {name} {tuple(tensor.shape)}", "the tensors that config.json names", "make it again"
-        )
-    if leaf in getattr(module, "_buffers", {}):
-        module._buffers[leaf] = tensor  # type: ignore[union-attr]
-    else:
-        setattr(module, leaf, nn.Parameter(tensor, requires_grad=False))

@@ -24,9 +24,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _prepared() -> None:
-    from edge import quantize
+    from edge import checkpoint
 
-    quantize.quiet_libraries()
+    checkpoint.quiet_libraries()
 
 
 @pytest.fixture(autouse=True)

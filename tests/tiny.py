@@ -58,7 +58,11 @@ def model(architecture: str, *, seed: int = 0, layers: int = 2, **changes: Any) 
             "bos_token_id": 0,
             "eos_token_id": 1,
             "pad_token_id": 1,
-            **({"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"] * (layers // 2)} if architecture == "gemma3_text" else {}),
+            **(
+                {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"] * (layers // 2)}
+                if architecture == "gemma3_text"
+                else {}
+            ),
             **changes,
         },
     )

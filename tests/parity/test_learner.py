@@ -13,7 +13,9 @@ IDS = torch.tensor(tiny.tokenizer()(tiny.TEXT)["input_ids"][:64])
 LABELS = 24
 
 
-def _plain(architecture: str, start: dict[str, torch.Tensor], epochs: int) -> tuple[list[float], dict[str, torch.Tensor]]:
+def _plain(
+    architecture: str, start: dict[str, torch.Tensor], epochs: int
+) -> tuple[list[float], dict[str, torch.Tensor]]:
     """The paper's step written out: window as input, -100 on the context, mean cross entropy, AdamW."""
     model = tiny.runtime(architecture).base.model
     config = peft.LoraConfig(r=4, lora_alpha=4, lora_dropout=0.0, target_modules="all-linear", bias="none")

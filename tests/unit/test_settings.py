@@ -97,7 +97,8 @@ def test_no_text_breaks_the_yaml_reader(tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("6GiB", 6 << 30), ("800MB", 800_000_000), ("1.5g", 1_500_000_000), (4096, 4096), ("2 KiB", 2048)]
+    ("text", "expected"),
+    [("6GiB", 6 << 30), ("800MB", 800_000_000), ("1.5g", 1_500_000_000), (4096, 4096), ("2 KiB", 2048)],
 )
 def test_amounts_of_memory(text: object, expected: int) -> None:
     assert settings.parse_bytes(text) == expected

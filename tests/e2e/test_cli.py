@@ -1,0 +1,178 @@
+"""Through the command line, as a user would: output, exit codes, one clear line for each mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge import cli
+from tests import tiny
+
+SMALL = ["--set", "window.chunk=64", "--set", "window.size=128", "--set", "adapter.rank=4"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny.folder(tmp_path_factory.mktemp("cli") / "model", "gemma3_text"))
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(tiny.TEXT * 3)
+    return path
+
+
+def run(*args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([sys.executable, "-m", "edge.cli", *args], input=stdin, capture_output=True, timeout=120)
+
+
+def last_json(capsys: pytest.CaptureFixture[str]) -> dict:  # type: ignore[type-arg]
+    return json.loads(capsys.readouterr().out.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def test_score_json_report_and_plot(model: str, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = tmp_path / "report"
+    assert cli.main(["score", str(text), "--model", model, *SMALL, "--report", str(report), "--json"]) == 0
+    result = last_json(capsys)
+    assert result["tokens"] == sum(c["tokens"] for c in result["chunks"]) == len(tiny.TEXT) * 3 - 1
+    for side in ("base", "adapter"):
+        assert result[side]["nll"] == pytest.approx(sum(c[f"{side}_nll"] for c in result["chunks"]))
+        assert result[side]["perplexity"] > 1 and result[side]["bits_per_byte"] > 0
+    for chunk in result["chunks"]:
+        assert {"start", "end", "tokens", "base_nll", "adapter_nll", "seconds"} <= chunk.keys()
+    assert result["seconds"] > 0 and result["peak_bytes"] > 1e8
+    assert json.loads((report / "report.json").read_text())["tokens"] == result["tokens"]
+    assert (report / "perplexity.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_score_options(model: str, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["score", str(text), "--model", model, *SMALL, "--max-tokens", "100", "--no-base", "--json"]
+    assert cli.main(args) == 0
+    out = capsys.readouterr().out
+    result = json.loads(out.splitlines()[-1])
+    assert result["base"] is None and result["chunks"][-1]["end"] == 100
+    assert "Perplexity by position" in out
+
+
+def test_score_reads_standard_input(model: str) -> None:
+    done = run("score", "-", "--model", model, *SMALL, "--json", stdin=tiny.TEXT.encode())
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["tokens"] == len(tiny.TEXT.strip())
+
+
+def test_write_streams_and_reads_a_long_prompt(
+    model: str, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.txt"
+    args = ["write", "--prompt-file", str(text), "--tokens", "70", "--model", model, *SMALL]
+    assert cli.main([*args, "--out", str(out), "--set", "generate.ignore_eos=true", "--json"]) == 0
+    result = last_json(capsys)
+    assert result["tokens"] == 70 and result["finish"] == "length"
+    assert len(result["read"]) == result["prompt_tokens"] // 64
+    assert out.read_text() == result["text"]
+
+
+def test_quantize_then_score(model: str, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "nf4"
+    assert cli.main(["quantize", model, str(folder), "--json"]) == 0
+    assert last_json(capsys)["bytes"] > 0
+    totals = []
+    for reference in (model, str(folder)):
+        assert cli.main(["score", str(text), "--model", reference, *SMALL, "--json"]) == 0
+        totals.append(last_json(capsys)["adapter"]["nll"])
+    assert totals[0] == pytest.approx(totals[1], rel=1e-3)
+
+
+def test_doctor_tries_things(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "--json"]) == 0
+    checks = {c["name"]: c for c in last_json(capsys)["checks"]}
+    assert checks["cpu NF4 forward and backward"]["ok"] and checks["cpu NF4 forward and backward"]["value"] < 0.05
+    assert checks["cpu matmul float32"]["value"] > 1e8
+    assert checks["cpu compute dtype"]["result"].split(";")[0] in ("float32", "bfloat16")
+
+
+def mistakes(tmp_path: Path) -> dict[str, tuple[list[str], int, str]]:
+    files = {
+        "empty": b"",
+        "blank": b" \n\t ",
+        "binary": b"a\0b" * 99,
+        "latin": "caf\xe9".encode("latin-1"),
+        "fine": b"Some text.",
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    fine = str(tmp_path / "fine")
+    return {
+        "missing": (["score", str(tmp_path / "none")], 3, "none"),
+        "empty": (["score", str(tmp_path / "empty")], 3, "empty"),
+        "blank": (["score", str(tmp_path / "blank")], 3, "blank"),
+        "binary": (["score", str(tmp_path / "binary")], 3, "binary"),
+        "latin": (["score", str(tmp_path / "latin")], 3, "UTF-8"),
+        "folder": (["score", str(tmp_path)], 3, "folder"),
+        "preset": (["score", fine, "--preset", "quik"], 2, "quick"),
+        "key": (["score", fine, "--set", "learn.rate=1"], 2, "learn.rate"),
+        "window": (["score", fine, "--set", "window.size=100"], 2, "window.size"),
+        "model": (["score", fine, "--model", "/no/model"], 4, "/no/model"),
+        "cuda": (["score", fine, "--device", "tpu"], 6, "tpu"),
+        "budget": (["score", fine, "--memory-budget", "much"], 2, "6GiB"),
+        "prompt": (["write", "--prompt-file", str(tmp_path / "none")], 3, "none"),
+        "quantize": (["quantize", "/no/model", str(tmp_path / "q")], 4, "/no/model"),
+        "report": (["score", fine, "--report", fine + "/x"], 8, "cannot make"),
+    }
+
+
+@pytest.mark.parametrize("case", [
+    "missing", "empty", "blank", "binary", "latin", "folder", "preset", "key", "window", "model", "cuda", "budget",
+    "prompt", "quantize", "report",
+])  # fmt: skip
+def test_mistakes_give_one_clear_line(
+    case: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args, code, words = mistakes(tmp_path)[case]
+    before = sorted(tmp_path.iterdir())
+    if "--model" not in args and args[0] != "quantize":
+        args = [*args, "--model", model]
+    assert cli.main(args) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ") and words in lines[0]
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_wrong_usage_exits_with_two() -> None:
+    for args in ([], ["score"], ["score", "x", "--max-tokens", "-3"], ["write"], ["fly"]):
+        done = run(*args)
+        assert done.returncode == 2
+        assert b"Traceback" not in done.stderr
+
+
+def test_help_reads_well() -> None:
+    assert b"exit codes" in run("--help").stdout
+    assert b"economical" in run("score", "--help").stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_reports_what_was_done(model: str, tmp_path: Path, number: signal.Signals) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text(tiny.TEXT * 400)
+    args = ["score", str(path), "--model", model, *SMALL, "--json"]
+    env = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "edge.cli", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+    )
+    assert child.stderr is not None
+    assert b"scoring:" in child.stderr.readline()  # some chunk is done
+    child.send_signal(number)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    result = json.loads(out.splitlines()[-1])
+    assert result["stopped"] and 0 < result["chunks"][-1]["end"] < result["document_tokens"]
+    assert b"Traceback" not in err and b"stopped after" in err

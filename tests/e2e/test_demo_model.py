@@ -1,0 +1,30 @@
+"""The demo model against the reference values, and the whole base unchanged afterwards.
+
+The expected sums were computed by a plain implementation of the algorithm with the full logits, on the
+unquantised-then-NF4 demo model, from the text that `scripts/data/egoist.txt` opens (see scripts/golden).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edge.records import total
+
+GOLDEN = json.loads((Path(__file__).parent / "golden_demo.json").read_text())
+TEXT = Path(__file__).resolve().parents[2] / "scripts" / "data" / "egoist.txt"
+
+
+@pytest.mark.model
+def test_demo_model_scores_learns_and_leaves_the_base_alone(demo_runtime) -> None:  # type: ignore[no-untyped-def]
+    before = demo_runtime.base.checksum()
+    ids = demo_runtime.base.encode(TEXT.read_text("utf-8").strip())[: GOLDEN["tokens"]]
+    with demo_runtime.session() as session:
+        chunks = list(session.score_ids(ids))
+    for chunk, expected in zip(chunks, GOLDEN["base_nll"], strict=True):
+        assert chunk.base_nll == pytest.approx(expected, rel=5e-4)
+    base, adapter = total(chunks, "base"), total(chunks, "adapter")
+    assert adapter.nll < 0.98 * base.nll
+    assert demo_runtime.base.checksum() == before

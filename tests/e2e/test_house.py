@@ -1,0 +1,97 @@
+"""The README against the code: snippets run, options exist, the map is whole; rooms import only rooms above them."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge import cli, settings
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+
+# Each room may import the rooms before it. `session` hands itself to the loops, so they name it for types only.
+ORDER = [
+    "errors", "records", "windows", "settings", "device", "documents", "journal", "sources", "loss", "checkpoint", "quantize",
+    "base", "adapter", "forward", "learner", "score", "generate", "session", "report", "doctor", "cli",
+]  # fmt: skip
+NO_TORCH = ["errors", "records", "windows", "settings", "device", "documents", "journal", "sources", "report", "cli"]
+
+
+def test_the_map_names_every_room() -> None:
+    rooms = {p.stem for p in (ROOT / "edge").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    rooms -= {"__init__"}
+    named = set(re.findall(r"^  (\w+)(?:\.py|/) ", README.split("## The house")[1], re.M))
+    assert rooms == named == set(ORDER)
+
+
+@pytest.mark.parametrize("room", ORDER)
+def test_rooms_import_only_rooms_above(room: str) -> None:
+    path = ROOT / "edge" / f"{room}.py"
+    files = [path] if path.exists() else sorted((ROOT / "edge" / room).glob("*.py"))
+    assert files
+    above = set(ORDER[: ORDER.index(room)])
+    for file in files:
+        assert len(file.read_text().splitlines()) <= 400, file
+        tree = ast.parse(file.read_text())
+        assert ast.get_docstring(tree), f"{file} has no header"
+        level = 1 if path.exists() else 2
+        typing_only = {
+            id(n) for top in tree.body if isinstance(top, ast.If) and "TYPE_CHECKING" in ast.dump(top.test)
+            for n in ast.walk(top)
+        }  # fmt: skip
+        for node in ast.walk(tree):
+            if id(node) in typing_only:
+                continue
+            if isinstance(node, ast.ImportFrom) and node.level == level:
+                names = [node.module.split(".")[0]] if node.module else [a.name for a in node.names]
+                assert {n for n in names if n in ORDER} <= above, f"{file}:{node.lineno}"
+            if room in NO_TORCH and node in tree.body and isinstance(node, ast.Import):
+                assert all(a.name.split(".")[0] not in ("torch", "transformers") for a in node.names), file
+
+
+def test_documented_commands_parse() -> None:
+    lines = re.findall(r"^templora (.+?)(?:\s+#.*)?$", README, re.M)
+    assert len(lines) >= 5
+    for line in lines:
+        args = line.split(" < ")[0].split()
+        assert cli.parser().parse_args(args).run
+
+
+def test_presets_are_documented() -> None:
+    for name in settings.preset_names():
+        loaded = settings.load(name)
+        row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
+        assert f"| {loaded.window.chunk} | {loaded.window.size} |" in row
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys, edge, edge.cli; edge.cli.parser(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.model
+def test_readme_library_snippet_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (snippet,) = re.findall(r"```python\n(.+?)```", README, re.S)
+    monkeypatch.chdir(ROOT)
+    exec(compile(snippet, "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[:2]] == [["0", "512"], ["512", "1024"]]
+
+
+def test_gpu_check_runs_its_code_on_the_cpu() -> None:
+    done = subprocess.run(
+        [sys.executable, "scripts/gpu_check", "--device", "cpu", "--shape", "tiny", "--no-tests"],
+        cwd=ROOT, capture_output=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    import json
+
+    result = json.loads(done.stdout)
+    assert [len(r["seconds_per_chunk"]) for r in result["runs"]] == [3, 3]
+    assert all(r["tokens_per_second_decode"] > 0 for r in result["runs"])

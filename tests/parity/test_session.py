@@ -1,0 +1,115 @@
+"""The promises of a session: nothing is scored after it was learned, sessions do not touch each other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from edge.records import ChunkScore, TextPiece
+from tests import tiny
+
+
+def _scores(runtime, text: str = tiny.TEXT, **options) -> list[ChunkScore]:  # type: ignore[no-untyped-def]
+    with runtime.session() as session:
+        return list(session.score(text, **options))
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_every_architecture_scores_learns_and_generates(architecture: str) -> None:
+    runtime = tiny.runtime(architecture, "generate.ignore_eos=true")
+    chunks = _scores(runtime, tiny.TEXT * 2)
+    assert sum(c.tokens for c in chunks) == len(runtime.base.encode(tiny.TEXT * 2)) - 1
+    half = len(chunks) // 2  # the text comes twice: the adapter knows it the second time, the base does not
+    adapter = sum(c.adapter_nll for c in chunks[half:]) / sum(c.base_nll for c in chunks[half:])
+    assert adapter < 0.9
+    with runtime.session() as session:
+        text = "".join(r.text for r in session.generate(tiny.TEXT, max_tokens=30) if isinstance(r, TextPiece))
+    assert text
+
+
+def test_no_token_is_scored_by_an_adapter_that_trained_on_it() -> None:
+    """The order of calls: each chunk's score is taken before any step on it, and equals a frozen replay's."""
+    runtime = tiny.runtime("llama")
+    with runtime.session() as session:
+        snapshots, chunks = [], []
+        generator = session.score(tiny.TEXT)
+        while True:
+            snapshots.append(session.adapter.snapshot())  # the adapter before the next chunk is touched
+            try:
+                chunks.append(next(generator))
+            except StopIteration:
+                break
+        tokens = list(session.tokens)
+        for snapshot, chunk in zip(snapshots, chunks, strict=False):
+            session.adapter.restore(snapshot)
+            context = max(0, chunk.start - 40)
+            replay = session.forward.nll(torch.tensor(tokens[context : chunk.end]), chunk.tokens).double().sum()
+            assert chunk.adapter_nll == pytest.approx(float(replay), rel=1e-5)
+            assert chunk.learned.losses[0] == pytest.approx(float(replay), rel=1e-5)
+
+
+def test_a_repeated_chunk_is_only_cheaper_the_second_time() -> None:
+    """Chunk 0 and 1 are the same tokens: were a chunk learned before it is scored, the first would be cheap too."""
+    runtime = tiny.runtime("llama", "window.chunk=24", "window.size=25", "learn.epochs=8", bos=False)
+    ids = runtime.base.encode(tiny.TEXT)[:24]
+    with runtime.session() as session:
+        first, second = session.score_ids(ids * 2)
+    assert first.adapter_nll == pytest.approx(first.base_nll, rel=1e-6)
+    assert second.adapter_nll < 0.8 * second.base_nll
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+def test_fused_scoring_equals_separate_scoring(architecture: str) -> None:
+    fused = _scores(tiny.runtime(architecture))
+    plain = ["compute.fuse_first_epoch=false", "compute.loss=plain", "compute.lora=plain", "compute.checkpointing=off"]
+    separate = _scores(tiny.runtime(architecture, *plain))
+    for a, b in zip(fused, separate, strict=True):
+        assert a.base_nll == pytest.approx(b.base_nll, rel=1e-4)
+        assert a.adapter_nll == pytest.approx(b.adapter_nll, rel=2e-3)
+        assert (a.score_seconds == 0) and (b.score_seconds > 0)
+
+
+def test_runs_with_one_seed_agree_exactly_and_sessions_are_independent() -> None:
+    runtime = tiny.runtime("llama")
+    alone = [c.adapter_nll for c in _scores(runtime)]
+    with runtime.session() as one, runtime.session() as two:
+        pairs = list(zip(one.score(tiny.TEXT), two.score(tiny.TEXT[::-1]), strict=False))
+    assert [a.adapter_nll for a, _ in pairs] == alone[: len(pairs)]
+    assert [c.adapter_nll for c in _scores(runtime)] == alone
+    other = [c.adapter_nll for c in _scores(tiny.runtime("llama", "learn.seed=5"))]
+    assert other[2:] != alone[2:]
+
+
+def test_modes_and_options() -> None:
+    runtime = tiny.runtime("llama")
+    both = _scores(runtime)
+    none = _scores(tiny.runtime("llama", "learn.mode=none"))
+    assert all(c.adapter_nll is None and c.learned is None for c in none)
+    assert [c.base_nll for c in none] == pytest.approx([c.base_nll for c in both])
+    no_base = _scores(runtime, with_base=False)
+    assert all(c.base_nll is None for c in no_base)
+    assert [c.adapter_nll for c in no_base] == [c.adapter_nll for c in both]
+    short = _scores(runtime, max_tokens=30)
+    assert short[-1].end == 30
+
+
+def test_text_shorter_than_a_chunk_and_without_bos() -> None:
+    (only,) = _scores(tiny.runtime("qwen2", bos=False), "short")
+    assert (only.start, only.end, only.tokens) == (0, 5, 4)
+    (with_bos,) = _scores(tiny.runtime("llama"), "short")
+    assert with_bos.tokens == 5 and with_bos.text_bytes == 5
+
+
+def test_a_session_continues_its_document() -> None:
+    runtime = tiny.runtime("llama")
+    whole = _scores(runtime)
+    ids = runtime.base.encode(tiny.TEXT)
+    with runtime.session() as session:
+        parts = [*session.score_ids(ids[:48]), *session.score_ids(ids[48:])]
+    assert [(c.start, c.end, c.adapter_nll) for c in parts] == [(c.start, c.end, c.adapter_nll) for c in whole]
+
+
+def test_learning_context_may_be_shorter_than_the_window() -> None:
+    chunks = _scores(tiny.runtime("llama", "learn.context=8"))
+    assert all(c.score_seconds > 0 for c in chunks)  # other context, so no fused forward
+    assert chunks[-1].adapter_nll < chunks[-1].base_nll

@@ -1,0 +1,182 @@
+"""Model references, 4-bit folders, damaged files."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+import edge
+from edge import base, checkpoint, device, quantize, settings, sources
+from edge.errors import ModelError, StorageError, TemploraError
+from tests import tiny
+
+SETTINGS = settings.load("economical", tiny.WINDOW)
+
+
+@pytest.fixture(scope="module")
+def four_bit(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("models")
+    full = tiny.folder(root / "full", "gemma3_text")
+    quantize.quantize_to_folder(str(full), root / "nf4")
+    return full, root / "nf4"
+
+
+def test_four_bit_folder_loads_as_what_was_quantised(four_bit: tuple[Path, Path]) -> None:
+    full, folder = four_bit
+    ours, direct = base.load(str(folder), SETTINGS), base.load(str(full), SETTINGS)
+    ids = torch.arange(2, 40)[None]
+    with torch.no_grad():
+        assert torch.allclose(ours.decoder(input_ids=ids)[0], direct.decoder(input_ids=ids)[0], atol=1e-5)
+    assert sum(1 for _, m in ours.linears() if m.weight.dtype == torch.uint8) == 14
+    assert ours.fingerprint() == json.loads((folder / "templora.json").read_text())["weights_sha256"]
+
+
+def test_four_bit_folder_is_a_transformers_checkpoint(four_bit: tuple[Path, Path]) -> None:
+    from transformers import AutoModelForCausalLM
+
+    theirs = AutoModelForCausalLM.from_pretrained(four_bit[1], device_map="cpu")
+    ours = base.load(str(four_bit[1]), SETTINGS)
+    ids = torch.arange(2, 40)[None]
+    with torch.no_grad():
+        assert torch.allclose(theirs(input_ids=ids).logits, ours.model(input_ids=ids).logits, atol=1e-4)
+
+
+def test_stored_dtype_is_kept_and_exact(tmp_path: Path) -> None:
+    made = tiny.model("gemma3_text").bfloat16()
+    made.save_pretrained(tmp_path / "bf16")
+    tiny.tokenizer().save_pretrained(tmp_path / "bf16")
+    quantize.quantize_to_folder(str(tmp_path / "bf16"), tmp_path / "nf4")
+    ours = base.load(str(tmp_path / "nf4"), SETTINGS)
+    assert ours.head.weight.dtype == torch.bfloat16
+    ids = torch.arange(2, 40)[None]
+    wide = base.load(str(tmp_path / "bf16"), SETTINGS)  # everything converted to float32
+    with torch.no_grad():
+        assert torch.allclose(ours.decoder(input_ids=ids)[0], wide.decoder(input_ids=ids)[0], atol=1e-5)
+        assert torch.allclose(ours.model(input_ids=ids).logits, wide.model(input_ids=ids).logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("damage", ["cut", "header", "missing", "flipped length"])
+def test_damaged_weights(four_bit: tuple[Path, Path], tmp_path: Path, damage: str) -> None:
+    import shutil
+
+    for index, source in enumerate(four_bit):
+        folder = tmp_path / str(index)
+        shutil.copytree(source, folder)
+        weights = folder / "model.safetensors"
+        data = weights.read_bytes()
+        if damage == "cut":
+            weights.write_bytes(data[: len(data) // 2])
+        elif damage == "header":
+            weights.write_bytes(data[:8] + b"{" * 50 + data[58:])
+        elif damage == "flipped length":
+            weights.write_bytes(struct.pack("<Q", 1 << 60) + data[8:])
+        else:
+            weights.unlink()
+        with pytest.raises(ModelError) as caught:
+            base.load(str(folder), SETTINGS)
+        assert str(folder) in caught.value.line()
+
+
+@hypothesis_settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_no_bytes_break_the_safetensors_reader(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.mktemp("fuzz") / "x.safetensors"
+    path.write_bytes(data)
+    try:
+        list(checkpoint.read_safetensors(path))
+    except TemploraError:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("/no/such/folder", "there is no model"), ("./nothing", "there is no model"), ("demoo", "there is no model"),
+     ("owner/model-that-is-not-here", "not on this disk|not to be had|neither")],
+)  # fmt: skip
+def test_unknown_references(name: str, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        base.load(name, SETTINGS)
+
+
+def test_folder_without_config_and_file_of_another_kind(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"config\.json"):
+        sources.resolve(str(tmp_path))
+    (tmp_path / "weights.bin").write_bytes(b"x")
+    with pytest.raises(ModelError, match="gguf"):
+        sources.resolve(str(tmp_path / "weights.bin"))
+
+
+def test_gguf_magic_and_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"NOPE" + bytes(100))
+    with pytest.raises(ModelError, match="GGUF"):
+        sources.resolve(str(path))
+    path.write_bytes(b"GGUF" + bytes(100))
+    (tmp_path / "m.gguf.sha256").write_text("0" * 64 + "  m.gguf\n")
+    with pytest.raises(ModelError, match="sha256"):
+        sources.resolve(str(path))
+    (tmp_path / "m.gguf.sha256").write_text(sources.sha256_file(path))
+    assert sources.resolve(str(path)).kind == "gguf"
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        base.load(str(path), SETTINGS)
+
+
+def test_demo_with_a_wrong_checksum_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEMPLORA_CACHE", str(tmp_path))
+    monkeypatch.setattr(sources, "DEMO_SHA256", "0" * 64)
+    notices: list[str] = []
+    with pytest.raises(ModelError, match="sha256"):
+        sources.resolve("demo", notice=notices.append)
+    assert "Gemma Terms" in notices[0]
+    assert list((tmp_path / "demo").iterdir()) == []
+
+
+def test_no_room_for_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEMPLORA_CACHE", str(tmp_path / "cache"))
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(sources.shutil, "disk_usage", lambda path: usage(10, 9, 1000))
+    with pytest.raises(StorageError, match="1 kB free"):
+        sources.resolve("demo", notice=lambda line: None)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_quantize_refuses_a_taken_folder_and_four_bit_input(four_bit: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="already exists"):
+        quantize.quantize_to_folder(str(four_bit[0]), four_bit[1])
+    with pytest.raises(ModelError, match="already 4-bit"):
+        quantize.quantize_to_folder(str(four_bit[1]), tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_compute_dtype_follows_capability() -> None:
+    assert device.cpu_dtype("flags: avx2 fma") == "float32"
+    assert device.cpu_dtype("flags: avx512_bf16") == "float32"
+    assert device.cpu_dtype("flags: amx_tile amx_bf16") == "bfloat16"
+
+
+def test_peak_meter_sees_what_came_and_went() -> None:
+    meter = device.PeakMeter(tiny.CPU)
+    with meter.phase("big"):
+        block = torch.ones(50_000_000)
+        del block
+    with meter.phase("small"):
+        pass
+    assert meter.peaks["big"] - meter.peaks["small"] > 150_000_000
+
+
+def test_public_names() -> None:
+    errors = {name for name in vars(edge.errors) if name.endswith("Error")} | {"Interrupted"}
+    records = {"ChunkRead", "ChunkScore", "ChunkWritten", "Learned", "TextPiece", "perplexity"}
+    assert set(edge.__all__) == errors | records | {"Runtime", "Session", "Settings", "load", "__version__"}
+    for name in edge.__all__:
+        assert getattr(edge, name) is not None
+    with pytest.raises(AttributeError):
+        edge.nothing
