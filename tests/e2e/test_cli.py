@@ -14,7 +14,16 @@ import pytest
 from edge import cli
 from tests import tiny
 
-SMALL = ["--set", "window.chunk=64", "--set", "window.size=128", "--set", "adapter.rank=4"]
+SMALL = [
+    "--set",
+    "compute.threads=1",
+    "--set",
+    "window.chunk=64",
+    "--set",
+    "window.size=128",
+    "--set",
+    "adapter.rank=4",
+]
 
 
 @pytest.fixture(scope="module")
