@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import Base
+from .base import Base, weight_of
 from .errors import SettingsError
 from .settings import AdapterSettings
 
@@ -202,20 +202,6 @@ def frozen_linear(layer: nn.Linear, x: Tensor) -> Tensor:
         fast: Tensor = layer(x)  # bitsandbytes' own kernels for few tokens
         return fast
     return F.linear(x, weight_of(layer, x.dtype), layer.bias)
-
-
-def weight_of(layer: nn.Linear, dtype: torch.dtype) -> Tensor:
-    """The layer's weight (out, in) in `dtype`: dequantised now, or the session's cached copy."""
-    cached: Tensor | None = getattr(layer, "dequantized", None)
-    if cached is not None:
-        return cached
-    state = getattr(layer.weight, "quant_state", None)
-    if state is None:
-        return layer.weight if layer.weight.dtype == dtype else layer.weight.to(dtype)
-    import bitsandbytes.functional as bnb
-
-    weight: Tensor = bnb.dequantize_4bit(layer.weight.data, state)
-    return weight if weight.dtype == dtype else weight.to(dtype)
 
 
 class _FrozenLinear(torch.autograd.Function):

@@ -124,8 +124,6 @@ class Base:
 
     def cache_weights(self) -> None:
         """Keeps a dequantised copy of every 4-bit weight for the runtime's life: faster, same numbers."""
-        from .adapter import weight_of
-
         for _, linear in self.linears():
             if getattr(linear.weight, "quant_state", None) is not None:
                 linear.dequantized = weight_of(linear, self.device.torch_dtype)
@@ -192,6 +190,20 @@ def freeze(model: PreTrainedModel) -> PreTrainedModel:
             # bitsandbytes would rewrite the packed weights on the first forward on such CPUs
             module.support_avx512bf16_for_cpu = False
     return model
+
+
+def weight_of(layer: nn.Linear, dtype: torch.dtype) -> Tensor:
+    """The layer's weight (out, in) in `dtype`: dequantised now, or the session's cached copy."""
+    cached: Tensor | None = getattr(layer, "dequantized", None)
+    if cached is not None:
+        return cached
+    state = getattr(layer.weight, "quant_state", None)
+    if state is None:
+        return layer.weight if layer.weight.dtype == dtype else layer.weight.to(dtype)
+    import bitsandbytes.functional as bnb
+
+    weight: Tensor = bnb.dequantize_4bit(layer.weight.data, state)
+    return weight if weight.dtype == dtype else weight.to(dtype)
 
 
 def keep_stored_dtype(model: PreTrainedModel, compute: torch.dtype) -> None:
