@@ -150,7 +150,8 @@ class GenerateSettings:
 class ComputeSettings:
     """Where and how the numbers are computed; nothing here changes results beyond rounding.
 
-    `weights`: `packed` dequantises each weight at each use; `cached` keeps dequantised copies for the session.
+    `weights`: `packed` dequantises each weight at each use; `cached` keeps dequantised copies for the session;
+    `auto` is `packed`.
     `checkpointing`: keep one activation per block and recompute the rest in the backward pass.
     `loss_slice`: label positions that meet the head at a time; 0 lets the planner choose.
     `loss`: `sliced` never holds the full logits; `plain` is the reference that it is tested against.
