@@ -104,7 +104,6 @@ def _common(verb: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, e.g. learn.lr=1e-4"
     )
     verb.add_argument("--device", help="auto, cpu or cuda (default: auto)")
-    verb.add_argument("--memory-budget", metavar="AMOUNT", help="most memory to use, e.g. 6GiB")
     verb.add_argument("--offline", action="store_true", help="never use the network")
     verb.add_argument("--json", action="store_true", help="print one JSON line last")
 
@@ -114,8 +113,6 @@ def settings_of(args: argparse.Namespace) -> Settings:
     overrides = list(args.set)
     if args.device:
         overrides.append(f"compute.device={json.dumps(args.device)}")
-    if args.memory_budget:
-        overrides.append(f"budget={json.dumps(args.memory_budget)}")
     if args.offline:
         overrides.append("base.offline=true")
     return settings_module.load(args.preset, overrides)

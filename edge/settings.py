@@ -89,7 +89,6 @@ class LearnSettings:
 
     mode: Literal["all", "none"] = "all"
     context: int | None = None
-    prefix: Literal["full", "frozen"] = "full"
     epochs: int = 2
     lr: float = 2e-4
     betas: tuple[float, float] = (0.9, 0.999)
@@ -161,11 +160,9 @@ class ComputeSettings:
 
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    forward: Literal["torch", "onnx"] = "torch"
     threads: int = 0
     weights: Literal["auto", "packed", "cached"] = "auto"
     checkpointing: Literal["auto", "on", "off"] = "auto"
-    attention: str = "sdpa"
     loss: Literal["sliced", "plain"] = "sliced"
     loss_slice: int = 0
     lora: Literal["fused", "plain"] = "fused"
@@ -189,6 +186,12 @@ class Settings:
     budget: int | None = None
 
     def __post_init__(self) -> None:
+        if self.budget is not None:  # a limit that is not kept would be worse than none
+            raise SettingsError(
+                f"a memory budget of {format_bytes(self.budget)}",
+                "none: this version cannot enforce one",
+                "leave it out",
+            )
         context = self.learn.context
         if context is not None:
             _require(

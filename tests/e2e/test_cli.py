@@ -130,7 +130,7 @@ def mistakes(tmp_path: Path) -> dict[str, tuple[list[str], int, str]]:
         "window": (["score", fine, "--set", "window.size=100"], 2, "window.size"),
         "model": (["score", fine, "--model", "/no/model"], 4, "/no/model"),
         "cuda": (["score", fine, "--device", "tpu"], 6, "tpu"),
-        "budget": (["score", fine, "--memory-budget", "much"], 2, "6GiB"),
+        "budget": (["score", fine, "--set", "budget=6GiB"], 2, "cannot enforce"),
         "prompt": (["write", "--prompt-file", str(tmp_path / "none")], 3, "none"),
         "quantize": (["quantize", "/no/model", str(tmp_path / "q")], 4, "/no/model"),
         "report": (["score", fine, "--report", fine + "/x"], 8, "cannot make"),
