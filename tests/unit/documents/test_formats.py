@@ -95,8 +95,10 @@ def test_bilingual_holds_both(kind: str, tmp_path: Path) -> None:
     text = " ".join(_words(open_document(path)))
     for at, unit in enumerate(document.units):
         assert len(re.findall(f"Zzz{at}x", text)) == 1, unit
-    for words in _words(document):
-        assert words.split()[0] in text
+    at = 0
+    for number, words in enumerate(_words(document)):  # each source, then its own translation
+        at = text.index(words.split()[0], at)
+        at = text.index(f"Zzz{number}x", at)
 
 
 def test_broken_placeholders_lose_no_thing(kind: str, tmp_path: Path) -> None:
@@ -293,6 +295,28 @@ def test_docx_units(tmp_path: Path) -> None:
     assert [unit.chapter for unit in document.units[:2]] == [1, 1]
 
 
+def test_docx_keeps_spaces_at_the_ends_of_runs(tmp_path: Path) -> None:
+    document = open_document(books.make_docx(tmp_path / "in.docx"))
+    document.write(tmp_path / "out.docx", books.translated(document))
+    body = books.entries_of(tmp_path / "out.docx")["word/document.xml"].decode()
+    assert '<w:t xml:space="preserve">IT WAS A </w:t>' in body
+
+
+def test_docx_bilingual_repeats_neither_sections_nor_numbers(tmp_path: Path) -> None:
+    source = docx.Document()
+    paragraph = source.add_paragraph("One")
+    properties = paragraph._p.get_or_add_pPr()
+    properties.append(docx.oxml.parse_xml(f"<w:sectPr {docx.oxml.ns.nsdecls('w')}/>"))
+    source.add_paragraph("Two")._p.get_or_add_pPr().get_or_add_numPr()
+    source.save(str(tmp_path / "in.docx"))
+    document = open_document(tmp_path / "in.docx")
+    document.write(tmp_path / "out.docx", books.translated(document), bilingual=True)
+    after = docx.Document(str(tmp_path / "out.docx")).paragraphs
+    assert [p.text for p in after] == ["One", "ONE", "Two", "TWO"]
+    assert [len(p._p.xpath("w:pPr/w:sectPr")) for p in after] == [0, 1, 0, 0]
+    assert [len(p._p.xpath("w:pPr/w:numPr")) for p in after] == [0, 0, 1, 0]
+
+
 def test_docx_right_to_left_and_bilingual(tmp_path: Path) -> None:
     source = books.make_docx(tmp_path / "in.docx")
     document = open_document(source)
@@ -382,6 +406,13 @@ def test_markdown_words_never_become_markup(tmp_path: Path) -> None:
     assert placeholders.plain(result.units[1].text).split() == placeholders.plain(nasty[1]).split()
 
 
+def test_markdown_escapes_no_more_than_it_must(tmp_path: Path) -> None:
+    path = tmp_path / "a.md"
+    path.write_text("Words\n")
+    open_document(path).write(tmp_path / "b.md", {"u000000": "Well, a_b (c) - d! 2 * 3, [x] & #1."})
+    assert (tmp_path / "b.md").read_text() == "Well, a_b (c) - d! 2 \\* 3, \\[x\\] & #1.\n"
+
+
 def test_html_keeps_its_structure(tmp_path: Path) -> None:
     document = open_document(_make("html", tmp_path))
     assert document.units[0].kind == "title" and document.language == "en"
@@ -430,3 +461,11 @@ def test_text_of_one_line_paragraphs(tmp_path: Path) -> None:
     document.write(tmp_path / "b.txt", {"u000001": "It is said."}, bilingual=True)
     lines = (tmp_path / "b.txt").read_bytes().decode()
     assert lines == text.replace("大势。", "大势。\r\n\u3000\u3000It is said.")
+
+
+def test_text_bilingual_follows_the_empty_lines_of_its_source(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("One.\n\nTwo.\n")
+    document = open_document(path)
+    document.write(tmp_path / "b.txt", books.translated(document), bilingual=True)
+    assert (tmp_path / "b.txt").read_text() == "One.\n\nONE.\n\nTwo.\n\nTWO.\n"
