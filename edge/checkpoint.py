@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import struct
 import warnings
@@ -26,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from .device import Device
-from .errors import ModelError
+from .errors import ModelError, describe
 
 MANIFEST = "templora.json"
 FORMAT = 1
@@ -78,7 +77,7 @@ def load_config(folder: Path, remote_code: bool) -> Any:
         return AutoConfig.from_pretrained(folder, trust_remote_code=remote_code, local_files_only=True)
     except Exception as error:
         raise ModelError(
-            f"{folder}/config.json cannot be used ({_first_line(error)})",
+            f"{folder}/config.json cannot be used ({describe(error)})",
             "a transformers model config",
             "check the folder",
         ) from error
@@ -107,9 +106,11 @@ def load_four_bit(folder: Path, config: Any, device: Device) -> Any:
     del config.quantization_config
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=device.torch_dtype, attn_implementation="sdpa")
-    files = (read_manifest(folder) or {}).get("files") or sorted(p.name for p in folder.glob("*.safetensors"))
+    files = (read_manifest(folder) or {}).get("files")
     if not files:
-        raise ModelError(f"{folder} has no safetensors file", "a 4-bit folder", "make it again with templora quantize")
+        raise ModelError(
+            f"{folder} names no weights in {MANIFEST}", "a 4-bit folder", "make it again with templora quantize"
+        )
     pending: dict[str, dict[str, Tensor]] = {}
     linears = _linear_names(model)
     for file in files:
@@ -228,7 +229,7 @@ def load_tokenizer(folder: Path, remote_code: bool = False) -> Any:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=remote_code, local_files_only=True)
     except Exception as error:
         raise ModelError(
-            f"{folder} has no usable tokenizer ({_first_line(error)})", "tokenizer.json beside the weights", "add it"
+            f"{folder} has no usable tokenizer ({describe(error)})", "tokenizer.json beside the weights", "add it"
         ) from error
 
 
@@ -259,7 +260,7 @@ def read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
             for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"][0]):
                 dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
                 tensor = torch.empty(shape, dtype=dtype)
-                if end - begin != tensor.nbytes or 8 + length + end > size or math.prod(shape) < 0:
+                if end - begin != tensor.nbytes or 8 + length + end > size:
                     raise damaged
                 file.seek(8 + length + begin)
                 if tensor.nbytes and file.readinto(tensor.view(-1).view(torch.uint8).numpy().data) != tensor.nbytes:
@@ -273,18 +274,14 @@ def read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 def _damaged(path: Path, error: Exception) -> ModelError:
     return ModelError(
-        f"{path} cannot be loaded ({_first_line(error)})",
+        f"{path} cannot be loaded ({describe(error)})",
         "whole safetensors or GGUF weights of an architecture that transformers knows",
         "check or download the model again",
     )
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
-
-
 def empty_linear4bit(inputs: int, outputs: int, bias: bool, compute_dtype: torch.dtype) -> Any:
+    """An NF4 linear layer without memory behind it; its weight (outputs, inputs) is to be set."""
     import bitsandbytes as bnb
 
     return bnb.nn.Linear4bit(
@@ -310,7 +307,8 @@ def _module(model: nn.Module, name: str) -> nn.Module | None:
         return None
 
 
-def replace(model: nn.Module, name: str, module: nn.Module) -> None:
+def replace(model: nn.Module, name: str, module: nn.Module | nn.Parameter) -> None:
+    """Puts a module or a parameter where `name` is in `model`."""
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, module)
 

@@ -16,13 +16,14 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 from . import __version__, report
 from . import settings as settings_module
 from .documents.text import read_text
-from .errors import Interrupted, StorageError, TemploraError
+from .errors import InputError, Interrupted, StorageError, TemploraError, describe
 from .records import ChunkRead, ChunkScore, ChunkWritten, TextPiece
 from .settings import Settings, format_bytes
 
@@ -48,9 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("TEMPLORA_DEBUG"):
             raise
-        _say(
-            f"error: internal failure ({type(error).__name__}: {_one_line(error)}); set TEMPLORA_DEBUG=1 for the traceback"
-        )
+        _say(f"error: internal failure ({describe(error)}); set TEMPLORA_DEBUG=1 for the traceback")
         return INTERNAL
 
 
@@ -129,7 +128,8 @@ def _score(args: argparse.Namespace) -> int:
     runtime = _load(args, settings)
     ids = runtime.base.encode(text)[: args.max_tokens]
     if len(ids) < 2:
-        raise _too_short(args.file, len(ids))
+        got, least = f"{args.file} holds {len(ids)} token(s)", "at least 2 (the first one is never scored)"
+        raise InputError(got, least, "give more text")
     chunks: list[ChunkScore] = []
     start, stopped = time.perf_counter(), False
     with _progress("scoring", len(ids)) as progress, runtime.session() as session:
@@ -178,10 +178,12 @@ def _write(args: argparse.Namespace) -> int:
     written: list[ChunkWritten] = []
     reads: list[ChunkRead] = []
     start, stopped = time.perf_counter(), False
-    prompt_tokens = len(runtime.base.encode(prompt))
-    with runtime.session() as session, _progress("reading", prompt_tokens) as progress:
+    with runtime.session() as session:
+        records = session.generate(prompt, max_tokens=args.tokens)
+        prompt_tokens = len(session.tokens)
+        progress = _progress("reading", prompt_tokens)
         try:
-            for record in session.generate(prompt, max_tokens=args.tokens):
+            for record in records:
                 if isinstance(record, ChunkRead):
                     reads.append(record)
                     progress(record.end)
@@ -194,6 +196,8 @@ def _write(args: argparse.Namespace) -> int:
                     written.append(record)
         except KeyboardInterrupt:
             stopped = True
+        finally:
+            progress(None)
         peaks = dict(session.meter.peaks)
     text = "".join(pieces)
     print()
@@ -259,7 +263,7 @@ def _load(args: argparse.Namespace, settings: Settings) -> Any:
     with (
         console.status(f"loading {args.model} (the first time it is converted to 4 bits)")
         if console.is_terminal
-        else _quiet()
+        else nullcontext()
     ):
         return edge.load(args.model, settings=settings)
 
@@ -280,12 +284,6 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
     return int(text)
-
-
-def _too_short(file: str, tokens: int) -> TemploraError:
-    from .errors import InputError
-
-    return InputError(f"{file} holds {tokens} token(s)", "at least 2 (the first one is never scored)", "give more text")
 
 
 def _make_folder(folder: Path) -> None:
@@ -318,11 +316,6 @@ def _print_table(table: Any) -> None:
     from rich.console import Console
 
     Console().print(table)
-
-
-class _quiet:
-    def __enter__(self) -> None: ...
-    def __exit__(self, *args: object) -> None: ...
 
 
 class _progress:
@@ -374,11 +367,6 @@ class _progress:
     def __exit__(self, *args: object) -> None:
         if self.bar is not None:
             self.bar.stop()
-
-
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else ""
 
 
 def _say(line: str) -> None:

@@ -10,9 +10,9 @@ import importlib.metadata
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from . import device as devices
+from .errors import describe
 from .settings import format_bytes
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "optimum", "onnxruntime", "onnxruntime-gpu")
@@ -147,6 +147,5 @@ def _try(name: str, run: Callable[[], tuple[str, float]], remedy: str) -> Check:
     try:
         result, value = run()
     except Exception as error:  # a broken kernel may raise anything; that is what is being found out
-        first: Any = str(error).strip().splitlines()
-        return Check(name, False, f"{type(error).__name__}: {first[0][:200] if first else ''}", remedy)
+        return Check(name, False, describe(error), remedy)
     return Check(name, True, result, value=value)

@@ -48,6 +48,12 @@ class TemploraError(Exception):
         return " ".join("; ".join(parts).split())
 
 
+def describe(error: BaseException) -> str:
+    """The type and the first line of an error that is not ours, short enough for one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
 class SettingsError(TemploraError):
     """A preset, key or value that is not valid."""
 

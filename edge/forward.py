@@ -68,21 +68,28 @@ class TorchForward:
     def nll(self, input_ids: Tensor, labels: int, *, adapter: bool = True) -> Tensor:
         """See `Forward.nll`."""
         with self._using(adapter):
-            return self._loss(input_ids, labels)[1].cpu()
+            return self.loss(input_ids, labels)[1].cpu()
 
-    def loss(self, input_ids: Tensor, labels: int, *, dropout: bool = False) -> tuple[Tensor, Tensor]:
+    def loss(self, input_ids: Tensor, labels: int) -> tuple[Tensor, Tensor]:
         """The mean nats over the labels with gradients for the adapter, and the (labels,) nats.
 
         Call backward on the mean inside `learning()`: with checkpointing the blocks run again there.
         """
-        return self._loss(input_ids, labels)
+        ids = input_ids.to(self.base.device.name)
+        hidden = self.base.decoder(input_ids=ids[None], use_cache=False).last_hidden_state[0]  # (S, H)
+        first = len(ids) - labels
+        predicting, targets = hidden[first - 1 : -1], ids[first:]
+        if self.plain_loss:
+            return plain_nll(predicting, self.base.head, targets)
+        return sliced_nll(predicting, self.base.head, targets, slice_size=self.slice_size)
 
     @contextmanager
     def learning(self, *, dropout: bool = False) -> Iterator[None]:
         """Adapter on, activation checkpointing as set, dropout as asked."""
         if self.adapter is None:
             raise RuntimeError("a forward path without an adapter cannot learn")
-        with self.adapter.active(training=dropout), self._checkpointed():
+        checkpointing = checkpointed_blocks(self.base) if self.checkpointing else nullcontext()
+        with self.adapter.active(training=dropout), checkpointing:
             yield
 
     @torch.inference_mode()
@@ -106,31 +113,16 @@ class TorchForward:
             cache.length += len(input_ids)
             return self.base.head.logits(hidden[0, -1:])[0]
 
-    def _loss(self, input_ids: Tensor, labels: int) -> tuple[Tensor, Tensor]:
-        ids = input_ids.to(self.base.device.name)
-        hidden = self.base.decoder(input_ids=ids[None], use_cache=False).last_hidden_state[0]  # (S, H)
-        first = len(ids) - labels
-        predicting, targets = hidden[first - 1 : -1], ids[first:]
-        if self.plain_loss:
-            return plain_nll(predicting, self.base.head, targets)
-        return sliced_nll(predicting, self.base.head, targets, slice_size=self.slice_size)
-
     def _using(self, adapter: bool) -> Any:
         return self.adapter.active() if adapter and self.adapter is not None else nullcontext()
-
-    @contextmanager
-    def _checkpointed(self) -> Iterator[None]:
-        """Per-block activation checkpointing, without putting the whole model into training mode."""
-        if not self.checkpointing:
-            yield
-            return
-        with checkpointed_blocks(self.base):
-            yield
 
 
 @contextmanager
 def checkpointed_blocks(base: Base) -> Iterator[None]:
-    """Keeps one activation per block and recomputes the rest in the backward pass (arXiv 1604.06174)."""
+    """Keeps one activation per block and recomputes the rest in the backward pass (arXiv 1604.06174).
+
+    Without putting the model into training mode, which would switch its own dropout on.
+    """
     from torch.utils.checkpoint import checkpoint
 
     originals = []

@@ -80,15 +80,12 @@ def generate(session: Session, max_tokens: int) -> Iterator[ChunkRead | TextPiec
                 logits = session.forward.decode(token, cache)
         decoding += time.perf_counter() - step
         piece = stream.add(token)
-        finish = (
-            "eos"
-            if ended
-            else "stop"
-            if stream.stopped
-            else "length"
-            if len(session.tokens) - first >= max_tokens
-            else ""
-        )
+        if ended:
+            finish = "eos"
+        elif stream.stopped:
+            finish = "stop"
+        elif len(session.tokens) - first >= max_tokens:
+            finish = "length"
         if finish:
             piece = piece + stream.flush()
         if piece:

@@ -364,7 +364,7 @@ _UNITS |= {f"{letter}b": value for letter, value in _UNITS.items() if letter and
 _UNITS |= {f"{letter}ib": 1024 ** (i + 1) for i, letter in enumerate("kmgt")}
 
 
-def parse_bytes(value: Any, where: str = "--memory-budget") -> int:
+def parse_bytes(value: Any, where: str = "budget") -> int:
     """Bytes from '6GiB', '800MB', '1.5G' or a plain number of bytes.
 
     Raises:
