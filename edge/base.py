@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint, quantize, sources
+from . import attention, checkpoint, quantize, sources
 from .device import Device, choose, set_threads
 from .errors import ModelError
 from .loss import Head
@@ -182,9 +182,10 @@ def from_model(model: PreTrainedModel, tokenizer: Any, device: Device, reference
 
 
 def freeze(model: PreTrainedModel) -> PreTrainedModel:
-    """Eval mode, no gradients, and no repacking of 4-bit weights behind our back."""
+    """Eval mode, no gradients, attention without masks, and no repacking of 4-bit weights behind our back."""
     model.requires_grad_(False)
     model.eval()
+    attention.use(model)
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # bitsandbytes would rewrite the packed weights on the first forward on such CPUs

@@ -105,7 +105,7 @@ def load_four_bit(folder: Path, config: Any, device: Device) -> Any:
     config.quantization_config = None
     del config.quantization_config
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=device.torch_dtype, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(config, dtype=device.torch_dtype)
     files = (read_manifest(folder) or {}).get("files")
     if not files:
         raise ModelError(
@@ -173,7 +173,6 @@ def load_pretrained(folder: Path, device: Device, four_bit: bool, remote_code: b
             use_safetensors=True,
             trust_remote_code=remote_code,
             local_files_only=True,
-            attn_implementation="sdpa",
             **options,
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
@@ -201,7 +200,7 @@ def load_gguf(path: Path, dtype: torch.dtype) -> Any:
         pass  # older transformers always dequantise
     try:
         return AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=dtype, attn_implementation="sdpa", **options
+            path.parent, gguf_file=path.name, dtype=dtype, **options
         )
     except Exception as error:
         raise _damaged(path, error) from error

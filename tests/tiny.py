@@ -12,7 +12,7 @@ from edge import quantize, settings
 from edge.device import Device
 from edge.session import Runtime
 
-ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3_text", "mistral", "phi3")
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3_text", "gemma2", "mistral", "phi3")
 CPU = Device("cpu", "cpu", "float32")
 WINDOW = ["window.chunk=24", "window.size=64", "adapter.rank=4", "adapter.alpha=4", "learn.lr=1e-2"]
 
@@ -60,14 +60,14 @@ def model(architecture: str, *, seed: int = 0, layers: int = 2, **changes: Any) 
             "pad_token_id": 1,
             **(
                 {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"] * (layers // 2)}
-                if architecture == "gemma3_text"
+                if architecture in ("gemma2", "gemma3_text")
                 else {}
             ),
             **changes,
         },
     )
     torch.manual_seed(seed)
-    made = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    made = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():  # livelier than the usual initialisation, so that differences show
         for parameter in made.parameters():
             if parameter.ndim > 1:

@@ -1,0 +1,173 @@
+"""Attention without masks: causal and sliding-window attention computed only where it is not zero.
+
+Owns: the attention function that every base uses, registered with transformers as `templora`.
+Does not know: models, caches, learning.
+Units: tokens; shapes (1, heads, tokens, head size).
+
+Plain equivalent: softmax(scale * Q K^T + mask) V with a dense mask of (queries, keys). Here full attention goes to
+torch's own causal kernel, and sliding or soft-capped attention runs over blocks of queries against the keys that
+they can see, in the way of FlashAttention-2's backward (arXiv 2307.08691): probabilities are recomputed, not kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+NAME = "templora"
+BLOCK = 256
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3")
+
+
+def use(model: Any) -> bool:
+    """Gives the model this attention function, through transformers' registry; False where it keeps its own.
+
+    Only architectures whose layers are known to be causal or sliding and to pass their window along.
+    """
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface
+
+    if model.config.get_text_config().model_type not in ARCHITECTURES:
+        return False
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, _no_mask)
+    model.set_attn_implementation(NAME)
+    return True
+
+
+def _no_mask(*args: Any, **kwargs: Any) -> None:
+    """The function below knows from the shapes alone what each query sees; a document is never padded."""
+    return None
+
+
+def attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention of the last S_q of S_k tokens, in transformers' calling convention.
+
+    Args:
+        query: (1, H, S_q, D).
+        key, value: (1, G, S_k, D); each of the G groups serves H / G heads.
+        sliding_window: how many tokens each query sees, itself included; None for all.
+        softcap: c of c * tanh(scores / c) (Gemma 2), or None.
+
+    Returns:
+        (1, S_q, H, D), and None for the weights that are never made.
+    """
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    queries, keys = query.shape[2], key.shape[2]
+    window = keys if sliding_window is None else min(sliding_window, keys)
+    if softcap is None and (queries == 1 or (window >= keys and queries == keys)):
+        seen = slice(keys - window, keys) if queries == 1 else slice(None)
+        out = F.scaled_dot_product_attention(
+            query, _repeat(key[:, :, seen], query), _repeat(value[:, :, seen], query),
+            is_causal=queries > 1, scale=scale,
+        )  # fmt: skip
+    else:
+        out = _BlockAttention.apply(query, key, value, window, scale, softcap)  # type: ignore[no-untyped-call]
+    return out.transpose(1, 2).contiguous(), None
+
+
+def dense(query: Tensor, key: Tensor, value: Tensor, window: int, scale: float, softcap: float | None) -> Tensor:
+    """The plain equivalent of `attend` that it is tested against: (1, H, S_q, D) with a dense mask."""
+    scores = (query @ _repeat(key, query).transpose(-1, -2)) * scale
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    at = torch.arange(key.shape[2] - query.shape[2], key.shape[2], device=query.device)[:, None]
+    seen = torch.arange(key.shape[2], device=query.device)[None]
+    scores = scores.masked_fill((seen > at) | (seen <= at - window), -torch.inf)
+    return scores.softmax(-1) @ _repeat(value, query)
+
+
+def _repeat(tensor: Tensor, query: Tensor) -> Tensor:
+    """(1, G, S, D) seen as (1, H, S, D), without a copy."""
+    _, groups, tokens, size = tensor.shape
+    heads = query.shape[1]
+    if groups == heads:
+        return tensor
+    return tensor[:, :, None].expand(1, groups, heads // groups, tokens, size).reshape(1, heads, tokens, size)
+
+
+class _BlockAttention(torch.autograd.Function):
+    """Blocks of queries against the keys they see; heads that share keys are rows of one matmul."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, window: int, scale: float, softcap: float | None
+    ) -> Tensor:
+        out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+        folded = out.view(*_folded(query, key))
+        q = query.reshape(folded.shape)
+        for rows, seen, hidden in _blocks(query, key, window):
+            p, _ = _probabilities(q[:, :, rows], key[0][:, seen], hidden, scale, softcap)
+            folded[:, :, rows] = (p.flatten(1, 2) @ value[0][:, seen]).view(folded[:, :, rows].shape)
+        ctx.save_for_backward(query, key, value, out)
+        ctx.window, ctx.scale, ctx.softcap = window, scale, softcap
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+        query, key, value, out = ctx.saved_tensors
+        shape = _folded(query, key)
+        q, o, g = query.reshape(shape), out.view(shape), grads[0].reshape(shape)
+        grad_q = torch.empty_like(q)
+        grad_k, grad_v = torch.zeros_like(key[0]), torch.zeros_like(value[0])  # (G, S_k, D)
+        for rows, seen, hidden in _blocks(query, key, ctx.window):
+            k, v, upstream = key[0][:, seen], value[0][:, seen], g[:, :, rows].flatten(1, 2)
+            p, slope = _probabilities(q[:, :, rows], k, hidden, ctx.scale, ctx.softcap)
+            flat = p.flatten(1, 2)  # (G, rows of all heads, keys)
+            grad_v[:, seen] += flat.transpose(1, 2) @ upstream
+            along = (upstream * o[:, :, rows].flatten(1, 2)).sum(-1, keepdim=True)
+            grad_s = (upstream @ v.transpose(1, 2)).sub_(along).mul_(flat)
+            if slope is not None:
+                grad_s *= slope.flatten(1, 2)
+            grad_s *= ctx.scale
+            grad_q[:, :, rows] = (grad_s @ k).view(grad_q[:, :, rows].shape)
+            grad_k[:, seen] += grad_s.transpose(1, 2) @ q[:, :, rows].flatten(1, 2)
+        return grad_q.view(query.shape), grad_k[None], grad_v[None], None, None, None
+
+
+def _folded(query: Tensor, key: Tensor) -> tuple[int, int, int, int]:
+    """(G, H / G, S_q, D)."""
+    groups = key.shape[1]
+    return groups, query.shape[1] // groups, query.shape[2], query.shape[3]
+
+
+def _blocks(query: Tensor, key: Tensor, window: int) -> Any:
+    """Query rows, the keys that any of them sees, and a (rows, keys) mask of what a row does not see."""
+    queries, keys = query.shape[2], key.shape[2]
+    for start in range(0, queries, BLOCK):
+        end = min(start + BLOCK, queries)
+        first = max(0, keys - queries + start - window + 1)
+        last = keys - queries + end
+        at = torch.arange(keys - queries + start, last, device=query.device)[:, None]
+        seen = torch.arange(first, last, device=query.device)[None]
+        yield slice(start, end), slice(first, last), (seen > at) | (seen <= at - window)
+
+
+def _probabilities(
+    q: Tensor, k: Tensor, hidden: Tensor, scale: float, softcap: float | None
+) -> tuple[Tensor, Tensor | None]:
+    """(G, H / G, rows, keys) attention weights, and the slope of the soft cap where there is one."""
+    scores = ((q.flatten(1, 2) * scale) @ k.transpose(1, 2)).view(*q.shape[:3], k.shape[1])
+    slope = None
+    if softcap is not None:
+        scores.div_(softcap).tanh_()
+        slope = 1 - scores.square()
+        scores.mul_(softcap)
+    scores.masked_fill_(hidden, -torch.inf)
+    if scores.dtype == torch.float32:
+        return torch.softmax(scores, -1, out=scores), slope
+    return torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype), slope
