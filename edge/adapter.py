@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from .base import Base, weight_of
 from .errors import SettingsError
+from .paging import Lookup
 from .settings import AdapterSettings
 
 _numbers = itertools.count()
@@ -106,7 +107,7 @@ class Adapter:
         return {name: parameter.detach().clone() for name, parameter in self.named_parameters()}
 
     @torch.no_grad()
-    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+    def restore(self, snapshot: Lookup) -> None:
         """Puts a snapshot's values back, bit for bit."""
         for name, parameter in self.named_parameters():
             parameter.copy_(snapshot[name])

@@ -107,9 +107,10 @@ class _BlockAttention(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, window: int, scale: float, softcap: float | None
     ) -> Tensor:
-        out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-        folded = out.view(*_folded(query, key))
-        q = query.reshape(folded.shape)
+        heads, queries, size = query.shape[1:]
+        # laid out as the caller wants it, (S_q, H, D), so that nothing is copied afterwards
+        out = torch.empty(1, queries, heads, size, dtype=query.dtype, device=query.device).transpose(1, 2)
+        q, folded = _folded(query, key), _folded(out, key)
         for rows, seen, hidden in _blocks(query, key, window):
             p, _ = _probabilities(q[:, :, rows], key[0][:, seen], hidden, scale, softcap)
             folded[:, :, rows] = (p.flatten(1, 2) @ value[0][:, seen]).view(folded[:, :, rows].shape)
@@ -120,9 +121,9 @@ class _BlockAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         query, key, value, out = ctx.saved_tensors
-        shape = _folded(query, key)
-        q, o, g = query.reshape(shape), out.view(shape), grads[0].reshape(shape)
-        grad_q = torch.empty_like(q)
+        q, o, g = (_folded(tensor, key) for tensor in (query, out, grads[0]))
+        grad_query = torch.empty_like(query)
+        grad_q = _folded(grad_query, key)
         grad_k, grad_v = torch.zeros_like(key[0]), torch.zeros_like(value[0])  # (G, S_k, D)
         for rows, seen, hidden in _blocks(query, key, ctx.window):
             k, v, upstream = key[0][:, seen], value[0][:, seen], g[:, :, rows].flatten(1, 2)
@@ -136,13 +137,12 @@ class _BlockAttention(torch.autograd.Function):
             grad_s *= ctx.scale
             grad_q[:, :, rows] = (grad_s @ k).view(grad_q[:, :, rows].shape)
             grad_k[:, seen] += grad_s.transpose(1, 2) @ q[:, :, rows].flatten(1, 2)
-        return grad_q.view(query.shape), grad_k[None], grad_v[None], None, None, None
+        return grad_query, grad_k[None], grad_v[None], None, None, None
 
 
-def _folded(query: Tensor, key: Tensor) -> tuple[int, int, int, int]:
-    """(G, H / G, S_q, D)."""
-    groups = key.shape[1]
-    return groups, query.shape[1] // groups, query.shape[2], query.shape[3]
+def _folded(tensor: Tensor, key: Tensor) -> Tensor:
+    """(1, H, S, D) seen as (G, H / G, S, D)."""
+    return tensor[0].unflatten(0, (key.shape[1], -1))
 
 
 def _blocks(query: Tensor, key: Tensor, window: int) -> Any:

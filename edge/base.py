@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from . import attention, checkpoint, quantize, sources
-from .device import Device, choose, set_threads
+from .device import Device, choose, release_memory, set_threads
 from .errors import ModelError
 from .loss import Head
 from .settings import Settings
@@ -235,13 +235,15 @@ def _load_folder(folder: Path, device: Device, settings: Settings) -> tuple[Any,
     four_bit = checkpoint.is_four_bit(config)
     if four_bit and settings.base.precision == "full":
         raise ModelError(f"{folder} holds 4-bit weights", "full-precision weights", "name the unquantised model")
+    tokenizer = checkpoint.load_tokenizer(folder, settings.base.trust_remote_code)
+    release_memory()  # building it takes several times what it keeps: before the weights come
     if checkpoint.read_manifest(folder) is not None:
         model = checkpoint.load_four_bit(folder, config, device)
         keep_stored_dtype(model, device.torch_dtype)
     else:
         quantized = settings.base.precision == "nf4" and not four_bit
         model = checkpoint.load_pretrained(folder, device, quantized, settings.base.trust_remote_code)
-    return model, checkpoint.load_tokenizer(folder, settings.base.trust_remote_code)
+    return model, tokenizer
 
 
 def _head(model: PreTrainedModel, config: Any) -> Head:

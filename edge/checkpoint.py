@@ -219,13 +219,17 @@ def load_gguf_tokenizer(path: Path) -> Any:
 def load_tokenizer(folder: Path, remote_code: bool = False) -> Any:
     """The fast tokenizer of a model folder.
 
+    A 4-bit folder's tokenizer.json is whole, so it is used as it is: the per-architecture classes keep a second
+    copy of vocabulary and merges in Python (145 MB for 262K words).
+
     Raises:
         ModelError: missing or damaged.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    kind = AutoTokenizer if read_manifest(folder) is None else PreTrainedTokenizerFast
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=remote_code, local_files_only=True)
+        return kind.from_pretrained(folder, trust_remote_code=remote_code, local_files_only=True)
     except Exception as error:
         raise ModelError(
             f"{folder} has no usable tokenizer ({describe(error)})", "tokenizer.json beside the weights", "add it"

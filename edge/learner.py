@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
+from . import optimizer as optimizers
 from .adapter import Adapter
 from .forward import TorchForward
+from .paging import Lookup, MemoryStore, Store, Stored, Under
 from .records import Learned
 from .settings import LearnSettings
 from .windows import Window
+
+Retry = Callable[[Callable[[], tuple[Tensor, Tensor]]], tuple[Tensor, Tensor]]
 
 
 class Learner:
@@ -30,15 +33,23 @@ class Learner:
     Attributes:
         steps: optimiser steps taken so far.
         chunks: chunks learned so far.
+        retry: runs one forward and backward; the session's own runs it again with less memory when it ran out.
     """
 
-    def __init__(self, adapter: Adapter, forward: TorchForward, settings: LearnSettings) -> None:
+    def __init__(
+        self, adapter: Adapter, forward: TorchForward, settings: LearnSettings, pages: Store | None = None
+    ) -> None:
         self.adapter = adapter
         self.forward = forward
         self.settings = settings
         self.steps = 0
         self.chunks = 0
-        self.optimizer = _optimizer(adapter.parameters(), settings)
+        self.retry: Retry = lambda run: run()
+        self.optimizer = optimizers.make(adapter.parameters(), settings, pages)
+        self._saved: Store = pages or MemoryStore()
+        self._saved_steps = 0
+        if settings.guard != "off":
+            self._save()  # its memory is taken now, not in the middle of a document
 
     def learn(self, input_ids: Tensor, labels: int) -> tuple[Learned, Tensor]:
         """Trains on one window; only the last `labels` tokens are labels, the rest is input.
@@ -55,33 +66,47 @@ class Learner:
         settings, dropout = self.settings, self.adapter.settings.dropout > 0
         losses: list[float] = []
         reason, norm, scores = "", 0.0, torch.empty(0)
-        saved = self._save() if settings.guard != "off" else None
-        with self.forward.learning(dropout=dropout), torch.random.fork_rng(enabled=dropout):
+        if settings.guard != "off":
+            self._save()
+        with torch.random.fork_rng(enabled=dropout):
             for epoch in range(settings.epochs):
-                torch.manual_seed(hash((settings.seed, self.chunks, epoch))) if dropout else None
-                mean, nll = self.forward.loss(input_ids, labels)
+                # 1. one forward and backward; the same numbers however often it must be tried
+                seed = hash((settings.seed, self.chunks, epoch)) if dropout else None
+                mean, nll = self.retry(lambda seed=seed: self._gradients(input_ids, labels, seed))  # type: ignore[misc]
                 losses.append(float(nll.double().sum()))
                 if epoch == 0:
-                    scores = nll.detach().cpu()
-                if reason := self._refusal(losses):
-                    break
-                torch.autograd.backward(mean)
+                    scores = nll.cpu()
+                # 2. refused where it went wrong
                 norm = self._gradient_norm()
-                if not math.isfinite(norm) and settings.guard != "off":
+                reason = self._refusal(losses)
+                if not reason and not math.isfinite(norm) and settings.guard != "off":
                     reason = "the gradient is not finite"
+                if reason:
                     break
+                # 3. the step
                 self._step(norm)
-        self.optimizer.zero_grad(set_to_none=True)
+        optimizers.drop_gradients(self.adapter.parameters())
         after = None
         if settings.guard == "full" and not reason:
             after = float(self.forward.nll(input_ids, labels).double().sum())
             reason = self._refusal([losses[0], after])
-        if reason and saved is not None:
-            self._load(saved)
+        if reason and settings.guard != "off":
+            self._load()
         self.chunks += 1
         return Learned(tuple(losses), after, not reason, reason, time.perf_counter() - start, norm), scores
 
     # --- one step ---
+
+    def _gradients(self, input_ids: Tensor, labels: int, seed: int | None) -> tuple[Tensor, Tensor]:
+        """The mean and the (labels,) nats of one forward, and its gradients in the adapter's parameters."""
+        optimizers.drop_gradients(self.adapter.parameters())
+        if seed is not None:
+            torch.manual_seed(seed)
+        with self.forward.learning(dropout=seed is not None):
+            mean, nll = self.forward.loss(input_ids, labels)
+            if self.settings.guard == "off" or torch.isfinite(mean):
+                torch.autograd.backward(mean)
+        return mean.detach(), nll.detach()
 
     def _step(self, norm: float) -> None:
         limit = self.settings.max_grad_norm
@@ -90,10 +115,7 @@ class Learner:
                 if parameter.grad is not None:
                     parameter.grad.mul_(limit / norm)
         warmup = self.settings.warmup_steps
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.lr * (min(1.0, (self.steps + 1) / warmup) if warmup else 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step(self.settings.lr * (min(1.0, (self.steps + 1) / warmup) if warmup else 1.0))
         self.steps += 1
         self.adapter.version += 1
 
@@ -114,51 +136,41 @@ class Learner:
 
     # --- state ---
 
-    def _save(self) -> dict[str, Any]:
-        return {"adapter": self.adapter.snapshot(), "optimizer": self.optimizer_state(), "steps": self.steps}
+    def use_pages(self, pages: Store) -> None:
+        """From now on the optimiser's moments and the guard's copy are kept in `pages`; their values stay."""
+        if isinstance(self.optimizer, optimizers.AdamW):
+            self.optimizer.use_pages(pages)
+        if isinstance(self._saved, MemoryStore):
+            self._saved = pages
+            if self.settings.guard != "off":
+                self._save()
 
-    def _load(self, saved: Mapping[str, Any]) -> None:
-        self.adapter.restore(saved["adapter"])
-        self.load_optimizer_state(saved["optimizer"])
-        self.steps = saved["steps"]
+    def _save(self) -> None:
+        for name, tensor in self._state():
+            self._saved.put(f"saved.{name}", tensor)
+        self._saved_steps = self.steps
 
-    def optimizer_state(self) -> dict[str, Tensor]:
-        """A copy of every tensor that the optimiser keeps, named `index.key`."""
-        state = {}
-        for index, parameter in enumerate(self.adapter.parameters()):
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                state[f"{index}.{key}"] = torch.as_tensor(value).detach().clone()
-        return state
+    def _load(self) -> None:
+        self.restore(Stored(self._saved, "saved."))
+        self.steps = self._saved_steps
 
-    @torch.no_grad()
-    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
-        """Puts a copied optimiser state back, bit for bit."""
-        for index, parameter in enumerate(self.adapter.parameters()):
-            prefix = f"{index}."
-            values = {k.removeprefix(prefix): v.clone() for k, v in state.items() if k.startswith(prefix)}
-            current = self.optimizer.state.get(parameter, {})
-            self.optimizer.state[parameter] = {
-                key: int(value) if isinstance(current.get(key), int) else value for key, value in values.items()
-            }
-            if not values:
-                del self.optimizer.state[parameter]
+    def _state(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor that learning changes, one at a time."""
+        for name, parameter in self.adapter.named_parameters():
+            yield f"adapter.{name}", parameter.data
+        for name, tensor in self.optimizer.tensors():
+            yield f"optimizer.{name}", tensor
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """A copy of the adapter and of all optimiser state."""
+        return {name: tensor.clone() for name, tensor in self._state()}
+
+    def restore(self, snapshot: Lookup) -> None:
+        """Puts a snapshot's values back, bit for bit; `steps` and `chunks` are the caller's."""
+        self.adapter.restore(Under(snapshot, "adapter."))
+        self.optimizer.load(Under(snapshot, "optimizer."))
 
 
 def labels_of(window: Window, settings: LearnSettings) -> int:
     """How many labels the learner takes from a window; 0 where there are too few to learn from."""
     return window.labels if window.labels >= settings.min_tokens else 0
-
-
-def _optimizer(parameters: list[torch.nn.Parameter], settings: LearnSettings) -> torch.optim.Optimizer:
-    options: dict[str, Any] = {
-        "lr": settings.lr,
-        "betas": settings.betas,
-        "eps": settings.eps,
-        "weight_decay": settings.weight_decay,
-    }
-    if settings.optimizer == "adamw8bit":
-        import bitsandbytes as bnb
-
-        optimizer: torch.optim.Optimizer = bnb.optim.AdamW8bit(parameters, **options)
-        return optimizer
-    return torch.optim.AdamW(parameters, foreach=False, **options)

@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 # Each room may import the rooms before it. `session` hands itself to the loops, so they name it for types only.
 ORDER = [
     "errors", "records", "windows", "settings", "device", "documents", "journal", "sources", "loss", "attention", "checkpoint", "quantize",
-    "base", "adapter", "forward", "learner", "score", "generate", "session", "report", "doctor", "cli",
+    "base", "paging", "adapter", "optimizer", "forward", "learner", "score", "generate", "session", "report", "doctor", "cli",
 ]  # fmt: skip
 NO_TORCH = ["errors", "records", "windows", "settings", "device", "documents", "journal", "sources", "report", "cli"]
 

@@ -83,9 +83,10 @@ def test_state_restores_bit_for_bit(optimizer: str) -> None:
         with tiny.runtime("llama", f"learn.optimizer={optimizer}").session() as session:
             session.learner.learn(IDS, LABELS)
             if rewind:
-                saved = session.learner._save()
+                saved, steps = session.learner.snapshot(), session.learner.steps
                 session.learner.learn(IDS.flip(0), LABELS)
-                session.learner._load(saved)
+                session.learner.restore(saved)
+                session.learner.steps = steps
                 session.learner.chunks -= 1
             session.learner.learn(IDS[:50], LABELS)
             return session.adapter.snapshot()

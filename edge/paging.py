@@ -1,0 +1,146 @@
+"""Tensors kept outside the memory that is scarce, bit for bit.
+
+Owns: the three places: beside the model (`MemoryStore`), CPU memory for a GPU (the same, pinned), a file for a CPU.
+Does not know: what the tensors are for.
+Units: bytes. A file store's file has no name: it is gone when the process is.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .device import Device
+from .errors import StorageError
+
+
+class Store(Protocol):
+    """Holds copies of tensors under names; a name keeps its shape and dtype."""
+
+    def put(self, name: str, tensor: Tensor) -> None:
+        """Keeps a copy of `tensor`."""
+        ...
+
+    def get(self, name: str, out: Tensor) -> Tensor:
+        """Copies what was put under `name` into `out` (contiguous), and returns it."""
+        ...
+
+    def read(self, name: str) -> Tensor:
+        """What was put under `name`; not to be written to."""
+        ...
+
+
+class MemoryStore:
+    """Copies in memory, made once and reused; `on_cpu` keeps them in page-locked CPU memory."""
+
+    def __init__(self, *, on_cpu: bool = False) -> None:
+        self._on_cpu = on_cpu
+        self._held: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def put(self, name: str, tensor: Tensor) -> None:
+        """See `Store.put`."""
+        if name not in self._held:
+            place = "cpu" if self._on_cpu else tensor.device
+            pinned = self._on_cpu and tensor.device.type == "cuda"
+            self._held[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device=place, pin_memory=pinned)
+        self._held[name].copy_(tensor)
+
+    @torch.no_grad()
+    def get(self, name: str, out: Tensor) -> Tensor:
+        """See `Store.get`."""
+        return out.copy_(self._held[name])
+
+    def read(self, name: str) -> Tensor:
+        """See `Store.read`."""
+        return self._held[name]
+
+
+class FileStore:
+    """Copies in a temporary file under `folder`, which should lie on a disk and not in memory.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._places: dict[str, tuple[int, torch.Size, torch.dtype]] = {}
+        self._end = 0
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (lives as long as the store)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def put(self, name: str, tensor: Tensor) -> None:
+        """See `Store.put`."""
+        data = _bytes(tensor.detach().contiguous())
+        begin, *_ = self._places.setdefault(name, (self._end, tensor.shape, tensor.dtype))
+        size, done = len(data), 0
+        self._end = max(self._end, begin + size)
+        try:
+            while done < size:
+                done += os.pwrite(self._file.fileno(), data[done:], begin + done)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def get(self, name: str, out: Tensor) -> Tensor:
+        """See `Store.get`."""
+        begin, data, done = self._places[name][0], _bytes(out.detach()), 0
+        while done < len(data):
+            count = os.preadv(self._file.fileno(), [data[done:]], begin + done)
+            if not count:
+                raise StorageError(f"a page of {self._folder} is cut short", "what was written to it", "check the disk")
+            done += count
+        return out
+
+    def read(self, name: str) -> Tensor:
+        """See `Store.read`."""
+        _, shape, dtype = self._places[name]
+        return self.get(name, torch.empty(shape, dtype=dtype))
+
+    def _failed(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"cannot page to {self._folder}: {error.strerror}", "a writable disk with room", "set TEMPLORA_CACHE"
+        )
+
+
+def outside(device: Device, folder: Path) -> Store:
+    """The store for what must not lie in the device's memory."""
+    return FileStore(folder) if device.kind == "cpu" or device.unified else MemoryStore(on_cpu=True)
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.view(-1).view(torch.uint8).numpy().data) if tensor.numel() else memoryview(bytearray())
+
+
+class Lookup(Protocol):
+    """Tensors by name: a dictionary, or something that fetches them one at a time."""
+
+    def __getitem__(self, name: str, /) -> Tensor: ...
+
+
+class Stored:
+    """A store's tensors, read as they are asked for."""
+
+    def __init__(self, store: Store, prefix: str) -> None:
+        self._store, self._prefix = store, prefix
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._store.read(self._prefix + name)
+
+
+class Under:
+    """The names of `source` that begin with `prefix`, called without it."""
+
+    def __init__(self, source: Lookup, prefix: str) -> None:
+        self._source, self._prefix = source, prefix
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._source[self._prefix + name]
