@@ -114,6 +114,7 @@ class _BlockAttention(torch.autograd.Function):
         for rows, seen, hidden in _blocks(query, key, window):
             p, _ = _probabilities(q[:, :, rows], key[0][:, seen], hidden, scale, softcap)
             folded[:, :, rows] = (p.flatten(1, 2) @ value[0][:, seen]).view(folded[:, :, rows].shape)
+            del p  # or the next block's would stand beside it
         ctx.save_for_backward(query, key, value, out)
         ctx.window, ctx.scale, ctx.softcap = window, scale, softcap
         return out
@@ -127,7 +128,7 @@ class _BlockAttention(torch.autograd.Function):
         grad_k, grad_v = torch.zeros_like(key[0]), torch.zeros_like(value[0])  # (G, S_k, D)
         for rows, seen, hidden in _blocks(query, key, ctx.window):
             k, v, upstream = key[0][:, seen], value[0][:, seen], g[:, :, rows].flatten(1, 2)
-            p, slope = _probabilities(q[:, :, rows], k, hidden, ctx.scale, ctx.softcap)
+            p, slope = _probabilities(q[:, :, rows], k, hidden, ctx.scale, ctx.softcap, slopes=True)
             flat = p.flatten(1, 2)  # (G, rows of all heads, keys)
             grad_v[:, seen] += flat.transpose(1, 2) @ upstream
             along = (upstream * o[:, :, rows].flatten(1, 2)).sum(-1, keepdim=True)
@@ -137,12 +138,14 @@ class _BlockAttention(torch.autograd.Function):
             grad_s *= ctx.scale
             grad_q[:, :, rows] = (grad_s @ k).view(grad_q[:, :, rows].shape)
             grad_k[:, seen] += grad_s.transpose(1, 2) @ q[:, :, rows].flatten(1, 2)
+            del p, slope, flat, grad_s
         return grad_query, grad_k[None], grad_v[None], None, None, None
 
 
 def _folded(tensor: Tensor, key: Tensor) -> Tensor:
     """(1, H, S, D) seen as (G, H / G, S, D)."""
-    return tensor[0].unflatten(0, (key.shape[1], -1))
+    groups, (heads, tokens, size) = key.shape[1], tensor.shape[1:]
+    return tensor[0].view(groups, heads // groups, tokens, size)
 
 
 def _blocks(query: Tensor, key: Tensor, window: int) -> Any:
@@ -158,14 +161,14 @@ def _blocks(query: Tensor, key: Tensor, window: int) -> Any:
 
 
 def _probabilities(
-    q: Tensor, k: Tensor, hidden: Tensor, scale: float, softcap: float | None
+    q: Tensor, k: Tensor, hidden: Tensor, scale: float, softcap: float | None, *, slopes: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """(G, H / G, rows, keys) attention weights, and the slope of the soft cap where there is one."""
     scores = ((q.flatten(1, 2) * scale) @ k.transpose(1, 2)).view(*q.shape[:3], k.shape[1])
     slope = None
     if softcap is not None:
         scores.div_(softcap).tanh_()
-        slope = 1 - scores.square()
+        slope = scores.square().neg_().add_(1) if slopes else None
         scores.mul_(softcap)
     scores.masked_fill_(hidden, -torch.inf)
     if scores.dtype == torch.float32:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from . import attention, checkpoint, quantize, sources
+from . import attention, checkpoint, quantize
 from .device import Device, choose, release_memory, set_threads
 from .errors import ModelError
 from .loss import Head
 from .settings import Settings
+from .sources import Source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -128,6 +129,11 @@ class Base:
             if getattr(linear.weight, "quant_state", None) is not None:
                 linear.dequantized = weight_of(linear, self.device.torch_dtype)
 
+    def drop_cached_weights(self) -> None:
+        """Forgets the dequantised copies; each use dequantises again."""
+        for _, linear in self.linears():
+            linear.__dict__.pop("dequantized", None)
+
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {
             name.replace(".base_layer", ""): tensor
@@ -141,14 +147,15 @@ class Base:
         return tensors
 
 
-def load(reference: str, settings: Settings) -> Base:
+def load(source: Source, settings: Settings, before_weights: Callable[[], Settings] | None = None) -> Base:
     """Loads a frozen base.
 
     Args:
-        reference: `demo`, a `.gguf` file, a model folder, a 4-bit folder, or a hub id.
+        source: a resolved model reference.
+        before_weights: called when libraries and tokenizer are there; gives the settings to go on with.
 
     Raises:
-        ModelError: the reference is not there, damaged, or of an unsupported kind.
+        ModelError: the source is damaged, or of an unsupported kind.
         DeviceError: the device is not there.
         StorageError: no room for the cache.
     """
@@ -156,18 +163,24 @@ def load(reference: str, settings: Settings) -> Base:
     device = choose(settings.compute.device, settings.compute.dtype)
     set_threads(settings.compute.threads)
     checkpoint.quiet_libraries()
-    source = sources.resolve(reference, offline=settings.base.offline)
-    full = settings.base.precision == "full"
-    if source.kind == "gguf" and not full:
-        source = sources.Source("folder", quantize.convert_once(source), reference)
+    checkpoint.import_libraries()
+    reference, remote_code = source.reference, settings.base.trust_remote_code
+    if source.kind == "gguf" and settings.base.precision != "full":
+        source = quantize.convert_once(source)
+    if source.kind == "gguf":
+        tokenizer = checkpoint.load_gguf_tokenizer(source.path)
+    else:
+        tokenizer = checkpoint.load_tokenizer(source.path, remote_code)
+    release_memory()  # building a tokenizer takes several times what it keeps: before the weights come
+    if before_weights is not None:
+        settings = before_weights()
     if source.kind == "gguf":
         model = checkpoint.load_gguf(source.path, torch.bfloat16)
-        tokenizer = checkpoint.load_gguf_tokenizer(source.path)
         model.to(device.name)
         checkpoint.widen(model, device.torch_dtype)
         keep_stored_dtype(model, device.torch_dtype)
     else:
-        model, tokenizer = _load_folder(source.path, device, settings)
+        model = _load_folder(source.path, device, settings)
     base = Base(freeze(model), tokenizer, device, reference, folder=source.path if source.path.is_dir() else None)
     _verify_head(base)
     base.load_seconds = time.perf_counter() - start
@@ -230,20 +243,18 @@ def keep_stored_dtype(model: PreTrainedModel, compute: torch.dtype) -> None:
         head.forward = widened  # type: ignore[method-assign, assignment]
 
 
-def _load_folder(folder: Path, device: Device, settings: Settings) -> tuple[Any, Any]:
+def _load_folder(folder: Path, device: Device, settings: Settings) -> Any:
     config = checkpoint.load_config(folder, settings.base.trust_remote_code)
     four_bit = checkpoint.is_four_bit(config)
     if four_bit and settings.base.precision == "full":
         raise ModelError(f"{folder} holds 4-bit weights", "full-precision weights", "name the unquantised model")
-    tokenizer = checkpoint.load_tokenizer(folder, settings.base.trust_remote_code)
-    release_memory()  # building it takes several times what it keeps: before the weights come
     if checkpoint.read_manifest(folder) is not None:
         model = checkpoint.load_four_bit(folder, config, device)
         keep_stored_dtype(model, device.torch_dtype)
     else:
         quantized = settings.base.precision == "nf4" and not four_bit
         model = checkpoint.load_pretrained(folder, device, quantized, settings.base.trust_remote_code)
-    return model, tokenizer
+    return model
 
 
 def _head(model: PreTrainedModel, config: Any) -> Head:

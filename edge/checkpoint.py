@@ -26,9 +26,8 @@ from torch import Tensor, nn
 
 from .device import Device
 from .errors import ModelError, describe
+from .sources import FORMAT, MANIFEST
 
-MANIFEST = "templora.json"
-FORMAT = 1
 _MAX_HEADER = 100 << 20
 _DTYPES = {
     "F64": torch.float64,
@@ -54,6 +53,15 @@ def quiet_libraries() -> None:
     hf_logging.disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(transformers|bitsandbytes|peft|torch)\.")
+
+
+def import_libraries() -> None:
+    """Imports what loading, adapting and learning will need, so that what comes after is the model's own memory."""
+    import bitsandbytes
+    import peft
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    assert bitsandbytes and peft and AutoModelForCausalLM and AutoTokenizer
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -199,9 +207,7 @@ def load_gguf(path: Path, dtype: torch.dtype) -> Any:
     except ImportError:
         pass  # older transformers always dequantise
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=dtype, **options
-        )
+        return AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype, **options)
     except Exception as error:
         raise _damaged(path, error) from error
 

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from . import __version__, report
 from . import settings as settings_module
 from .documents.text import read_text
-from .errors import InputError, Interrupted, StorageError, TemploraError, describe
+from .errors import BudgetError, InputError, Interrupted, StorageError, TemploraError, describe
 from .records import ChunkRead, ChunkScore, ChunkWritten, TextPiece
 from .settings import Settings, format_bytes
 
@@ -88,6 +88,10 @@ def parser() -> argparse.ArgumentParser:
     quantize.add_argument("--offline", action="store_true", help="never use the network")
     quantize.add_argument("--json", action="store_true", help="print one JSON line last")
 
+    plan = _verb(verbs, "plan", _plan, "predict the peak memory of every phase, before anything is loaded")
+    plan.add_argument("--score-only", action="store_true", help="without the phase that writes text")
+    _common(plan)
+
     doctor = _verb(verbs, "doctor", _doctor, "try out what this machine can do")
     doctor.add_argument("--json", action="store_true", help="print one JSON line last")
     return top
@@ -102,6 +106,12 @@ def _common(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, e.g. learn.lr=1e-4"
     )
+    verb.add_argument(
+        "--memory-budget", metavar="SIZE", help="keep under this much memory, e.g. 6GiB (default: what is free)"
+    )
+    verb.add_argument(
+        "--allow-degrade", action="store_true", help="fit the budget by changing what affects results too"
+    )
     verb.add_argument("--device", help="auto, cpu or cuda (default: auto)")
     verb.add_argument("--offline", action="store_true", help="never use the network")
     verb.add_argument("--json", action="store_true", help="print one JSON line last")
@@ -114,6 +124,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
         overrides.append(f"compute.device={json.dumps(args.device)}")
     if args.offline:
         overrides.append("base.offline=true")
+    if args.memory_budget:
+        overrides.append(f"budget={json.dumps(args.memory_budget)}")
     return settings_module.load(args.preset, overrides)
 
 
@@ -131,15 +143,17 @@ def _score(args: argparse.Namespace) -> int:
         got, least = f"{args.file} holds {len(ids)} token(s)", "at least 2 (the first one is never scored)"
         raise InputError(got, least, "give more text")
     chunks: list[ChunkScore] = []
-    start, stopped = time.perf_counter(), False
+    start, stopped = time.perf_counter(), 0
     with _progress("scoring", len(ids)) as progress, runtime.session() as session:
         try:
             for chunk in session.score_ids(ids, with_base=not args.no_base):
                 chunks.append(chunk)
                 progress(chunk.end)
         except KeyboardInterrupt:
-            stopped = True
-        peaks = dict(session.meter.peaks)
+            stopped = Interrupted.exit_code
+        except BudgetError as error:
+            stopped = _out_of_memory(error)
+        memory = runtime.memory(session)
     seconds = time.perf_counter() - start
     result = report.score_json(
         chunks,
@@ -147,8 +161,8 @@ def _score(args: argparse.Namespace) -> int:
         {
             "file": args.file,
             "document_tokens": len(ids),
-            "stopped": stopped,
-            "peaks": peaks,
+            "stopped": bool(stopped),
+            "memory": memory,
             "model": {"reference": args.model, "load_seconds": runtime.base.load_seconds},
             "device": {"name": runtime.base.device.name, "dtype": runtime.base.device.dtype},
             "settings": settings.to_dict(),
@@ -165,7 +179,7 @@ def _score(args: argparse.Namespace) -> int:
         print(json.dumps(result))
     if stopped:
         _say(f"stopped after {chunks[-1].end if chunks else 0} of {len(ids)} tokens; what was done is reported above")
-    return Interrupted.exit_code if stopped else 0
+    return stopped
 
 
 def _write(args: argparse.Namespace) -> int:
@@ -177,7 +191,7 @@ def _write(args: argparse.Namespace) -> int:
     pieces: list[str] = []
     written: list[ChunkWritten] = []
     reads: list[ChunkRead] = []
-    start, stopped = time.perf_counter(), False
+    start, stopped = time.perf_counter(), 0
     with runtime.session() as session:
         records = session.generate(prompt, max_tokens=args.tokens)
         prompt_tokens = len(session.tokens)
@@ -195,10 +209,12 @@ def _write(args: argparse.Namespace) -> int:
                 else:
                     written.append(record)
         except KeyboardInterrupt:
-            stopped = True
+            stopped = Interrupted.exit_code
+        except BudgetError as error:
+            stopped = _out_of_memory(error)
         finally:
             progress(None)
-        peaks = dict(session.meter.peaks)
+        memory = runtime.memory(session)
     text = "".join(pieces)
     print()
     if args.out:
@@ -212,16 +228,16 @@ def _write(args: argparse.Namespace) -> int:
             "prompt_tokens": prompt_tokens,
             "tokens": made,
             "seconds": time.perf_counter() - start,
-            "peak_bytes": max(peaks.values(), default=0),
+            "peak_bytes": max(memory["measured"].values(), default=0),
             "finish": written[-1].finish if written else "stopped",
             "text": text,
             "read": [r.to_json() for r in reads],
             "chunks": [w.to_json() for w in written],
-            "peaks": peaks,
+            "memory": memory,
             "settings": settings.to_dict(),
         }
         print(json.dumps(result))
-    return Interrupted.exit_code if stopped else 0
+    return stopped
 
 
 def _quantize(args: argparse.Namespace) -> int:
@@ -235,6 +251,21 @@ def _quantize(args: argparse.Namespace) -> int:
     print(f"{args.out}: {format_bytes(size)} in {seconds:.0f} s")
     if args.json:
         print(json.dumps({"command": "quantize", "out": str(args.out), "bytes": size, "seconds": seconds, **manifest}))
+    return 0
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from . import planning, sources
+
+    settings = settings_of(args)
+    source = sources.resolve(args.model, offline=settings.base.offline)
+    if settings.base.precision == "nf4" and source.kind == "gguf":
+        source = sources.converted(source)
+    chosen = planning.plan(source, settings, decodes=not args.score_only, degrade=args.allow_degrade)
+    _print_table(report.plan_table(chosen))
+    print(report.plan_summary(chosen))
+    if args.json:
+        print(json.dumps({"command": "plan", "model": args.model, **chosen.to_json(), "settings": settings.to_dict()}))
     return 0
 
 
@@ -265,7 +296,17 @@ def _load(args: argparse.Namespace, settings: Settings) -> Any:
         if console.is_terminal
         else nullcontext()
     ):
-        return edge.load(args.model, settings=settings)
+        decodes = args.run is _write
+        runtime = edge.load(args.model, settings=settings, decodes=decodes, allow_degrade=args.allow_degrade)
+    if runtime.plan.given_up:
+        budget = format_bytes(runtime.plan.budget)
+        _say(f"to fit {budget}: " + "; ".join(runtime.plan.given_up))
+    return runtime
+
+
+def _out_of_memory(error: BudgetError) -> int:
+    _say(f"error: {error.line()}")
+    return error.exit_code
 
 
 class _Parser(argparse.ArgumentParser):

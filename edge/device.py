@@ -82,6 +82,13 @@ def choose(device: str = "auto", dtype: str = "auto") -> Device:
     return Device(kind, name, dtype, unified=kind == "cuda" and is_unified(name))
 
 
+def probable_kind(device: str = "auto") -> str:
+    """`cpu` or `cuda`, as `choose` will find it, without importing torch: by the driver's device files."""
+    if device != "auto":
+        return device.partition(":")[0]
+    return "cuda" if any(Path(p).exists() for p in ("/dev/nvidia0", "/dev/nvhost-gpu", "/dev/dxg")) else "cpu"
+
+
 def cuda_dtype(name: str) -> str:
     """bfloat16 where the GPU has units for it (compute capability 8.0 and up), else float32."""
     import torch
@@ -145,9 +152,9 @@ def resident_memory() -> int:
 
 def peak_resident_memory() -> int:
     """This process's largest resident set since it started, or since `reset_peak`, in bytes."""
-    for line in _read(Path("/proc/self/status")).splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
+    peak = _status("VmHWM")
+    if peak:
+        return peak
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -172,6 +179,7 @@ class PeakMeter:
     def __init__(self, device: Device) -> None:
         self.device = device
         self.peaks: dict[str, int] = {}
+        self.last = 0  # the peak of the last phase
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -180,7 +188,8 @@ class PeakMeter:
         try:
             yield
         finally:
-            self.peaks[name] = max(self.peaks.get(name, 0), self.read())
+            self.last = self.read()
+            self.peaks[name] = max(self.peaks.get(name, 0), self.last)
 
     @property
     def peak(self) -> int:
@@ -202,6 +211,44 @@ class PeakMeter:
             torch.cuda.reset_peak_memory_stats(self.device.name)
         else:
             reset_peak()
+
+
+@contextmanager
+def capped(device: Device, budget: int) -> Iterator[None]:
+    """Inside the block an allocation that would take the process beyond `budget` bytes fails.
+
+    On CUDA torch's allocator is capped, on a CPU the process's data segment (RLIMIT_DATA), which the kernel counts
+    by what was asked for: pages that were reserved before and not touched yet can still add a little.
+    """
+    if device.kind == "cuda":
+        import torch
+
+        total = torch.cuda.get_device_properties(device.name).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), device.name)
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    data = _status("VmData")
+    if not data:
+        yield
+        return
+    limit = data + max(0, budget - resident_memory())
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on any device."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    said = str(error).lower()
+    words = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc")
+    return isinstance(error, RuntimeError) and any(word in said for word in words)
 
 
 def tune_allocator() -> None:
@@ -264,6 +311,13 @@ def _read(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+def _status(key: str) -> int:
+    for line in _read(Path("/proc/self/status")).splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def _meminfo(key: str) -> int:

@@ -17,8 +17,11 @@ from torch import Tensor
 
 from .adapter import Adapter
 from .base import Base
-from .loss import default_slice, plain_nll, sliced_nll
+from .loss import plain_nll, sliced_nll
+from .paging import Store
 from .settings import ComputeSettings
+
+DEFAULT_SLICE = 64
 
 
 @dataclass
@@ -53,6 +56,14 @@ class Forward(Protocol):
         """Adds one token to the cache; returns the (V,) logits after it."""
         ...
 
+    def page_out(self, cache: Cache, pages: Store) -> None:
+        """Moves the cache's tensors to `pages`; it cannot be used until `page_in`."""
+        ...
+
+    def page_in(self, cache: Cache, pages: Store) -> None:
+        """Brings the cache back, bit for bit."""
+        ...
+
 
 class TorchForward:
     """The Forward protocol on the base's own torch model."""
@@ -61,7 +72,7 @@ class TorchForward:
         self.base = base
         self.adapter = adapter
         self.plain_loss = compute.loss == "plain"
-        self.slice_size = compute.loss_slice or default_slice(len(base.head.weight))
+        self.slice_size = compute.loss_slice or DEFAULT_SLICE
         self.checkpointing = compute.checkpointing != "off"
 
     @torch.inference_mode()
@@ -104,6 +115,21 @@ class TorchForward:
     def decode(self, token: int, cache: Cache, *, adapter: bool = True) -> Tensor:
         """See `Forward.decode`."""
         return self._extend(torch.tensor([token]), cache, adapter)
+
+    def page_out(self, cache: Cache, pages: Store) -> None:
+        """See `Forward.page_out`."""
+        for index, layer in enumerate(cache.state.layers):
+            for kind in ("keys", "values"):
+                tensor = getattr(layer, kind)
+                pages.put(f"cache.{index}.{kind}", tensor)
+                setattr(layer, kind, tensor.new_empty(0))
+
+    def page_in(self, cache: Cache, pages: Store) -> None:
+        """See `Forward.page_in`."""
+        for index, layer in enumerate(cache.state.layers):
+            for kind in ("keys", "values"):
+                tensor = pages.read(f"cache.{index}.{kind}")
+                setattr(layer, kind, tensor.to(self.base.device.name))
 
     def _extend(self, input_ids: Tensor, cache: Cache, adapter: bool) -> Tensor:
         with self._using(adapter):

@@ -33,6 +33,7 @@ def read(session: Session) -> Iterator[ChunkRead]:
         start = time.perf_counter()
         window = session.window(session.position + chunk)
         learned, nll = _learn(session, window.end)
+        session.watch()
         session.finish_chunk(window.end)
         yield ChunkRead(
             index=window.index,
@@ -67,9 +68,10 @@ def generate(session: Session, max_tokens: int) -> Iterator[ChunkRead | TextPiec
     while not finish:
         # 2. a cache: built at the start, after an update (`rebuild`), or when it has grown to W
         step = time.perf_counter()
-        with session.meter.phase("decode"):
+        with session.phase("decode"):
             if cache is None:
-                logits, cache = session.forward.prefill(_context(session))
+                context = _context(session)
+                logits, cache = session.retrying(lambda context=context: session.forward.prefill(context))  # type: ignore[misc]
             # 3. the next token
             token, cost = picker.pick(logits, session.tokens[-cache.length :])
             ended = token in session.base.eos_ids and not settings.generate.ignore_eos
@@ -77,7 +79,11 @@ def generate(session: Session, max_tokens: int) -> Iterator[ChunkRead | TextPiec
             made.append(token)
             nll += cost
             if len(session.tokens) - first < max_tokens and not ended:
-                logits = session.forward.decode(token, cache)
+                try:
+                    logits = session.forward.decode(token, cache)
+                except (RuntimeError, MemoryError) as error:  # a cache that is half a token longer is of no use
+                    session.recover(error)
+                    cache = None
         decoding += time.perf_counter() - step
         piece = stream.add(token)
         if ended:
@@ -95,7 +101,11 @@ def generate(session: Session, max_tokens: int) -> Iterator[ChunkRead | TextPiec
         if full or finish:
             start, learned = session.position, None
             if full and session.learner is not None:
-                learned, _ = _learn(session, len(session.tokens))
+                if settings.generate.cache == "rebuild":
+                    cache = None
+                with session.paged(cache):
+                    learned, _ = _learn(session, len(session.tokens))
+                session.watch()
             index = session.chunk_index
             if full:
                 session.finish_chunk(len(session.tokens))
@@ -114,8 +124,6 @@ def generate(session: Session, max_tokens: int) -> Iterator[ChunkRead | TextPiec
                 finish=finish,
             )
             began, decoding, nll, made = now, 0.0, 0.0, []
-            if full and learned is not None and settings.generate.cache == "rebuild":
-                cache = None
         if cache is not None and cache.length >= settings.window.size:
             cache = None
 
@@ -132,7 +140,7 @@ def _learn(session: Session, end: int) -> tuple[Learned | None, float]:
     window = session.window(end, learning=True)
     if session.learner is None or not labels_of(window, session.settings.learn):
         return None, 0.0
-    with session.meter.phase("learn"):
+    with session.phase("learn"):
         learned, nll = session.learner.learn(session.ids(window), window.labels)
     return learned, float(nll.double().sum())
 

@@ -24,7 +24,7 @@ from .records import Learned
 from .settings import LearnSettings
 from .windows import Window
 
-Retry = Callable[[Callable[[], tuple[Tensor, Tensor]]], tuple[Tensor, Tensor]]
+Retry = Callable[[Callable[[], Tensor]], Tensor]
 
 
 class Learner:
@@ -37,16 +37,22 @@ class Learner:
     """
 
     def __init__(
-        self, adapter: Adapter, forward: TorchForward, settings: LearnSettings, pages: Store | None = None
+        self,
+        adapter: Adapter,
+        forward: TorchForward,
+        settings: LearnSettings,
+        moments: Store | None = None,
+        copy: Store | None = None,
     ) -> None:
+        """`moments` and `copy`: where optimiser state and the guard's copy are paged to; None keeps them beside."""
         self.adapter = adapter
         self.forward = forward
         self.settings = settings
         self.steps = 0
         self.chunks = 0
-        self.retry: Retry = lambda run: run()
-        self.optimizer = optimizers.make(adapter.parameters(), settings, pages)
-        self._saved: Store = pages or MemoryStore()
+        self.retry: Retry = _once
+        self.optimizer = optimizers.make(adapter.parameters(), settings, moments)
+        self._saved: Store = copy or MemoryStore()
         self._saved_steps = 0
         if settings.guard != "off":
             self._save()  # its memory is taken now, not in the middle of a document
@@ -72,7 +78,7 @@ class Learner:
             for epoch in range(settings.epochs):
                 # 1. one forward and backward; the same numbers however often it must be tried
                 seed = hash((settings.seed, self.chunks, epoch)) if dropout else None
-                mean, nll = self.retry(lambda seed=seed: self._gradients(input_ids, labels, seed))  # type: ignore[misc]
+                nll = self.retry(lambda seed=seed: self._gradients(input_ids, labels, seed))  # type: ignore[misc]
                 losses.append(float(nll.double().sum()))
                 if epoch == 0:
                     scores = nll.cpu()
@@ -97,8 +103,8 @@ class Learner:
 
     # --- one step ---
 
-    def _gradients(self, input_ids: Tensor, labels: int, seed: int | None) -> tuple[Tensor, Tensor]:
-        """The mean and the (labels,) nats of one forward, and its gradients in the adapter's parameters."""
+    def _gradients(self, input_ids: Tensor, labels: int, seed: int | None) -> Tensor:
+        """The (labels,) nats of one forward; leaves the gradient of their mean in the adapter's parameters."""
         optimizers.drop_gradients(self.adapter.parameters())
         if seed is not None:
             torch.manual_seed(seed)
@@ -106,7 +112,7 @@ class Learner:
             mean, nll = self.forward.loss(input_ids, labels)
             if self.settings.guard == "off" or torch.isfinite(mean):
                 torch.autograd.backward(mean)
-        return mean.detach(), nll.detach()
+        return nll.detach()
 
     def _step(self, norm: float) -> None:
         limit = self.settings.max_grad_norm
@@ -136,14 +142,14 @@ class Learner:
 
     # --- state ---
 
-    def use_pages(self, pages: Store) -> None:
-        """From now on the optimiser's moments and the guard's copy are kept in `pages`; their values stay."""
-        if isinstance(self.optimizer, optimizers.AdamW):
-            self.optimizer.use_pages(pages)
+    def use_pages(self, pages: Store, *, moments: bool) -> None:
+        """From now on the guard's copy, and the optimiser's `moments` too, are kept in `pages`; their values stay."""
         if isinstance(self._saved, MemoryStore):
-            self._saved = pages
             if self.settings.guard != "off":
-                self._save()
+                self._saved.move_to(pages)
+            self._saved = pages
+        if moments and isinstance(self.optimizer, optimizers.AdamW):
+            self.optimizer.use_pages(pages)
 
     def _save(self) -> None:
         for name, tensor in self._state():
@@ -169,6 +175,10 @@ class Learner:
         """Puts a snapshot's values back, bit for bit; `steps` and `chunks` are the caller's."""
         self.adapter.restore(Under(snapshot, "adapter."))
         self.optimizer.load(Under(snapshot, "optimizer."))
+
+
+def _once(run: Callable[[], Tensor]) -> Tensor:
+    return run()
 
 
 def labels_of(window: Window, settings: LearnSettings) -> int:

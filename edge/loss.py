@@ -105,11 +105,6 @@ def sliced_nll(hidden: Tensor, head: Head, labels: Tensor, *, slice_size: int) -
     return loss, nll
 
 
-def default_slice(vocab_size: int, *, budget: int = 256 << 20) -> int:
-    """Positions per slice so that one slice's float32 logits take about `budget` bytes."""
-    return min(1024, max(8, budget // (4 * vocab_size)))
-
-
 class _SlicedNLL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Head, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from .errors import StorageError
 
 
 class Store(Protocol):
-    """Holds copies of tensors under names; a name keeps its shape and dtype."""
+    """Holds copies of tensors under names."""
 
     def put(self, name: str, tensor: Tensor) -> None:
         """Keeps a copy of `tensor`."""
@@ -45,7 +45,7 @@ class MemoryStore:
     @torch.no_grad()
     def put(self, name: str, tensor: Tensor) -> None:
         """See `Store.put`."""
-        if name not in self._held:
+        if name not in self._held or self._held[name].shape != tensor.shape:
             place = "cpu" if self._on_cpu else tensor.device
             pinned = self._on_cpu and tensor.device.type == "cuda"
             self._held[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device=place, pin_memory=pinned)
@@ -60,6 +60,12 @@ class MemoryStore:
         """See `Store.read`."""
         return self._held[name]
 
+    def move_to(self, other: Store) -> None:
+        """Puts everything into another store, and holds nothing any more."""
+        while self._held:
+            name, tensor = self._held.popitem()
+            other.put(name, tensor)
+
 
 class FileStore:
     """Copies in a temporary file under `folder`, which should lie on a disk and not in memory.
@@ -69,7 +75,7 @@ class FileStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._places: dict[str, tuple[int, torch.Size, torch.dtype]] = {}
+        self._places: dict[str, tuple[int, int, torch.Size, torch.dtype]] = {}  # begin, room, ...
         self._end = 0
         self._folder = folder
         try:
@@ -81,9 +87,12 @@ class FileStore:
     def put(self, name: str, tensor: Tensor) -> None:
         """See `Store.put`."""
         data = _bytes(tensor.detach().contiguous())
-        begin, *_ = self._places.setdefault(name, (self._end, tensor.shape, tensor.dtype))
         size, done = len(data), 0
-        self._end = max(self._end, begin + size)
+        begin, room, *_ = self._places.get(name, (self._end, 0))
+        if room < size:
+            begin, room = self._end, size + size // 8
+            self._end += room
+        self._places[name] = (begin, room, tensor.shape, tensor.dtype)
         try:
             while done < size:
                 done += os.pwrite(self._file.fileno(), data[done:], begin + done)
@@ -102,7 +111,7 @@ class FileStore:
 
     def read(self, name: str) -> Tensor:
         """See `Store.read`."""
-        _, shape, dtype = self._places[name]
+        _, _, shape, dtype = self._places[name]
         return self.get(name, torch.empty(shape, dtype=dtype))
 
     def _failed(self, error: OSError) -> StorageError:

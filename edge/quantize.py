@@ -89,15 +89,14 @@ def quantize_to_folder(
     return _write_folder(model, tokenizer, out, source)
 
 
-def convert_once(source: sources.Source) -> Path:
+def convert_once(source: sources.Source) -> sources.Source:
     """The 4-bit folder of a GGUF file, made in the cache at first use."""
-    digest = source.sha256 or sources.sha256_file(source.path)
-    folder = sources.cache_root() / "models" / f"{digest[:16]}-nf4-v{checkpoint.FORMAT}"
+    folder = sources.conversion_folder(source)
     if checkpoint.read_manifest(folder) is None:
         shutil.rmtree(folder, ignore_errors=True)
         quantize_to_folder(source.reference, folder)
         release_memory()
-    return folder
+    return sources.converted(source)
 
 
 def _write_folder(model: Any, tokenizer: Any, out: Path, source: sources.Source) -> dict[str, Any]:
@@ -124,13 +123,13 @@ def _write_folder(model: Any, tokenizer: Any, out: Path, source: sources.Source)
             if len(shards) > 1:
                 (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}, indent=1))
             manifest = {
-                "format": checkpoint.FORMAT,
+                "format": sources.FORMAT,
                 "weights_sha256": digest.hexdigest(),
                 "files": names,
                 "source": {"reference": Path(source.reference).name, "sha256": source.sha256},
                 "versions": {"transformers": transformers.__version__, "bitsandbytes": bitsandbytes.__version__},
             }
-            (folder / checkpoint.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+            (folder / sources.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
             if out.exists():
                 out.rmdir()
             folder.rename(out)

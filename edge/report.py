@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .budget import Plan
 from .records import ChunkScore, Side, finite, perplexity, total
 from .settings import format_bytes
 
@@ -73,6 +74,36 @@ def summary(chunks: Sequence[ChunkScore], seconds: float, peak: int) -> str:
     if undone:
         parts.append(f"{undone} updates rolled back")
     return ", ".join(parts)
+
+
+def plan_table(plan: Plan) -> Any:
+    """A rich table: every term of every phase in MB, the highest phase marked."""
+    from rich.table import Table
+
+    prediction = plan.prediction
+    table = Table(title=f"Predicted memory, MB ({plan.shape.architecture}, {plan.machine.kind})", title_justify="left")
+    table.add_column("term")
+    for phase in prediction.phases:
+        table.add_column(phase + (" ←" if phase == prediction.highest else ""), justify="right")
+    names = list(dict.fromkeys(name for terms in prediction.phases.values() for name in terms))
+    rows = [("framework baseline", [prediction.baseline] * len(prediction.phases))]
+    rows += [(name, [terms.get(name, 0) for terms in prediction.phases.values()]) for name in names]
+    for name, sizes in rows:
+        table.add_row(name, *(f"{size / 1e6:.1f}" if size else "–" for size in sizes))
+    table.add_section()
+    table.add_row("peak", *(f"{prediction.peak(phase) / 1e6:.1f}" for phase in prediction.phases))
+    return table
+
+
+def plan_summary(plan: Plan) -> str:
+    """The peak beside the budget, and what was given up, in one line."""
+    has = f"{format_bytes(plan.budget)} {'budget' if plan.named else 'free, less a margin'}"
+    said = f"peak {format_bytes(plan.prediction.peak())} in phase {plan.prediction.highest}, of {has}"
+    if plan.given_up:
+        said += "; given up: " + "; ".join(plan.given_up)
+    if not plan.shape.exact:
+        said += f"; architecture '{plan.shape.architecture}' is not known: blocks like a Llama's are assumed"
+    return said
 
 
 def score_plot(chunks: Sequence[ChunkScore], path: Path, title: str) -> None:

@@ -34,7 +34,7 @@ def score(session: Session, input_ids: list[int], *, with_base: bool = True) -> 
         # 1. the base, unless the adapter is still the base or is not there
         base_nll = None
         if window.labels and (session.learner is None or (with_base and not session.fresh)):
-            with session.meter.phase("score"):
+            with session.phase("score"):
                 base_nll = nll_sum(session, window, adapter=False)
         # 2. the adapter's score, then 3. learning; one forward for both where that is exact
         was_fresh = session.fresh
@@ -42,6 +42,7 @@ def score(session: Session, input_ids: list[int], *, with_base: bool = True) -> 
         if with_base and was_fresh and adapter_nll is not None:
             base_nll = adapter_nll
         # 4. the record
+        session.watch()
         session.finish_chunk(window.end)
         yield ChunkScore(
             index=window.index,
@@ -60,7 +61,8 @@ def score(session: Session, input_ids: list[int], *, with_base: bool = True) -> 
 
 def nll_sum(session: Session, window: Window, *, adapter: bool) -> float:
     """Summed nats of the window's labels."""
-    return float(session.forward.nll(session.ids(window), window.labels, adapter=adapter).double().sum())
+    nll = session.retrying(lambda: session.forward.nll(session.ids(window), window.labels, adapter=adapter))
+    return float(nll.double().sum())
 
 
 def _score_and_learn(session: Session, window: Window) -> tuple[float | None, float, Learned | None]:
@@ -70,16 +72,16 @@ def _score_and_learn(session: Session, window: Window) -> tuple[float | None, fl
         return (None if learner is None else 0.0), 0.0, None
     teach = labels_of(window, session.settings.learn)
     if session.fuses and teach:
-        with session.meter.phase("learn"):
+        with session.phase("learn"):
             learned, nll = learner.learn(session.ids(window), teach)
         return float(nll.double().sum()), 0.0, learned
     start = time.perf_counter()
-    with session.meter.phase("score"):
+    with session.phase("score"):
         total = nll_sum(session, window, adapter=True)
     seconds = time.perf_counter() - start
     if not teach:
         return total, seconds, None
-    with session.meter.phase("learn"):
+    with session.phase("learn"):
         lesson = session.window(window.end, learning=True)
         learned, _ = learner.learn(session.ids(lesson), lesson.labels)
     return total, seconds, learned

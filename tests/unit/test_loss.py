@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edge.loss import Head, default_slice, plain_nll, sliced_nll
+from edge.loss import Head, plain_nll, sliced_nll
 
 
 def _both(head: Head, hidden: torch.Tensor, labels: torch.Tensor, size: int):  # type: ignore[no-untyped-def]
@@ -60,9 +60,3 @@ def test_extreme_logits_stay_finite() -> None:
     mean.backward()
     assert nll.tolist() == pytest.approx([0.0, 2e4])
     assert torch.isfinite(hidden.grad).all()
-
-
-def test_slices_follow_the_vocabulary() -> None:
-    assert default_slice(262_144) == 256
-    assert default_slice(32_000) == 1024
-    assert default_slice(10**9) == 8
