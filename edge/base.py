@@ -163,7 +163,7 @@ def load(source: Source, settings: Settings, before_weights: Callable[[], Settin
     device = choose(settings.compute.device, settings.compute.dtype)
     set_threads(settings.compute.threads)
     checkpoint.quiet_libraries()
-    checkpoint.import_libraries()
+    checkpoint.warm_up(device)
     reference, remote_code = source.reference, settings.base.trust_remote_code
     if source.kind == "gguf" and settings.base.precision != "full":
         source = quantize.convert_once(source)

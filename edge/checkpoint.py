@@ -55,13 +55,25 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", module=r"(transformers|bitsandbytes|peft|torch)\.")
 
 
-def import_libraries() -> None:
-    """Imports what loading, adapting and learning will need, so that what comes after is the model's own memory."""
-    import bitsandbytes
-    import peft
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def warm_up(device: Device) -> None:
+    """Imports and runs everything that a session will use once, on almost nothing.
 
-    assert bitsandbytes and peft and AutoModelForCausalLM and AutoTokenizer
+    What the process holds afterwards is the framework's own: libraries, their lazy parts, matmul scratch, thread
+    stacks. What comes later is the model's and the session's, and can be planned.
+    """
+    import bitsandbytes as bnb
+    import peft
+    from torch.utils.checkpoint import checkpoint
+    from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, generation
+
+    assert peft and AutoModelForCausalLM and AutoTokenizer and DynamicCache and generation.LogitsProcessorList
+    layer = bnb.nn.Linear4bit(128, 128, bias=False, compute_dtype=device.torch_dtype, quant_type="nf4").to(device.name)
+    x = torch.randn(1024, 512, device=device.name, dtype=device.torch_dtype, requires_grad=True)
+    weight = torch.randn(512, 4096, device=device.name, dtype=device.torch_dtype)
+    out = checkpoint(lambda t: layer(t[:, :128]) @ weight[:128], x @ (weight @ weight.T), use_reentrant=False)
+    heads = x.view(1, 4, 1024, 128)
+    attended = nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
+    (out.softmax(-1).sum() + attended.sum()).backward()
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

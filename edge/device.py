@@ -25,7 +25,7 @@ from .errors import DeviceError
 if TYPE_CHECKING:
     import torch
 
-_M_ARENA_MAX = -8  # mallopt(3)
+_M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1  # mallopt(3)
 
 
 @dataclass(frozen=True)
@@ -255,26 +255,36 @@ def tune_allocator() -> None:
     """Huge pages for tensors, few malloc arenas, expandable CUDA segments. Call it before torch is imported.
 
     Each large tensor is fresh memory that the kernel hands out page by page; with huge pages a learning step
-    takes 15% less time. A low fixed mmap threshold would return memory sooner, but costs 20% (both measured).
+    takes 15% less time. Tensors from 4 MiB up go back to the system when they are freed: without that, freed heap
+    adds a third to a learning step's memory and no prediction holds (measured; it costs 8% of the time, and 30% when
+    it begins at 1 MiB).
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     try:
-        ctypes.CDLL("libc.so.6").mallopt(_M_ARENA_MAX, 2)
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_M_ARENA_MAX, 2)
+        libc.mallopt(_M_MMAP_THRESHOLD, 4 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 4 << 20)
     except OSError:
         pass  # not glibc: its own allocator decides
+
+
+def trim() -> None:
+    """Gives freed heap pages back to the system, also those between others."""
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except OSError:
+        pass  # not glibc
 
 
 def release_memory() -> None:
     """Gives freed heap pages back to the system (and cached CUDA blocks to the driver)."""
     import gc
+    import sys
 
     gc.collect()
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except OSError:
-        pass
-    import sys
+    trim()
 
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():

@@ -26,7 +26,7 @@ from . import shape as shapes
 from .adapter import Adapter
 from .base import Base
 from .budget import Plan
-from .device import PeakMeter, capped, is_out_of_memory, release_memory
+from .device import PeakMeter, capped, is_out_of_memory, release_memory, trim
 from .errors import BudgetError, describe
 from .forward import Cache, Forward, TorchForward
 from .learner import Learner
@@ -105,6 +105,7 @@ def load(
     meter = PeakMeter(base.device)
     runtime = Runtime(base, chosen, final)
     runtime.measured["load"] = meter.read()
+    release_memory()
     return runtime
 
 
@@ -191,6 +192,8 @@ class Session:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Measures the peak inside the block, and keeps it under the budget."""
+        if self.base.device.kind == "cpu":
+            trim()
         with self.meter.phase(name), capped(self.base.device, self.plan.budget):
             yield
 
