@@ -222,13 +222,14 @@ class _LoraLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor, layer: nn.Linear, scaling: float) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # (T, K)
-        low = rows.to(a.dtype) @ a.T  # (T, r)
+        low = _product(rows, a.T)  # (T, r)
         weight = weight_of(layer, x.dtype)
         out = torch.mm(rows, weight.T) if layer.bias is None else torch.addmm(layer.bias, rows, weight.T)
         if out.dtype == low.dtype:
             out.addmm_(low, b.T, alpha=scaling)
         else:
-            out += (low @ b.T).mul_(scaling).to(out.dtype)
+            for block in _row_blocks(low):
+                out[block] += (low[block] @ b.T).mul_(scaling).to(out.dtype)
         ctx.save_for_backward(x, low, a, b)
         ctx.layer, ctx.scaling = layer, scaling
         return out.view(*x.shape[:-1], out.shape[-1])
@@ -237,16 +238,44 @@ class _LoraLinear(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         x, low, a, b = ctx.saved_tensors
         grad = grads[0].reshape(-1, grads[0].shape[-1])  # (T, N)
-        wide = grad.to(a.dtype)
-        grad_low = (wide @ b).mul_(ctx.scaling)  # (T, r)
-        grad_b = torch.mm(wide.T, low).mul_(ctx.scaling)
-        grad_a = torch.mm(grad_low.T, x.reshape(-1, x.shape[-1]).to(a.dtype))
+        rows = x.reshape(-1, x.shape[-1])  # (T, K)
+        grad_low = _product(grad, b).mul_(ctx.scaling)  # (T, r)
+        grad_b = _product_of_rows(grad, low).mul_(ctx.scaling)
+        grad_a = _product_of_rows(rows, grad_low).T.contiguous()
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = torch.mm(grad, weight_of(ctx.layer, grad.dtype))
             if grad_x.dtype == a.dtype:
                 grad_x.addmm_(grad_low, a)
             else:
-                grad_x += (grad_low @ a).to(grad_x.dtype)
+                for block in _row_blocks(grad_low):
+                    grad_x[block] += (grad_low[block] @ a).to(grad_x.dtype)
             grad_x = grad_x.view(x.shape)
         return grad_x, grad_a, grad_b, None, None
+
+
+# Where activations are narrower than the adapter, products run in the adapter's float32 over blocks of rows, so that
+# no wide copy of a whole window exists.
+
+_ROWS = 1024
+
+
+def _row_blocks(tensor: Tensor) -> list[slice]:
+    return [slice(start, start + _ROWS) for start in range(0, len(tensor), _ROWS)]
+
+
+def _product(rows: Tensor, matrix: Tensor) -> Tensor:
+    """rows @ matrix in the matrix's dtype."""
+    if rows.dtype == matrix.dtype:
+        return rows @ matrix
+    return torch.cat([rows[block].to(matrix.dtype) @ matrix for block in _row_blocks(rows)])
+
+
+def _product_of_rows(rows: Tensor, others: Tensor) -> Tensor:
+    """rows.T @ others in the dtype of `others`."""
+    if rows.dtype == others.dtype:
+        return rows.T @ others
+    total = others.new_zeros(rows.shape[1], others.shape[1])
+    for block in _row_blocks(rows):
+        total.addmm_(rows[block].T.to(others.dtype), others[block])
+    return total

@@ -21,9 +21,12 @@ from .settings import Settings, format_bytes
 from .shape import Shape
 
 VOCABULARY_BLOCK = 16384  # of the head, widened at a time
+LORA_ROWS = 1024  # tokens of a LoRA product in float32, where activations are narrower
 ATTENTION_BLOCK = 256  # queries of block attention
 SLICE_BYTES = 128 << 20  # of logits held at a time, where memory is not short
 SMALLEST_SLICE = 16  # positions
+MAPPED = 4 << 20  # bytes from which on a tensor goes back to the system when it is freed (see device.py)
+SMALL_TENSOR_SLACK, LARGE_TENSOR_SLACK, UNCHECKPOINTED_SLACK = 190_000_000, 135_000_000, 50_000_000
 MARGIN = 0.05  # of free memory, left to the system where no budget was named
 PHASES = ("load", "score", "learn", "decode")
 
@@ -283,7 +286,7 @@ def predict(settings: Settings, shape: Shape, machine: Machine, *, decodes: bool
         phases["learn"] = held | kept | _largest(counted.learning())
     if decodes:
         phases["decode"] = held | _largest(counted.decoding())
-    return Prediction(machine.baseline, {name: counted.with_slack(terms) for name, terms in phases.items()})
+    return Prediction(machine.baseline, {name: counted.with_slack(terms, name) for name, terms in phases.items()})
 
 
 def _largest(moments: list[Terms]) -> Terms:
@@ -294,6 +297,8 @@ class _Count:
     """The counting itself; every method gives bytes."""
 
     def __init__(self, settings: Settings, shape: Shape, machine: Machine) -> None:
+        if shape.window is not None and shape.window >= settings.window.size:
+            shape = dataclasses.replace(shape, sliding=0, window=None)  # no token is out of sight
         self.settings, self.shape, self.machine = settings, shape, machine
         self.c = machine.compute
         self.cached = settings.compute.weights == "cached"
@@ -423,7 +428,7 @@ class _Count:
         lows = 7 * settings.adapter.rank * 4 * tokens
         block = unit * self.kept_per_block() + lows
         if self.machine.kind == "cuda" and self.c != 4:
-            block += 4 * tokens * i  # the LoRA product's input in float32
+            block += 8 * min(tokens, LORA_ROWS) * i  # the LoRA products' operands in float32
         saving = settings.compute.checkpointing == "on"
         inputs = unit * (adapted * h + h + self.rotary)
         kept = inputs if saving else inputs + adapted * block
@@ -456,8 +461,18 @@ class _Count:
         whole = {"KV cache": 2 * s.keys * self.c * s.layers * tokens}
         return [*(moment | whole for moment in self.forward(tokens, labels=False)), one]
 
-    def with_slack(self, terms: Terms) -> Terms:
-        return terms
+    def with_slack(self, terms: Terms, phase: str) -> Terms:
+        """Freed heap that the allocator has not given back: measured (`scripts/bench_memory`), not derived.
+
+        On a CPU tensors below 4 MiB come from the heap; the more of them live at once, the more holes there are.
+        """
+        if self.machine.kind != "cpu" or phase == "load":
+            return terms
+        tensor = self.c * self.settings.window.size * self.shape.hidden
+        slack = SMALL_TENSOR_SLACK if tensor < MAPPED else LARGE_TENSOR_SLACK
+        if self.settings.compute.checkpointing == "off" and self.settings.learn.mode != "none":
+            slack += UNCHECKPOINTED_SLACK
+        return terms | {"allocator slack": slack}
 
 
 def _plus(terms: Terms, more: Terms) -> Terms:

@@ -109,7 +109,7 @@ def read(source: Source) -> Shape:
     try:
         config = json.loads(path.read_text("utf-8"))
         return from_config(config, packed=(source.path / "templora.json").is_file())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ModelError(
             f"{path} cannot be used ({describe(error)})", "a decoder-only transformer's config", "check the folder"
         ) from error
@@ -187,7 +187,7 @@ def _from_gguf(path: Path) -> Shape:
                 "full_attention" if (i + 1) % period == 0 else "sliding_attention" for i in range(layers)
             ]
         return from_config(config)
-    except (OSError, ValueError, KeyError, TypeError, struct.error, MemoryError, OverflowError) as error:
+    except (OSError, ValueError, KeyError, TypeError, struct.error, MemoryError, ArithmeticError) as error:
         raise ModelError(
             f"{path} has no usable header ({describe(error)})", "a GGUF language model", "download it again"
         ) from error

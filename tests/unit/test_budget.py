@@ -1,0 +1,154 @@
+"""The planner's counts against the live tensors of real runs; fitting, refusing, and what is given up first."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from edge import budget, planning, settings, shape
+from edge.budget import Machine
+from edge.errors import BudgetError, ModelError
+from edge.sources import Source
+from tests import tiny
+from tests.tracker import Tracker
+
+DIMS = {
+    "hidden_size": 256, "intermediate_size": 768, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 32,
+    "vocab_size": 4096, "max_position_embeddings": 8192, "layers": 4,
+}  # fmt: skip
+CPU = Machine("cpu", 4, 500_000_000)
+DEMO = shape.from_config(
+    {
+        "model_type": "gemma3_text", "num_hidden_layers": 18, "hidden_size": 640, "intermediate_size": 2048,
+        "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "vocab_size": 262144,
+        "sliding_window": 512, "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 3, "dtype": "bfloat16",
+    },
+    packed=True,
+)  # fmt: skip
+LLAMA_7B = shape.from_config(
+    {
+        "model_type": "llama", "num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 11008,
+        "num_attention_heads": 32, "vocab_size": 32000, "dtype": "float16",
+    },
+    packed=True,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("checkpointing", ["on", "off"])
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_counts_equal_the_live_tensors(architecture: str, checkpointing: str) -> None:
+    """The transient part of each phase lies at most 15% above what tensors really held, and never below."""
+    window = {"sliding_window": 128} if architecture.startswith("gemma") else {}
+    runtime = tiny.runtime(
+        architecture, "window.chunk=256", "window.size=512", "learn.epochs=1", "adapter.rank=8", "compute.paging=off",
+        "compute.loss_slice=16", "compute.weights=packed", f"compute.checkpointing={checkpointing}", **DIMS, **window,
+    )  # fmt: skip
+    plan = runtime.plan
+    machine = Machine("cpu", 4, 0)
+    prediction = budget.predict(plan.settings, plan.shape, machine, decodes=True)
+    lasting = ("weights", "embeddings and head", "adapter", "optimiser state", "guard copy", "allocator slack")
+    ids = torch.randint(2, 300, (512,), generator=torch.Generator().manual_seed(0))
+    with runtime.session() as session:
+        runs = {
+            "score": lambda: session.forward.nll(ids, 256),
+            "learn": lambda: session.learner.learn(ids, 256),
+            "decode": lambda: session.forward.prefill(ids),
+        }
+        for phase, run in runs.items():
+            with Tracker() as tracker:
+                run()
+            left_out = (*lasting, "KV cache") if phase == "learn" else lasting
+            predicted = sum(size for name, size in prediction.phases[phase].items() if name not in left_out)
+            assert tracker.peak <= predicted <= 1.15 * tracker.peak, (phase, predicted / tracker.peak)
+
+
+def test_lasting_terms_are_exact() -> None:
+    runtime = tiny.runtime("llama", **DIMS)
+    terms = budget.predict(runtime.plan.settings, runtime.plan.shape, Machine("cpu", 4, 0)).phases["learn"]
+    with runtime.session() as session:
+        assert terms["adapter"] == 4 * session.adapter.num_parameters
+        held = sum(t.nbytes for n, t in session.learner.optimizer.tensors() if not n.endswith("step"))
+        assert terms["optimiser state"] == held
+        assert terms["guard copy"] == terms["adapter"] + held
+
+
+def test_a_llama_7b_fits_small_gpus() -> None:
+    """Predicted only; scripts/gpu_check measures it where there is a GPU."""
+    for rank, limit in ((64, 8 << 30), (16, 6 << 30)):
+        chosen = budget.settle(
+            settings.load("economical", [f"adapter.rank={rank}"]), LLAMA_7B, Machine("cuda", 2), roomy=False
+        )
+        assert budget.predict(chosen, LLAMA_7B, Machine("cuda", 2)).peak() <= limit
+
+
+def test_gives_up_in_order_and_results_last() -> None:
+    chosen = settings.load("economical", ["budget=20GB"])
+    roomy = budget.fit(chosen, DEMO, CPU, 0, decodes=True)
+    assert roomy.given_up == () and roomy.settings.compute.weights == "cached"
+    said: list[str] = []
+    for amount in range(4000, 900, -50):
+        try:
+            plan = budget.fit(
+                settings.load("economical", [f"budget={amount}MB"]), DEMO, CPU, 0, decodes=True, degrade=True
+            )
+        except BudgetError:
+            break
+        assert plan.prediction.peak() <= plan.budget
+        assert plan.given_up[: len(said)] == tuple(said)
+        said = list(plan.given_up)
+        if not any("rank" in step or "8-bit" in step for step in said):
+            assert (plan.settings.window, plan.settings.adapter, plan.settings.learn) == (
+                chosen.window,
+                chosen.adapter,
+                chosen.learn,
+            )
+    firsts = ["logits", "activations", "dequantised", "logits", "guard", "cache", "optimiser", "8-bit", "rank"]
+    assert all(word in step for word, step in zip(firsts, said, strict=False)) and len(said) >= len(firsts)
+
+
+def test_refuses_with_needs_has_and_largest_term() -> None:
+    with pytest.raises(BudgetError) as refused:
+        budget.fit(settings.load("economical", ["budget=800MB"]), DEMO, CPU, 0)
+    line = refused.value.line()
+    assert "needs at least" in line and "800 MB budget" in line and "largest term" in line and "--allow-degrade" in line
+
+
+def test_a_tighter_plan_never_changes_results() -> None:
+    plan = budget.fit(settings.load("economical", ["budget=20GB"]), DEMO, CPU, 0, decodes=True)
+    count = 0
+    while (less := plan.tighter()) is not None:
+        assert less.prediction.peak() <= plan.prediction.peak()
+        assert (less.settings.window, less.settings.adapter, less.settings.learn) == (
+            plan.settings.window, plan.settings.adapter, plan.settings.learn,
+        )  # fmt: skip
+        plan, count = less, count + 1
+    assert count >= 5 and plan.settings.compute.paging == "all"
+
+
+@pytest.mark.model
+def test_gguf_header_and_config_agree() -> None:
+    from edge import sources
+
+    source = sources.resolve("demo")
+    assert source.kind == "gguf"
+    assert planning.model_shape(source) == DEMO
+
+
+def test_damaged_headers_are_one_line(tmp_path: Path) -> None:
+    for content in (b"", b"GGUF", b"GGUF\3\0\0\0" + b"\xff" * 64, b"GGUF\3\0\0\0" + b"\0" * 16):
+        path = tmp_path / "x.gguf"
+        path.write_bytes(content)
+        with pytest.raises(ModelError):
+            shape.read(Source("gguf", path, "x"))
+    for text in (
+        "",
+        "[]",
+        "{}",
+        json.dumps({"num_attention_heads": 0, "hidden_size": 4, "num_hidden_layers": 1, "vocab_size": 9}),
+    ):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ModelError):
+            shape.read(Source("folder", tmp_path, "x"))
