@@ -26,6 +26,7 @@ from .documents.text import read_text
 from .errors import BudgetError, InputError, Interrupted, StorageError, TemploraError, describe
 from .records import ChunkRead, ChunkScore, ChunkWritten, TextPiece
 from .settings import Settings, format_bytes
+from .terminal import Progress, console, print_table, say
 
 INTERNAL = 70
 
@@ -38,10 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser().parse_args(argv)
         return int(args.run(args))
     except TemploraError as error:
-        _say(f"error: {error.line()}")
+        say(f"error: {error.line()}")
         return error.exit_code
     except KeyboardInterrupt:
-        _say("stopped")
+        say("stopped")
         return Interrupted.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("TEMPLORA_DEBUG"):
             raise
-        _say(f"error: internal failure ({describe(error)}); set TEMPLORA_DEBUG=1 for the traceback")
+        say(f"error: internal failure ({describe(error)}); set TEMPLORA_DEBUG=1 for the traceback")
         return INTERNAL
 
 
@@ -144,7 +145,7 @@ def _score(args: argparse.Namespace) -> int:
         raise InputError(got, least, "give more text")
     chunks: list[ChunkScore] = []
     start, stopped = time.perf_counter(), 0
-    with _progress("scoring", len(ids)) as progress, runtime.session() as session:
+    with Progress("scoring", len(ids)) as progress, runtime.session() as session:
         try:
             for chunk in session.score_ids(ids, with_base=not args.no_base):
                 chunks.append(chunk)
@@ -169,7 +170,7 @@ def _score(args: argparse.Namespace) -> int:
         },
     )
     if chunks:
-        _print_table(report.score_table(chunks))
+        print_table(report.score_table(chunks))
         print(report.summary(chunks, seconds, result["peak_bytes"]))
     if args.report and chunks:
         _write_text(args.report / "report.json", json.dumps(result, indent=1) + "\n")
@@ -178,7 +179,7 @@ def _score(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(result))
     if stopped:
-        _say(f"stopped after {chunks[-1].end if chunks else 0} of {len(ids)} tokens; what was done is reported above")
+        say(f"stopped after {chunks[-1].end if chunks else 0} of {len(ids)} tokens; what was done is reported above")
     return stopped
 
 
@@ -195,7 +196,7 @@ def _write(args: argparse.Namespace) -> int:
     with runtime.session() as session:
         records = session.generate(prompt, max_tokens=args.tokens)
         prompt_tokens = len(session.tokens)
-        progress = _progress("reading", prompt_tokens)
+        progress = Progress("reading", prompt_tokens)
         try:
             for record in records:
                 if isinstance(record, ChunkRead):
@@ -221,7 +222,7 @@ def _write(args: argparse.Namespace) -> int:
         _write_text(args.out, text)
     made = sum(w.tokens for w in written)
     decode = sum(w.decode_seconds for w in written)
-    _say(f"{made} tokens, {made / decode if decode else 0:.1f} tokens/s while decoding, {len(reads)} chunks read first")
+    say(f"{made} tokens, {made / decode if decode else 0:.1f} tokens/s while decoding, {len(reads)} chunks read first")
     if args.json:
         result = {
             "command": "write",
@@ -262,7 +263,7 @@ def _plan(args: argparse.Namespace) -> int:
     if settings.base.precision == "nf4" and source.kind == "gguf":
         source = sources.converted(source)
     chosen = planning.plan(source, settings, decodes=not args.score_only, degrade=args.allow_degrade)
-    _print_table(report.plan_table(chosen))
+    print_table(report.plan_table(chosen))
     print(report.plan_summary(chosen))
     if args.json:
         print(json.dumps({"command": "plan", "model": args.model, **chosen.to_json(), "settings": settings.to_dict()}))
@@ -290,28 +291,28 @@ def _doctor(args: argparse.Namespace) -> int:
 def _load(args: argparse.Namespace, settings: Settings) -> Any:
     import edge
 
-    console = _console()
+    out = console()
     with (
-        console.status(f"loading {args.model} (the first time it is converted to 4 bits)")
-        if console.is_terminal
+        out.status(f"loading {args.model} (the first time it is converted to 4 bits)")
+        if out.is_terminal
         else nullcontext()
     ):
         decodes = args.run is _write
         runtime = edge.load(args.model, settings=settings, decodes=decodes, allow_degrade=args.allow_degrade)
     if runtime.plan.given_up:
         budget = format_bytes(runtime.plan.budget)
-        _say(f"to fit {budget}: " + "; ".join(runtime.plan.given_up))
+        say(f"to fit {budget}: " + "; ".join(runtime.plan.given_up))
     return runtime
 
 
 def _out_of_memory(error: BudgetError) -> int:
-    _say(f"error: {error.line()}")
+    say(f"error: {error.line()}")
     return error.exit_code
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        _say(f"error: {message}; see {self.prog} --help")
+        say(f"error: {message}; see {self.prog} --help")
         raise SystemExit(2)
 
 
@@ -345,73 +346,6 @@ def _write_text(path: Path, text: str) -> None:
 
 def _interrupt(number: int, frame: Any) -> NoReturn:
     raise Interrupted
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-def _print_table(table: Any) -> None:
-    from rich.console import Console
-
-    Console().print(table)
-
-
-class _progress:
-    """Progress over tokens on standard error: a bar on a terminal, else a line every ten seconds.
-
-    Call it with the position, or with None to take the bar away.
-    """
-
-    def __init__(self, what: str, total: int) -> None:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        console = _console()
-        self.bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
-        self.what, self.total = what, total
-        self.task: Any = None
-        self.said = 0.0
-
-    def __enter__(self) -> _progress:
-        return self
-
-    def __call__(self, position: int | None) -> None:
-        if self.bar is None:
-            if position is not None and time.monotonic() - self.said > 10:
-                self.said = time.monotonic()
-                _say(f"{self.what}: {position} of {self.total} tokens")
-            return
-        if position is None:
-            self.bar.stop()
-            return
-        if self.task is None:
-            self.bar.start()
-            self.task = self.bar.add_task(self.what, total=self.total)
-        self.bar.update(self.task, completed=position)
-
-    def __exit__(self, *args: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +32,10 @@ class Store(Protocol):
 
     def read(self, name: str) -> Tensor:
         """What was put under `name`; not to be written to."""
+        ...
+
+    def close(self) -> None:
+        """Forgets everything."""
         ...
 
 
@@ -60,6 +64,10 @@ class MemoryStore:
         """See `Store.read`."""
         return self._held[name]
 
+    def close(self) -> None:
+        """See `Store.close`."""
+        self._held.clear()
+
     def move_to(self, other: Store) -> None:
         """Puts everything into another store, and holds nothing any more."""
         while self._held:
@@ -78,11 +86,21 @@ class FileStore:
         self._places: dict[str, tuple[int, int, torch.Size, torch.dtype]] = {}  # begin, room, ...
         self._end = 0
         self._folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (lives as long as the store)
-        except OSError as error:
-            raise self._failed(error) from error
+        self._file: Any = None
+
+    def _number(self) -> int:
+        """The file's descriptor; the file is made when it is first needed."""
+        if self._file is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115 (closed by `close`)
+        return int(self._file.fileno())
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+        self._places = {}
 
     def put(self, name: str, tensor: Tensor) -> None:
         """See `Store.put`."""
@@ -95,7 +113,7 @@ class FileStore:
         self._places[name] = (begin, room, tensor.shape, tensor.dtype)
         try:
             while done < size:
-                done += os.pwrite(self._file.fileno(), data[done:], begin + done)
+                done += os.pwrite(self._number(), data[done:], begin + done)
         except OSError as error:
             raise self._failed(error) from error
 
@@ -103,7 +121,7 @@ class FileStore:
         """See `Store.get`."""
         begin, data, done = self._places[name][0], _bytes(out.detach()), 0
         while done < len(data):
-            count = os.preadv(self._file.fileno(), [data[done:]], begin + done)
+            count = os.preadv(self._number(), [data[done:]], begin + done)
             if not count:
                 raise StorageError(f"a page of {self._folder} is cut short", "what was written to it", "check the disk")
             done += count

@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 
 from . import budget, device, shape
-from .budget import Machine, Plan
+from .budget import Plan
 from .errors import BudgetError
+from .memory import Machine
 from .settings import Settings, format_bytes
 from .shape import Shape
 from .sources import Source

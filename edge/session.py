@@ -30,6 +30,7 @@ from .device import PeakMeter, capped, is_out_of_memory, release_memory, trim
 from .errors import BudgetError, describe
 from .forward import Cache, Forward, TorchForward
 from .learner import Learner
+from .memory import Machine
 from .paging import outside
 from .records import ChunkRead, ChunkScore, ChunkWritten, TextPiece
 from .settings import Settings, format_bytes
@@ -113,7 +114,7 @@ def _plan_for(base: Base, settings: Settings) -> Plan:
     """A plan for a model that is in memory already: only what is still open is settled."""
     shape = shapes.from_config(base.config.to_dict(), packed=True)
     width = torch.empty(0, dtype=base.device.torch_dtype).element_size()
-    machine = budget.Machine(base.device.kind, width, 0)
+    machine = Machine(base.device.kind, width, 0)
     return budget.fit(dataclasses.replace(settings, budget=settings.budget or 1 << 62), shape, machine, 0)
 
 
@@ -163,6 +164,7 @@ class Session:
         if self.adapter is not None:
             self.adapter.discard()
         self.adapter = self.learner = None
+        self.pages.close()
 
     # --- the three loops ---
 

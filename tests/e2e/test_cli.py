@@ -130,7 +130,8 @@ def mistakes(tmp_path: Path) -> dict[str, tuple[list[str], int, str]]:
         "window": (["score", fine, "--set", "window.size=100"], 2, "window.size"),
         "model": (["score", fine, "--model", "/no/model"], 4, "/no/model"),
         "cuda": (["score", fine, "--device", "tpu"], 6, "tpu"),
-        "budget": (["score", fine, "--set", "budget=6GiB"], 2, "cannot enforce"),
+        "budget": (["score", fine, "--memory-budget", "500MB"], 5, "needs at least"),
+        "budget unit": (["score", fine, "--memory-budget", "5 apples"], 2, "amount of memory"),
         "prompt": (["write", "--prompt-file", str(tmp_path / "none")], 3, "none"),
         "quantize": (["quantize", "/no/model", str(tmp_path / "q")], 4, "/no/model"),
         "report": (["score", fine, "--report", fine + "/x"], 8, "cannot make"),
@@ -138,7 +139,7 @@ def mistakes(tmp_path: Path) -> dict[str, tuple[list[str], int, str]]:
 
 
 @pytest.mark.parametrize("case", [
-    "missing", "empty", "blank", "binary", "latin", "folder", "preset", "key", "window", "model", "cuda", "budget",
+    "missing", "empty", "blank", "binary", "latin", "folder", "preset", "key", "window", "model", "cuda", "budget", "budget unit",
     "prompt", "quantize", "report",
 ])  # fmt: skip
 def test_mistakes_give_one_clear_line(

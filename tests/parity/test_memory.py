@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -128,3 +129,12 @@ def test_the_cap_stops_an_allocation() -> None:
             torch.empty(256 << 20, dtype=torch.uint8).fill_(1)
         assert device.is_out_of_memory(refused.value)
     assert torch.empty(256 << 20, dtype=torch.uint8).fill_(1).sum() > 0
+
+
+def test_sessions_leave_no_open_files() -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    runtime = tiny.runtime("llama", "compute.paging=all")
+    for _ in range(3):
+        with runtime.session() as session:
+            list(session.score_ids(IDS[:40]))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

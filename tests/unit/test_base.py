@@ -31,7 +31,7 @@ def four_bit(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_four_bit_folder_loads_as_what_was_quantised(four_bit: tuple[Path, Path]) -> None:
     full, folder = four_bit
-    ours, direct = base.load(str(folder), SETTINGS), base.load(str(full), SETTINGS)
+    ours, direct = base.load(sources.resolve(str(folder)), SETTINGS), base.load(sources.resolve(str(full)), SETTINGS)
     ids = torch.arange(2, 40)[None]
     with torch.no_grad():
         assert torch.allclose(ours.decoder(input_ids=ids)[0], direct.decoder(input_ids=ids)[0], atol=1e-5)
@@ -43,7 +43,7 @@ def test_four_bit_folder_is_a_transformers_checkpoint(four_bit: tuple[Path, Path
     from transformers import AutoModelForCausalLM
 
     theirs = AutoModelForCausalLM.from_pretrained(four_bit[1], device_map="cpu")
-    ours = base.load(str(four_bit[1]), SETTINGS)
+    ours = base.load(sources.resolve(str(four_bit[1])), SETTINGS)
     ids = torch.arange(2, 40)[None]
     with torch.no_grad():
         assert torch.allclose(theirs(input_ids=ids).logits, ours.model(input_ids=ids).logits, atol=1e-4)
@@ -54,10 +54,10 @@ def test_stored_dtype_is_kept_and_exact(tmp_path: Path) -> None:
     made.save_pretrained(tmp_path / "bf16")
     tiny.tokenizer().save_pretrained(tmp_path / "bf16")
     quantize.quantize_to_folder(str(tmp_path / "bf16"), tmp_path / "nf4")
-    ours = base.load(str(tmp_path / "nf4"), SETTINGS)
+    ours = base.load(sources.resolve(str(tmp_path / "nf4")), SETTINGS)
     assert ours.head.weight.dtype == torch.bfloat16
     ids = torch.arange(2, 40)[None]
-    wide = base.load(str(tmp_path / "bf16"), SETTINGS)  # everything converted to float32
+    wide = base.load(sources.resolve(str(tmp_path / "bf16")), SETTINGS)  # everything converted to float32
     with torch.no_grad():
         assert torch.allclose(ours.decoder(input_ids=ids)[0], wide.decoder(input_ids=ids)[0], atol=1e-5)
         assert torch.allclose(ours.model(input_ids=ids).logits, wide.model(input_ids=ids).logits, atol=1e-4)
@@ -81,7 +81,7 @@ def test_damaged_weights(four_bit: tuple[Path, Path], tmp_path: Path, damage: st
         else:
             weights.unlink()
         with pytest.raises(ModelError) as caught:
-            base.load(str(folder), SETTINGS)
+            base.load(sources.resolve(str(folder)), SETTINGS)
         assert str(folder) in caught.value.line()
 
 
@@ -103,7 +103,7 @@ def test_no_bytes_break_the_safetensors_reader(tmp_path_factory: pytest.TempPath
 )  # fmt: skip
 def test_unknown_references(name: str, words: str) -> None:
     with pytest.raises(ModelError, match=words):
-        base.load(name, SETTINGS)
+        base.load(sources.resolve(name), SETTINGS)
 
 
 def test_folder_without_config_and_file_of_another_kind(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_gguf_magic_and_checksum(tmp_path: Path) -> None:
     (tmp_path / "m.gguf.sha256").write_text(sources.sha256_file(path))
     assert sources.resolve(str(path)).kind == "gguf"
     with pytest.raises(ModelError, match="cannot be loaded"):
-        base.load(str(path), SETTINGS)
+        base.load(sources.resolve(str(path)), SETTINGS)
 
 
 def test_demo_with_a_wrong_checksum_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from edge import budget, planning, settings, shape
-from edge.budget import Machine
 from edge.errors import BudgetError, ModelError
+from edge.memory import Machine, predict
 from edge.sources import Source
 from tests import tiny
 from tests.tracker import Tracker
@@ -48,7 +48,7 @@ def test_counts_equal_the_live_tensors(architecture: str, checkpointing: str) ->
     )  # fmt: skip
     plan = runtime.plan
     machine = Machine("cpu", 4, 0)
-    prediction = budget.predict(plan.settings, plan.shape, machine, decodes=True)
+    prediction = predict(plan.settings, plan.shape, machine, decodes=True)
     lasting = ("weights", "embeddings and head", "adapter", "optimiser state", "guard copy", "allocator slack")
     ids = torch.randint(2, 300, (512,), generator=torch.Generator().manual_seed(0))
     with runtime.session() as session:
@@ -67,7 +67,7 @@ def test_counts_equal_the_live_tensors(architecture: str, checkpointing: str) ->
 
 def test_lasting_terms_are_exact() -> None:
     runtime = tiny.runtime("llama", **DIMS)
-    terms = budget.predict(runtime.plan.settings, runtime.plan.shape, Machine("cpu", 4, 0)).phases["learn"]
+    terms = predict(runtime.plan.settings, runtime.plan.shape, Machine("cpu", 4, 0)).phases["learn"]
     with runtime.session() as session:
         assert terms["adapter"] == 4 * session.adapter.num_parameters
         held = sum(t.nbytes for n, t in session.learner.optimizer.tensors() if not n.endswith("step"))
@@ -81,7 +81,7 @@ def test_a_llama_7b_fits_small_gpus() -> None:
         chosen = budget.settle(
             settings.load("economical", [f"adapter.rank={rank}"]), LLAMA_7B, Machine("cuda", 2), roomy=False
         )
-        assert budget.predict(chosen, LLAMA_7B, Machine("cuda", 2)).peak() <= limit
+        assert predict(chosen, LLAMA_7B, Machine("cuda", 2)).peak() <= limit
 
 
 def test_gives_up_in_order_and_results_last() -> None:

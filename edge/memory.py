@@ -1,0 +1,292 @@
+"""Predicted peak memory, term by term.
+
+Owns: the formulas.
+Does not know: torch, budgets, how a choice is carried out. It needs a model's `Shape` and settings without `auto`.
+Units: bytes. S is tokens in the window, c bytes of one number of the compute dtype.
+
+Every phase's peak is the largest of its moments (the loss, the backward pass of the last and of the first block, the
+optimiser's step, ...). What a moment holds is counted tensor by tensor from what transformers' blocks and this
+runtime keep; `tests/unit/test_budget.py` holds the counts against the live tensors of real runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from .settings import Settings
+from .shape import Shape
+
+VOCABULARY_BLOCK = 16384  # of the head, widened at a time
+LORA_ROWS = 1024  # tokens of a LoRA product in float32, where activations are narrower
+ATTENTION_BLOCK = 256  # queries of block attention
+MAPPED = 4 << 20  # bytes from which on a tensor goes back to the system when it is freed (see device.py)
+SMALL_TENSOR_SLACK, LARGE_TENSOR_SLACK, UNCHECKPOINTED_SLACK = 190_000_000, 135_000_000, 50_000_000
+
+Terms = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the prediction needs to know of the device.
+
+    Attributes:
+        kind: `cpu` or `cuda`.
+        compute: bytes of one number of the compute dtype.
+        baseline: bytes that the process holds before any weight: interpreter, libraries, tokenizer.
+    """
+
+    kind: str = "cpu"
+    compute: int = 4
+    baseline: int = 0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Bytes of each term in each phase; a phase's peak is the sum of its terms and the baseline."""
+
+    baseline: int
+    phases: dict[str, Terms]
+
+    def peak(self, phase: str | None = None) -> int:
+        """The largest use in one phase, or in any."""
+        chosen = [phase] if phase else list(self.phases)
+        return self.baseline + max(sum(self.phases[name].values()) for name in chosen)
+
+    @property
+    def highest(self) -> str:
+        """The phase that needs most."""
+        return max(self.phases, key=lambda name: sum(self.phases[name].values()))
+
+    def largest_term(self) -> tuple[str, int]:
+        """The largest term of the highest phase, and its bytes."""
+        terms = {"framework baseline": self.baseline, **self.phases[self.highest]}
+        name = max(terms, key=lambda key: terms[key])
+        return name, terms[name]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, for `--json` and reports."""
+        return {
+            "baseline": self.baseline,
+            "phases": self.phases,
+            "peaks": {name: self.peak(name) for name in self.phases},
+            "peak": self.peak(),
+            "highest_phase": self.highest,
+        }
+
+
+def adapter_parameters(settings: Settings, shape: Shape) -> tuple[int, int]:
+    """Numbers in A and B of every adapted layer, and in the largest of them."""
+    rank, names = settings.adapter.rank, settings.adapter.modules
+    chosen = [dims for name, dims in shape.linears().items() if not names or name in names]
+    blocks = min(settings.adapter.top or shape.layers, shape.layers)
+    return rank * blocks * sum(i + o for i, o in chosen), rank * max([max(dims) for dims in chosen], default=0)
+
+
+def predict(settings: Settings, shape: Shape, machine: Machine, *, decodes: bool = False) -> Prediction:
+    """Peak bytes of every phase, for settings without `auto`."""
+    counted = _Count(settings, shape, machine)
+    held = counted.weights()
+    learns = settings.learn.mode != "none"
+    cache = {"KV cache": counted.cache(settings.window.size)} if decodes else {}
+    phases = {"load": {**held, "reading": counted.reading()}}
+    if learns:
+        held = held | counted.learner()
+    phases["score"] = held | _largest(counted.scoring())
+    if learns:
+        kept = {} if settings.compute.paging in ("cache", "all") else cache
+        phases["learn"] = held | kept | _largest(counted.learning())
+    if decodes:
+        phases["decode"] = held | _largest(counted.decoding())
+    return Prediction(machine.baseline, {name: counted.with_slack(terms, name) for name, terms in phases.items()})
+
+
+def _largest(moments: list[Terms]) -> Terms:
+    return max(moments, key=lambda terms: sum(terms.values()))
+
+
+class _Count:
+    """The counting itself; every method gives bytes."""
+
+    def __init__(self, settings: Settings, shape: Shape, machine: Machine) -> None:
+        if shape.window is not None and shape.window >= settings.window.size:
+            shape = dataclasses.replace(shape, sliding=0, window=None)  # no token is out of sight
+        self.settings, self.shape, self.machine = settings, shape, machine
+        self.c = machine.compute
+        self.cached = settings.compute.weights == "cached"
+        self.full = settings.base.precision == "full"
+        self.parameters, self.largest_parameter = adapter_parameters(settings, shape)
+        self.rotary = shape.head_dim * (4 if shape.architecture == "gemma3_text" else 2)
+        self.slice = min(settings.compute.loss_slice, settings.window.chunk)
+
+    # - what lasts -
+
+    def weights(self) -> Terms:
+        s, c = self.shape, self.c
+        linear = s.linear_parameters
+        norms = s.layers * s.hidden * (4 if s.sandwich else 2) * c
+        packed = 0.5 + 1 / 64 + 4 / (64 * 256)  # NF4, its absmax in 8 bits per 64, theirs in 32 per 256
+        terms = {"weights": int(linear * (c if self.full else packed)) + norms + s.layers * 7 * 1200}
+        if self.cached and not self.full:
+            terms["dequantised copies"] = linear * c
+        terms["embeddings and head"] = s.vocab * s.hidden * self._embedding_bytes() * (1 if s.tied else 2)
+        return terms
+
+    def _embedding_bytes(self) -> int:
+        keeps = self.machine.kind == "cpu" and self.shape.packed
+        return min(self.shape.stored, self.c) if keeps else self.c
+
+    def reading(self) -> int:
+        """Scratch while loading: nothing for a 4-bit folder; else the largest layer in float32, being quantised."""
+        if self.shape.packed or self.full:
+            return 8 << 20
+        return 8 * max(i * o for i, o in self.shape.linears().values())
+
+    def learner(self) -> Terms:
+        paging, count = self.settings.compute.paging, self.parameters
+        eight = self.settings.learn.optimizer == "adamw8bit"
+        moments = int(count * 2 * (1 + 4 / 256)) if eight else 8 * count
+        terms = {
+            "adapter": 4 * count,
+            "optimiser state": 8 * self.largest_parameter if paging == "all" and not eight else moments,
+        }
+        if self.settings.learn.guard != "off" and paging == "off":
+            terms["guard copy"] = 4 * count + moments
+        return terms
+
+    def cache(self, tokens: int) -> int:
+        s = self.shape
+        sliding = s.sliding * min(tokens, s.window or tokens)
+        return 2 * s.keys * self.c * (sliding + (s.layers - s.sliding) * tokens)
+
+    # - moments -
+
+    def scratch(self, *names: str) -> int:
+        """The largest dequantised weight among the linear layers named (all without names)."""
+        if self.cached or self.full:
+            return 0
+        sizes = [i * o for name, (i, o) in self.shape.linears().items() if not names or name in names]
+        return max(sizes, default=0) * self.c + max(sizes, default=0) // 8
+
+    def blocks(self, tokens: int, count: int) -> int:
+        """Block attention's scratch: `count` matrices of (heads, 256, keys seen), and one of flags."""
+        s = self.shape
+        if not (s.sliding or s.softcapped):
+            return 0
+        span = tokens if s.softcapped and s.sliding < s.layers else (s.window or tokens) + ATTENTION_BLOCK
+        rows = min(ATTENTION_BLOCK, tokens)
+        return s.heads * rows * min(span, tokens) * self.c * count + rows * min(span, tokens) * 3
+
+    def repeats(self) -> int:
+        """Features of the keys and values that full attention repeats for every query head."""
+        s = self.shape
+        repeated = 1 < s.groups < s.heads and not s.softcapped and s.sliding < s.layers
+        return 2 * s.queries if repeated else 0
+
+    def forward(self, tokens: int, *, labels: bool) -> list[Terms]:
+        """Moments of a forward without gradients: MLP, attention, and the loss with `labels`."""
+        s, unit = self.shape, self.c * tokens
+        h, i, q, k = s.hidden, s.intermediate, s.queries, s.keys
+        low = 4 * tokens * self.settings.adapter.rank
+        mlp = unit * (4 * h + self.rotary) + low
+        attention = unit * (3 * h + self.rotary) + low
+        moments = [
+            {"activations": mlp + unit * (4 if s.fused else 3) * i},
+            {"activations": mlp + unit * 2 * i, "scratch": self.scratch()},
+            {"activations": attention + unit * (4 * q + 4 * k)},
+            {"activations": attention + unit * (2 * q + 2 * k + self.repeats()), "scratch": self.blocks(tokens, 1)},
+        ]
+        if labels:
+            moments.append({"activations": unit * (3 * h + self.rotary)} | self.head(grad=False))
+        return moments
+
+    def head(self, *, grad: bool) -> Terms:
+        """The logits slice and what comes with it; `grad`: the labels' hidden gradients too."""
+        s, chunk = self.shape, self.settings.window.chunk
+        if self.settings.compute.loss == "plain":
+            return {"logits slice": 4 * chunk * s.vocab * (3 if grad else 2)}
+        widened = self._embedding_bytes() != self.c and self.machine.kind == "cpu"
+        capped = s.architecture == "gemma2" and grad
+        terms = {"logits slice": 4 * self.slice * s.vocab * (2 if capped else 1)}
+        terms["scratch"] = min(VOCABULARY_BLOCK, s.vocab) * s.hidden * self.c if widened else 0
+        if self.machine.kind == "cuda":  # the product comes in the weight's dtype, then in float32
+            terms["logits slice"] += self.c * self.slice * s.vocab
+        terms["activations of the loss"] = (self.c * chunk * s.hidden if grad else 0) + 24 * chunk
+        return terms
+
+    def scoring(self) -> list[Terms]:
+        return self.forward(self.settings.window.size, labels=True)
+
+    def kept_per_block(self) -> int:
+        """Features per token that a block keeps for its backward pass, its input left out."""
+        s = self.shape
+        full = 2 * s.queries + (self.repeats() or 2 * s.keys)
+        blockwise = 2 * s.queries + 2 * s.keys
+        attention = blockwise if s.softcapped or s.sliding == s.layers else max(full, blockwise)
+        if s.fused:  # the values are a view of the fused product, which they keep whole
+            attention = max(4 * s.queries + 3 * s.keys, 3 * s.queries + self.repeats())
+        norms = (5 if s.sandwich else 3) * s.hidden
+        return norms + attention + (s.queries + s.keys if s.qk_norm else 0) + 4 * s.intermediate + s.heads + 8
+
+    def learning(self) -> list[Terms]:
+        """Moments of forward, loss, backward and step."""
+        s, settings = self.shape, self.settings
+        tokens = settings.window.context + settings.window.chunk
+        if settings.learn.context is not None:
+            tokens = settings.learn.context + settings.window.chunk
+        unit = self.c * tokens
+        h, i, q, k = s.hidden, s.intermediate, s.queries, s.keys
+        adapted = min(settings.adapter.top or s.layers, s.layers)
+        lows = 7 * settings.adapter.rank * 4 * tokens
+        block = unit * self.kept_per_block() + lows
+        if self.machine.kind == "cuda" and self.c != 4:
+            block += 8 * min(tokens, LORA_ROWS) * i  # the LoRA products' operands in float32
+        saving = settings.compute.checkpointing == "on"
+        inputs = unit * (adapted * h + h + self.rotary)
+        kept = inputs if saving else inputs + adapted * block
+        gradients = 4 * self.parameters
+        # in the first block's backward the later blocks' activations are gone, but all gradients are there
+        last = {"activations": inputs + block if saving else kept, "gradients": gradients // max(1, adapted)}
+        first = {"activations": unit * (2 * h + self.rotary) + block, "gradients": gradients}
+        moments: list[Terms] = [*self.forward(tokens, labels=False)]
+        for moment in moments:
+            moment["activations"] += inputs - unit * h if saving else kept - block
+        moments.append({"activations": kept + 2 * unit * h} | self.head(grad=True))
+        for base in (last, first):
+            moments += [
+                _plus(base, {"activations": unit * (h + 2 * i)}),
+                _plus(base, {"activations": unit * (h + i), "scratch": self.scratch()}),
+                _plus(base, {
+                    "activations": unit * (h - 4 * i + 2 * q + (self.repeats() or 2 * k)),
+                    "scratch": self.blocks(tokens, 3 if s.softcapped else 2),
+                }),
+            ]  # fmt: skip
+        moments.append({"gradients": gradients, "scratch": 8 * self.largest_parameter})
+        return moments
+
+    def decoding(self) -> list[Terms]:
+        """Moments of reading the context into a cache, and of one token."""
+        s, tokens = self.shape, self.settings.window.size
+        one = {"KV cache": self.cache(tokens), "logits": 4 * s.vocab * 8, "scratch": self.scratch()}
+        one["scratch"] += 2 * s.keys * self.c * tokens  # a layer's keys and values, copied as they grow
+        # sliding blocks, too, hold every token that was read until the first one is decoded
+        whole = {"KV cache": 2 * s.keys * self.c * s.layers * tokens}
+        return [*(moment | whole for moment in self.forward(tokens, labels=False)), one]
+
+    def with_slack(self, terms: Terms, phase: str) -> Terms:
+        """Freed heap that the allocator has not given back: measured (`scripts/bench_memory`), not derived.
+
+        On a CPU tensors below 4 MiB come from the heap; the more of them live at once, the more holes there are.
+        """
+        if self.machine.kind != "cpu" or phase == "load":
+            return terms
+        tensor = self.c * self.settings.window.size * self.shape.hidden
+        slack = SMALL_TENSOR_SLACK if tensor < MAPPED else LARGE_TENSOR_SLACK
+        if self.settings.compute.checkpointing == "off" and self.settings.learn.mode != "none":
+            slack += UNCHECKPOINTED_SLACK
+        return terms | {"allocator slack": slack}
+
+
+def _plus(terms: Terms, more: Terms) -> Terms:
+    return {name: terms.get(name, 0) + more.get(name, 0) for name in {**terms, **more}}
