@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from .base import Base, weight_of
 from .errors import SettingsError
+from .memory import LORA_ROWS
 from .paging import Lookup
 from .settings import AdapterSettings
 
@@ -240,8 +241,8 @@ class _LoraLinear(torch.autograd.Function):
         grad = grads[0].reshape(-1, grads[0].shape[-1])  # (T, N)
         rows = x.reshape(-1, x.shape[-1])  # (T, K)
         grad_low = _product(grad, b).mul_(ctx.scaling)  # (T, r)
-        grad_b = _product_of_rows(grad, low).mul_(ctx.scaling)
-        grad_a = _product_of_rows(rows, grad_low).T.contiguous()
+        grad_b = _transposed_product(grad, low, a.dtype).mul_(ctx.scaling)
+        grad_a = _transposed_product(grad_low, rows, a.dtype)
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = torch.mm(grad, weight_of(ctx.layer, grad.dtype))
@@ -257,11 +258,9 @@ class _LoraLinear(torch.autograd.Function):
 # Where activations are narrower than the adapter, products run in the adapter's float32 over blocks of rows, so that
 # no wide copy of a whole window exists.
 
-_ROWS = 1024
-
 
 def _row_blocks(tensor: Tensor) -> list[slice]:
-    return [slice(start, start + _ROWS) for start in range(0, len(tensor), _ROWS)]
+    return [slice(start, start + LORA_ROWS) for start in range(0, len(tensor), LORA_ROWS)]
 
 
 def _product(rows: Tensor, matrix: Tensor) -> Tensor:
@@ -271,11 +270,11 @@ def _product(rows: Tensor, matrix: Tensor) -> Tensor:
     return torch.cat([rows[block].to(matrix.dtype) @ matrix for block in _row_blocks(rows)])
 
 
-def _product_of_rows(rows: Tensor, others: Tensor) -> Tensor:
-    """rows.T @ others in the dtype of `others`."""
-    if rows.dtype == others.dtype:
-        return rows.T @ others
-    total = others.new_zeros(rows.shape[1], others.shape[1])
-    for block in _row_blocks(rows):
-        total.addmm_(rows[block].T.to(others.dtype), others[block])
+def _transposed_product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """left.T @ right in `dtype`."""
+    if left.dtype == right.dtype == dtype:
+        return left.T @ right
+    total = torch.zeros(left.shape[1], right.shape[1], dtype=dtype, device=left.device)
+    for block in _row_blocks(left):
+        total.addmm_(left[block].T.to(dtype), right[block].to(dtype))
     return total

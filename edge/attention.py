@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .memory import ATTENTION_BLOCK
+from .shape import KNOWN
+
 NAME = "templora"
-BLOCK = 256
-ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3")
 
 
 def use(model: Any) -> bool:
@@ -30,7 +31,7 @@ def use(model: Any) -> bool:
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
 
-    if model.config.get_text_config().model_type not in ARCHITECTURES:
+    if model.config.get_text_config().model_type not in KNOWN:
         return False
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, _no_mask)
@@ -92,7 +93,7 @@ def dense(query: Tensor, key: Tensor, value: Tensor, window: int, scale: float, 
 
 
 def _repeat(tensor: Tensor, query: Tensor) -> Tensor:
-    """(1, G, S, D) seen as (1, H, S, D), without a copy."""
+    """(1, G, S, D) as (1, H, S, D): a copy, except with one group or as many as heads."""
     _, groups, tokens, size = tensor.shape
     heads = query.shape[1]
     if groups == heads:
@@ -151,8 +152,8 @@ def _folded(tensor: Tensor, key: Tensor) -> Tensor:
 def _blocks(query: Tensor, key: Tensor, window: int) -> Any:
     """Query rows, the keys that any of them sees, and a (rows, keys) mask of what a row does not see."""
     queries, keys = query.shape[2], key.shape[2]
-    for start in range(0, queries, BLOCK):
-        end = min(start + BLOCK, queries)
+    for start in range(0, queries, ATTENTION_BLOCK):
+        end = min(start + ATTENTION_BLOCK, queries)
         first = max(0, keys - queries + start - window + 1)
         last = keys - queries + end
         at = torch.arange(keys - queries + start, last, device=query.device)[:, None]

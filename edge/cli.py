@@ -256,12 +256,10 @@ def _quantize(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from . import planning, sources
+    from . import planning
 
     settings = settings_of(args)
-    source = sources.resolve(args.model, offline=settings.base.offline)
-    if settings.base.precision == "nf4" and source.kind == "gguf":
-        source = sources.converted(source)
+    source = planning.find(args.model, settings)
     chosen = planning.plan(source, settings, decodes=not args.score_only, degrade=args.allow_degrade)
     print_table(report.plan_table(chosen))
     print(report.plan_summary(chosen))

@@ -25,6 +25,7 @@ from .errors import DeviceError
 if TYPE_CHECKING:
     import torch
 
+MAPPED = 4 << 20  # bytes from which on a CPU tensor goes back to the system when it is freed
 _M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1  # mallopt(3)
 
 
@@ -264,8 +265,8 @@ def tune_allocator() -> None:
     try:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_M_ARENA_MAX, 2)
-        libc.mallopt(_M_MMAP_THRESHOLD, 4 << 20)
-        libc.mallopt(_M_TRIM_THRESHOLD, 4 << 20)
+        libc.mallopt(_M_MMAP_THRESHOLD, MAPPED)
+        libc.mallopt(_M_TRIM_THRESHOLD, MAPPED)
     except OSError:
         pass  # not glibc: its own allocator decides
 
@@ -324,17 +325,20 @@ def _read(path: Path) -> str:
 
 
 def _status(key: str) -> int:
-    for line in _read(Path("/proc/self/status")).splitlines():
-        if line.startswith(key + ":"):
-            return int(line.split()[1]) * 1024
-    return 0
+    return _kernel_bytes(Path("/proc/self/status"), key) or 0
 
 
 def _meminfo(key: str) -> int:
-    for line in _read(Path("/proc/meminfo")).splitlines():
+    known = _kernel_bytes(Path("/proc/meminfo"), key)
+    return known if known is not None else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+
+
+def _kernel_bytes(path: Path, key: str) -> int | None:
+    """Bytes of a `key:  N kB` line, or None where there is none."""
+    for line in _read(path).splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return None
 
 
 def _cgroup(name: str) -> int | None:

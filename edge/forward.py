@@ -21,8 +21,6 @@ from .loss import plain_nll, sliced_nll
 from .paging import Store
 from .settings import ComputeSettings
 
-DEFAULT_SLICE = 64
-
 
 @dataclass
 class Cache:
@@ -72,7 +70,7 @@ class TorchForward:
         self.base = base
         self.adapter = adapter
         self.plain_loss = compute.loss == "plain"
-        self.slice_size = compute.loss_slice or DEFAULT_SLICE
+        self.slice_size = compute.loss_slice
         self.checkpointing = compute.checkpointing != "off"
 
     @torch.inference_mode()

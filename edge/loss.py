@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_VOCABULARY_BLOCK = 16384
+from .memory import VOCABULARY_BLOCK
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Head:
     def _blocks(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
         """Vocabulary blocks of the weight in `dtype`: small enough for the cache, large enough for the matmul."""
         scratch = None
-        for start in range(0, len(self.weight), _VOCABULARY_BLOCK):
-            block = slice(start, min(start + _VOCABULARY_BLOCK, len(self.weight)))
+        for start in range(0, len(self.weight), VOCABULARY_BLOCK):
+            block = slice(start, min(start + VOCABULARY_BLOCK, len(self.weight)))
             weight = self.weight[block]
             if weight.dtype != dtype:
                 if scratch is None:

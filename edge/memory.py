@@ -15,13 +15,13 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from .device import MAPPED
 from .settings import Settings
 from .shape import Shape
 
 VOCABULARY_BLOCK = 16384  # of the head, widened at a time
 LORA_ROWS = 1024  # tokens of a LoRA product in float32, where activations are narrower
 ATTENTION_BLOCK = 256  # queries of block attention
-MAPPED = 4 << 20  # bytes from which on a tensor goes back to the system when it is freed (see device.py)
 SMALL_TENSOR_SLACK, LARGE_TENSOR_SLACK, UNCHECKPOINTED_SLACK = 190_000_000, 135_000_000, 50_000_000
 
 Terms = dict[str, int]

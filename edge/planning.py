@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from . import budget, device, shape
+from . import budget, device, shape, sources
 from .budget import Plan
 from .errors import BudgetError
 from .memory import Machine
@@ -38,6 +38,12 @@ def again(rough: Plan, settings: Settings, *, degrade: bool) -> Plan:
     return budget.fit(
         settings, rough.shape, machine, free_for_all(machine.kind), decodes=rough.decodes, degrade=degrade
     )
+
+
+def find(model: str, settings: Settings) -> Source:
+    """What will be loaded for a model reference: a GGUF file's 4-bit conversion, where it was made already."""
+    source = sources.resolve(model, offline=settings.base.offline)
+    return sources.converted(source) if settings.base.precision == "nf4" else source
 
 
 def model_shape(source: Source) -> Shape:

@@ -8,7 +8,6 @@ Units: tokens, bytes, seconds.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,11 +88,9 @@ def load(
         SettingsError, ModelError, DeviceError, StorageError: see `edge.errors`.
     """
     chosen = settings or settings_module.load(preset, overrides)
-    source = sources.resolve(model, offline=chosen.base.offline)
+    source = planning.find(model, chosen)
     if source.kind == "gguf" and chosen.base.precision == "nf4":
-        source = sources.converted(source)
-        if source.kind == "gguf":
-            planning.require_conversion(source, chosen)
+        planning.require_conversion(source, chosen)
     rough = planning.plan(source, chosen, decodes=decodes, degrade=allow_degrade)  # refuses before torch is needed
     final = rough
 
@@ -115,7 +112,7 @@ def _plan_for(base: Base, settings: Settings) -> Plan:
     shape = shapes.from_config(base.config.to_dict(), packed=True)
     width = torch.empty(0, dtype=base.device.torch_dtype).element_size()
     machine = Machine(base.device.kind, width, 0)
-    return budget.fit(dataclasses.replace(settings, budget=settings.budget or 1 << 62), shape, machine, 0)
+    return budget.fit(settings, shape, machine, free=1 << 62)
 
 
 class Session:
@@ -194,7 +191,7 @@ class Session:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Measures the peak inside the block, and keeps it under the budget."""
-        if self.base.device.kind == "cpu":
+        if self.base.device.kind == "cpu" and name != "decode":  # that phase is entered for every token
             trim()
         with self.meter.phase(name), capped(self.base.device, self.plan.budget):
             yield

@@ -78,8 +78,10 @@ def resolve(reference: str, *, offline: bool = False, notice: Notice | None = No
 
 def converted(source: Source) -> Source:
     """The cached 4-bit folder of a GGUF file where it was made already; else the source itself."""
+    if source.kind != "gguf":
+        return source
     folder = conversion_folder(source)
-    if source.kind != "gguf" or not (folder / MANIFEST).is_file():
+    if not (folder / MANIFEST).is_file():
         return source
     return Source("folder", folder, source.reference, source.sha256)
 
