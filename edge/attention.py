@@ -39,6 +39,11 @@ def use(model: Any) -> bool:
     return True
 
 
+def is_used(model: Any) -> bool:
+    """Whether the model has this attention function."""
+    return bool(getattr(model.config, "_attn_implementation", None) == NAME)
+
+
 def _no_mask(*args: Any, **kwargs: Any) -> None:
     """The function below knows from the shapes alone what each query sees; a document is never padded."""
     return None

@@ -91,10 +91,7 @@ class Base:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, after the BOS token where the tokenizer has one by default."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        bos = self.tokenizer.bos_token_id
-        starts = self.tokenizer("a", verbose=False)["input_ids"][:1]
-        return [bos, *ids] if bos is not None and starts == [bos] else ids
+        return encode(self.tokenizer, text)
 
     def decode(self, ids: list[int]) -> str:
         """Text of token ids, special tokens left out."""
@@ -185,6 +182,14 @@ def load(source: Source, settings: Settings, before_weights: Callable[[], Settin
     _verify_head(base)
     base.load_seconds = time.perf_counter() - start
     return base
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of `text`, after the BOS token where the tokenizer has one by default."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    bos = tokenizer.bos_token_id
+    starts = tokenizer("a", verbose=False)["input_ids"][:1]
+    return [bos, *ids] if bos is not None and starts == [bos] else ids
 
 
 def from_model(model: PreTrainedModel, tokenizer: Any, device: Device, reference: str = "model") -> Base:

@@ -17,7 +17,7 @@ from .memory import Machine, Prediction, predict
 from .settings import Settings, format_bytes
 from .shape import Shape
 
-SLICE_BYTES = 128 << 20  # of logits held at a time, where memory is not short
+SLICE_BYTES = 128 << 20  # of logits held at a time; twice that where memory is not short
 SMALLEST_SLICE = 16  # positions
 MARGIN = 0.05  # of free memory, left to the system where no budget was named
 
@@ -114,14 +114,14 @@ def settle(settings: Settings, shape: Shape, machine: Machine, *, roomy: bool) -
         settings,
         weights=fast if compute.weights == "auto" else compute.weights,
         checkpointing=("off" if roomy else "on") if compute.checkpointing == "auto" else compute.checkpointing,
-        loss_slice=compute.loss_slice or default_slice(shape.vocab),
+        loss_slice=compute.loss_slice or default_slice(shape.vocab, roomy=roomy),
         paging=("off" if machine.kind == "cpu" else "guard") if compute.paging == "auto" else compute.paging,
     )
 
 
-def default_slice(vocab: int) -> int:
-    """Label positions whose float32 logits take about `SLICE_BYTES`."""
-    return min(1024, max(SMALLEST_SLICE, SLICE_BYTES // (4 * vocab)))
+def default_slice(vocab: int, *, roomy: bool = False) -> int:
+    """Label positions whose float32 logits take about `SLICE_BYTES`, or twice that."""
+    return min(1024, max(SMALLEST_SLICE, SLICE_BYTES * (2 if roomy else 1) // (4 * vocab)))
 
 
 def _with(settings: Settings, **changes: Any) -> Settings:

@@ -93,6 +93,21 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--score-only", action="store_true", help="without the phase that writes text")
     _common(plan)
 
+    bench = _verb(verbs, "bench", _bench, "measure side by side: the paper's loop, the default, swift, the base alone")
+    bench.add_argument("file", metavar="FILE", help="a UTF-8 text file, or - for standard input")
+    bench.add_argument("--chunks", type=_positive, default=5, metavar="N", help="chunks each (default: %(default)s)")
+    bench.add_argument(
+        "--contenders",
+        default="paper,plain,default,swift,base",
+        metavar="NAMES",
+        help="some of paper, plain, default, base and presets; the first is what the others are compared with "
+        "(default: %(default)s)",
+    )
+    bench.add_argument("--decode", type=_positive, metavar="N", help="also decode N tokens each")
+    bench.add_argument("--limit", metavar="SIZE", help="end a contender whose memory grows beyond SIZE")
+    bench.add_argument("--report", type=Path, metavar="DIR", help="write bench.json and bench.png to DIR")
+    _common(bench)
+
     doctor = _verb(verbs, "doctor", _doctor, "try out what this machine can do")
     doctor.add_argument("--json", action="store_true", help="print one JSON line last")
     return top
@@ -265,6 +280,34 @@ def _plan(args: argparse.Namespace) -> int:
     print(report.plan_summary(chosen))
     if args.json:
         print(json.dumps({"command": "plan", "model": args.model, **chosen.to_json(), "settings": settings.to_dict()}))
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from . import bench
+
+    settings = settings_of(args)
+    if args.report:
+        _make_folder(args.report)
+    text = read_text(args.file).strip()
+    limit = settings_module.parse_bytes(args.limit, "--limit") if args.limit else None
+    with Progress("measuring", args.chunks) as progress:
+        result = bench.run(
+            args.model,
+            text,
+            settings,
+            [name.strip() for name in args.contenders.split(",")],
+            chunks=args.chunks,
+            decode=args.decode or 0,
+            limit=limit,
+            progress=progress,
+        )
+    print_table(report.bench_table(result))
+    if args.report:
+        _write_text(args.report / "bench.json", json.dumps(result, indent=1) + "\n")
+        report.bench_plot(result, args.report / "bench.png")
+    if args.json:
+        print(json.dumps(result))
     return 0
 
 

@@ -295,6 +295,20 @@ def release_memory() -> None:
 # --- measuring the machine ---
 
 
+@contextmanager
+def timed(seconds: dict[str, float], phase: str, device: Device) -> Iterator[None]:
+    """Adds the block's wall time to `seconds[phase]`; on CUDA, of work that is done and not only queued."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        if device.kind == "cuda":
+            import torch
+
+            torch.cuda.synchronize(device.name)
+        seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start
+
+
 def matmul_rate(device: str, dtype: str, size: int = 512, budget: float = 0.3) -> float:
     """Measured FLOP/s of a square matmul of `size`, over at most about `budget` seconds."""
     import torch

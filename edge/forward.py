@@ -15,10 +15,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from . import attention
 from .adapter import Adapter
 from .base import Base
 from .loss import plain_nll, sliced_nll
 from .paging import Store
+from .prefix import MAX_POSITION, Prefix
 from .settings import ComputeSettings
 
 
@@ -66,12 +68,15 @@ class Forward(Protocol):
 class TorchForward:
     """The Forward protocol on the base's own torch model."""
 
-    def __init__(self, base: Base, adapter: Adapter | None, compute: ComputeSettings) -> None:
+    def __init__(
+        self, base: Base, adapter: Adapter | None, compute: ComputeSettings, gradient_filter: float = 0.0
+    ) -> None:
         self.base = base
         self.adapter = adapter
         self.plain_loss = compute.loss == "plain"
         self.slice_size = compute.loss_slice
         self.checkpointing = compute.checkpointing != "off"
+        self.gradient_filter = gradient_filter
 
     @torch.inference_mode()
     def nll(self, input_ids: Tensor, labels: int, *, adapter: bool = True) -> Tensor:
@@ -79,18 +84,59 @@ class TorchForward:
         with self._using(adapter):
             return self.loss(input_ids, labels)[1].cpu()
 
-    def loss(self, input_ids: Tensor, labels: int) -> tuple[Tensor, Tensor]:
+    def loss(self, input_ids: Tensor, labels: int, prefix: Prefix | None = None) -> tuple[Tensor, Tensor]:
         """The mean nats over the labels with gradients for the adapter, and the (labels,) nats.
 
         Call backward on the mean inside `learning()`: with checkpointing the blocks run again there.
+
+        Args:
+            prefix: what `read_prefix` made of the tokens before the one that predicts the first label. Only the
+                tokens after it are computed, and no gradient flows into it.
         """
         ids = input_ids.to(self.base.device.name)
-        hidden = self.base.decoder(input_ids=ids[None], use_cache=False).last_hidden_state[0]  # (S, H)
         first = len(ids) - labels
-        predicting, targets = hidden[first - 1 : -1], ids[first:]
+        targets = ids[first:]
+        if prefix is None:
+            predicting = self.base.decoder(input_ids=ids[None], use_cache=False).last_hidden_state[0, first - 1 : -1]
+        else:
+            predicting = self._after(prefix, ids[first - 1 : -1])
         if self.plain_loss:
             return plain_nll(predicting, self.base.head, targets)
-        return sliced_nll(predicting, self.base.head, targets, slice_size=self.slice_size)
+        return sliced_nll(
+            predicting, self.base.head, targets, slice_size=self.slice_size, gradient_filter=self.gradient_filter
+        )
+
+    @torch.no_grad()
+    def read_prefix(self, input_ids: Tensor, limit: int) -> Prefix:
+        """The keys and values of (S,) tokens, S may be 0, computed with the adapter as it is now.
+
+        `limit`: tokens that are kept at most when more are read.
+        """
+        config = self.base.config
+        kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+        cropped = attention.is_used(self.base.model)
+        windows = [config.sliding_window if cropped and kind == "sliding_attention" else None for kind in kinds]
+        prefix = Prefix(windows, limit)
+        if len(input_ids):
+            with self._using(True):
+                self._after(prefix, input_ids.to(self.base.device.name))
+            prefix.take(input_ids)
+        return prefix
+
+    def reaches(self, prefix: Prefix) -> bool:
+        """Whether the tokens after the prefix still have positions that the model knows."""
+        limit = self.base.max_positions or MAX_POSITION
+        return prefix.position + prefix.limit + 1 < min(limit, MAX_POSITION)
+
+    def _after(self, prefix: Prefix, ids: Tensor) -> Tensor:
+        """(n, H) last hidden states of n tokens that follow the prefix."""
+        hidden: Tensor = self.base.decoder(
+            input_ids=ids[None],
+            position_ids=prefix.positions(len(ids), self.base.device.name),
+            past_key_values=prefix.cache,
+            use_cache=False,
+        ).last_hidden_state[0]
+        return hidden
 
     @contextmanager
     def learning(self, *, dropout: bool = False) -> Iterator[None]:

@@ -12,14 +12,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
 from . import optimizer as optimizers
 from .adapter import Adapter
+from .device import timed
 from .forward import TorchForward
 from .paging import Lookup, MemoryStore, Store, Stored, Under
+from .prefix import Prefix
 from .records import Learned
 from .settings import LearnSettings
 from .windows import Window
@@ -33,6 +36,7 @@ class Learner:
     Attributes:
         steps: optimiser steps taken so far.
         chunks: chunks learned so far.
+        seconds: spent so far in each phase: `forward` (with the loss and its gradient), `backward`, `optimiser`.
         retry: runs one forward and backward; the session's own runs it again with less memory when it ran out.
     """
 
@@ -41,19 +45,27 @@ class Learner:
         adapter: Adapter,
         forward: TorchForward,
         settings: LearnSettings,
+        context: int,
         moments: Store | None = None,
         copy: Store | None = None,
     ) -> None:
-        """`moments` and `copy`: where optimiser state and the guard's copy are paged to; None keeps them beside."""
+        """`context`: tokens that a lesson sees before its labels (the paper's L_T).
+
+        `moments` and `copy`: where optimiser state and the guard's copy are paged to; None keeps them beside.
+        """
         self.adapter = adapter
         self.forward = forward
         self.settings = settings
         self.steps = 0
         self.chunks = 0
+        self.seconds = dict.fromkeys(("forward", "backward", "optimiser"), 0.0)
         self.retry: Retry = _once
         self.optimizer = optimizers.make(adapter.parameters(), settings, moments)
         self._saved: Store = copy or MemoryStore()
         self._saved_steps = 0
+        self._limit = context - 1  # the last context token predicts the first label, and is computed with the labels
+        self._prefix: Prefix | None = None
+        self._nats = self._tokens = 0.0  # of all lessons so far
         if settings.guard != "off":
             self._save()  # its memory is taken now, not in the middle of a document
 
@@ -71,17 +83,23 @@ class Learner:
         start = time.perf_counter()
         settings, dropout = self.settings, self.adapter.settings.dropout > 0
         losses: list[float] = []
-        reason, norm, scores = "", 0.0, torch.empty(0)
+        reason, norm, scores, skipped = "", 0.0, torch.empty(0), False
         if settings.guard != "off":
             self._save()
+        with self._timed("forward"):
+            prefix = self._prefix_for(input_ids[: len(input_ids) - labels - 1])
         with torch.random.fork_rng(enabled=dropout):
             for epoch in range(settings.epochs):
                 # 1. one forward and backward; the same numbers however often it must be tried
                 seed = hash((settings.seed, self.chunks, epoch)) if dropout else None
-                nll = self.retry(lambda seed=seed: self._gradients(input_ids, labels, seed))  # type: ignore[misc]
+                nll = self.retry(lambda epoch=epoch, seed=seed: self._gradients(input_ids, labels, prefix, epoch, seed))  # type: ignore[misc]
                 losses.append(float(nll.double().sum()))
                 if epoch == 0:
                     scores = nll.cpu()
+                    skipped = self._predicted_well(losses[0], labels)
+                    self._nats, self._tokens = self._nats + losses[0], self._tokens + labels
+                if skipped:
+                    break
                 # 2. refused where it went wrong
                 norm = self._gradient_norm()
                 reason = self._refusal(losses)
@@ -90,28 +108,38 @@ class Learner:
                 if reason:
                     break
                 # 3. the step
-                self._step(norm)
+                with self._timed("optimiser"):
+                    self._step(norm)
         optimizers.drop_gradients(self.adapter.parameters())
         after = None
-        if settings.guard == "full" and not reason:
-            after = float(self.forward.nll(input_ids, labels).double().sum())
+        if settings.guard == "full" and not reason and not skipped:
+            with torch.no_grad(), self.adapter.active():
+                after = float(self.forward.loss(input_ids, labels, prefix)[1].double().sum())
             reason = self._refusal([losses[0], after])
         if reason and settings.guard != "off":
             self._load()
+        if prefix is not None and settings.prefix == "cached" and math.isfinite(losses[-1]):
+            prefix.take(input_ids[-labels - 1 : -1])
+            self._prefix = prefix
         self.chunks += 1
-        return Learned(tuple(losses), after, not reason, reason, time.perf_counter() - start, norm), scores
+        seconds = time.perf_counter() - start
+        return Learned(tuple(losses), after, not reason, reason, seconds, norm, skipped), scores
 
     # --- one step ---
 
-    def _gradients(self, input_ids: Tensor, labels: int, seed: int | None) -> Tensor:
+    def _gradients(self, input_ids: Tensor, labels: int, prefix: Prefix | None, epoch: int, seed: int | None) -> Tensor:
         """The (labels,) nats of one forward; leaves the gradient of their mean in the adapter's parameters."""
         optimizers.drop_gradients(self.adapter.parameters())
         if seed is not None:
             torch.manual_seed(seed)
         with self.forward.learning(dropout=seed is not None):
-            mean, nll = self.forward.loss(input_ids, labels)
+            with self._timed("forward"):
+                mean, nll = self.forward.loss(input_ids, labels, prefix)
+            if epoch == 0 and self._predicted_well(float(nll.double().sum()), labels):
+                return nll.detach()
             if self.settings.guard == "off" or torch.isfinite(mean):
-                torch.autograd.backward(mean)
+                with self._timed("backward"):
+                    torch.autograd.backward(mean)
         return nll.detach()
 
     def _step(self, norm: float) -> None:
@@ -124,6 +152,22 @@ class Learner:
         self.optimizer.step(self.settings.lr * (min(1.0, (self.steps + 1) / warmup) if warmup else 1.0))
         self.steps += 1
         self.adapter.version += 1
+
+    def _prefix_for(self, before: Tensor) -> Prefix | None:
+        """Keys and values of the tokens `before` what is computed with gradients; None where all of it is."""
+        if self.settings.prefix == "full":
+            return None
+        kept, self._prefix = self._prefix, None
+        if kept is not None and kept.holds(before) and self.forward.reaches(kept):
+            return kept
+        return self.forward.read_prefix(before, self._limit)
+
+    def _predicted_well(self, nats: float, labels: int) -> bool:
+        """Whether a lesson would teach little: its nats per token lie far below the average of those before it."""
+        return bool(self._tokens and nats / labels < self.settings.skip_below * self._nats / self._tokens)
+
+    def _timed(self, phase: str) -> AbstractContextManager[None]:
+        return timed(self.seconds, phase, self.forward.base.device)
 
     def _gradient_norm(self) -> float:
         grads = [p.grad for p in self.adapter.parameters() if p.grad is not None]
@@ -157,8 +201,12 @@ class Learner:
         self._saved_steps = self.steps
 
     def _load(self) -> None:
-        self.restore(Stored(self._saved, "saved."))
+        self._put_back(Stored(self._saved, "saved."))
         self.steps = self._saved_steps
+
+    def _put_back(self, state: Lookup) -> None:
+        self.adapter.restore(Under(state, "adapter."))
+        self.optimizer.load(Under(state, "optimizer."))
 
     def _state(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor that learning changes, one at a time."""
@@ -168,13 +216,23 @@ class Learner:
             yield f"optimizer.{name}", tensor
 
     def snapshot(self) -> dict[str, Tensor]:
-        """A copy of the adapter and of all optimiser state."""
-        return {name: tensor.clone() for name, tensor in self._state()}
+        """A copy of all that learning goes on from: adapter, optimiser, counts, kept keys and values."""
+        state = {name: tensor.clone() for name, tensor in self._state()}
+        state["lessons"] = torch.tensor([self.steps, self.chunks, self._nats, self._tokens], dtype=torch.float64)
+        if self._prefix is not None:
+            state |= {f"prefix.{name}": tensor.clone() for name, tensor in self._prefix.tensors().items()}
+        return state
 
-    def restore(self, snapshot: Lookup) -> None:
-        """Puts a snapshot's values back, bit for bit; `steps` and `chunks` are the caller's."""
-        self.adapter.restore(Under(snapshot, "adapter."))
-        self.optimizer.load(Under(snapshot, "optimizer."))
+    def restore(self, snapshot: dict[str, Tensor]) -> None:
+        """Goes back to a snapshot, bit for bit."""
+        self._put_back(snapshot)
+        steps, chunks, self._nats, self._tokens = snapshot["lessons"].tolist()
+        self.steps, self.chunks = int(steps), int(chunks)
+        held = {name.removeprefix("prefix."): t for name, t in snapshot.items() if name.startswith("prefix.")}
+        self._prefix = None
+        if held:
+            self._prefix = self.forward.read_prefix(held["ids"][:0], self._limit)
+            self._prefix.load(held, self.forward.base.device.name)
 
 
 def _once(run: Callable[[], Tensor]) -> Tensor:

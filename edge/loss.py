@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .memory import VOCABULARY_BLOCK
+from .memory import HEAD_BLOCK
 
 
 @dataclass(frozen=True)
@@ -65,17 +65,20 @@ class Head:
             result.addmm_(grad_logits[:, block], weight)
         return result
 
+    def partial_product(self, grad_logits: Tensor, entries: Tensor) -> Tensor:
+        """`product` over some (n,) vocabulary entries alone: grad_logits (N, n)."""
+        return grad_logits @ self.weight[entries].to(grad_logits.dtype)
+
     def _blocks(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
         """Vocabulary blocks of the weight in `dtype`: small enough for the cache, large enough for the matmul."""
         scratch = None
-        for start in range(0, len(self.weight), VOCABULARY_BLOCK):
-            block = slice(start, min(start + VOCABULARY_BLOCK, len(self.weight)))
+        rows = max(1, HEAD_BLOCK // (self.weight.shape[1] * torch.empty(0, dtype=dtype).element_size()))
+        narrow = self.weight.dtype != dtype
+        wide = torch.empty(min(rows, len(self.weight)), self.weight.shape[1], dtype=dtype) if narrow else self.weight
+        for start in range(0, len(self.weight), rows):
+            block = slice(start, min(start + rows, len(self.weight)))
             weight = self.weight[block]
-            if weight.dtype != dtype:
-                if scratch is None:
-                    scratch = torch.empty(weight.shape, dtype=dtype, device=weight.device)
-                weight = scratch[: len(weight)].copy_(weight)
-            yield block, weight
+            yield block, wide[: len(weight)].copy_(weight) if narrow else weight
 
 
 def plain_nll(hidden: Tensor, head: Head, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,19 +98,27 @@ def plain_nll(hidden: Tensor, head: Head, labels: Tensor) -> tuple[Tensor, Tenso
     return nll.mean(), nll.detach()
 
 
-def sliced_nll(hidden: Tensor, head: Head, labels: Tensor, *, slice_size: int) -> tuple[Tensor, Tensor]:
+def sliced_nll(
+    hidden: Tensor, head: Head, labels: Tensor, *, slice_size: int, gradient_filter: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Equal to `plain_nll`, holding the logits of at most `slice_size` positions.
 
     The gradient of the mean with respect to `hidden` is computed in the same pass, slice by slice, so
     the backward pass only scales it.
+
+    Args:
+        gradient_filter: vocabulary entries whose probability lies below it at every position of a slice, and that are
+            no label, add nothing to the gradient (in the way of cut-cross-entropy's gradient filtering). 0: exact.
     """
-    loss, nll = _SlicedNLL.apply(hidden, head, labels, slice_size)  # type: ignore[no-untyped-call]
+    loss, nll = _SlicedNLL.apply(hidden, head, labels, slice_size, gradient_filter)  # type: ignore[no-untyped-call]
     return loss, nll
 
 
 class _SlicedNLL(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Head, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, hidden: Tensor, head: Head, labels: Tensor, size: int, gradient_filter: float
+    ) -> tuple[Tensor, Tensor]:
         count = len(labels)
         size = min(size, count)
         nll = torch.empty(count, dtype=torch.float32, device=hidden.device)
@@ -124,16 +135,28 @@ class _SlicedNLL(torch.autograd.Function):
             softmax = torch.softmax(logits, -1, out=logits)
             nll[rows] = (gap - softmax.amax(-1, keepdim=True).log()).squeeze(-1)
             if grad is not None:  # d mean(nll) / d logits = (softmax - onehot) / count
+                entries = _likely(softmax, labels[rows], gradient_filter) if gradient_filter else None
                 softmax.scatter_add_(-1, y, torch.full_like(y, -1, dtype=softmax.dtype))
                 if slope is not None:
                     softmax.mul_(slope)
-                grad[rows] = head.product(softmax).mul_(head.scale / count)
+                if entries is None:
+                    upstream = head.product(softmax)
+                else:
+                    upstream = head.partial_product(softmax.index_select(1, entries), entries)
+                grad[rows] = upstream.mul_(head.scale / count)
         ctx.mark_non_differentiable(nll)
         if grad is not None:
             ctx.save_for_backward(grad)
         return nll.mean(), nll
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
         (grad,) = ctx.saved_tensors
-        return grad * upstream[0].to(grad.dtype), None, None, None
+        return grad * upstream[0].to(grad.dtype), None, None, None, None
+
+
+def _likely(softmax: Tensor, labels: Tensor, threshold: float) -> Tensor:
+    """(n,) vocabulary entries that are likelier than `threshold` somewhere in (N, V), or labels."""
+    kept = softmax.amax(0) > threshold
+    kept[labels] = True
+    return kept.nonzero().squeeze(1)

@@ -19,7 +19,7 @@ from .device import MAPPED
 from .settings import Settings
 from .shape import Shape
 
-VOCABULARY_BLOCK = 16384  # of the head, widened at a time
+HEAD_BLOCK = 10 << 20  # bytes of the head that are widened at a time: they stay in the CPU's cache
 LORA_ROWS = 1024  # tokens of a LoRA product in float32, where activations are narrower
 ATTENTION_BLOCK = 256  # queries of block attention
 SMALL_TENSOR_SLACK, LARGE_TENSOR_SLACK, UNCHECKPOINTED_SLACK = 190_000_000, 135_000_000, 50_000_000
@@ -169,14 +169,18 @@ class _Count:
         sizes = [i * o for name, (i, o) in self.shape.linears().items() if not names or name in names]
         return max(sizes, default=0) * self.c + max(sizes, default=0) // 8
 
-    def blocks(self, tokens: int, count: int) -> int:
-        """Block attention's scratch: `count` matrices of (heads, 256, keys seen), and one of flags."""
+    def blocks(self, tokens: int, count: int, before: int = 0) -> int:
+        """Block attention's scratch: `count` matrices of (heads, 256, keys seen), and one of flags.
+
+        `before`: tokens of a prefix, whose full layers too go through blocks.
+        """
         s = self.shape
-        if not (s.sliding or s.softcapped):
+        if not (s.sliding or s.softcapped or before):
             return 0
-        span = tokens if s.softcapped and s.sliding < s.layers else (s.window or tokens) + ATTENTION_BLOCK
+        wide = (s.softcapped or before) and s.sliding < s.layers
+        span = min(tokens + before, tokens + before if wide else (s.window or tokens + before) + ATTENTION_BLOCK)
         rows = min(ATTENTION_BLOCK, tokens)
-        return s.heads * rows * min(span, tokens) * self.c * count + rows * min(span, tokens) * 3
+        return s.heads * rows * span * self.c * count + rows * span * 3
 
     def repeats(self) -> int:
         """Features of the keys and values that full attention repeats for every query head."""
@@ -209,7 +213,7 @@ class _Count:
         widened = self._embedding_bytes() != self.c and self.machine.kind == "cpu"
         capped = s.architecture == "gemma2" and grad
         terms = {"logits slice": 4 * self.slice * s.vocab * (2 if capped else 1)}
-        terms["scratch"] = min(VOCABULARY_BLOCK, s.vocab) * s.hidden * self.c if widened else 0
+        terms["scratch"] = min(HEAD_BLOCK, s.vocab * s.hidden * self.c) if widened else 0
         if self.machine.kind == "cuda":  # the product comes in the weight's dtype, then in float32
             terms["logits slice"] += self.c * self.slice * s.vocab
         terms["activations of the loss"] = (self.c * chunk * s.hidden if grad else 0) + 24 * chunk
@@ -235,11 +239,14 @@ class _Count:
         tokens = settings.window.context + settings.window.chunk
         if settings.learn.context is not None:
             tokens = settings.learn.context + settings.window.chunk
+        before = 0  # tokens that are seen, but not computed here
+        if settings.learn.prefix != "full":
+            before, tokens = tokens - settings.window.chunk, settings.window.chunk
         unit = self.c * tokens
         h, i, q, k = s.hidden, s.intermediate, s.queries, s.keys
         adapted = min(settings.adapter.top or s.layers, s.layers)
         lows = 7 * settings.adapter.rank * 4 * tokens
-        block = unit * self.kept_per_block() + lows
+        block = unit * self.kept_per_block() + lows + 2 * s.keys * self.c * before
         if self.machine.kind == "cuda" and self.c != 4:
             block += 8 * min(tokens, LORA_ROWS) * i  # the LoRA products' operands in float32
         saving = settings.compute.checkpointing == "on"
@@ -259,10 +266,14 @@ class _Count:
                 _plus(base, {"activations": unit * (h + i), "scratch": self.scratch()}),
                 _plus(base, {
                     "activations": unit * (h - 4 * i + 2 * q + (self.repeats() or 2 * k)),
-                    "scratch": self.blocks(tokens, 3 if s.softcapped else 2),
+                    "scratch": self.blocks(tokens, 3 if s.softcapped else 2, before),
                 }),
             ]  # fmt: skip
         moments.append({"gradients": gradients, "scratch": 8 * self.largest_parameter})
+        if before:
+            held = self.cache(before) + 2 * s.keys * s.layers * self.c * tokens  # and the chunk's own, to be kept
+            moments += self.forward(before, labels=False)
+            moments = [moment | {"keys and values": held} for moment in moments]
         return moments
 
     def decoding(self) -> list[Terms]:

@@ -36,6 +36,7 @@ class Learned:
         reason: why it was rolled back or skipped; empty otherwise.
         seconds: wall time of the learning alone.
         grad_norm: the gradient's norm at the last step.
+        skipped: nothing was learned, since the chunk was predicted well (`learn.skip_below`).
     """
 
     losses: tuple[float, ...] = ()
@@ -44,6 +45,7 @@ class Learned:
     reason: str = ""
     seconds: float = 0.0
     grad_norm: float = 0.0
+    skipped: bool = False
 
 
 @dataclass(frozen=True)

@@ -106,13 +106,68 @@ def plan_summary(plan: Plan) -> str:
     return said
 
 
+def bench_table(result: Mapping[str, Any]) -> Any:
+    """A rich table of all contenders: seconds by phase, rates, memory, perplexity."""
+    from rich.table import Table
+
+    window = result["window"]
+    title = f"Per chunk, Δ={window['chunk']}, W={window['size']} (medians; compared with {result['against']})"
+    table = Table(title=title, title_justify="left")
+    names = [
+        "s/chunk",
+        "faster",
+        "score",
+        "forward",
+        "backward",
+        "optimiser",
+        "decode tok/s",
+        "TFLOP",
+        "of peak",
+        "memory",
+    ]
+    table.add_column("contender")
+    for name in (*names, "perplexity"):
+        table.add_column(name, justify="right")
+    for name, entry in result["contenders"].items():
+        if entry["failed"]:
+            table.add_row(name, entry["failed"])
+            continue
+        phases = [entry["phases"].get(phase) for phase in ("score", "forward", "backward", "optimiser")]
+        values = [
+            _number(entry["seconds_per_chunk"], 2),
+            _number(entry["times_faster"], 2, "x"),
+            *(_number(seconds, 2) for seconds in phases),
+            _number(entry["decode_tokens_per_second"], 1),
+            _number(sum(entry["flops_per_chunk"].values()) / 1e12, 2),
+            _number((entry["share_of_matmul_peak"] or 0) * 100, 0, "%"),
+            format_bytes(entry["peak_bytes"]),
+            _number(entry["perplexity"], 2),
+        ]
+        table.add_row(name, *values)
+    return table
+
+
+def bench_plot(result: Mapping[str, Any], path: Path) -> None:
+    """A PNG: seconds per chunk by phase, one bar a contender."""
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
+    done = {name: entry for name, entry in result["contenders"].items() if not entry["failed"]}
+    left = [0.0] * len(done)
+    for phase in ("score", "forward", "backward", "optimiser"):
+        seconds = [entry["phases"].get(phase, 0.0) for entry in done.values()]
+        axes.barh(list(done), seconds, left=left, label=phase)
+        left = [a + b for a, b in zip(left, seconds, strict=True)]
+    window = result["window"]
+    axes.set(xlabel="seconds per chunk", title=f"{result['model']}, Δ={window['chunk']}, W={window['size']}")
+    axes.invert_yaxis()
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
 def score_plot(chunks: Sequence[ChunkScore], path: Path, title: str) -> None:
     """A PNG: perplexity per chunk and so far, base beside adapter, over the position in tokens."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = _pyplot()
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     for name, color in (("base", "tab:gray"), ("adapter", "tab:blue")):
         running, xs, each, far = Side(), [], [], []
@@ -140,3 +195,16 @@ def _cells(base: Side, adapter: Side) -> tuple[str, str, str]:
     values = [f"{perplexity(side.nll, side.tokens):.1f}" if side.tokens else "–" for side in (base, adapter)]
     change = gain(base, adapter)
     return values[0], values[1], "–" if change is None else f"{-change:+.1%}"
+
+
+def _number(value: float | None, digits: int, unit: str = "") -> str:
+    return "–" if value is None else f"{value:.{digits}f}{unit}"
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot

@@ -139,13 +139,13 @@ class Session:
         if settings.learn.mode != "none":
             fused = settings.compute.lora == "fused"
             self.adapter = Adapter(base, settings.adapter, seed=settings.learn.seed, fused=fused)
-        torch_forward = TorchForward(base, self.adapter, settings.compute)
+        torch_forward = TorchForward(base, self.adapter, settings.compute, settings.learn.gradient_filter)
         self.forward: Forward = torch_forward
         self.pages = outside(base.device, sources.cache_root() / "pages")
         if self.adapter is not None:
             pages = self.pages if settings.compute.paging != "off" else None
             moments = self.pages if settings.compute.paging == "all" else None
-            self.learner = Learner(self.adapter, torch_forward, settings.learn, moments, pages)
+            self.learner = Learner(self.adapter, torch_forward, settings.learn, settings.learn_context, moments, pages)
             self.learner.retry = self.retrying
 
     def __enter__(self) -> Session:

@@ -11,19 +11,16 @@ The values of preset `paper` are those of arXiv 2401.11504, section 4.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import math
 import re
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal
 
 import yaml
 
-from . import windows
+from . import strict, windows
 from .errors import SettingsError
 
 
@@ -85,7 +82,14 @@ class AdapterSettings:
 
 @dataclass(frozen=True)
 class LearnSettings:
-    """How the adapter learns from one chunk (the paper's algorithm 1)."""
+    """How the adapter learns from one chunk (the paper's algorithm 1).
+
+    `prefix`: `full` lets gradients flow through the context too; `frozen` computes the context's keys and values
+    without gradient; `cached` keeps those of the chunks before, made by an older adapter, so that only the chunk is
+    computed. `skip_below`: a chunk whose nats per token lie below this fraction of the average so far is not learned.
+    `gradient_filter`: vocabulary entries whose probability lies below it at every position of a slice are left out
+    of the head's gradient (0: none).
+    """
 
     mode: Literal["all", "none"] = "all"
     context: int | None = None
@@ -100,6 +104,9 @@ class LearnSettings:
     guard: Literal["off", "epochs", "full"] = "epochs"
     guard_factor: float = 1.5
     min_tokens: int = 2
+    prefix: Literal["full", "frozen", "cached"] = "full"
+    skip_below: float = 0.0
+    gradient_filter: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -111,6 +118,12 @@ class LearnSettings:
         _require(self.warmup_steps >= 0, f"learn.warmup_steps is {self.warmup_steps}", "0 or more")
         _require(self.guard_factor > 1, f"learn.guard_factor is {self.guard_factor}", "more than 1")
         _require(self.min_tokens >= 1, f"learn.min_tokens is {self.min_tokens}", "at least 1")
+        _require(0 <= self.skip_below < 1, f"learn.skip_below is {self.skip_below}", "0 (never) <= fraction < 1")
+        _require(
+            0 <= self.gradient_filter < 1,
+            f"learn.gradient_filter is {self.gradient_filter}",
+            "0 (off) <= probability < 1",
+        )
         if self.context is not None:
             _require(self.context >= 1, f"learn.context is {self.context}", "at least 1 token, or null for W - chunk")
         if self.max_grad_norm is not None:
@@ -256,7 +269,7 @@ def load(preset: str | Path = "economical", overrides: Sequence[str] = ()) -> Se
         raise SettingsError(
             f"there is no preset '{name}'",
             "one of " + ", ".join(preset_names()) + ", or a .yaml file",
-            _suggest(name, preset_names()) or "check the name or the path",
+            strict.suggest(name, preset_names()) or "check the name or the path",
         )
     try:
         data = yaml.safe_load(path.read_text("utf-8"))
@@ -265,7 +278,9 @@ def load(preset: str | Path = "economical", overrides: Sequence[str] = ()) -> Se
         where = f" at line {mark.line + 1}" if mark else ""
         raise SettingsError(f"{path} is not readable YAML{where}", "a preset file", "correct the file") from error
     if not isinstance(data, dict):
-        raise SettingsError(f"{path} holds {_name(data)}", "a mapping of sections", "see configs/economical.yaml")
+        raise SettingsError(
+            f"{path} holds {strict.name_of(data)}", "a mapping of sections", "see configs/economical.yaml"
+        )
     data.pop("description", None)
     return from_dict(data, source=str(path)).override(overrides)
 
@@ -282,79 +297,10 @@ def from_dict(data: Mapping[str, Any], *, source: str = "settings") -> Settings:
     Raises:
         SettingsError: naming the key, what it held and what it should hold.
     """
-    return typing.cast(Settings, _build(Settings, data, source, ""))
+    return typing.cast(Settings, strict.build(Settings, data, source, {"budget": parse_bytes}))
 
 
-# --- typed construction ---
-
-
-def _build(cls: type[Any], data: Mapping[str, Any], source: str, prefix: str) -> Any:
-    hints = typing.get_type_hints(cls)
-    names = [f.name for f in dataclasses.fields(cls)]
-    for key in data:
-        if key not in names:
-            where = f"{prefix}{key}"
-            raise SettingsError(
-                f"unknown key '{where}' in {source}",
-                "one of " + ", ".join(prefix + name for name in names),
-                _suggest(str(key), names) or "remove it",
-            )
-    for f in dataclasses.fields(cls):
-        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if required and f.name not in data:
-            raise SettingsError(f"{source} has no '{prefix}{f.name}'", "it to be set", f"add {prefix}{f.name}")
-    values = {key: _convert(hints[key], value, source, f"{prefix}{key}") for key, value in data.items()}
-    return cls(**values)
-
-
-def _convert(hint: Any, value: Any, source: str, where: str) -> Any:
-    def wrong(expected: str) -> SettingsError:
-        return SettingsError(f"{where} is {value!r} in {source}", expected, "correct the value")
-
-    if where == "budget":
-        return None if value is None else parse_bytes(value, where)
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise wrong("a mapping of keys")
-        return _build(typing.cast(type[Any], hint), value, source, f"{where}.")
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        value = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
-        if value not in args:
-            raise wrong("one of " + ", ".join(map(str, args)))
-        return value
-    if origin in (Union, types.UnionType):
-        if value is None:
-            return None
-        return _convert(next(a for a in args if a is not type(None)), value, source, where)
-    if origin is tuple:
-        items = [value] if isinstance(value, str) else value
-        if not isinstance(items, (list, tuple)):
-            raise wrong("a list")
-        if args[-1] is not Ellipsis and len(items) != len(args):
-            raise wrong(f"a list of {len(args)}")
-        return tuple(_convert(args[0], item, source, where) for item in items)
-    if hint is bool:
-        if not isinstance(value, bool):
-            raise wrong("true or false")
-        return value
-    if hint is int:
-        if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**62:
-            raise wrong("a whole number")
-        return value
-    if hint is float:
-        if isinstance(value, str):  # YAML 1.1 reads 5e-5 as text
-            try:
-                value = float(value)
-            except ValueError:
-                raise wrong("a number") from None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise wrong("a finite number")
-        return float(value)
-    if not isinstance(value, str):
-        raise wrong("text")
-    return value
-
+# --- amounts ---
 
 _UNITS = {"": 1, "b": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 _UNITS |= {f"{letter}b": value for letter, value in _UNITS.items() if letter and letter != "b"}
@@ -385,12 +331,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean '{close[0]}'?" if close else ""
-
-
-def _name(value: Any) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"

@@ -17,12 +17,13 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 # Each room may import the rooms before it. `session` hands itself to the loops, so they name it for types only.
 ORDER = [
-    "errors", "records", "windows", "settings", "device", "documents", "journal", "sources", "shape", "memory", "budget",
-    "planning", "loss", "attention", "checkpoint", "quantize",
-    "base", "paging", "adapter", "optimizer", "forward", "learner", "score", "generate", "session", "report", "doctor", "terminal", "cli",
+    "errors", "records", "windows", "strict", "settings", "device", "documents", "journal", "sources", "shape", "memory", "budget",
+    "planning", "flops", "prefix", "loss", "attention", "checkpoint", "quantize",
+    "base", "paging", "adapter", "optimizer", "forward", "learner", "score", "generate", "session", "reference", "report", "doctor",
+    "bench", "terminal", "cli",
 ]  # fmt: skip
-NO_TORCH = ["errors", "records", "windows", "settings", "device", "documents", "journal", "sources", "shape", "memory",
-    "budget", "planning", "report", "terminal", "cli",
+NO_TORCH = ["errors", "records", "windows", "strict", "settings", "device", "documents", "journal", "sources", "shape", "memory",
+    "budget", "planning", "flops", "report", "bench", "terminal", "cli",
 ]  # fmt: skip
 
 

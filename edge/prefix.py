@@ -1,0 +1,103 @@
+"""The keys and values of the tokens before a chunk, kept without gradient.
+
+Owns: how a chunk is computed after tokens that were computed earlier, and which of its own are kept for the next.
+Does not know: adapters, losses, when keys are too old.
+Units: tokens; keys and values (1, G, tokens, D).
+
+With `learn.prefix=frozen` or `cached` a forward touches the chunk's tokens only. A layer here gives the same answer
+however often a block is run, so that blocks may be recomputed in the backward pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
+
+MAX_POSITION = 32768  # where the model names no limit: rotary angles lose precision as positions grow
+
+
+class Prefix:
+    """Keys and values of `ids`, the tokens before the next ones.
+
+    Attributes:
+        ids: token ids whose keys and values are held, on the CPU.
+        position: position of the token that comes next, as the rotary embedding counts it.
+        cache: what transformers' models take as `past_key_values`.
+    """
+
+    def __init__(self, windows: list[int | None], limit: int) -> None:
+        """`windows`: how many tokens each layer sees; None for all. `limit`: tokens held at most."""
+        self._layers = [_Layer(limit if window is None else min(limit, window)) for window in windows]
+        self.cache = Cache(layers=[*self._layers])
+        self.limit = limit
+        self.ids = torch.empty(0, dtype=torch.long)
+        self.position = 0
+
+    def holds(self, ids: Tensor) -> bool:
+        """Whether it holds just these tokens."""
+        return torch.equal(self.ids, ids.cpu())
+
+    def positions(self, count: int, device: str) -> Tensor:
+        """(1, count) position ids of the tokens that come next."""
+        return torch.arange(self.position, self.position + count, device=device)[None]
+
+    def take(self, ids: Tensor) -> None:
+        """After a forward over `ids`: holds their keys and values too, and no more than `limit` tokens' in all."""
+        for layer in self._layers:
+            layer.take()
+        self.position += len(ids)
+        self.ids = torch.cat([self.ids, ids.cpu()])[-self.limit :] if self.limit else self.ids
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that must be kept to go on from here, by name."""
+        state = {"ids": self.ids, "position": torch.tensor(self.position)}
+        for index, layer in enumerate(self._layers):
+            if layer.keys is not None and layer.values is not None:
+                state |= {f"{index}.keys": layer.keys, f"{index}.values": layer.values}
+        return state
+
+    def load(self, state: dict[str, Tensor], device: str) -> None:
+        """Puts back what `tensors` gave."""
+        self.ids, self.position = state["ids"].clone(), int(state["position"])
+        for index, layer in enumerate(self._layers):
+            keys, values = state.get(f"{index}.keys"), state.get(f"{index}.values")
+            layer.keys = None if keys is None else keys.to(device, copy=True)
+            layer.values = None if values is None else values.to(device, copy=True)
+
+
+class _Layer(DynamicLayer):
+    """One layer, as transformers' caches see it."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit = limit
+        self._new: tuple[Tensor, Tensor] | None = None
+
+    def update(self, keys: Tensor, values: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """The keys and values that the new tokens see; those before them carry no gradient."""
+        self._new = keys.detach(), values.detach()
+        if self.keys is None or self.values is None:
+            return keys, values
+        return torch.cat([self.keys, keys], 2), torch.cat([self.values, values], 2)
+
+    def take(self) -> None:
+        """Keeps what the last forward made."""
+        if self._new is None:
+            return
+        held = [(self.keys, self._new[0]), (self.values, self._new[1])]
+        self._new = None
+        joined = [new if old is None else torch.cat([old, new], 2) for old, new in held]
+        first = max(0, joined[0].shape[2] - self.limit)
+        self.keys, self.values = (tensor[:, :, first:].clone() for tensor in joined)
+
+    def get_seq_length(self) -> int:
+        """Tokens held."""
+        return 0 if self.keys is None else self.keys.shape[2]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """(keys, offset of the first one), for models that make masks."""
+        return self.get_seq_length() + query_length, 0

@@ -1,0 +1,57 @@
+"""FLOPs counted on paper against torch's own counter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode, mm_flop, sdpa_backward_flop_count, sdpa_flop_count
+
+from edge import flops, shape
+from tests import tiny
+
+
+def _attention(q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:
+    return sdpa_flop_count(q, k, v)
+
+
+def _attention_backward(grad: Any, q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:
+    return sdpa_backward_flop_count(grad, q, k, v)
+
+
+def _addmm_in_place(own: Any, left: Any, right: Any, *args: Any, **kwargs: Any) -> int:
+    return mm_flop(left, right)
+
+
+_aten = torch.ops.aten
+UNCOUNTED = {  # by torch: what a CPU uses, and products added in place
+    _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    _aten.addmm_: _addmm_in_place,
+}
+
+
+def _counted(run: Any) -> int:
+    with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
+        run()
+    return int(counter.get_total_flops())
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("checkpointing", ["on", "off"])
+@pytest.mark.parametrize("prefix", ["full", "frozen"])
+def test_forward_and_step(architecture: str, checkpointing: str, prefix: str) -> None:
+    overrides = ["learn.epochs=2", f"compute.checkpointing={checkpointing}", f"learn.prefix={prefix}"]
+    runtime = tiny.runtime(architecture, *overrides)
+    dims = shape.from_config(runtime.base.config.to_dict(), packed=True)
+    ids, labels = torch.arange(64), 24
+    with runtime.session() as session:
+        settings = session.plan.settings
+        predicted = flops.forward(settings, dims, 64, labels)
+        assert _counted(lambda: session.forward.nll(ids, labels)) == predicted
+        base = flops.forward(settings, dims, 64, labels, adapter=False)
+        assert _counted(lambda: session.forward.nll(ids, labels, adapter=False)) == base < predicted
+        # the first block's input needs no gradient, and recomputation stops before a block's last product
+        step = sum(flops.per_chunk(settings, dims).values())
+        assert _counted(lambda: session.learner.learn(ids, labels)) == pytest.approx(step, rel=0.12)

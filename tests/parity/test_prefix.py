@@ -1,0 +1,155 @@
+"""Learning behind a prefix without gradient, skipped lessons and the filtered head gradient, against plain code."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from edge.session import Session
+from tests import tiny
+
+IDS = torch.tensor(tiny.tokenizer()(tiny.TEXT)["input_ids"][:240])
+WINDOW, LABELS = 64, 24
+
+
+def _taught(session: Session, chunks: int = 2) -> None:
+    for index in range(chunks):
+        session.learner.learn(IDS[index * LABELS : index * LABELS + WINDOW], LABELS)
+
+
+def _gradients(session: Session, ids: torch.Tensor, prefix: object) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    with session.forward.learning():
+        mean, nll = session.forward.loss(ids, LABELS, prefix)
+        mean.backward()
+    grads = {name: p.grad.clone() for name, p in session.adapter.named_parameters()}
+    for parameter in session.adapter.parameters():
+        parameter.grad = None
+    return nll, grads
+
+
+def _plain(session: Session, ids: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """transformers' own cache, filled without gradient, then the chunk with the full logits."""
+    model, first = session.base.model, len(ids) - LABELS
+    cache = DynamicCache(config=session.base.config)
+    with session.adapter.active():
+        with torch.no_grad():
+            model(input_ids=ids[None, : first - 1], past_key_values=cache, use_cache=True)
+        logits = model(input_ids=ids[None, first - 1 : -1], past_key_values=cache, use_cache=True).logits[0]
+        nll = torch.nn.functional.cross_entropy(logits, ids[first:], reduction="none")
+        nll.mean().backward()
+    grads = {name: p.grad.clone() for name, p in session.adapter.named_parameters()}
+    for parameter in session.adapter.parameters():
+        parameter.grad = None
+    return nll.detach(), grads
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("checkpointing", ["on", "off"])
+def test_a_frozen_prefix_is_a_cache_without_gradient(architecture: str, checkpointing: str) -> None:
+    with tiny.runtime(architecture, f"compute.checkpointing={checkpointing}").session() as session:
+        _taught(session)
+        ids = IDS[:WINDOW]
+        prefix = session.forward.read_prefix(ids[: WINDOW - LABELS - 1], WINDOW)
+        nll, grads = _gradients(session, ids, prefix)
+        expected, plain = _plain(session, ids)
+        assert torch.allclose(nll, expected, atol=1e-4)
+        assert torch.allclose(nll, session.forward.nll(ids, LABELS), atol=1e-4)  # the score is the whole window's
+        for name, value in plain.items():
+            assert float((grads[name] - value).norm()) <= 1e-3 * float(value.norm()) + 1e-7, name
+        _, whole = _gradients(session, ids, None)
+        assert any(float((grads[n] - whole[n]).norm()) > 1e-2 * float(whole[n].norm()) for n in whole)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+def test_a_cached_prefix_equals_one_long_forward_while_nothing_is_learned(architecture: str) -> None:
+    """With no update in between, the kept keys and values are those of the whole text so far."""
+    with tiny.runtime(architecture, "learn.prefix=cached", "window.size=200", "window.chunk=24").session() as session:
+        learner = session.learner
+        learner._step = lambda norm: None
+        for start in range(0, 192, LABELS):
+            window = IDS[max(0, start - 176) : start + LABELS]
+            labels = LABELS if start else LABELS - 1
+            _, nll = learner.learn(window, labels)
+            assert torch.allclose(nll, session.forward.nll(window, labels), atol=1e-4)
+            assert session.learner._prefix.position == start + LABELS - 1
+
+
+def test_a_cached_prefix_is_kept_short_and_read_again_where_it_does_not_fit() -> None:
+    with tiny.runtime("llama", "learn.prefix=cached").session() as session:
+        learner, reads = session.learner, []
+        real = session.forward.read_prefix
+        session.forward.read_prefix = lambda ids, limit: reads.append(len(ids)) or real(ids, limit)
+        records = list(session.score_ids(IDS.tolist()))
+        assert reads == [0]  # once, at the start
+        assert learner._prefix.ids.tolist() == IDS[-40:-1].tolist()
+        assert learner._prefix.cache.layers[0].keys.shape[2] == 39
+        assert all(record.learned.kept for record in records)
+        learner.learn(IDS[:WINDOW], LABELS)  # another place in the text
+        assert reads == [0, WINDOW - LABELS - 1]
+        learner._prefix.position = 500  # the model knows 512
+        learner.learn(torch.cat([learner._prefix.ids, IDS[: LABELS + 1]]), LABELS)
+        assert len(reads) == 3 and learner._prefix.position < 100
+
+
+@pytest.mark.parametrize("prefix", ["frozen", "cached"])
+def test_learning_behind_a_prefix_lowers_the_loss(prefix: str) -> None:
+    def total(*overrides: str) -> float:
+        with tiny.runtime("qwen3", *overrides).session() as session:
+            return sum(c.adapter_nll for c in session.score_ids(IDS.tolist() * 2))
+
+    assert total(f"learn.prefix={prefix}") < 0.9 * total("learn.lr=1e-9")
+
+
+def test_a_snapshot_with_kept_keys_goes_on_bit_for_bit() -> None:
+    chunks = [IDS[start : start + WINDOW] for start in range(0, 5 * LABELS, LABELS)]
+
+    def run(cut: bool) -> dict[str, torch.Tensor]:
+        with tiny.runtime("gemma3_text", "learn.prefix=cached", "learn.skip_below=0.5").session() as session:
+            for ids in chunks[:3]:
+                session.learner.learn(ids, LABELS)
+            if cut:
+                saved = session.learner.snapshot()
+                session.learner.learn(chunks[0], LABELS)
+                session.learner.restore(saved)
+            for ids in chunks[3:]:
+                session.learner.learn(ids, LABELS)
+            return session.learner.snapshot()
+
+    straight, resumed = run(False), run(True)
+    assert straight.keys() == resumed.keys() and any("prefix" in name for name in straight)
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+def test_a_chunk_that_is_predicted_well_is_not_learned() -> None:
+    with tiny.runtime("llama", "learn.skip_below=0.9").session() as session:
+        first, _ = session.learner.learn(IDS[:WINDOW], LABELS)
+        assert not first.skipped and session.learner.steps == 2
+        last, scores, before = first, torch.empty(0), {}
+        while not last.skipped:
+            assert last.losses[0] >= 0.5 * first.losses[0]
+            before, steps = session.adapter.snapshot(), session.learner.steps
+            last, scores = session.learner.learn(IDS[:WINDOW], LABELS)
+        assert last.kept and last.losses == (pytest.approx(float(scores.sum())),)
+        assert steps == session.learner.steps
+        assert all(torch.equal(before[n], p) for n, p in session.adapter.named_parameters())
+        assert not session.learner.learn(IDS.flip(0)[:WINDOW], LABELS)[0].skipped
+
+
+def test_the_filtered_head_gradient() -> None:
+    """Nothing left out: the exact gradient. Everything left out but labels: their pull alone."""
+    with tiny.runtime("gemma3_text", "compute.loss_slice=8").session() as session:
+        _taught(session, 1)
+        ids = IDS[:WINDOW]
+        nll, exact = _gradients(session, ids, None)
+        session.forward.gradient_filter = 1e-12
+        same, all_kept = _gradients(session, ids, None)
+        assert torch.equal(nll, same)
+        for name, value in exact.items():
+            assert float((all_kept[name] - value).norm()) <= 1e-4 * float(value.norm()) + 1e-8, name
+        errors = []
+        for threshold in (1e-4, 3e-3, 0.99):
+            session.forward.gradient_filter = threshold
+            _, rough = _gradients(session, ids, None)
+            errors.append(sum(float((rough[n] - v).norm()) for n, v in exact.items()))
+        assert errors == sorted(errors) and errors[-1] > errors[0]
