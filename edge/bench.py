@@ -5,7 +5,8 @@ Does not know: how a contender computes; it is another process that does one chu
 Units: seconds, tokens, bytes, nats, FLOPs.
 
 Every contender lives in a process of its own, loaded before the first measurement, and they take turns chunk by
-chunk, in an order that rotates: what disturbs the machine disturbs all of them. Peak memory is what the system
+chunk, in an order that rotates: what disturbs the machine disturbs all of them. Where no memory budget is named each gets an equal share of what is
+free, and takes the fastest settings that fit it. Peak memory is what the system
 reports of the process when it ends (resident set; on CUDA what torch's allocator reserved).
 """
 
@@ -17,11 +18,11 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import flops, planning, shape
+from . import device, flops, planning, shape
 from . import settings as settings_module
 from .errors import InputError, SettingsError
 from .records import finite, perplexity
@@ -76,6 +77,9 @@ def run(
         SettingsError: a contender is not known.
     """
     wanted = chunks * settings.window.chunk
+    if settings.budget is None:
+        kind = device.probable_kind(settings.compute.device)
+        settings = dataclasses.replace(settings, budget=planning.free_for_all(kind) // len(contenders))
     text = text[: 24 * wanted]  # no tokenizer makes fewer tokens of it, and the rest need not be read
     workers = [_Worker(name, model, settings_for(name, settings), text, wanted, limit) for name in contenders]
     try:
@@ -109,6 +113,7 @@ def run(
         "model": model,
         "tokens": wanted,
         "window": dataclasses.asdict(settings.window),
+        "budget": settings.budget,
         "matmul_flops_per_second": rate,
         "against": contenders[0],
         "contenders": summary,
@@ -238,10 +243,8 @@ def work() -> None:
             return
 
 
-def _commands(spec: dict[str, Any]) -> Iterator[dict[str, Any]] | Any:
+def _commands(spec: dict[str, Any]) -> Generator[dict[str, Any], str, None]:
     """A generator that is sent commands and yields answers."""
-    from . import device as devices
-
     settings = settings_module.from_dict(spec["settings"])
     ids: list[int] = []
     answer: dict[str, Any] = {}
@@ -263,19 +266,18 @@ def _commands(spec: dict[str, Any]) -> Iterator[dict[str, Any]] | Any:
             answer = {"tokens_per_second": loop.decode(ids[:end][-settings.window.context :], int(command.split()[1]))}
         elif command == "rate":
             size = 8192 if loop.device.kind == "cuda" else 2048
-            answer = {"flops": max(devices.matmul_rate(loop.device.name, loop.device.dtype, size) for _ in range(3))}
+            answer = {"flops": max(device.matmul_rate(loop.device.name, loop.device.dtype, size) for _ in range(3))}
         else:
             cuda = loop.device.kind == "cuda"
-            answer = {"device_peak_bytes": devices.PeakMeter(loop.device).read() if cuda else None}
+            answer = {"device_peak_bytes": device.PeakMeter(loop.device).read() if cuda else None}
 
 
 class _PaperLoop:
     def __init__(self, model: str, settings: Settings) -> None:
-        from . import device as devices
         from .reference import PlainLoop
 
-        self.device = devices.choose(settings.compute.device, settings.compute.dtype)
-        devices.set_threads(settings.compute.threads)
+        self.device = device.choose(settings.compute.device, settings.compute.dtype)
+        device.set_threads(settings.compute.threads)
         self.loop = PlainLoop(planning.find(model, settings), settings, self.device)
         self.decode, self.encode = self.loop.decode, self.loop.encode
 

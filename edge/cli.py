@@ -291,7 +291,7 @@ def _bench(args: argparse.Namespace) -> int:
         _make_folder(args.report)
     text = read_text(args.file).strip()
     limit = settings_module.parse_bytes(args.limit, "--limit") if args.limit else None
-    with Progress("measuring", args.chunks) as progress:
+    with Progress("measuring", args.chunks, "chunks") as progress:
         result = bench.run(
             args.model,
             text,

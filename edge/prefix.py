@@ -32,7 +32,7 @@ class Prefix:
     def __init__(self, windows: list[int | None], limit: int) -> None:
         """`windows`: how many tokens each layer sees; None for all. `limit`: tokens held at most."""
         self._layers = [_Layer(limit if window is None else min(limit, window)) for window in windows]
-        self.cache = Cache(layers=[*self._layers])
+        self.cache = Cache(layers=list(self._layers))
         self.limit = limit
         self.ids = torch.empty(0, dtype=torch.long)
         self.position = 0
@@ -56,47 +56,49 @@ class Prefix:
         """Everything that must be kept to go on from here, by name."""
         state = {"ids": self.ids, "position": torch.tensor(self.position)}
         for index, layer in enumerate(self._layers):
-            if layer.keys is not None and layer.values is not None:
-                state |= {f"{index}.keys": layer.keys, f"{index}.values": layer.values}
+            if layer.held is not None:
+                state |= {f"{index}.keys": layer.held[0], f"{index}.values": layer.held[1]}
         return state
 
     def load(self, state: dict[str, Tensor], device: str) -> None:
         """Puts back what `tensors` gave."""
         self.ids, self.position = state["ids"].clone(), int(state["position"])
         for index, layer in enumerate(self._layers):
-            keys, values = state.get(f"{index}.keys"), state.get(f"{index}.values")
-            layer.keys = None if keys is None else keys.to(device, copy=True)
-            layer.values = None if values is None else values.to(device, copy=True)
+            if f"{index}.keys" in state:
+                keys, values = (state[f"{index}.{kind}"].to(device, copy=True) for kind in ("keys", "values"))
+                layer.held = keys, values
 
 
-class _Layer(DynamicLayer):
-    """One layer, as transformers' caches see it."""
+class _Layer(DynamicLayer):  # type: ignore[misc]
+    """One layer, as transformers' caches see it; `held` are the keys and values of the prefix."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
         self.limit = limit
+        self.held: tuple[Tensor, Tensor] | None = None
         self._new: tuple[Tensor, Tensor] | None = None
 
-    def update(self, keys: Tensor, values: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """The keys and values that the new tokens see; those before them carry no gradient."""
-        self._new = keys.detach(), values.detach()
-        if self.keys is None or self.values is None:
-            return keys, values
-        return torch.cat([self.keys, keys], 2), torch.cat([self.values, values], 2)
+        self._new = key_states.detach(), value_states.detach()
+        if self.held is None:
+            return key_states, value_states
+        return torch.cat([self.held[0], key_states], 2), torch.cat([self.held[1], value_states], 2)
 
     def take(self) -> None:
         """Keeps what the last forward made."""
         if self._new is None:
             return
-        held = [(self.keys, self._new[0]), (self.values, self._new[1])]
+        keys, values = self._new
         self._new = None
-        joined = [new if old is None else torch.cat([old, new], 2) for old, new in held]
-        first = max(0, joined[0].shape[2] - self.limit)
-        self.keys, self.values = (tensor[:, :, first:].clone() for tensor in joined)
+        if self.held is not None:
+            keys, values = torch.cat([self.held[0], keys], 2), torch.cat([self.held[1], values], 2)
+        first = max(0, keys.shape[2] - self.limit)
+        self.held = keys[:, :, first:].clone(), values[:, :, first:].clone()
 
     def get_seq_length(self) -> int:
         """Tokens held."""
-        return 0 if self.keys is None else self.keys.shape[2]
+        return 0 if self.held is None else self.held[0].shape[2]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """(keys, offset of the first one), for models that make masks."""

@@ -19,7 +19,7 @@ def console() -> Any:
 def print_table(table: Any) -> None:
     from rich.console import Console
 
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 class Progress:
@@ -28,7 +28,7 @@ class Progress:
     Call it with the position, or with None to take the bar away.
     """
 
-    def __init__(self, what: str, total: int) -> None:
+    def __init__(self, what: str, total: int, unit: str = "tokens") -> None:
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -47,7 +47,7 @@ class Progress:
         )
         out = console()
         self.bar = Progress(*columns, console=out, transient=True) if out.is_terminal else None
-        self.what, self.total = what, total
+        self.what, self.total, self.unit = what, total, unit
         self.task: Any = None
         self.said = 0.0
 
@@ -58,7 +58,7 @@ class Progress:
         if self.bar is None:
             if position is not None and time.monotonic() - self.said > 10:
                 self.said = time.monotonic()
-                say(f"{self.what}: {position} of {self.total} tokens")
+                say(f"{self.what}: {position} of {self.total} {self.unit}")
             return
         if position is None:
             self.bar.stop()

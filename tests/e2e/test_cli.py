@@ -186,3 +186,50 @@ def test_interrupt_reports_what_was_done(model: str, tmp_path: Path, number: sig
     result = json.loads(out.splitlines()[-1])
     assert result["stopped"] and 0 < result["chunks"][-1]["end"] < result["document_tokens"]
     assert b"Traceback" not in err and b"stopped after" in err
+
+
+def test_bench_side_by_side(model: str, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The paper's loop and the runtime read the same text: equal before learning, close after; all figures are there."""
+    args = [
+        "bench",
+        str(text),
+        "--model",
+        model,
+        *SMALL,
+        "--chunks",
+        "4",
+        "--contenders",
+        "paper,plain,default,swift,base",
+    ]
+    more = ["--decode", "4", "--report", str(tmp_path), "--json", "--set", "learn.lr=1e-3"]
+    assert cli.main([*args, *more]) == 0
+    result = last_json(capsys)
+    found = result["contenders"]
+    assert list(found) == ["paper", "plain", "default", "swift", "base"] and result["matmul_flops_per_second"] > 1e8
+    for name, entry in found.items():
+        assert entry["failed"] is None and len(entry["chunks"]) == 4
+        assert entry["seconds_per_chunk"] > 0 and entry["decode_tokens_per_second"] > 0
+        assert 1e8 < entry["peak_bytes"] < 4e9 and sum(entry["flops_per_chunk"].values()) > 0
+        assert entry["chunks"][0]["nll"] == pytest.approx(found["base"]["chunks"][0]["nll"], rel=1e-4), name
+        assert sum(entry["phases"].values()) <= 1.2 * entry["seconds_per_chunk"]
+    nll = {name: entry["nll"] for name, entry in found.items()}
+    assert nll["plain"] == pytest.approx(nll["default"], rel=1e-4)
+    assert nll["paper"] == pytest.approx(nll["default"], rel=0.02)  # other random A
+    assert nll["default"] < nll["base"] and nll["swift"] < nll["base"]
+    assert (tmp_path / "bench.png").read_bytes()[:4] == b"\x89PNG"
+    assert json.loads((tmp_path / "bench.json").read_text())["against"] == "paper"
+
+
+def test_bench_mistakes(model: str, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for more, said in ((["--contenders", "quik"], "quik"), (["--chunks", "900"], "tokens")):
+        assert cli.main(["bench", str(text), "--model", model, *SMALL, "--contenders", "base", *more]) in (2, 3)
+        assert said in capsys.readouterr().err
+
+
+def test_bench_reports_a_contender_that_the_limit_ends(
+    model: str, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["bench", str(text), "--model", model, *SMALL, "--chunks", "2", "--contenders", "paper,base"]
+    assert cli.main([*args, "--limit", "150MB", "--json"]) == 0
+    found = last_json(capsys)["contenders"]
+    assert "memory" in found["paper"]["failed"] and found["paper"]["perplexity"] is None

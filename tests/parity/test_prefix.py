@@ -83,7 +83,7 @@ def test_a_cached_prefix_is_kept_short_and_read_again_where_it_does_not_fit() ->
         records = list(session.score_ids(IDS.tolist()))
         assert reads == [0]  # once, at the start
         assert learner._prefix.ids.tolist() == IDS[-40:-1].tolist()
-        assert learner._prefix.cache.layers[0].keys.shape[2] == 39
+        assert learner._prefix.cache.layers[0].get_seq_length() == 39
         assert all(record.learned.kept for record in records)
         learner.learn(IDS[:WINDOW], LABELS)  # another place in the text
         assert reads == [0, WINDOW - LABELS - 1]
