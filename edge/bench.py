@@ -1,4 +1,4 @@
-"""Contenders side by side on this machine: the paper's loop, the plain path, the default, `swift`, the base.
+"""Contenders side by side on this machine: the paper's loop, the same learner here, presets, the base.
 
 Owns: the contenders, their processes, the alternation, medians and ratios.
 Does not know: how a contender computes; it is another process that does one chunk when told to.
@@ -28,27 +28,34 @@ from .errors import InputError, SettingsError
 from .records import finite, perplexity
 from .settings import Settings
 
-CONTENDERS = ("paper", "plain", "default", "swift", "base")
+CONTENDERS = ("paper", "plain", "exact", "default", "swift", "base")
 PLAIN = ("compute.loss=plain", "compute.lora=plain", "compute.fuse_first_epoch=false", "compute.checkpointing=off")
 
 
 def settings_for(contender: str, settings: Settings) -> Settings:
-    """The settings that a contender runs with: `settings`, but for what makes it that contender.
+    """The settings that a contender runs with; window, budget and device are those of `settings`.
+
+    `paper` and `plain`: the learner as published, in the paper's loop or on this runtime's plain path; `exact`: the
+    same without dropout, with every saving that changes no result; `default`: `settings`; `base`: no adapter; else
+    the learner and adapter of a preset.
 
     Raises:
         SettingsError: there is no such contender.
     """
     if contender == "base":
         return settings.override(["learn.mode=none"])
-    if contender == "plain":
-        return settings.override([*PLAIN, "compute.weights=packed"])
-    if contender in ("default", "paper"):
+    if contender == "default":
         return settings
-    if contender in settings_module.preset_names():
-        chosen = settings_module.load(contender)
-        return dataclasses.replace(chosen, window=settings.window, budget=settings.budget)
-    known = ", ".join((*CONTENDERS, *settings_module.preset_names()))
-    raise SettingsError(f"contender '{contender}'", f"some of {known}", "correct the name")
+    preset = "paper" if contender in ("plain", "exact") else contender
+    if preset not in settings_module.preset_names():
+        known = ", ".join(dict.fromkeys((*CONTENDERS, *settings_module.preset_names())))
+        raise SettingsError(f"contender '{contender}'", f"some of {known}", "correct the name")
+    chosen = settings_module.load(preset)
+    adapter = dataclasses.replace(chosen.adapter, rank=settings.adapter.rank, alpha=settings.adapter.alpha)
+    chosen = dataclasses.replace(settings, adapter=adapter, learn=chosen.learn)
+    if contender == "exact":
+        return chosen.override(["adapter.dropout=0"])
+    return chosen.override([*PLAIN, "compute.weights=packed"]) if contender == "plain" else chosen
 
 
 def run(

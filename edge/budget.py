@@ -149,7 +149,7 @@ def _steps(
     if learns:
         levels = ["off", "guard", "cache", "all"]
         for level in levels[levels.index(compute.paging) + 1 :]:
-            if (level == "guard" and settings.learn.guard == "off") or (level == "cache" and not decodes):
+            if (level == "guard" and not settings.learn.can_roll_back) or (level == "cache" and not decodes):
                 continue
             if level == "all" and settings.learn.optimizer != "adamw":
                 continue

@@ -98,9 +98,9 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--chunks", type=_positive, default=5, metavar="N", help="chunks each (default: %(default)s)")
     bench.add_argument(
         "--contenders",
-        default="paper,plain,default,swift,base",
+        default="paper,plain,exact,default,swift,base",
         metavar="NAMES",
-        help="some of paper, plain, default, base and presets; the first is what the others are compared with "
+        help="some of paper, plain, exact, default, base and presets; the first is what the others are compared with "
         "(default: %(default)s)",
     )
     bench.add_argument("--decode", type=_positive, metavar="N", help="also decode N tokens each")

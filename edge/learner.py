@@ -66,7 +66,7 @@ class Learner:
         self._limit = context - 1  # the last context token predicts the first label, and is computed with the labels
         self._prefix: Prefix | None = None
         self._nats = self._tokens = 0.0  # of all lessons so far
-        if settings.guard != "off":
+        if settings.can_roll_back:
             self._save()  # its memory is taken now, not in the middle of a document
 
     def learn(self, input_ids: Tensor, labels: int) -> tuple[Learned, Tensor]:
@@ -84,7 +84,7 @@ class Learner:
         settings, dropout = self.settings, self.adapter.settings.dropout > 0
         losses: list[float] = []
         reason, norm, scores, skipped = "", 0.0, torch.empty(0), False
-        if settings.guard != "off":
+        if settings.can_roll_back:
             self._save()
         with self._timed("forward"):
             prefix = self._prefix_for(input_ids[: len(input_ids) - labels - 1])
@@ -116,7 +116,7 @@ class Learner:
             with torch.no_grad(), self.adapter.active():
                 after = float(self.forward.loss(input_ids, labels, prefix)[1].double().sum())
             reason = self._refusal([losses[0], after])
-        if reason and settings.guard != "off":
+        if reason and settings.can_roll_back:
             self._load()
         if prefix is not None and settings.prefix == "cached" and math.isfinite(losses[-1]):
             prefix.take(input_ids[-labels - 1 : -1])
@@ -189,7 +189,7 @@ class Learner:
     def use_pages(self, pages: Store, *, moments: bool) -> None:
         """From now on the guard's copy, and the optimiser's `moments` too, are kept in `pages`; their values stay."""
         if isinstance(self._saved, MemoryStore):
-            if self.settings.guard != "off":
+            if self.settings.can_roll_back:
                 self._saved.move_to(pages)
             self._saved = pages
         if moments and isinstance(self.optimizer, optimizers.AdamW):

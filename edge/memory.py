@@ -151,7 +151,7 @@ class _Count:
             "adapter": 4 * count,
             "optimiser state": 8 * self.largest_parameter if paging == "all" and not eight else moments,
         }
-        if self.settings.learn.guard != "off" and paging == "off":
+        if self.settings.learn.can_roll_back and paging == "off":
             terms["guard copy"] = 4 * count + moments
         return terms
 

@@ -129,6 +129,14 @@ class LearnSettings:
         if self.max_grad_norm is not None:
             _require(self.max_grad_norm > 0, f"learn.max_grad_norm is {self.max_grad_norm}", "more than 0, or null")
 
+    @property
+    def can_roll_back(self) -> bool:
+        """Whether an update may be undone after a step was taken, and a copy of the state before it is needed.
+
+        With one epoch the guard `epochs` has all it looks at before the only step.
+        """
+        return self.guard == "full" or (self.guard == "epochs" and self.epochs > 1)
+
 
 @dataclass(frozen=True)
 class GenerateSettings:
