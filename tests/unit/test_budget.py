@@ -65,6 +65,30 @@ def test_counts_equal_the_live_tensors(architecture: str, checkpointing: str) ->
             assert tracker.peak <= predicted <= 1.15 * tracker.peak, (phase, predicted / tracker.peak)
 
 
+@pytest.mark.parametrize("prefix", ["frozen", "cached"])
+@pytest.mark.parametrize("checkpointing", ["on", "off"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3_text", "gemma2", "phi3"])
+def test_counts_behind_a_prefix(architecture: str, checkpointing: str, prefix: str) -> None:
+    """The same for a chunk that is learned behind kept keys and values; never below, at most a quarter above."""
+    window = {"sliding_window": 128} if architecture.startswith("gemma") else {}
+    runtime = tiny.runtime(
+        architecture, "window.chunk=256", "window.size=512", "learn.epochs=1", "adapter.rank=8", "compute.paging=off",
+        "compute.loss_slice=16", "compute.weights=packed", f"compute.checkpointing={checkpointing}",
+        f"learn.prefix={prefix}", **DIMS, **window,
+    )  # fmt: skip
+    terms = predict(runtime.plan.settings, runtime.plan.shape, Machine("cpu", 4, 0)).phases["learn"]
+    lasting = ("weights", "embeddings and head", "adapter", "optimiser state", "guard copy", "allocator slack")
+    predicted = sum(size for name, size in terms.items() if name not in lasting)
+    ids = torch.randint(2, 300, (768,), generator=torch.Generator().manual_seed(0))
+    peaks = []
+    with runtime.session() as session:
+        for start in (0, 256):
+            with Tracker() as tracker:
+                session.learner.learn(ids[start : start + 512], 256)
+            peaks.append(tracker.peak)
+    assert max(peaks) <= predicted <= 1.25 * max(peaks), predicted / max(peaks)
+
+
 def test_lasting_terms_are_exact() -> None:
     runtime = tiny.runtime("llama", **DIMS)
     terms = predict(runtime.plan.settings, runtime.plan.shape, Machine("cpu", 4, 0)).phases["learn"]
