@@ -22,7 +22,9 @@ from .shape import Shape
 HEAD_BLOCK = 10 << 20  # bytes of the head that are widened at a time: they stay in the CPU's cache
 LORA_ROWS = 1024  # tokens of a LoRA product in float32, where activations are narrower
 ATTENTION_BLOCK = 256  # queries of block attention
-SMALL_TENSOR_SLACK, LARGE_TENSOR_SLACK, UNCHECKPOINTED_SLACK = 190_000_000, 135_000_000, 50_000_000
+# bytes of freed heap at most, and for each block, with and without checkpointing; and what paged moments take off
+SLACK = {"on": (178_000_000, 15_000_000), "off": (240_000_000, 20_000_000)}
+LARGE_TENSOR_SLACK, PAGED_SLACK = 145_000_000, 10_000_000
 
 Terms = dict[str, int]
 
@@ -293,9 +295,15 @@ class _Count:
         if self.machine.kind != "cpu" or phase == "load":
             return terms
         tensor = self.c * self.settings.window.size * self.shape.hidden
-        slack = SMALL_TENSOR_SLACK if tensor < MAPPED else LARGE_TENSOR_SLACK
-        if self.settings.compute.checkpointing == "off" and self.settings.learn.mode != "none":
-            slack += UNCHECKPOINTED_SLACK
+        recomputed = (
+            "off" if self.settings.compute.checkpointing == "off" and self.settings.learn.mode != "none" else "on"
+        )
+        most, each = SLACK[recomputed]
+        if recomputed == "on" and tensor >= MAPPED:
+            most = LARGE_TENSOR_SLACK
+        slack = min(most, each * self.shape.layers)
+        if self.settings.compute.paging == "all":
+            slack -= min(slack, PAGED_SLACK)
         return terms | {"allocator slack": slack}
 
 
