@@ -22,9 +22,7 @@ from .shape import Shape
 HEAD_BLOCK = 10 << 20  # bytes of the head that are widened at a time: they stay in the CPU's cache
 LORA_ROWS = 1024  # tokens of a LoRA product in float32, where activations are narrower
 ATTENTION_BLOCK = 256  # queries of block attention
-# bytes of freed heap at most, and for each block, with and without checkpointing; and what paged moments take off
-SLACK = {"on": (178_000_000, 15_000_000), "off": (240_000_000, 20_000_000)}
-LARGE_TENSOR_SLACK, PAGED_SLACK = 145_000_000, 10_000_000
+PAGED_SLACK = 10_000_000  # of freed heap, that paged moments take off
 
 Terms = dict[str, int]
 
@@ -295,12 +293,13 @@ class _Count:
         if self.machine.kind != "cpu" or phase == "load":
             return terms
         tensor = self.c * self.settings.window.size * self.shape.hidden
-        recomputed = (
-            "off" if self.settings.compute.checkpointing == "off" and self.settings.learn.mode != "none" else "on"
-        )
-        most, each = SLACK[recomputed]
-        if recomputed == "on" and tensor >= MAPPED:
-            most = LARGE_TENSOR_SLACK
+        kept = self.settings.compute.checkpointing == "off" and self.settings.learn.mode != "none"
+        if kept:
+            most, each = 240_000_000, 20_000_000  # in all, and for every block
+        elif tensor < MAPPED:
+            most, each = 178_000_000, 15_000_000
+        else:
+            most, each = 145_000_000, 12_000_000 if tensor < 2 * MAPPED else 8_000_000
         slack = min(most, each * self.shape.layers)
         if self.settings.compute.paging == "all":
             slack -= min(slack, PAGED_SLACK)
