@@ -244,7 +244,7 @@ def work() -> None:
         except (RuntimeError, MemoryError, BudgetError) as error:
             if not isinstance(error, BudgetError) and not is_out_of_memory(error):
                 raise
-            answer = {"failed": f"memory: {describe(error)[:200]}"}
+            answer = {"failed": "out of memory", "said": describe(error)[:200]}
         print(json.dumps(answer), flush=True)
         if line.strip() == "stop" or "failed" in answer:
             return

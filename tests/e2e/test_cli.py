@@ -235,4 +235,4 @@ def test_bench_reports_a_contender_that_the_limit_ends(
     args = ["bench", str(text), "--model", model, *SMALL, "--chunks", "2", "--contenders", "paper,base"]
     assert cli.main([*args, "--limit", "150MB", "--json"]) == 0
     found = last_json(capsys)["contenders"]
-    assert "memory" in found["paper"]["failed"] and found["paper"]["perplexity"] is None
+    assert found["paper"]["failed"] == "out of memory" and found["paper"]["perplexity"] is None
