@@ -199,7 +199,7 @@ def test_bench_side_by_side(model: str, text: Path, tmp_path: Path, capsys: pyte
         "--chunks",
         "4",
         "--contenders",
-        "paper,plain,default,swift,base",
+        "paper,plain,exact,default,swift,base",
     ]
     more = ["--decode", "4", "--report", str(tmp_path), "--json", "--set", "learn.lr=1e-3"]
     assert cli.main([*args, *more]) == 0
