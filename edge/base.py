@@ -204,11 +204,15 @@ def freeze(model: PreTrainedModel) -> PreTrainedModel:
     model.requires_grad_(False)
     model.eval()
     attention.use(model)
+    keep_packed_layout(model)
+    return model
+
+
+def keep_packed_layout(model: PreTrainedModel) -> None:
+    """Stops bitsandbytes from rewriting packed weights at the first forward, as it does on some CPUs."""
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            # bitsandbytes would rewrite the packed weights on the first forward on such CPUs
             module.support_avx512bf16_for_cpu = False
-    return model
 
 
 def weight_of(layer: nn.Linear, dtype: torch.dtype) -> Tensor:

@@ -5,9 +5,9 @@ Does not know: how a contender computes; it is another process that does one chu
 Units: seconds, tokens, bytes, nats, FLOPs.
 
 Every contender lives in a process of its own, loaded before the first measurement, and they take turns chunk by
-chunk, in an order that rotates: what disturbs the machine disturbs all of them. Where no memory budget is named each gets an equal share of what is
-free, and takes the fastest settings that fit it. Peak memory is what the system
-reports of the process when it ends (resident set; on CUDA what torch's allocator reserved).
+chunk, in an order that rotates: what disturbs the machine disturbs all of them. Where no memory budget is named each
+gets an equal share of what is free, and takes the fastest settings that fit it. Peak memory is what the system reports
+of the process when it ends (resident set; on CUDA what torch's allocator reserved).
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ from .records import finite, perplexity
 from .settings import Settings
 
 CONTENDERS = ("paper", "plain", "exact", "default", "swift", "base")
-PLAIN = ("compute.loss=plain", "compute.lora=plain", "compute.fuse_first_epoch=false", "compute.checkpointing=off")
+PLAIN = (
+    "compute.loss=plain",
+    "compute.lora=plain",
+    "compute.fuse_first_epoch=false",
+    "compute.checkpointing=off",
+    "compute.weights=packed",
+)
 
 
 def settings_for(contender: str, settings: Settings) -> Settings:
@@ -55,7 +61,7 @@ def settings_for(contender: str, settings: Settings) -> Settings:
     chosen = dataclasses.replace(settings, adapter=adapter, learn=chosen.learn)
     if contender == "exact":
         return chosen.override(["adapter.dropout=0"])
-    return chosen.override([*PLAIN, "compute.weights=packed"]) if contender == "plain" else chosen
+    return chosen.override(PLAIN) if contender == "plain" else chosen
 
 
 def run(
@@ -99,18 +105,15 @@ def run(
             for worker in workers[turn:] + workers[:turn]:
                 worker.ask("chunk")
             progress(index + 1)
-        for worker in workers:
-            if decode:
-                worker.ask(f"decode {decode}")
+        for worker in workers if decode else []:
+            worker.ask(f"decode {decode}")
         rate = next((r for r in (w.ask("rate") for w in workers) if r), {}).get("flops")
         results = {worker.name: worker.finish() for worker in workers}
     finally:
         for worker in workers:
             worker.kill()
     dims = planning.model_shape(planning.find(model, settings))
-    summary = {
-        name: _summary(result, settings_for(name, settings), dims, rate, name) for name, result in results.items()
-    }
+    summary = {name: _summary(result, settings, dims, rate, name) for name, result in results.items()}
     first = summary[contenders[0]]["seconds_per_chunk"]
     for entry in summary.values():
         own = entry["seconds_per_chunk"]
@@ -139,7 +142,8 @@ def _summary(
         for phase in (whole[-1]["phases"] if whole else {})
     }
     nll, tokens = sum(c["nll"] for c in chunks), sum(c["tokens"] for c in chunks)
-    counted = flops.per_chunk(settings, dims, plain=name in ("paper", "plain"))
+    ran_with = settings_module.from_dict(result["settings"]) if "settings" in result else settings_for(name, settings)
+    counted = flops.per_chunk(ran_with, dims, plain=name in ("paper", "plain"))
     total = sum(counted.values())
     return {
         "failed": result.get("failed"),
@@ -190,7 +194,9 @@ class _Worker:
         if "failed" in answer:
             self.result["failed"] = answer["failed"]
             return None
-        if command == "chunk":
+        if command == "load":
+            self.result["settings"] = answer["settings"]
+        elif command == "chunk":
             self.result["chunks"].append(answer)
         elif command.startswith("decode"):
             self.result["decode"] = answer["tokens_per_second"]
@@ -265,7 +271,7 @@ def _commands(spec: dict[str, Any]) -> Generator[dict[str, Any], str, None]:
             loop = kind(spec["model"], settings)
             ids = loop.encode(spec["text"])[: spec["tokens"]]
             chunks = loop.chunks(ids)
-            answer = {"tokens": len(ids)}
+            answer = {"tokens": len(ids), "settings": loop.settings.to_dict()}
         elif command == "chunk":
             answer = next(chunks) | {"start": end}
             end = min(end + settings.window.chunk, len(ids))
@@ -283,6 +289,7 @@ class _PaperLoop:
     def __init__(self, model: str, settings: Settings) -> None:
         from .reference import PlainLoop
 
+        self.settings = settings
         self.device = device.choose(settings.compute.device, settings.compute.dtype)
         device.set_threads(settings.compute.threads)
         self.loop = PlainLoop(planning.find(model, settings), settings, self.device)
@@ -300,6 +307,7 @@ class _RuntimeLoop:
         import edge
 
         self.runtime = edge.load(model, settings=settings)
+        self.settings = self.runtime.plan.settings
         self.device = self.runtime.base.device
         self.session = self.runtime.session()
         self.encode = self.runtime.base.encode

@@ -29,9 +29,11 @@ def per_chunk(settings: Settings, shape: Shape, *, plain: bool = False) -> dict[
     once, back = forward(settings, shape, tokens, labels, before), backward(settings, shape, tokens, labels, before)
     if settings.compute.checkpointing == "on" and not plain:
         back += forward(settings, shape, tokens, 0, before)
-    fused = not plain and settings.compute.fuse_first_epoch and settings.adapter.dropout == 0
-    fused = fused and settings.learn_context == window.context
-    score = 0 if fused else forward(settings, shape, window.size, window.size if plain else window.chunk)
+    score = (
+        0
+        if settings.fuses and not plain
+        else forward(settings, shape, window.size, window.size if plain else window.chunk)
+    )
     reading = forward(settings, shape, before, 0) if learn.prefix == "frozen" and not plain else 0
     return {"score": score, "forward": learn.epochs * once + reading, "backward": learn.epochs * back}
 

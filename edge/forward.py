@@ -123,10 +123,9 @@ class TorchForward:
             prefix.take(input_ids)
         return prefix
 
-    def reaches(self, prefix: Prefix) -> bool:
-        """Whether the tokens after the prefix still have positions that the model knows."""
-        limit = self.base.max_positions or MAX_POSITION
-        return prefix.position + prefix.limit + 1 < min(limit, MAX_POSITION)
+    def reaches(self, prefix: Prefix, count: int) -> bool:
+        """Whether `count` tokens after the prefix still have positions that the model knows."""
+        return prefix.position + count <= min(self.base.max_positions or MAX_POSITION, MAX_POSITION)
 
     def _after(self, prefix: Prefix, ids: Tensor) -> Tensor:
         """(n, H) last hidden states of n tokens that follow the prefix."""

@@ -87,16 +87,18 @@ class Learner:
         if settings.can_roll_back:
             self._save()
         with self._timed("forward"):
-            prefix = self._prefix_for(input_ids[: len(input_ids) - labels - 1])
+            prefix = self._prefix_for(input_ids[: len(input_ids) - labels - 1], labels)
+        enough = self._enough(labels)
         with torch.random.fork_rng(enabled=dropout):
             for epoch in range(settings.epochs):
                 # 1. one forward and backward; the same numbers however often it must be tried
                 seed = hash((settings.seed, self.chunks, epoch)) if dropout else None
-                nll = self.retry(lambda epoch=epoch, seed=seed: self._gradients(input_ids, labels, prefix, epoch, seed))  # type: ignore[misc]
+                least = enough if epoch == 0 else 0.0
+                nll = self.retry(lambda least=least, seed=seed: self._gradients(input_ids, labels, prefix, least, seed))  # type: ignore[misc]
                 losses.append(float(nll.double().sum()))
                 if epoch == 0:
                     scores = nll.cpu()
-                    skipped = self._predicted_well(losses[0], labels)
+                    skipped = losses[0] < enough
                     self._nats, self._tokens = self._nats + losses[0], self._tokens + labels
                 if skipped:
                     break
@@ -127,15 +129,20 @@ class Learner:
 
     # --- one step ---
 
-    def _gradients(self, input_ids: Tensor, labels: int, prefix: Prefix | None, epoch: int, seed: int | None) -> Tensor:
-        """The (labels,) nats of one forward; leaves the gradient of their mean in the adapter's parameters."""
+    def _gradients(
+        self, input_ids: Tensor, labels: int, prefix: Prefix | None, least: float, seed: int | None
+    ) -> Tensor:
+        """The (labels,) nats of one forward; leaves the gradient of their mean in the adapter's parameters.
+
+        No gradient is computed where the nats sum up to less than `least`.
+        """
         optimizers.drop_gradients(self.adapter.parameters())
         if seed is not None:
             torch.manual_seed(seed)
         with self.forward.learning(dropout=seed is not None):
             with self._timed("forward"):
                 mean, nll = self.forward.loss(input_ids, labels, prefix)
-            if epoch == 0 and self._predicted_well(float(nll.double().sum()), labels):
+            if least and float(nll.double().sum()) < least:
                 return nll.detach()
             if self.settings.guard == "off" or torch.isfinite(mean):
                 with self._timed("backward"):
@@ -153,18 +160,18 @@ class Learner:
         self.steps += 1
         self.adapter.version += 1
 
-    def _prefix_for(self, before: Tensor) -> Prefix | None:
+    def _prefix_for(self, before: Tensor, labels: int) -> Prefix | None:
         """Keys and values of the tokens `before` what is computed with gradients; None where all of it is."""
         if self.settings.prefix == "full":
             return None
         kept, self._prefix = self._prefix, None
-        if kept is not None and kept.holds(before) and self.forward.reaches(kept):
+        if kept is not None and kept.holds(before) and self.forward.reaches(kept, labels):
             return kept
         return self.forward.read_prefix(before, self._limit)
 
-    def _predicted_well(self, nats: float, labels: int) -> bool:
-        """Whether a lesson would teach little: its nats per token lie far below the average of those before it."""
-        return bool(self._tokens and nats / labels < self.settings.skip_below * self._nats / self._tokens)
+    def _enough(self, labels: int) -> float:
+        """Nats below which a lesson would teach little: a fraction of the average so far. 0 where there is none."""
+        return labels * self.settings.skip_below * self._nats / self._tokens if self._tokens else 0.0
 
     def _timed(self, phase: str) -> AbstractContextManager[None]:
         return timed(self.seconds, phase, self.forward.base.device)

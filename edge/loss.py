@@ -71,7 +71,7 @@ class Head:
 
     def _blocks(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
         """Vocabulary blocks of the weight in `dtype`: small enough for the cache, large enough for the matmul."""
-        rows = max(1, HEAD_BLOCK // (self.weight.shape[1] * torch.empty(0, dtype=dtype).element_size()))
+        rows = max(1, HEAD_BLOCK // (self.weight.shape[1] * dtype.itemsize))
         narrow = self.weight.dtype != dtype
         wide = torch.empty(min(rows, len(self.weight)), self.weight.shape[1], dtype=dtype) if narrow else self.weight
         for start in range(0, len(self.weight), rows):

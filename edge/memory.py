@@ -236,9 +236,7 @@ class _Count:
     def learning(self) -> list[Terms]:
         """Moments of forward, loss, backward and step."""
         s, settings = self.shape, self.settings
-        tokens = settings.window.context + settings.window.chunk
-        if settings.learn.context is not None:
-            tokens = settings.learn.context + settings.window.chunk
+        tokens = settings.learn_context + settings.window.chunk
         before = 0  # tokens that are seen, but not computed here
         if settings.learn.prefix != "full":
             before, tokens = tokens - settings.window.chunk, settings.window.chunk

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from . import checkpoint, quantize
-from .base import encode
+from .base import encode, keep_packed_layout
 from .device import Device, timed
 from .settings import Settings
 from .sources import Source
@@ -50,9 +50,7 @@ class PlainLoop:
         for parameter in model.parameters():  # a CPU without bfloat16 units would take hours in it
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(device.torch_dtype)
-        for module in model.modules():
-            if hasattr(module, "support_avx512bf16_for_cpu"):
-                module.support_avx512bf16_for_cpu = False
+        keep_packed_layout(model)
         adapter, learn = settings.adapter, settings.learn
         config = peft.LoraConfig(
             r=adapter.rank,

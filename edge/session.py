@@ -110,7 +110,7 @@ def load(
 def _plan_for(base: Base, settings: Settings) -> Plan:
     """A plan for a model that is in memory already: only what is still open is settled."""
     shape = shapes.from_config(base.config.to_dict(), packed=True)
-    width = torch.empty(0, dtype=base.device.torch_dtype).element_size()
+    width = base.device.torch_dtype.itemsize
     machine = Machine(base.device.kind, width, 0)
     return budget.fit(settings, shape, machine, free=1 << 62)
 
@@ -290,12 +290,5 @@ class Session:
 
     @property
     def fuses(self) -> bool:
-        """Whether the first epoch's forward may serve as the score: same context, no dropout."""
-        settings = self.settings
-        return (
-            self.learner is not None
-            and settings.compute.fuse_first_epoch
-            and settings.adapter.dropout == 0
-            and settings.learn_context == settings.window.context
-            and isinstance(self.forward, TorchForward)
-        )
+        """Whether the first epoch's forward serves as the score."""
+        return self.learner is not None and self.settings.fuses and isinstance(self.forward, TorchForward)

@@ -224,6 +224,12 @@ class Settings:
         """The paper's L_T: context tokens while learning."""
         return self.window.context if self.learn.context is None else self.learn.context
 
+    @property
+    def fuses(self) -> bool:
+        """Whether the first epoch's forward may serve as the score: same context, no dropout."""
+        same = self.adapter.dropout == 0 and self.learn_context == self.window.context
+        return self.compute.fuse_first_epoch and same
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values; `from_dict` reads them back."""
         return typing.cast(dict[str, Any], _plain(dataclasses.asdict(self)))
