@@ -20,10 +20,10 @@ ORDER = [
     "errors", "records", "windows", "strict", "settings", "device", "documents", "journal", "sources", "shape", "memory", "budget",
     "planning", "flops", "prefix", "loss", "attention", "checkpoint", "quantize",
     "base", "paging", "adapter", "optimizer", "forward", "learner", "score", "generate", "session", "reference", "report", "doctor",
-    "bench", "terminal", "cli",
+    "bench", "terminal", "commands", "cli",
 ]  # fmt: skip
 NO_TORCH = ["errors", "records", "windows", "strict", "settings", "device", "documents", "journal", "sources", "shape", "memory",
-    "budget", "planning", "flops", "report", "bench", "terminal", "cli",
+    "budget", "planning", "flops", "report", "bench", "terminal", "commands", "cli",
 ]  # fmt: skip
 
 

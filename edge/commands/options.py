@@ -1,0 +1,103 @@
+"""What the verbs share: common options, settings, loading, files.
+
+Owns: the meaning of options that several verbs have. Does not know: any one verb.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from .. import journal
+from .. import settings as settings_module
+from ..errors import BudgetError, StorageError
+from ..settings import Settings, format_bytes
+from ..terminal import console, say
+
+
+def verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    """A verb's parser; `run` gets its arguments."""
+    made: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    made.set_defaults(run=run)
+    return made
+
+
+def common(verb: argparse.ArgumentParser) -> None:
+    """The options of every verb that runs a model."""
+    presets = ", ".join(settings_module.preset_names())
+    verb.add_argument(
+        "--model", default="demo", help="demo, hub id, model folder, 4-bit folder or .gguf (default: demo)"
+    )
+    verb.add_argument("--preset", default="economical", help=f"{presets}, or a YAML file (default: economical)")
+    verb.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, e.g. learn.lr=1e-4"
+    )
+    verb.add_argument(
+        "--memory-budget", metavar="SIZE", help="keep under this much memory, e.g. 6GiB (default: what is free)"
+    )
+    verb.add_argument(
+        "--allow-degrade", action="store_true", help="fit the budget by changing what affects results too"
+    )
+    verb.add_argument("--device", help="auto, cpu or cuda (default: auto)")
+    verb.add_argument("--offline", action="store_true", help="never use the network")
+    verb.add_argument("--json", action="store_true", help="print one JSON line last")
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Settings from --preset, --set and the short options."""
+    overrides = list(args.set)
+    if args.device:
+        overrides.append(f"compute.device={json.dumps(args.device)}")
+    if args.offline:
+        overrides.append("base.offline=true")
+    if args.memory_budget:
+        overrides.append(f"budget={json.dumps(args.memory_budget)}")
+    return settings_module.load(args.preset, overrides)
+
+
+def load(args: argparse.Namespace, settings: Settings, *, decodes: bool) -> Any:
+    """The runtime that the options name; says what was given up to fit the budget."""
+    import edge
+
+    out = console()
+    with (
+        out.status(f"loading {args.model} (the first time it is converted to 4 bits)")
+        if out.is_terminal
+        else nullcontext()
+    ):
+        runtime = edge.load(args.model, settings=settings, decodes=decodes, allow_degrade=args.allow_degrade)
+    if runtime.plan.given_up:
+        budget = format_bytes(runtime.plan.budget)
+        say(f"to fit {budget}: " + "; ".join(runtime.plan.given_up))
+    return runtime
+
+
+def out_of_memory(error: BudgetError) -> int:
+    """Says so; the exit code to end with."""
+    say(f"error: {error.line()}")
+    return error.exit_code
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, from an argument."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return int(text)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes it and its parents before work begins that would be lost without it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot make {folder}: {error.strerror}", "a writable folder", "name another one"
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole file or nothing; through a symbolic link, the file that it names."""
+    journal.atomic_write(path.resolve(), text.encode())

@@ -1,0 +1,32 @@
+"""`templora plan`: predict the peak memory of every phase."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from .. import report
+from ..terminal import print_table
+from . import options
+
+
+def add(verbs: Any) -> None:
+    """Registers the verb."""
+    plan = options.verb(verbs, "plan", run, "predict the peak memory of every phase, before anything is loaded")
+    plan.add_argument("--score-only", action="store_true", help="without the phase that writes text")
+    options.common(plan)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs it; returns the exit code."""
+    from .. import planning
+
+    settings = options.settings_of(args)
+    source = planning.find(args.model, settings)
+    chosen = planning.plan(source, settings, decodes=not args.score_only, degrade=args.allow_degrade)
+    print_table(report.plan_table(chosen))
+    print(report.plan_summary(chosen))
+    if args.json:
+        print(json.dumps({"command": "plan", "model": args.model, **chosen.to_json(), "settings": settings.to_dict()}))
+    return 0

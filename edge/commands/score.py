@@ -1,0 +1,77 @@
+"""`templora score`: perplexity by position, base beside adapter."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from .. import report
+from ..documents.text import read_text
+from ..errors import BudgetError, InputError, Interrupted
+from ..records import ChunkScore
+from ..terminal import Progress, print_table, say
+from . import options
+
+
+def add(verbs: Any) -> None:
+    """Registers the verb."""
+    score = options.verb(verbs, "score", run, "perplexity by position, base beside adapter")
+    score.add_argument("file", metavar="FILE", help="a UTF-8 text file, or - for standard input")
+    score.add_argument("--max-tokens", type=options.positive, metavar="N", help="score only the first N tokens")
+    score.add_argument("--no-base", action="store_true", help="do not score with the base alone")
+    score.add_argument("--report", type=Path, metavar="DIR", help="write report.json and perplexity.png to DIR")
+    options.common(score)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs it; returns the exit code."""
+    settings = options.settings_of(args)
+    text = read_text(args.file).strip()
+    if args.report:
+        options.make_folder(args.report)
+    runtime = options.load(args, settings, decodes=False)
+    ids = runtime.base.encode(text)[: args.max_tokens]
+    if len(ids) < 2:
+        got, least = f"{args.file} holds {len(ids)} token(s)", "at least 2 (the first one is never scored)"
+        raise InputError(got, least, "give more text")
+    chunks: list[ChunkScore] = []
+    start, stopped = time.perf_counter(), 0
+    with Progress("scoring", len(ids)) as progress, runtime.session() as session:
+        try:
+            for chunk in session.score_ids(ids, with_base=not args.no_base):
+                chunks.append(chunk)
+                progress(chunk.end)
+        except KeyboardInterrupt:
+            stopped = Interrupted.exit_code
+        except BudgetError as error:
+            stopped = options.out_of_memory(error)
+        memory = runtime.memory(session)
+    seconds = time.perf_counter() - start
+    result = report.score_json(
+        chunks,
+        seconds,
+        {
+            "file": args.file,
+            "document_tokens": len(ids),
+            "stopped": bool(stopped),
+            "memory": memory,
+            "model": {"reference": args.model, "load_seconds": runtime.base.load_seconds},
+            "device": {"name": runtime.base.device.name, "dtype": runtime.base.device.dtype},
+            "settings": settings.to_dict(),
+        },
+    )
+    if chunks:
+        print_table(report.score_table(chunks))
+        print(report.summary(chunks, seconds, result["peak_bytes"]))
+    if args.report and chunks:
+        options.write_text(args.report / "report.json", json.dumps(result, indent=1) + "\n")
+        report.score_plot(chunks, args.report / "perplexity.png", Path(args.file).name)
+        print(f"report: {args.report / 'report.json'}, plot: {args.report / 'perplexity.png'}")
+    if args.json:
+        print(json.dumps(result))
+    if stopped:
+        say(f"stopped after {chunks[-1].end if chunks else 0} of {len(ids)} tokens; what was done is reported above")
+    return stopped
