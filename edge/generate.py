@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .base import Base
 from .forward import Cache
 from .learner import labels_of
 from .records import ChunkRead, ChunkWritten, Learned, TextPiece
@@ -35,6 +36,7 @@ def read(session: Session) -> Iterator[ChunkRead]:
         learned, nll = _learn(session, window.end)
         session.watch()
         session.finish_chunk(window.end)
+        session.at_rest = True
         yield ChunkRead(
             index=window.index,
             start=window.start,
@@ -48,8 +50,15 @@ def read(session: Session) -> Iterator[ChunkRead]:
         )
 
 
-def generate(session: Session, max_tokens: int) -> Iterator[ChunkRead | TextPiece | ChunkWritten]:
+def generate(
+    session: Session, max_tokens: int, *, written: int = 0, reading: bool = False
+) -> Iterator[ChunkRead | TextPiece | ChunkWritten]:
     """Decodes up to `max_tokens` tokens after the document so far.
+
+    Args:
+        written: how many of the document's last tokens were generated before, by a loop that this one goes on from;
+            they count among `max_tokens`, and their text is yielded first.
+        reading: the loop that this one goes on from was reading, and had not finished.
 
     Yields:
         `ChunkRead` for what had to be read first, `TextPiece` as text becomes certain, `ChunkWritten` for each
@@ -58,12 +67,21 @@ def generate(session: Session, max_tokens: int) -> Iterator[ChunkRead | TextPiec
     """
     settings = session.settings
     # 1. what the context cannot hold is read into the adapter
-    if settings.generate.read == "always" or len(session.tokens) - session.position > settings.window.context:
+    long = len(session.tokens) - session.position > settings.window.context
+    if reading or (not written and (long or settings.generate.read == "always")):
         yield from read(session)
-    picker, stream = Picker(settings.generate), TextStream(session, settings.generate.stop)
+    first = len(session.tokens) - written
+    picker, stream = Picker(settings.generate), TextStream(session.base, session.tokens[:first], settings.generate.stop)
+    before = "".join([stream.add(token) for token in session.tokens[first:]])
+    if written and written >= max_tokens:
+        before += stream.flush()
+    if before:
+        yield TextPiece(before, written)
+    if written and written >= max_tokens:
+        return
     cache: Cache | None = None
     logits = torch.empty(0)
-    first, began, decoding, nll, finish = len(session.tokens), time.perf_counter(), 0.0, 0.0, ""
+    began, decoding, nll, finish = time.perf_counter(), 0.0, 0.0, ""
     made: list[int] = []
     while not finish:
         # 2. a cache: built at the start, after an update (`rebuild`), or when it has grown to W
@@ -73,7 +91,7 @@ def generate(session: Session, max_tokens: int) -> Iterator[ChunkRead | TextPiec
                 context = _context(session)
                 logits, cache = session.retrying(lambda context=context: session.forward.prefill(context))  # type: ignore[misc]
             # 3. the next token
-            token, cost = picker.pick(logits, session.tokens[-cache.length :])
+            token, cost = picker.pick(logits, session.tokens[-cache.length :], len(session.tokens))
             ended = token in session.base.eos_ids and not settings.generate.ignore_eos
             session.tokens.append(token)
             made.append(token)
@@ -109,6 +127,9 @@ def generate(session: Session, max_tokens: int) -> Iterator[ChunkRead | TextPiec
             index = session.chunk_index
             if full:
                 session.finish_chunk(len(session.tokens))
+            if cache is not None and cache.length >= settings.window.size:
+                cache = None
+            session.at_rest = full and cache is None
             now = time.perf_counter()
             yield ChunkWritten(
                 index=index,
@@ -152,7 +173,8 @@ class Picker:
         from transformers import generation as hf
 
         self.greedy = settings.temperature == 0
-        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.seed = settings.seed
+        self.generator = torch.Generator()
         self.processors = hf.LogitsProcessorList()
         if settings.repetition_penalty != 1.0:
             self.processors.append(hf.RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
@@ -164,14 +186,18 @@ class Picker:
             if settings.top_p < 1.0:
                 self.processors.append(hf.TopPLogitsWarper(settings.top_p))
 
-    def pick(self, logits: Tensor, context: list[int]) -> tuple[int, float]:
-        """The next token after `context` given (V,) logits, and its nats under the unprocessed logits."""
+    def pick(self, logits: Tensor, context: list[int], position: int) -> tuple[int, float]:
+        """The token at `position`, after `context`, given (V,) logits; and its nats under the unprocessed logits.
+
+        Chance depends on seed and position alone, so that a text goes on the same wherever it was stopped.
+        """
         ids = torch.tensor([context], device=logits.device)
         scores = self.processors(ids, logits[None].clone())[0]
         if self.greedy:
             token = int(scores.argmax())
         else:
             probabilities = torch.softmax(scores.float().cpu(), -1)
+            self.generator.manual_seed(self.seed * 1_000_003 + position)
             token = int(torch.multinomial(probabilities, 1, generator=self.generator))
         return token, -float(torch.softmax(logits, -1)[token].clamp_min(1e-45).log())
 
@@ -182,12 +208,13 @@ class TextStream:
     Held back: incomplete characters, and whatever may be the beginning of a stop string.
     """
 
-    def __init__(self, session: Session, stop: tuple[str, ...]) -> None:
-        self.decode = session.base.decode
+    def __init__(self, base: Base, before: list[int], stop: tuple[str, ...]) -> None:
+        """`before`: the tokens that the text follows."""
+        self.decode = base.decode
         self.stop = tuple(s for s in stop if s)
         self.stopped = False
         # A tokenizer may treat the first token of a text specially, so decoding starts some tokens back.
-        self._ids = session.tokens[-8:]
+        self._ids = before[-8:]
         self._sent = self.decode(self._ids)
         self._held = ""
 

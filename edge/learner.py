@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 
 import torch
@@ -216,26 +216,30 @@ class Learner:
         self.optimizer.load(Under(state, "optimizer."))
 
     def _state(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor that learning changes, one at a time."""
+        """Every tensor that a lesson changes and the guard may put back, one at a time."""
         for name, parameter in self.adapter.named_parameters():
             yield f"adapter.{name}", parameter.data
         for name, tensor in self.optimizer.tensors():
             yield f"optimizer.{name}", tensor
 
-    def snapshot(self) -> dict[str, Tensor]:
-        """A copy of all that learning goes on from: adapter, optimiser, counts, kept keys and values."""
-        state = {name: tensor.clone() for name, tensor in self._state()}
-        state["lessons"] = torch.tensor([self.steps, self.chunks, self._nats, self._tokens], dtype=torch.float64)
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All that learning goes on from, one at a time: adapter, optimiser, counts, kept keys and values."""
+        yield from self._state()
+        yield "lessons", torch.tensor([self.steps, self.chunks, self._nats, self._tokens], dtype=torch.float64)
         if self._prefix is not None:
-            state |= {f"prefix.{name}": tensor.clone() for name, tensor in self._prefix.tensors().items()}
-        return state
+            for name, tensor in self._prefix.tensors().items():
+                yield f"prefix.{name}", tensor
 
-    def restore(self, snapshot: dict[str, Tensor]) -> None:
+    def snapshot(self) -> dict[str, Tensor]:
+        """A copy of `tensors`."""
+        return {name: tensor.clone() for name, tensor in self.tensors()}
+
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
         """Goes back to a snapshot, bit for bit."""
         self._put_back(snapshot)
         steps, chunks, self._nats, self._tokens = snapshot["lessons"].tolist()
         self.steps, self.chunks = int(steps), int(chunks)
-        held = {name.removeprefix("prefix."): t for name, t in snapshot.items() if name.startswith("prefix.")}
+        held = {name.removeprefix("prefix."): snapshot[name] for name in snapshot if name.startswith("prefix.")}
         self._prefix = None
         if held:
             self._prefix = self.forward.read_prefix(held["ids"][:0], self._limit)

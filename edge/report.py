@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .budget import Plan
+from .journal import RunInfo
 from .records import ChunkScore, Side, finite, perplexity, total
 from .settings import format_bytes
 
@@ -104,6 +105,38 @@ def plan_summary(plan: Plan) -> str:
     if not plan.shape.exact:
         said += f"; architecture '{plan.shape.architecture}' is not known: blocks like a Llama's are assumed"
     return said
+
+
+def runs_table(runs: Sequence[RunInfo]) -> Any:
+    """A rich table: one row a run."""
+    from rich.table import Table
+
+    table = Table(title="Runs", title_justify="left")
+    for name in ("run", "command", "state", "done", "tokens/s", "disk"):
+        table.add_column(name, justify="left" if name in ("run", "command", "state") else "right", overflow="fold")
+    for run in runs:
+        done = "–" if run.position is None else f"{run.position}{f' of {run.total}' if run.total else ''}"
+        state = f"{run.state}: {run.reason}" if run.reason else run.state
+        rate = _number(run.tokens_per_second, 1)
+        table.add_row(run.folder.name, run.command, state, done, rate, format_bytes(run.bytes))
+    return table
+
+
+def run_json(run: RunInfo) -> dict[str, Any]:
+    """A run as a JSON object; times in seconds, sizes in bytes."""
+    return {
+        "folder": str(run.folder),
+        "command": run.command,
+        "state": run.state,
+        "reason": run.reason,
+        "created": run.manifest.created if run.manifest else None,
+        "records": run.count,
+        "position": run.position,
+        "total": run.total,
+        "tokens": run.tokens,
+        "seconds": run.seconds,
+        "bytes": run.bytes,
+    }
 
 
 def bench_table(result: Mapping[str, Any]) -> Any:

@@ -44,6 +44,7 @@ def score(session: Session, input_ids: list[int], *, with_base: bool = True) -> 
         # 4. the record
         session.watch()
         session.finish_chunk(window.end)
+        session.at_rest = True
         yield ChunkScore(
             index=window.index,
             start=window.start,

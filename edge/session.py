@@ -8,7 +8,7 @@ Units: tokens, bytes, seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +33,7 @@ from .memory import Machine
 from .paging import outside
 from .records import ChunkRead, ChunkScore, ChunkWritten, TextPiece
 from .settings import Settings, format_bytes
+from .tensorfile import Part
 from .windows import Window, window_at
 
 Result = TypeVar("Result")
@@ -124,6 +125,7 @@ class Session:
         tokens: token ids of the document so far, BOS included.
         position: first token that is not yet part of a finished chunk.
         chunk_index: number of finished chunks.
+        at_rest: whether a loop that has just yielded can go on from `tensors` alone; a KV cache is not among them.
     """
 
     def __init__(self, base: Base, plan: Plan) -> None:
@@ -133,6 +135,7 @@ class Session:
         self.tokens: list[int] = []
         self.position = 0
         self.chunk_index = 0
+        self.at_rest = True
         self.meter = PeakMeter(base.device)
         self.adapter: Adapter | None = None
         self.learner: Learner | None = None
@@ -178,13 +181,33 @@ class Session:
         self.tokens.extend(self._encode(text))
         return generating.read(self)
 
-    def generate(self, prompt: str = "", *, max_tokens: int = 256) -> Iterator[ChunkRead | TextPiece | ChunkWritten]:
+    def generate(
+        self, prompt: str = "", *, max_tokens: int = 256, written: int = 0, reading: bool = False
+    ) -> Iterator[ChunkRead | TextPiece | ChunkWritten]:
         """Continues the document, `prompt` appended to it, by at most `max_tokens` tokens.
 
-        A document longer than the context is first read into the adapter; nothing is truncated.
+        A document longer than the context is first read into the adapter; nothing is truncated. `written` and
+        `reading` go on with a text that was begun before (`generate.generate`).
         """
         self.tokens.extend(self._encode(prompt) if prompt or not self.tokens else [])
-        return generating.generate(self, max_tokens)
+        return generating.generate(self, max_tokens, written=written, reading=reading)
+
+    # --- going on later ---
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """All that the loops go on from, one tensor at a time: the document, the position, what the learner holds."""
+        yield "tokens", torch.tensor(self.tokens, dtype=torch.int32)
+        yield "position", torch.tensor([self.position, self.chunk_index])
+        if self.learner is not None:
+            for name, tensor in self.learner.tensors():
+                yield f"learner.{name}", tensor
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Goes back to what `tensors` gave, bit for bit."""
+        self.tokens = tensors["tokens"].tolist()
+        self.position, self.chunk_index = tensors["position"].tolist()
+        if self.learner is not None:
+            self.learner.restore(Part(tensors, "learner."))
 
     # --- memory ---
 

@@ -5,9 +5,12 @@ Owns: the look of both. Does not know: what is computed. Used by the command lin
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from typing import Any
+
+from .errors import Interrupted
 
 
 def console() -> Any:
@@ -71,6 +74,32 @@ class Progress:
     def __exit__(self, *args: object) -> None:
         if self.bar is not None:
             self.bar.stop()
+
+
+class Stop:
+    """Inside the block Ctrl-C and SIGTERM ask for an end at the next consistent point; the second one does not wait.
+
+    Attributes:
+        asked: whether one came.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: list[Any] = []
+
+    def __enter__(self) -> Stop:
+        self._before = [signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)]
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), self._before, strict=True):
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise Interrupted
+        self.asked = True
+        say("stopping after this step; once more stops at once")
 
 
 def say(line: str) -> None:

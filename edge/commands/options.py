@@ -46,6 +46,33 @@ def common(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print one JSON line last")
 
 
+def resumable(verb: argparse.ArgumentParser) -> None:
+    """The options of every verb that keeps a run folder."""
+    verb.add_argument(
+        "--run",
+        dest="run_folder",
+        type=Path,
+        metavar="DIR",
+        help="the run folder (default: one below ~/.local/state/templora/runs)",
+    )
+    verb.add_argument("--resume", action="store_true", help="go on with the run that was stopped")
+    verb.add_argument("--no-run", action="store_true", help="keep no run folder: what is stopped is lost")
+    verb.add_argument("--force", action="store_true", help="resume even where device, versions or settings differ")
+
+
+def place(args: argparse.Namespace, command: str, name: str, settings: Settings, text: str) -> Any:
+    """Where the run of these arguments lies (`running.Place`)."""
+    from .. import running
+
+    if args.no_run:
+        return running.Place(None)
+    key = {"text": text, "model": args.model, "settings": running.journal_settings(settings)}
+    where = running.place(command, name, key, folder=args.run_folder, resume=args.resume)
+    if where.unfinished is not None:
+        say(f"an unfinished run of the same is in {where.unfinished}; --resume goes on with it")
+    return where
+
+
 def settings_of(args: argparse.Namespace) -> Settings:
     """Settings from --preset, --set and the short options."""
     overrides = list(args.set)
@@ -73,6 +100,24 @@ def load(args: argparse.Namespace, settings: Settings, *, decodes: bool) -> Any:
         budget = format_bytes(runtime.plan.budget)
         say(f"to fit {budget}: " + "; ".join(runtime.plan.given_up))
     return runtime
+
+
+def run(
+    args: argparse.Namespace, where: Any, command: str, runtime: Any, texts: dict[str, str], total: int | None
+) -> Any:
+    """The run of these arguments (`running.Run`), new or gone on with."""
+    from .. import running
+
+    opened = running.open_run(where, command, runtime, texts, total=total, force=args.force)
+    for note in opened.notes:
+        say(f"note: {note}")
+    return opened
+
+
+def say_how_to_go_on(run: Any) -> None:
+    """After a stop: where the run is, and the option that goes on with it."""
+    if run.folder is not None:
+        say(f"the run is kept in {run.folder}: the same command with --run {run.folder} --resume goes on")
 
 
 def out_of_memory(error: BudgetError) -> int:

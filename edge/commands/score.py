@@ -12,7 +12,7 @@ from .. import report
 from ..documents.text import read_text
 from ..errors import BudgetError, InputError, Interrupted
 from ..records import ChunkScore
-from ..terminal import Progress, print_table, say
+from ..terminal import Progress, Stop, print_table, say
 from . import options
 
 
@@ -23,6 +23,7 @@ def add(verbs: Any) -> None:
     score.add_argument("--max-tokens", type=options.positive, metavar="N", help="score only the first N tokens")
     score.add_argument("--no-base", action="store_true", help="do not score with the base alone")
     score.add_argument("--report", type=Path, metavar="DIR", help="write report.json and perplexity.png to DIR")
+    options.resumable(score)
     options.common(score)
 
 
@@ -32,23 +33,37 @@ def run(args: argparse.Namespace) -> int:
     text = read_text(args.file).strip()
     if args.report:
         options.make_folder(args.report)
-    runtime = options.load(args, settings, decodes=False)
+    where = options.place(args, "score", Path(args.file).stem, settings, text)
+    runtime = options.load(args, where.settings(settings), decodes=False)
     ids = runtime.base.encode(text)[: args.max_tokens]
     if len(ids) < 2:
         got, least = f"{args.file} holds {len(ids)} token(s)", "at least 2 (the first one is never scored)"
         raise InputError(got, least, "give more text")
     chunks: list[ChunkScore] = []
     start, stopped = time.perf_counter(), 0
-    with Progress("scoring", len(ids)) as progress, runtime.session() as session:
+    what = {"text": text, "options": f"max_tokens={args.max_tokens} base={not args.no_base}"}
+    with (
+        options.run(args, where, "score", runtime, what, len(ids)) as run,
+        Progress("scoring", len(ids)) as progress,
+        runtime.session() as session,
+        Stop() as stop,
+    ):
+        chunks += run.restore(session)
         try:
-            for chunk in session.score_ids(ids, with_base=not args.no_base):
-                chunks.append(chunk)
+            for chunk in session.score_ids(ids[session.position :], with_base=not args.no_base):
+                chunks.append(run.add(chunk, session))
                 progress(chunk.end)
+                if stop.asked and chunk.end < len(ids):
+                    run.snapshot(session)
+                    stopped = Interrupted.exit_code
+                    break
         except KeyboardInterrupt:
             stopped = Interrupted.exit_code
         except BudgetError as error:
             stopped = options.out_of_memory(error)
         memory = runtime.memory(session)
+        if not stopped:
+            run.finish({"tokens": chunks[-1].end})
     seconds = time.perf_counter() - start
     result = report.score_json(
         chunks,
@@ -74,4 +89,5 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(result))
     if stopped:
         say(f"stopped after {chunks[-1].end if chunks else 0} of {len(ids)} tokens; what was done is reported above")
+        options.say_how_to_go_on(run)
     return stopped

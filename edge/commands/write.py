@@ -11,8 +11,8 @@ from typing import Any
 
 from ..documents.text import read_text
 from ..errors import BudgetError, Interrupted
-from ..records import ChunkRead, ChunkWritten, TextPiece
-from ..terminal import Progress, say
+from ..records import ChunkRead, ChunkWritten, Record, TextPiece
+from ..terminal import Progress, Stop, say
 from . import options
 
 
@@ -26,6 +26,7 @@ def add(verbs: Any) -> None:
         "--tokens", type=options.positive, default=256, metavar="N", help="how many tokens (default: %(default)s)"
     )
     write.add_argument("--out", type=Path, metavar="FILE", help="also write the new text to FILE")
+    options.resumable(write)
     options.common(write)
 
 
@@ -35,27 +36,44 @@ def run(args: argparse.Namespace) -> int:
     prompt = args.prompt if args.prompt is not None else read_text(args.prompt_file).strip()
     if args.out:
         options.make_folder(args.out.parent)
-    runtime = options.load(args, settings, decodes=True)
+    name = Path(args.prompt_file).stem if args.prompt_file else "prompt"
+    where = options.place(args, "write", name, settings, prompt)
+    runtime = options.load(args, where.settings(settings), decodes=True)
     pieces: list[str] = []
-    written: list[ChunkWritten] = []
-    reads: list[ChunkRead] = []
+    done: list[Record] = []
     start, stopped = time.perf_counter(), 0
-    with runtime.session() as session:
-        records = session.generate(prompt, max_tokens=args.tokens)
-        prompt_tokens = len(session.tokens)
+    what = {"prompt": prompt, "options": f"tokens={args.tokens}"}
+    with (
+        options.run(args, where, "write", runtime, what, None) as run,
+        runtime.session() as session,
+        Stop() as stop,
+    ):
+        done += run.restore(session)
+        written = sum(r.tokens for r in done if isinstance(r, ChunkWritten))
+        ended = bool(done and isinstance(done[-1], ChunkWritten) and done[-1].finish)
+        records = session.generate(
+            "" if done else prompt,
+            max_tokens=written if ended else args.tokens,
+            written=written,
+            reading=bool(done) and not written,
+        )
+        prompt_tokens = len(session.tokens) - written
         progress = Progress("reading", prompt_tokens)
         try:
             for record in records:
-                if isinstance(record, ChunkRead):
-                    reads.append(record)
-                    progress(record.end)
-                elif isinstance(record, TextPiece):
+                if isinstance(record, TextPiece):
                     progress(None)
                     pieces.append(record.text)
                     sys.stdout.write(record.text)
                     sys.stdout.flush()
                 else:
-                    written.append(record)
+                    done.append(run.add(record, session))
+                    if isinstance(record, ChunkRead):
+                        progress(record.end)
+                if stop.asked and not getattr(record, "finish", ""):
+                    run.snapshot(session)
+                    stopped = Interrupted.exit_code
+                    break
         except KeyboardInterrupt:
             stopped = Interrupted.exit_code
         except BudgetError as error:
@@ -63,13 +81,19 @@ def run(args: argparse.Namespace) -> int:
         finally:
             progress(None)
         memory = runtime.memory(session)
+        if not stopped:
+            run.finish({"tokens": sum(r.tokens for r in done if isinstance(r, ChunkWritten))})
+    chunks = [r for r in done if isinstance(r, ChunkWritten)]
+    reads = [r for r in done if isinstance(r, ChunkRead)]
     text = "".join(pieces)
     print()
     if args.out:
         options.write_text(args.out, text)
-    made = sum(w.tokens for w in written)
-    decode = sum(w.decode_seconds for w in written)
+    made = sum(w.tokens for w in chunks)
+    decode = sum(w.decode_seconds for w in chunks)
     say(f"{made} tokens, {made / decode if decode else 0:.1f} tokens/s while decoding, {len(reads)} chunks read first")
+    if stopped:
+        options.say_how_to_go_on(run)
     if args.json:
         result = {
             "command": "write",
@@ -77,10 +101,10 @@ def run(args: argparse.Namespace) -> int:
             "tokens": made,
             "seconds": time.perf_counter() - start,
             "peak_bytes": max(memory["measured"].values(), default=0),
-            "finish": written[-1].finish if written else "stopped",
+            "finish": "stopped" if stopped or not chunks else chunks[-1].finish,
             "text": text,
             "read": [r.to_json() for r in reads],
-            "chunks": [w.to_json() for w in written],
+            "chunks": [w.to_json() for w in chunks],
             "memory": memory,
             "settings": settings.to_dict(),
         }

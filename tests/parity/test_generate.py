@@ -121,14 +121,11 @@ def test_streamed_text_is_the_whole_text(text: str) -> None:
     tokenizer = tiny.tokenizer()
 
     class Fake:
-        tokens = tokenizer("before ")["input_ids"]
+        @staticmethod
+        def decode(ids: list[int]) -> str:
+            return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-        class base:
-            @staticmethod
-            def decode(ids: list[int]) -> str:
-                return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-    stream = TextStream(Fake, ())  # type: ignore[arg-type]
+    stream = TextStream(Fake, tokenizer("before ")["input_ids"], ())  # type: ignore[arg-type]
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     pieces = [stream.add(token) for token in ids]
-    assert "".join(pieces) + stream.flush() == Fake.base.decode(ids)
+    assert "".join(pieces) + stream.flush() == Fake.decode(ids)

@@ -1,0 +1,263 @@
+"""A run: a session and the journal that it goes on from exactly where it stopped.
+
+Owns: what identifies a run, where runs lie, when a session is snapshotted and how it is put back.
+Does not know: how a loop proceeds, arguments, printing.
+Units: tokens, seconds, bytes.
+
+A snapshot holds all that the loops go on from (`Session.tensors`). What was done after the last snapshot is done again,
+with the same numbers on the same device and versions; its records are there already and are not written twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from . import __version__, journal, records, tensorfile
+from . import settings as settings_module
+from .base import Base
+from .errors import JournalError
+from .journal import Journal, Manifest, RunInfo, SnapshotPolicy
+from .records import Record
+from .session import Runtime, Session
+from .settings import Settings
+
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
+TIMINGS = ("seconds", "score_seconds", "decode_seconds", "peak_bytes")  # of a record: not the same when done again
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run lies, or None where none is kept; `there` is the run to go on with."""
+
+    folder: Path | None
+    there: RunInfo | None = None
+    unfinished: Path | None = None
+
+    def settings(self, settings: Settings) -> Settings:
+        """`settings` with the choices about computing that the run began with: the same numbers again."""
+        if self.there is None or self.there.manifest is None:
+            return settings
+        compute = self.there.manifest.extra.get("compute", {})
+        kept = settings_module.from_dict({**settings.to_dict(), "compute": compute}).compute
+        return dataclasses.replace(settings, compute=kept)
+
+
+def place(
+    command: str, name: str, key: Mapping[str, Any], *, folder: Path | None = None, resume: bool = False
+) -> Place:
+    """Where the run of `command` over something called `name` lies.
+
+    Args:
+        key: what it is about (text, settings, model), to tell runs of the same name apart.
+        folder: the place that the user named; else one below `journal.default_root()` that follows from the rest.
+        resume: the run is there, and is to go on.
+
+    Raises:
+        JournalError: there is no such run to go on with, or it is finished.
+        StorageError: there is no home folder.
+    """
+    if folder is not None:
+        return Place(folder, _resumable(folder) if resume else None)
+    word = "".join(c if c.isalnum() or c in "._" else "_" for c in name)[:40] or "text"
+    stem = f"{command}-{word}-{journal.fingerprint(key)[:8]}"
+    root = journal.default_root()
+    number, unfinished = 1, None
+    while True:
+        folder = root / (stem if number == 1 else f"{stem}-{number}")
+        if not (folder / "manifest.json").exists():
+            break
+        number += 1
+        if Journal.peek(folder).state == "resumable":
+            unfinished = folder
+    if not resume:
+        return Place(folder, None, unfinished)
+    if unfinished is None:
+        raise JournalError(
+            f"no unfinished run {stem} in {root}", "one that began so", "leave --resume out, or name it by --run"
+        )
+    return Place(unfinished, _resumable(unfinished))
+
+
+def _resumable(folder: Path) -> RunInfo:
+    info = Journal.peek(folder)
+    if info.state == "finished":
+        raise JournalError(f"{folder} is finished", "a run that was stopped", "leave --resume out to start a new one")
+    return info
+
+
+class Run:
+    """A journal, and the session that it keeps. A context manager; without a journal it keeps nothing.
+
+    Attributes:
+        notes: what was repaired or gone over, one line each, for the user to see.
+        kept: the records that were there when the run was opened.
+    """
+
+    def __init__(self, kept_in: Journal | None, *, fraction: float = 0.02, every: int | None = None) -> None:
+        """`fraction` of the run's time that snapshots may take, or one after `every` so many chunks."""
+        self.journal = kept_in
+        self.notes = kept_in.notes if kept_in else []
+        self.kept = [records.from_json(data) for data in kept_in.records()] if kept_in else []
+        self._policy = SnapshotPolicy(fraction, every=every)
+        self._seq = 0
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self.journal is not None:
+            self.journal.close()
+
+    @property
+    def folder(self) -> Path | None:
+        """The run folder."""
+        return self.journal.root if self.journal else None
+
+    def restore(self, session: Session) -> list[Record]:
+        """Puts the session where the last good snapshot left it; the records up to there.
+
+        Raises:
+            StorageError: the snapshot cannot be read.
+        """
+        found = self.journal.latest_snapshot() if self.journal else None
+        if found is None:
+            return []
+        session.restore(tensorfile.TensorFile(found.path))
+        self._seq = found.seq
+        return self.kept[: found.seq]
+
+    def add(self, record: Record, session: Session) -> Record:
+        """Keeps what was just done, and snapshots the session where that is due.
+
+        Returns:
+            The record; the one that is there already, where it was done before.
+
+        Raises:
+            JournalError: done again, it came out differently.
+            StorageError: it cannot be written.
+        """
+        self._seq += 1
+        if self.journal is None:
+            return record
+        if self._seq <= len(self.kept):
+            known = self.kept[self._seq - 1]
+            if not same(known, record) and not self.journal.manifest.forced:
+                raise JournalError(
+                    f"record {self._seq} came out differently when it was done again",
+                    "the same numbers (same device, versions and threads)",
+                    "use --force to go on all the same",
+                )
+            record = known
+        else:
+            self.journal.append(record.to_json())
+        if session.at_rest and self._policy.due(float(getattr(record, "seconds", 0.0))):
+            self.snapshot(session)
+        return record
+
+    def snapshot(self, session: Session) -> None:
+        """Snapshots a session that is at rest.
+
+        Raises:
+            StorageError: it cannot be written; older snapshots are still there.
+        """
+        if self.journal is None or not session.at_rest:
+            return
+        start = time.perf_counter()
+        self.journal.snapshot(self._seq, lambda path: tensorfile.write(path, session.tensors), {})
+        self._policy.paid(time.perf_counter() - start)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """The run has come to its end: its snapshots are not needed any more.
+
+        Raises:
+            JournalError, StorageError: see `Journal.finish`.
+        """
+        if self.journal is None:
+            return
+        root = self.journal.root
+        self.journal.finish(summary)
+        self.journal.close()
+        journal.prune(root.parent, names={root.name})
+
+
+def open_run(
+    where: Place,
+    command: str,
+    runtime: Runtime,
+    texts: Mapping[str, str],
+    *,
+    total: int | None = None,
+    force: bool = False,
+    fraction: float = 0.02,
+    every: int | None = None,
+) -> Run:
+    """Creates the run, or opens the one that is there.
+
+    Args:
+        texts: what it is about, by name: text, prompt, glossary, template, ...; they are kept as fingerprints only.
+        total: how far it will go, in the units of the records' `end`.
+        force: go on over differences.
+
+    Raises:
+        JournalError: the folder is taken, held by another process, damaged, or of another run.
+        StorageError: it cannot be written.
+    """
+    if where.folder is None:
+        return Run(None)
+    kept = journal_settings(runtime.settings)
+    prints = {name: journal.fingerprint(text) for name, text in texts.items()}
+    what = Manifest(
+        command=command,
+        fingerprints={**prints, "settings": journal.fingerprint(kept), "base": runtime.base.fingerprint()},
+        versions=versions(runtime.base),
+        settings=kept,
+        extra={
+            "model": runtime.base.reference,
+            "compute": runtime.plan.settings.to_dict()["compute"],
+            **({} if total is None else {"total": total}),
+        },
+    )
+    if where.there is None:
+        opened = Journal.create(where.folder, what)
+    else:
+        opened = Journal.resume(where.folder, what, force=force)
+    try:
+        return Run(opened, fraction=fraction, every=every)
+    except BaseException:
+        opened.close()
+        raise
+
+
+def journal_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that decide what comes out: without budget and ways of computing."""
+    return {name: value for name, value in settings.to_dict().items() if name not in ("budget", "compute")}
+
+
+def versions(base: Base) -> dict[str, str]:
+    """What must be the same for the same bits."""
+    found = {"templora": __version__} | {name: metadata.version(name) for name in LIBRARIES}
+    kind = base.device.kind
+    capability = torch.backends.cpu.get_cpu_capability()
+    chip = torch.cuda.get_device_name() if kind == "cuda" else f"{platform.machine()} {capability}"
+    return found | {"device": f"{kind} ({chip}), {base.device.dtype}, {torch.get_num_threads()} threads"}
+
+
+def same(one: Record, other: Record) -> bool:
+    """Whether both say the same, timings and memory left aside."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items() if key not in TIMINGS}
+        return value
+
+    return journal.fingerprint(plain(one.to_json())) == journal.fingerprint(plain(other.to_json()))

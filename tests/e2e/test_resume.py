@@ -1,0 +1,135 @@
+"""Killed in the middle and gone on with: through the command line, as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge import cli
+from tests import tiny
+
+COMMON = ["--set", "compute.threads=1", "--set", "window.chunk=64", "--set", "window.size=128", "--set", "adapter.rank=4"]  # fmt: skip
+TIMINGS = ("seconds", "score_seconds", "decode_seconds", "peak_bytes")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny.folder(tmp_path_factory.mktemp("resume") / "model", "qwen3"))
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("resume") / "book.txt"
+    path.write_text(tiny.TEXT * 20)
+    return path
+
+
+def command(verb: str, model: str, book: Path, folder: Path) -> list[str]:
+    what = [str(book)] if verb == "score" else ["--prompt-file", str(book), "--tokens", "300"]
+    more = [] if verb == "score" else ["--set", "generate.ignore_eos=true", "--set", "generate.temperature=1.0"]
+    return [verb, *what, "--model", model, *COMMON, *more, "--run", str(folder), "--json"]
+
+
+def start(args: list[str]) -> subprocess.Popen[bytes]:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen([sys.executable, "-m", "edge.cli", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)  # fmt: skip
+
+
+def records(folder: Path) -> int:
+    try:
+        return (folder / "records.jsonl").read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
+
+
+def outcome(out: bytes) -> Any:
+    """What the command said, timings left aside."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                k: plain(v) for k, v in value.items() if k not in (*TIMINGS, "memory", "model", "tokens_per_second")
+            }
+        return [plain(v) for v in value] if isinstance(value, list) else value
+
+    return plain(json.loads(out.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("verb", ["score", "write"])
+def test_killed_runs_come_to_the_same_end(verb: str, model: str, book: Path, tmp_path: Path) -> None:
+    """SIGKILL at random moments, twice; then to the end."""
+    whole = start(command(verb, model, book, tmp_path / "whole"))
+    out, err = whole.communicate(timeout=240)
+    assert whole.returncode == 0, err
+    folder = tmp_path / "killed"
+    args, chance, killed = command(verb, model, book, folder), random.Random(verb), 0
+    for attempt in range(2):
+        child = start([*args, "--resume"] if attempt else args)
+        before = records(folder)
+        wanted = before + chance.randrange(2, 6)
+        while child.poll() is None and records(folder) < wanted:
+            time.sleep(0.02)
+        time.sleep(chance.random() * 0.1)
+        killed += child.poll() is None
+        child.kill()
+        child.communicate()
+    assert killed == 2
+    last = start([*args, "--resume"])
+    again, err = last.communicate(timeout=240)
+    assert last.returncode == 0, err
+    assert outcome(again) == outcome(out)
+    assert (folder / "summary.json").exists() and not list((folder / "snapshots").glob("*.safetensors"))
+
+
+def test_stop_and_go_on(model: str, book: Path, tmp_path: Path) -> None:
+    args = command("score", model, book, tmp_path / "run")
+    child = start(args)
+    while records(tmp_path / "run") < 3:
+        time.sleep(0.05)
+        assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130 and b"--resume" in err and json.loads(out.splitlines()[-1])["stopped"]
+    done = json.loads(out.splitlines()[-1])["chunks"][-1]["end"]
+    second = start([*args, "--resume"])
+    out, err = second.communicate(timeout=240)
+    assert second.returncode == 0, err
+    chunks = json.loads(out.splitlines()[-1])["chunks"]
+    assert chunks[-1]["end"] > done and [c["index"] for c in chunks] == list(range(len(chunks)))
+
+
+def test_runs_are_listed_pruned_and_told_apart(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    text = tmp_path / "short.txt"
+    text.write_text(tiny.TEXT)
+    args = ["score", str(text), "--model", model, *COMMON]
+    assert cli.main(args) == 0 and cli.main(args) == 0  # two runs of the same
+    assert cli.main([*args, "--resume"]) == 7  # none is unfinished
+    capsys.readouterr()
+    assert cli.main(["runs", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
+    assert [r["state"] for r in listed] == ["finished"] * 2 and listed[0]["position"] == listed[0]["total"]
+    name = Path(listed[0]["folder"]).name
+    assert cli.main(["runs", "prune", name, "--whole", "--dry-run"]) == 0
+    assert cli.main(["runs", "prune", name, "--whole"]) == 0
+    assert cli.main(["runs", "prune", name]) == 7
+    capsys.readouterr()
+    assert cli.main(["runs", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]) == 1
+    assert cli.main([*args, "--no-run"]) == 0
+    assert cli.main([*args, "--run", listed[1]["folder"]]) == 7  # taken
+    assert cli.main([*args, "--run", listed[1]["folder"], "--resume"]) == 7  # finished
+    assert cli.main(["runs", "prune", "--whole"]) == 0
+    capsys.readouterr()
+    assert cli.main(["runs"]) == 0 and "no runs" in capsys.readouterr().out
