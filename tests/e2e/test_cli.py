@@ -173,7 +173,7 @@ def test_help_reads_well() -> None:
 def test_interrupt_reports_what_was_done(model: str, tmp_path: Path, number: signal.Signals) -> None:
     path = tmp_path / "long.txt"
     path.write_text(tiny.TEXT * 400)
-    args = ["score", str(path), "--model", model, *SMALL, "--json"]
+    args = ["score", str(path), "--model", model, *SMALL, "--run", str(tmp_path / "run"), "--json"]
     env = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
     child = subprocess.Popen(
         [sys.executable, "-m", "edge.cli", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
