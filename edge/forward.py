@@ -18,6 +18,7 @@ from torch import Tensor
 from . import attention
 from .adapter import Adapter
 from .base import Base
+from .device import trim
 from .loss import plain_nll, sliced_nll
 from .paging import Store
 from .prefix import MAX_POSITION, Prefix
@@ -142,8 +143,7 @@ class TorchForward:
         """Adapter on, activation checkpointing as set, dropout as asked."""
         if self.adapter is None:
             raise RuntimeError("a forward path without an adapter cannot learn")
-        checkpointing = checkpointed_blocks(self.base) if self.checkpointing else nullcontext()
-        with self.adapter.active(training=dropout), checkpointing:
+        with self.adapter.active(training=dropout), tended_blocks(self.base, checkpointing=self.checkpointing):
             yield
 
     @torch.inference_mode()
@@ -187,22 +187,30 @@ class TorchForward:
 
 
 @contextmanager
-def checkpointed_blocks(base: Base) -> Iterator[None]:
-    """Keeps one activation per block and recomputes the rest in the backward pass (arXiv 1604.06174).
-
-    Without putting the model into training mode, which would switch its own dropout on.
+def tended_blocks(base: Base, *, checkpointing: bool) -> Iterator[None]:
+    """Where gradients are computed: freed heap goes back to the system before each block, on a CPU; and with
+    `checkpointing` one activation per block is kept and the rest recomputed in the backward pass (arXiv 1604.06174),
+    without putting the model into training mode, which would switch its own dropout on.
     """
     from torch.utils.checkpoint import checkpoint
 
     originals = []
+    on_cpu = base.device.kind == "cpu"
 
     def wrap(block: torch.nn.Module) -> None:
         forward = block.forward
 
+        def compute(*args: Any, **kwargs: Any) -> Any:
+            if on_cpu:
+                trim()
+            return forward(*args, **kwargs)
+
         def run(*args: Any, **kwargs: Any) -> Any:
             if not torch.is_grad_enabled():
                 return forward(*args, **kwargs)
-            return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=True, **kwargs)
+            if not checkpointing:
+                return compute(*args, **kwargs)
+            return checkpoint(compute, *args, use_reentrant=False, preserve_rng_state=True, **kwargs)
 
         originals.append((block, block.__dict__.get("forward")))
         block.forward = run
