@@ -82,7 +82,7 @@ class TorchForward:
     @torch.inference_mode()
     def nll(self, input_ids: Tensor, labels: int, *, adapter: bool = True) -> Tensor:
         """See `Forward.nll`."""
-        with self._using(adapter):
+        with self._using(adapter), tended_blocks(self.base):
             return self.loss(input_ids, labels)[1].cpu()
 
     def loss(self, input_ids: Tensor, labels: int, prefix: Prefix | None = None) -> tuple[Tensor, Tensor]:
@@ -119,7 +119,7 @@ class TorchForward:
         windows = [config.sliding_window if cropped and kind == "sliding_attention" else None for kind in kinds]
         prefix = Prefix(windows, limit)
         if len(input_ids):
-            with self._using(True):
+            with self._using(True), tended_blocks(self.base):
                 self._after(prefix, input_ids.to(self.base.device.name))
             prefix.take(input_ids)
         return prefix
@@ -152,7 +152,8 @@ class TorchForward:
         from transformers import DynamicCache
 
         cache = Cache(DynamicCache(config=self.base.config))
-        return self._extend(input_ids, cache, adapter), cache
+        with tended_blocks(self.base):
+            return self._extend(input_ids, cache, adapter), cache
 
     @torch.inference_mode()
     def decode(self, token: int, cache: Cache, *, adapter: bool = True) -> Tensor:
@@ -187,10 +188,12 @@ class TorchForward:
 
 
 @contextmanager
-def tended_blocks(base: Base, *, checkpointing: bool) -> Iterator[None]:
-    """Where gradients are computed: freed heap goes back to the system before each block, on a CPU; and with
-    `checkpointing` one activation per block is kept and the rest recomputed in the backward pass (arXiv 1604.06174),
-    without putting the model into training mode, which would switch its own dropout on.
+def tended_blocks(base: Base, *, checkpointing: bool = False) -> Iterator[None]:
+    """Inside the block, on a CPU, freed heap goes back to the system before each transformer block.
+
+    With `checkpointing`, and where gradients are computed, one activation per block is kept and the rest recomputed in
+    the backward pass (arXiv 1604.06174), without putting the model into training mode, which would switch its own
+    dropout on.
     """
     from torch.utils.checkpoint import checkpoint
 
@@ -206,9 +209,7 @@ def tended_blocks(base: Base, *, checkpointing: bool) -> Iterator[None]:
             return forward(*args, **kwargs)
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            if not torch.is_grad_enabled():
-                return forward(*args, **kwargs)
-            if not checkpointing:
+            if not checkpointing or not torch.is_grad_enabled():
                 return compute(*args, **kwargs)
             return checkpoint(compute, *args, use_reentrant=False, preserve_rng_state=True, **kwargs)
 
