@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from . import attention, checkpoint, quantize
+from . import attention, checkpoint, norms, quantize
 from .device import Device, choose, release_memory, set_threads
 from .errors import ModelError
 from .loss import Head
@@ -200,10 +200,11 @@ def from_model(model: PreTrainedModel, tokenizer: Any, device: Device, reference
 
 
 def freeze(model: PreTrainedModel) -> PreTrainedModel:
-    """Eval mode, no gradients, attention without masks, and no repacking of 4-bit weights behind our back."""
+    """Eval mode, no gradients, attention without masks, fused norms, and no repacking of 4-bit weights behind our back."""
     model.requires_grad_(False)
     model.eval()
     attention.use(model)
+    norms.use(model)
     keep_packed_layout(model)
     return model
 

@@ -10,6 +10,7 @@ positions meets the head, its loss and its gradient are computed at once, and it
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .memory import HEAD_BLOCK
+
+PADDING = 64  # columns of the workspace: rows a power of two bytes apart push each other out of a CPU's cache
 
 
 @dataclass(frozen=True)
@@ -43,39 +46,47 @@ class Head:
 
     def logits_into(self, hidden: Tensor, out: Tensor) -> Tensor:
         """`logits` written to `out` (N, V) float32; a weight of another dtype is widened block by block."""
-        if hidden.device.type == "cpu":
-            for block, weight in self._blocks(hidden.dtype):
-                torch.mm(hidden, weight.T, out=out[:, block])
+        for block, weight in self.blocks(hidden):
+            self.block_logits(hidden, block, weight, out[:, block])
+        return out
+
+    def block_logits(self, hidden: Tensor, block: slice, weight: Tensor, out: Tensor) -> Tensor:
+        """The logits of one vocabulary block, written to `out` (N, n) float32."""
+        if hidden.dtype == weight.dtype == out.dtype:
+            torch.mm(hidden, weight.T, out=out)
         else:
-            out.copy_(hidden.to(self.weight.dtype) @ self.weight.T)
+            out.copy_(hidden.to(weight.dtype) @ weight.T)
         if self.bias is not None:
-            out += self.bias
+            out += self.bias[block]
         if self.scale != 1.0:
             out *= self.scale
         if self.softcap is not None:
             out.div_(self.softcap).tanh_().mul_(self.softcap)
         return out
 
-    def product(self, grad_logits: Tensor) -> Tensor:
-        """grad_logits (N, V) @ weight (V, H): the way back through the head's matmul."""
-        if grad_logits.device.type != "cpu":
-            return grad_logits.to(self.weight.dtype) @ self.weight
-        result = grad_logits.new_zeros(len(grad_logits), self.weight.shape[1])
-        for block, weight in self._blocks(grad_logits.dtype):
-            result.addmm_(grad_logits[:, block], weight)
+    def product(self, grad_logits: Tensor, dtype: torch.dtype) -> Tensor:
+        """grad_logits (N, V) @ weight (V, H) in `dtype`, the compute dtype: the way back through the head's matmul."""
+        result = torch.zeros(len(grad_logits), self.weight.shape[1], dtype=dtype, device=grad_logits.device)
+        for block, weight in self.blocks(result):
+            result.addmm_(grad_logits[:, block].to(weight.dtype), weight)
         return result
 
     def partial_product(self, grad_logits: Tensor, entries: Tensor) -> Tensor:
         """`product` over some (n,) vocabulary entries alone: grad_logits (N, n)."""
         return grad_logits @ self.weight[entries].to(grad_logits.dtype)
 
-    def _blocks(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-        """Vocabulary blocks of the weight in `dtype`: small enough for the cache, large enough for the matmul."""
-        rows = max(1, HEAD_BLOCK // (self.weight.shape[1] * dtype.itemsize))
-        narrow = self.weight.dtype != dtype
-        wide = torch.empty(min(rows, len(self.weight)), self.weight.shape[1], dtype=dtype) if narrow else self.weight
-        for start in range(0, len(self.weight), rows):
-            block = slice(start, min(start + rows, len(self.weight)))
+    def spans(self, like: Tensor) -> list[slice]:
+        """Blocks of the vocabulary: on a CPU their weights in the dtype of `like` fit its cache; else all in one."""
+        size = self.weight.shape[1] * like.element_size()
+        rows = max(1, HEAD_BLOCK // size) if like.device.type == "cpu" else len(self.weight)
+        return [slice(start, min(start + rows, len(self.weight))) for start in range(0, len(self.weight), rows)]
+
+    def blocks(self, like: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """`spans` with their weights, (n, H); on a CPU in the dtype of `like`, valid until the next is asked for."""
+        spans = self.spans(like)
+        narrow = self.weight.dtype != like.dtype and like.device.type == "cpu"
+        wide = torch.empty(spans[0].stop, self.weight.shape[1], dtype=like.dtype) if narrow else self.weight
+        for block in spans:
             weight = self.weight[block]
             yield block, wide[: len(weight)].copy_(weight) if narrow else weight
 
@@ -122,26 +133,15 @@ class _SlicedNLL(torch.autograd.Function):
         size = min(size, count)
         nll = torch.empty(count, dtype=torch.float32, device=hidden.device)
         grad = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        workspace = torch.empty(size, len(head.weight), device=hidden.device)  # every slice's logits in turn
+        blockwise = hidden.device.type == "cpu" and hidden.dtype == torch.float32
+        one_slice = _by_blocks if blockwise else _whole
+        vocabulary = len(head.weight)
+        workspace = torch.empty(size, vocabulary + (PADDING if blockwise else 0), device=hidden.device)[:, :vocabulary]
         for start in range(0, count, size):
             rows = slice(start, min(start + size, count))
-            logits = head.logits_into(hidden[rows], workspace[: rows.stop - rows.start])
-            y = labels[rows, None]
-            slope = None if head.softcap is None or grad is None else 1.0 - (logits / head.softcap).square_()
-            gap = logits.amax(-1, keepdim=True) - logits.gather(-1, y)
-            # One in-place softmax serves both: its largest entry is 1 / sum(exp(logits - max)).
-            # (logsumexp on a CPU takes 20 times as long as softmax.)
-            softmax = torch.softmax(logits, -1, out=logits)
-            nll[rows] = (gap - softmax.amax(-1, keepdim=True).log()).squeeze(-1)
-            if grad is not None:  # d mean(nll) / d logits = (softmax - onehot) / count
-                entries = _likely(softmax, labels[rows], gradient_filter) if gradient_filter else None
-                softmax.scatter_add_(-1, y, torch.full_like(y, -1, dtype=softmax.dtype))
-                if slope is not None:
-                    softmax.mul_(slope)
-                if entries is None:
-                    upstream = head.product(softmax)
-                else:
-                    upstream = head.partial_product(softmax.index_select(1, entries), entries)
+            logits = workspace[: rows.stop - rows.start]
+            nll[rows], upstream = one_slice(hidden[rows], head, labels[rows], logits, grad is not None, gradient_filter)
+            if grad is not None:
                 grad[rows] = upstream.mul_(head.scale / count)
         ctx.mark_non_differentiable(nll)
         if grad is not None:
@@ -154,8 +154,65 @@ class _SlicedNLL(torch.autograd.Function):
         return grad * upstream[0].to(grad.dtype), None, None, None, None
 
 
-def _likely(softmax: Tensor, labels: Tensor, threshold: float) -> Tensor:
-    """(n,) vocabulary entries that are likelier than `threshold` somewhere in (N, V), or labels."""
-    kept = softmax.amax(0) > threshold
+def _by_blocks(
+    hidden: Tensor, head: Head, labels: Tensor, logits: Tensor, backward: bool, gradient_filter: float
+) -> tuple[Tensor, Tensor]:
+    """(N,) nats and the (N, H) gradient of their sum with respect to `hidden` / `head.scale`; `logits` is workspace.
+
+    What is done to a vocabulary block is done while it is in the CPU's cache. In float32 only: the label's share is
+    taken off last, from numbers as large as itself.
+    """
+    y = labels[:, None]
+    # 1. logits, and the largest of each row
+    top = torch.full((len(hidden), 1), -torch.inf)
+    for block, weight in head.blocks(hidden):
+        torch.maximum(top, head.block_logits(hidden, block, weight, logits[:, block]).amax(-1, keepdim=True), out=top)
+    own = logits.gather(-1, y)
+    own_slope = 1.0 if head.softcap is None else 1.0 - (own / head.softcap).square_()
+    # 2. exp(logits - top) and its sum; its product with the weight is the gradient, but for that sum and the label
+    total = torch.zeros_like(top)
+    fused = backward and not gradient_filter
+    upstream = torch.zeros_like(hidden)
+    weights = (weight for _, weight in head.blocks(hidden)) if fused else itertools.repeat(None)
+    for block, wide in zip(head.spans(hidden), weights, strict=False):
+        part = logits[:, block]
+        slope = None if head.softcap is None or not backward else 1.0 - (part / head.softcap).square_()
+        total += part.sub_(top).exp_().sum(-1, keepdim=True)
+        if slope is not None:
+            part.mul_(slope)
+        if wide is not None:
+            upstream.addmm_(part, wide)
+    nll = (top - own + total.log()).squeeze(-1)
+    if not backward:
+        return nll, upstream
+    if gradient_filter:
+        kept = torch.zeros(len(head.weight), dtype=torch.bool)
+        for block in head.spans(hidden):
+            kept[block] = (logits[:, block] / total).amax(0) > gradient_filter
+        kept[labels] = True
+        entries = kept.nonzero().squeeze(1)
+        upstream = head.partial_product(logits.index_select(1, entries), entries)
+    return nll, upstream.div_(total).sub_(head.weight[labels].to(upstream.dtype).mul_(own_slope))
+
+
+def _whole(
+    hidden: Tensor, head: Head, labels: Tensor, logits: Tensor, backward: bool, gradient_filter: float
+) -> tuple[Tensor, Tensor]:
+    """What `_by_blocks` gives, over all of the vocabulary at once: for a device with a fast fused softmax."""
+    y = labels[:, None]
+    head.logits_into(hidden, logits)
+    slope = None if head.softcap is None or not backward else 1.0 - (logits / head.softcap).square_()
+    gap = logits.amax(-1, keepdim=True) - logits.gather(-1, y)
+    softmax = torch.softmax(logits, -1, out=logits)  # its largest entry is 1 / sum(exp(logits - max))
+    nll = (gap - softmax.amax(-1, keepdim=True).log()).squeeze(-1)
+    if not backward:
+        return nll, hidden
+    kept = softmax.amax(0) > gradient_filter
+    softmax.scatter_add_(-1, y, torch.full_like(y, -1, dtype=softmax.dtype))  # d nll / d logits = softmax - onehot
+    if slope is not None:
+        softmax.mul_(slope)
+    if not gradient_filter:
+        return nll, head.product(softmax, hidden.dtype)
     kept[labels] = True
-    return kept.nonzero().squeeze(1)
+    entries = kept.nonzero().squeeze(1)
+    return nll, head.partial_product(softmax.index_select(1, entries), entries).to(hidden.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from edge import loss
 from edge.loss import Head, plain_nll, sliced_nll
 
 
@@ -50,7 +51,41 @@ def test_vocabulary_blocks_do_not_show() -> None:
     hidden = torch.randn(3, 8)
     assert torch.allclose(head.logits(hidden), hidden @ head.weight.T, atol=1e-5)
     grad = torch.randn(3, 40_000)
-    assert torch.allclose(head.product(grad), grad @ head.weight, rtol=1e-4, atol=1e-3)
+    assert torch.allclose(head.product(grad, grad.dtype), grad @ head.weight, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [4, 33])
+@pytest.mark.parametrize("softcap", [None, 20.0])
+def test_both_ways_through_a_slice_agree(size: int, softcap: float | None) -> None:
+    """The one for CPUs, vocabulary block by block, and the one for devices with a fused softmax."""
+    torch.manual_seed(2)
+    head = Head(torch.randn(70_000, 40) * 0.3, None, softcap)
+    hidden, labels = torch.randn(size, 40), torch.randint(0, 70_000, (size,))
+    for gradient_filter in (0.0, 1e-4):
+        for backward in (True, False):
+            results = []
+            for way in (loss._by_blocks, loss._whole):
+                logits = torch.empty(size, 70_000)
+                results.append(way(hidden, head, labels, logits, backward, gradient_filter))
+            (nll, grad), (other_nll, other_grad) = results
+            assert torch.allclose(nll, other_nll, rtol=1e-5, atol=1e-5)
+            if backward:
+                kept = 0.02 if gradient_filter and softcap else 1e-5  # with a cap the filters see other things
+                assert float((grad - other_grad).abs().max()) <= kept * float(other_grad.abs().max())
+
+
+def test_narrow_hidden_states_on_a_cpu() -> None:
+    """CPUs with bfloat16 units compute in it; the loss stays in float32."""
+    torch.manual_seed(3)
+    head = Head(torch.randn(500, 16).bfloat16())
+    hidden, labels = torch.randn(9, 16).bfloat16().requires_grad_(), torch.randint(0, 500, (9,))
+    mean, nll = sliced_nll(hidden, head, labels, slice_size=4)
+    mean.backward()
+    wide = hidden.detach().float().requires_grad_()
+    theirs, exact = plain_nll(wide, Head(head.weight.float()), labels)
+    theirs.backward()
+    assert nll.dtype == torch.float32 and torch.allclose(nll, exact, rtol=0.02, atol=0.05)
+    assert torch.allclose(hidden.grad.float(), wide.grad, rtol=0.05, atol=0.01)
 
 
 def test_extreme_logits_stay_finite() -> None:
