@@ -21,6 +21,7 @@ from .base import Base
 from .forward import Cache
 from .learner import labels_of
 from .records import ChunkRead, ChunkWritten, Learned, TextPiece
+from .score import nll_sum
 from .settings import GenerateSettings
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def read(session: Session) -> Iterator[ChunkRead]:
     while len(session.tokens) - session.position >= chunk:
         start = time.perf_counter()
         window = session.window(session.position + chunk)
+        session.probe_drift(window)
         learned, nll = _learn(session, window.end)
         session.watch()
         session.finish_chunk(window.end)
@@ -161,6 +163,9 @@ def _learn(session: Session, end: int) -> tuple[Learned | None, float]:
     window = session.window(end, learning=True)
     if session.learner is None or not labels_of(window, session.settings.learn):
         return None, 0.0
+    if session.learner.drift.rests():
+        with session.phase("score"):
+            return Learned(skipped=True, reason="resting"), nll_sum(session, window, adapter=True)
     with session.phase("learn"):
         learned, nll = session.learner.learn(session.ids(window), window.labels)
     return learned, float(nll.double().sum())

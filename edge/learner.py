@@ -20,6 +20,7 @@ from torch import Tensor
 from . import optimizer as optimizers
 from .adapter import Adapter
 from .device import timed
+from .drift import DriftGuard
 from .forward import TorchForward
 from .paging import Lookup, MemoryStore, Store, Stored, Under
 from .prefix import Prefix
@@ -37,6 +38,7 @@ class Learner:
         steps: optimiser steps taken so far.
         chunks: chunks learned so far.
         seconds: spent so far in each phase: `forward` (with the loss and its gradient), `backward`, `optimiser`.
+        drift: what watches whether the adapter is worse than the base.
         retry: runs one forward and backward; the session's own runs it again with less memory when it ran out.
     """
 
@@ -60,6 +62,7 @@ class Learner:
         self.chunks = 0
         self.seconds = dict.fromkeys(("forward", "backward", "optimiser"), 0.0)
         self.retry: Retry = _once
+        self.drift = DriftGuard(settings.drift_margin, settings.drift_chunks)
         self.optimizer = optimizers.make(adapter.parameters(), settings, moments)
         self._saved: Store = copy or MemoryStore()
         self._saved_steps = 0
@@ -126,6 +129,13 @@ class Learner:
         self.chunks += 1
         seconds = time.perf_counter() - start
         return Learned(tuple(losses), after, not reason, reason, seconds, norm, skipped), scores
+
+    def start_anew(self) -> None:
+        """Drops what the adapter has learned."""
+        self.adapter.reset(self.settings.seed)
+        self.optimizer.reset()
+        self.steps = 0
+        self._prefix = None
 
     # --- one step ---
 
@@ -225,7 +235,8 @@ class Learner:
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """All that learning goes on from, one at a time: adapter, optimiser, counts, kept keys and values."""
         yield from self._state()
-        yield "lessons", torch.tensor([self.steps, self.chunks, self._nats, self._tokens], dtype=torch.float64)
+        counts = [self.steps, self.chunks, self._nats, self._tokens, *self.drift.state()]
+        yield "lessons", torch.tensor(counts, dtype=torch.float64)
         if self._prefix is not None:
             for name, tensor in self._prefix.tensors().items():
                 yield f"prefix.{name}", tensor
@@ -237,8 +248,9 @@ class Learner:
     def restore(self, snapshot: Mapping[str, Tensor]) -> None:
         """Goes back to a snapshot, bit for bit."""
         self._put_back(snapshot)
-        steps, chunks, self._nats, self._tokens = snapshot["lessons"].tolist()
+        steps, chunks, self._nats, self._tokens, *drift = snapshot["lessons"].tolist()
         self.steps, self.chunks = int(steps), int(chunks)
+        self.drift.restore([int(value) for value in drift])
         held = {name.removeprefix("prefix."): snapshot[name] for name in snapshot if name.startswith("prefix.")}
         self._prefix = None
         if held:

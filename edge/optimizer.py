@@ -81,6 +81,17 @@ class AdamW:
             if self.pages:
                 self._page_out(index, moments)
 
+    @torch.no_grad()
+    def reset(self) -> None:
+        """As if no step had been taken."""
+        for index, step in enumerate(self.steps):
+            step.zero_()
+            moments = self._moments(index)
+            for moment in moments:
+                moment.zero_()
+            if self.pages:
+                self._page_out(index, moments)
+
     def use_pages(self, pages: Store) -> None:
         """From now on the moments are kept in `pages`; their values stay."""
         if self.pages is not None:
@@ -114,6 +125,7 @@ class AdamW8bit:
         import bitsandbytes as bnb
 
         self.parameters = list(parameters)
+        self.settings = settings
         self._inner: Any = bnb.optim.AdamW8bit(
             self.parameters,
             lr=settings.lr,
@@ -132,6 +144,11 @@ class AdamW8bit:
         self._inner.param_groups[0]["lr"] = lr
         self._inner.step()
         drop_gradients(self.parameters)
+
+    def reset(self) -> None:
+        """See `AdamW.reset`."""
+        self._inner.state.clear()
+        self.__init__(self.parameters, self.settings)  # type: ignore[misc]
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """See `AdamW.tensors`; the step count is a tensor here, and a number inside."""

@@ -36,11 +36,15 @@ def score(session: Session, input_ids: list[int], *, with_base: bool = True) -> 
         if window.labels and (session.learner is None or (with_base and not session.fresh)):
             with session.phase("score"):
                 base_nll = nll_sum(session, window, adapter=False)
+        if base_nll is None:
+            session.probe_drift(window)
         # 2. the adapter's score, then 3. learning; one forward for both where that is exact
         was_fresh = session.fresh
         adapter_nll, scored, learned = _score_and_learn(session, window)
         if with_base and was_fresh and adapter_nll is not None:
             base_nll = adapter_nll
+        if base_nll is not None and adapter_nll is not None:
+            learned = session.compare(learned, adapter_nll, base_nll, window.labels)
         # 4. the record
         session.watch()
         session.finish_chunk(window.end)
@@ -71,7 +75,8 @@ def _score_and_learn(session: Session, window: Window) -> tuple[float | None, fl
     learner = session.learner
     if learner is None or not window.labels:
         return (None if learner is None else 0.0), 0.0, None
-    teach = labels_of(window, session.settings.learn)
+    rests = learner.drift.rests()
+    teach = 0 if rests else labels_of(window, session.settings.learn)
     if session.fuses and teach:
         with session.phase("learn"):
             learned, nll = learner.learn(session.ids(window), teach)
@@ -81,7 +86,7 @@ def _score_and_learn(session: Session, window: Window) -> tuple[float | None, fl
         total = nll_sum(session, window, adapter=True)
     seconds = time.perf_counter() - start
     if not teach:
-        return total, seconds, None
+        return total, seconds, Learned(skipped=True, reason="resting") if rests else None
     with session.phase("learn"):
         lesson = session.window(window.end, learning=True)
         learned, _ = learner.learn(session.ids(lesson), lesson.labels)

@@ -8,6 +8,7 @@ Units: tokens, bytes, seconds.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +32,7 @@ from .forward import Cache, Forward, TorchForward
 from .learner import Learner
 from .memory import Machine
 from .paging import outside
-from .records import ChunkRead, ChunkScore, ChunkWritten, TextPiece
+from .records import ChunkRead, ChunkScore, ChunkWritten, Learned, TextPiece
 from .settings import Settings, format_bytes
 from .tensorfile import Part
 from .windows import Window, window_at
@@ -284,6 +285,32 @@ class Session:
         if self.learner is not None and compute.paging != "off":
             self.learner.use_pages(self.pages, moments=compute.paging == "all")
         release_memory()
+
+    # --- drift ---
+
+    def probe_drift(self, window: Window) -> None:
+        """Every so many chunks, where the base does not score them all: both score a piece of the window, and an
+        adapter that stays worse is dropped before it meets the chunk.
+        """
+        learner, settings = self.learner, self.settings.learn
+        if learner is None or self.fresh or not settings.drift_margin or window.index % settings.drift_every:
+            return
+        half = max(2, self.settings.window.size // 8)
+        end = min(window.end, window.start + half)
+        piece = window_at(window.index, window.start, end, context=min(half, window.context))
+        with self.phase("score"):
+            adapter, base = (scoring.nll_sum(self, piece, adapter=which) for which in (True, False))
+        self.compare(None, adapter, base, piece.labels)
+
+    def compare(self, learned: Learned | None, adapter_nll: float, base_nll: float, tokens: int) -> Learned | None:
+        """Drops the adapter where it has stayed worse than the base; what was learned, with that said."""
+        learner = self.learner
+        if learner is None or self.fresh or not learner.drift.sees(adapter_nll, base_nll, tokens):
+            return learned
+        learner.start_anew()
+        return (
+            None if learned is None else dataclasses.replace(learned, kept=False, reason="dropped: worse than the base")
+        )
 
     def _encode(self, text: str) -> list[int]:
         ids = self.base.encode(text)

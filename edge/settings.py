@@ -88,7 +88,9 @@ class LearnSettings:
     without gradient; `cached` keeps those of the chunks before, made by an older adapter, so that only the chunk is
     computed. `skip_below`: a chunk whose nats per token lie below this fraction of the average so far is not learned.
     `gradient_filter`: vocabulary entries whose probability lies below it at every position of a slice are left out
-    of the head's gradient (0: none).
+    of the head's gradient (0: none). `drift_margin`, `drift_chunks`: an adapter whose perplexity lies above the base's
+    by that share for so many chunks in a row is dropped (0: never); where the base does not score each chunk anyway,
+    both are compared on a part of every `drift_every`-th.
     """
 
     mode: Literal["all", "none"] = "all"
@@ -107,6 +109,9 @@ class LearnSettings:
     prefix: Literal["full", "frozen", "cached"] = "full"
     skip_below: float = 0.0
     gradient_filter: float = 0.0
+    drift_margin: float = 0.05
+    drift_chunks: int = 2
+    drift_every: int = 8
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -117,6 +122,9 @@ class LearnSettings:
         _require(self.weight_decay >= 0, f"learn.weight_decay is {self.weight_decay}", "0 or more")
         _require(self.warmup_steps >= 0, f"learn.warmup_steps is {self.warmup_steps}", "0 or more")
         _require(self.guard_factor > 1, f"learn.guard_factor is {self.guard_factor}", "more than 1")
+        _require(self.drift_margin >= 0, f"learn.drift_margin is {self.drift_margin}", "0 (off) or more")
+        _require(self.drift_chunks >= 1, f"learn.drift_chunks is {self.drift_chunks}", "at least 1")
+        _require(self.drift_every >= 1, f"learn.drift_every is {self.drift_every}", "at least 1")
         _require(self.min_tokens >= 1, f"learn.min_tokens is {self.min_tokens}", "at least 1")
         _require(0 <= self.skip_below < 1, f"learn.skip_below is {self.skip_below}", "0 (never) <= fraction < 1")
         _require(
