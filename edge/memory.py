@@ -15,14 +15,14 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from .device import MAPPED
 from .settings import Settings
 from .shape import Shape
 
 HEAD_BLOCK = 10 << 20  # bytes of the head that are widened at a time: they stay in the CPU's cache
 LORA_ROWS = 1024  # tokens of a LoRA product in float32, where activations are narrower
 ATTENTION_BLOCK = 256  # queries of block attention
-PAGED_SLACK = 10_000_000  # of freed heap, that paged moments take off
+SLACK = 84_000_000  # of freed heap within a block: 32 to 75 MB were measured, whatever the settings
+PAGED_SLACK = 10_000_000  # of it, that paged moments take off
 
 Terms = dict[str, int]
 
@@ -286,22 +286,12 @@ class _Count:
     def with_slack(self, terms: Terms, phase: str) -> Terms:
         """Freed heap that the allocator has not given back: measured (`scripts/bench_memory`), not derived.
 
-        On a CPU tensors below 4 MiB come from the heap; the more of them live at once, the more holes there are.
+        On a CPU freed heap goes back before each block (`forward.tended_blocks`); what a block itself frees stays.
         """
         if self.machine.kind != "cpu" or phase == "load":
             return terms
-        tensor = self.c * self.settings.window.size * self.shape.hidden
-        kept = self.settings.compute.checkpointing == "off" and self.settings.learn.mode != "none"
-        if kept:
-            most, each = 240_000_000, 20_000_000  # in all, and for every block
-        elif tensor < MAPPED:
-            most, each = 178_000_000, 15_000_000
-        else:
-            most, each = 145_000_000, 12_000_000 if tensor < 2 * MAPPED else 8_000_000
-        slack = min(most, each * self.shape.layers)
-        if self.settings.compute.paging == "all":
-            slack -= min(slack, PAGED_SLACK)
-        return terms | {"allocator slack": slack}
+        paged = self.settings.compute.paging == "all"
+        return terms | {"allocator slack": SLACK - (PAGED_SLACK if paged else 0)}
 
 
 def _plus(terms: Terms, more: Terms) -> Terms:
