@@ -22,6 +22,7 @@ from . import languages
 from .languages import Language
 
 _LOOP = re.compile(r"(.{1,80}?)\1{2,}", re.DOTALL)
+_BROKEN = regex.compile(r"[\p{Cc}\p{Cn}\p{Co}\p{Cs}\uFFFD]")
 _SENTENCES = re.compile(r"[^.!?。！？…]+[.!?。！？…]*")
 _NUMBERS = re.compile(r"\d+(?:[.,'’\u00a0\u202f]\d{3})*")
 
@@ -34,7 +35,8 @@ class Limits:
         loop: letters that a repeated piece must fill before it counts as a loop.
         ratio: how many times heavier or lighter than its source a translation may be.
         copy: letters from which a translation that is its source counts as a copy.
-        foreign: the share of letters that may be in a script of the source language alone.
+        foreign: the share of letters that may be neither Latin nor of the target language's scripts, beyond what the
+            source itself quotes so.
         sure: the probability from which the identifier of languages is believed.
         off: kinds of problems that are not looked for.
     """
@@ -70,6 +72,7 @@ def problems(case: Case, limits: Limits | None = None) -> list[str]:
     checks: dict[str, Callable[[Case, Limits], str]] = {
         "empty": _empty,
         "cut": _cut,
+        "noise": _noise,
         "loop": _loop,
         "copy": _copy,
         "language": _language,
@@ -126,6 +129,11 @@ def _cut(case: Case, limits: Limits) -> str:
     return "it reached its token limit" if case.cut else ""
 
 
+def _noise(case: Case, limits: Limits) -> str:
+    found = set(_BROKEN.findall(case.target)) - set(case.source)
+    return f"characters that are no text ({' '.join(f'U+{ord(c):04X}' for c in sorted(found)[:3])})" if found else ""
+
+
 def _loop(case: Case, limits: Limits) -> str:
     target = placeholders.plain(case.target)
     if (unit := loop(target, limits.loop)) and not loop(placeholders.plain(case.source), limits.loop // 3):
@@ -143,7 +151,9 @@ def _copy(case: Case, limits: Limits) -> str:
         return ""
     if source == target:
         return "it is the source text"
-    inside = len(source) >= 2 * limits.copy and (source in target or (target in source and 2 * len(target) > len(source)))
+    inside = len(source) >= 2 * limits.copy and (
+        source in target or (target in source and 2 * len(target) > len(source))
+    )
     return "the source text is in it" if inside else ""
 
 
@@ -155,9 +165,9 @@ def _language(case: Case, limits: Limits) -> str:
     size, source, wanted = languages.letters(text), case.source_language, case.target_language
     if size < 2 or source.code == wanted.code:
         return ""
-    foreign = [script for script in source.scripts if script not in wanted.scripts]
-    left = 1 - languages.share_in(text, [*wanted.scripts, "Latin"]) if foreign else 0.0
-    if left > limits.foreign and left * size >= 2:
+    quoted = 1 - languages.share_in(placeholders.plain(case.source), source.scripts)
+    left = 1 - languages.share_in(text, [*wanted.scripts, "Latin"])
+    if left > limits.foreign + quoted and left * size >= 2:
         return f"{left:.0%} of its letters are not {wanted.name}"
     if "Latin" not in wanted.scripts and languages.share_in(text, wanted.scripts) < 0.5 and size >= limits.copy:
         return f"most of its letters are not {wanted.name}"

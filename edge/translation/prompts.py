@@ -77,7 +77,9 @@ def load_template(name: str) -> Template:
     named = name.endswith((".yaml", ".yml")) or "/" in name
     path = Path(name) if named else settings.presets_folder() / "templates" / f"{name}.yaml"
     if not path.is_file():
-        raise SettingsError(f"there is no template '{name}'", "one of " + ", ".join(template_names()), "or a .yaml file")
+        raise SettingsError(
+            f"there is no template '{name}'", "one of " + ", ".join(template_names()), "or a .yaml file"
+        )
     try:
         data = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError, ValueError) as error:
@@ -115,9 +117,9 @@ class Prompts:
         ]
         self._tokenizer = tokenizer
 
-    def context(self, pairs: Sequence[Pair], most: int) -> list[Pair]:
-        """The last `most` of `pairs`; examples stand in where there are not so many yet."""
-        return [*self.examples, *pairs][-most:] if most else []
+    def context(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """`pairs`; while there are fewer of them than examples, the last examples stand before them."""
+        return [*self.examples[min(len(pairs), len(self.examples)) :], *pairs]
 
     def prompt(self, context: Sequence[Pair], sources: Sequence[str], terms: Terms = ()) -> str:
         """All that comes before the target lines of `sources`."""
