@@ -170,6 +170,32 @@ class Lesson(Record):
 
 
 @dataclass(frozen=True)
+class ChunkEvaluated(Record):
+    """One chunk of an evaluation: the nats of its references, and what was translated of it.
+
+    Attributes:
+        start, end: pairs [start, end) of the aligned text.
+        tokens: of the references.
+        nll: of the references, before anything of this chunk was learned.
+        texts: the translations, one a pair; empty where the chunk was not translated.
+        marked: how many of them failed the guards.
+    """
+
+    kind: ClassVar[str] = "evaluated"
+
+    index: int
+    start: int
+    end: int
+    tokens: int
+    nll: float
+    seconds: float
+    peak_bytes: int
+    texts: tuple[str, ...] = ()
+    marked: int = 0
+    learned: Learned | None = None
+
+
+@dataclass(frozen=True)
 class Side:
     """A running total: one contender (base or adapter) over all its chunks."""
 
@@ -220,7 +246,7 @@ def total(chunks: Iterable[ChunkScore], side: str) -> Side:
 
 
 _KINDS: dict[str, type[Record]] = {
-    cls.kind: cls for cls in (ChunkScore, ChunkRead, TextPiece, ChunkWritten, UnitTranslated, Lesson)
+    cls.kind: cls for cls in (ChunkScore, ChunkRead, TextPiece, ChunkWritten, UnitTranslated, Lesson, ChunkEvaluated)
 }
 
 
@@ -237,7 +263,7 @@ def from_json(data: Mapping[str, Any]) -> Record:
         learned = dict(values["learned"])
         learned["losses"] = tuple(learned.get("losses", ()))
         values["learned"] = Learned(**learned)
-    for name in ("token_ids", "problems"):
+    for name in ("token_ids", "problems", "texts"):
         if name in values:
             values[name] = tuple(values[name])
     return cls(**values)

@@ -30,30 +30,30 @@ def add(verbs: Any) -> None:
         "--bilingual", action="store_true", help="keep each source text, followed by its translation"
     )
     translate.add_argument("--report", type=Path, metavar="DIR", help="write report.json, report.html and review.tsv")
-    options.resumable(translate)
-    translating(translate)
-    options.common(translate)
-
-
-def translating(verb: argparse.ArgumentParser) -> None:
-    """The options that say how a text is translated."""
-    verb.add_argument("--from", dest="source", required=True, metavar="CODE", help="its language, e.g. zh")
-    verb.add_argument(
-        "--to", dest="target", required=True, metavar="CODE", help="the language wanted, e.g. en or pt-BR"
-    )
-    verb.add_argument("--glossary", type=Path, metavar="TSV", help="terms and their translations: source, tab, target")
-    verb.add_argument(
+    prompting(translate)
+    translate.add_argument(
         "--learn",
         metavar="WHAT",
         help="what the adapter learns from: off, or some of self,source,corrections "
         "(default: self, and corrections where there are any)",
     )
-    verb.add_argument(
+    translate.add_argument(
         "--corrections",
         type=Path,
         metavar="FILE",
         help="your own translations: TSV, TMX, XLIFF or an edited review.tsv",
     )
+    options.resumable(translate)
+    options.common(translate)
+
+
+def prompting(verb: argparse.ArgumentParser) -> None:
+    """The options that decide what a prompt holds."""
+    verb.add_argument("--from", dest="source", required=True, metavar="CODE", help="its language, e.g. zh")
+    verb.add_argument(
+        "--to", dest="target", required=True, metavar="CODE", help="the language wanted, e.g. en or pt-BR"
+    )
+    verb.add_argument("--glossary", type=Path, metavar="TSV", help="terms and their translations: source, tab, target")
     verb.add_argument(
         "--context-units", type=int, default=8, metavar="K", help="finished units that a prompt shows (default: 8)"
     )

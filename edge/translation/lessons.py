@@ -12,7 +12,7 @@ are the context.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -78,21 +78,26 @@ class Lessons:
         labels = min(len(new), len(ids) - 1)
         return self._lesson("source", span, labels, self._learn(ids, labels))
 
+    def windows(self, ids: list[int], labels: int) -> Iterator[tuple[torch.Tensor, int]]:
+        """(S,) token ids with the number of their last ones that are labels: one window, more where a single long line
+        has more labels than a chunk."""
+        settings = self.session.settings
+        chunk, size = settings.window.chunk, settings.window.size
+        for start in range(len(ids) - labels, len(ids), chunk):
+            end = min(start + chunk, len(ids))
+            context = settings.learn.context or size - (end - start)
+            yield torch.tensor(ids[max(0, start - context) : end]), end - start
+
     def _learn(self, ids: list[int], labels: int) -> list[tuple[Learned, float]]:
-        """One lesson, or more where the labels are more than a chunk (a single long line)."""
-        session, window = self.session, self.session.settings.window
+        session = self.session
         assert session.learner is not None
         done = []
-        for start in range(len(ids) - labels, len(ids), window.chunk):
-            end = min(start + window.chunk, len(ids))
-            context = session.settings.learn.context or window.size - (end - start)
-            first = max(0, start - context)
-            if end - start < session.settings.learn.min_tokens:
-                continue
-            with session.phase("learn"):
-                learned, nll = session.learner.learn(torch.tensor(ids[first:end]), end - start)
-            done.append((learned, float(nll.double().sum())))
-            session.watch()
+        for window, count in self.windows(ids, labels):
+            if count >= session.settings.learn.min_tokens:
+                with session.phase("learn"):
+                    learned, nll = session.learner.learn(window, count)
+                done.append((learned, float(nll.double().sum())))
+                session.watch()
         return done
 
     def _lesson(self, of: str, span: tuple[int, int], tokens: int, done: list[tuple[Learned, float]]) -> Lesson:

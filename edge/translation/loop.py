@@ -143,7 +143,9 @@ def translate(
             read_until += len(lines)
             yield from log.lesson(partial(teacher.teach_source, (number, read_until), before_lines, lines))
         # 3. one unit
-        record = log.unit(partial(_unit, job, translator, number, unit, _last(history, job.context_units), known))
+        record = log.unit(
+            partial(translate_unit, job, translator, number, unit, _last(history, job.context_units), known)
+        )
         if log.new():
             yield record
         if record.status not in ("model", "pieces", "corrected"):
@@ -212,10 +214,16 @@ def _ahead(units: Sequence[Unit], first: int, teacher: Teacher) -> list[str]:
     return lines
 
 
-def _unit(
+def translate_unit(
     job: Job, translator: Translator, number: int, unit: Unit, context: list[Pair], known: Mapping[str, str]
 ) -> UnitTranslated:
-    """One unit: given, copied, translated whole, in pieces, or marked."""
+    """One unit: given, copied, translated whole, in pieces, or marked.
+
+    Args:
+        number: its index in the document.
+        context: the pairs that its prompt shows.
+        known: translations that are given, by source text.
+    """
     begin = time.perf_counter()
 
     def record(text: str, status: str, tries: _Tries | None = None) -> UnitTranslated:
