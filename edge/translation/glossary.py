@@ -115,9 +115,13 @@ def _capitalised(texts: Sequence[str]) -> Counter[str]:
         seen = set()
         for match in _NAME.finditer(text):
             name = regex.sub(r"['’](?:s|m|d|t|ll|re|ve)$", "", match[0])
+            begins = not match.start() or _STARTS.search(text, max(0, match.start() - 3), match.start())
+            if begins and " " in name:  # "Then Captain Ahab": the first word may be no name
+                name = name.partition(" ")[2]
+                begins = False
             if len(name) > 1:
                 seen.add(name)
-                if not _STARTS.search(text, max(0, match.start() - 3), match.start()) and match.start():
+                if not begins:
                     inside.add(name)
         counts.update(seen)
     lower = {word for text in texts for word in regex.findall(r"\b\p{Ll}[\p{L}\p{M}]*\b", text)}
