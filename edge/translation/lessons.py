@@ -34,9 +34,9 @@ class Lessons:
         self.glossary = glossary or Glossary({})
         self._since = time.perf_counter()
 
-    def full(self, context: Sequence[Pair], pairs: Sequence[Pair]) -> bool:
-        """Whether the target lines are more than a chunk, or all of it more than a window."""
-        ids, labels = self.window(context, pairs, keep=True)
+    def full(self, pairs: Sequence[Pair]) -> bool:
+        """Whether the target lines are more than a chunk, or, even without context, all of it more than a window."""
+        ids, labels = self._ids([], pairs)
         window = self.session.settings.window
         return labels > window.chunk or len(ids) > window.size
 
@@ -44,23 +44,24 @@ class Lessons:
         """Whether source lines are more than a chunk."""
         return len(encode_more(self.session, _lines(sources))) > self.session.settings.window.chunk
 
-    def window(self, context: Sequence[Pair], pairs: Sequence[Pair], *, keep: bool = False) -> tuple[list[int], int]:
+    def window(self, context: Sequence[Pair], pairs: Sequence[Pair]) -> tuple[list[int], int]:
         """Token ids of a prompt and its answer, and how many of the last ones are the answer.
 
-        The oldest context pairs are left out where the window has no room for them, unless `keep`.
+        The oldest context pairs are left out where the window has no room for them.
         """
+        shown = self.prompts.context(context)
+        for first in range(len(shown) + 1):
+            ids, labels = self._ids(shown[first:], pairs)
+            if len(ids) <= self.session.settings.window.size:
+                break
+        return ids, labels
+
+    def _ids(self, shown: Sequence[Pair], pairs: Sequence[Pair]) -> tuple[list[int], int]:
         sources = [pair.source for pair in pairs]
         terms = self.glossary.applying("\n".join(sources))
-        shown = self.prompts.context(context)
-        ids: list[int] = []
-        answer: list[int] = []
-        for first in range(len(shown) + 1):
-            text = self.prompts.prompt(shown[first:], sources, terms)
-            answer = encode_more(self.session, self.prompts.answer(text, shown[first:], pairs, terms))
-            ids = [*encode_prompt(self.session, self.prompts, text), *answer]
-            if keep or len(ids) <= self.session.settings.window.size:
-                break
-        return ids, len(answer)
+        text = self.prompts.prompt(shown, sources, terms)
+        answer = encode_more(self.session, self.prompts.answer(text, shown, pairs, terms))
+        return [*encode_prompt(self.session, self.prompts, text), *answer], len(answer)
 
     def teach(self, of: str, span: tuple[int, int], context: Sequence[Pair], pairs: Sequence[Pair]) -> Lesson:
         """Teaches one chunk of pairs; `of` none only closes it."""

@@ -75,7 +75,7 @@ class Translator(Protocol):
 class Teacher(Protocol):
     """Whoever packs pairs into chunks and teaches them."""
 
-    def full(self, context: Sequence[Pair], pairs: Sequence[Pair]) -> bool:
+    def full(self, pairs: Sequence[Pair]) -> bool:
         """Whether `pairs` are more than one chunk."""
         ...
 
@@ -152,8 +152,8 @@ def translate(
             continue
         # 4. the chunk before it is taught, where this pair does not fit any more
         pair = Pair(record.source, record.text)
-        before = _last(history[: len(history) - len(pending)], job.context_units)
-        if pending and teacher.full(before, [*pending, pair]):
+        if pending and teacher.full([*pending, pair]):
+            before = _last(history[: len(history) - len(pending)], job.context_units)
             of = "self" if "self" in job.learn else "none"
             yield from log.lesson(partial(teacher.teach, of, (taught, number), before, pending))
             taught, pending = number, []
@@ -166,9 +166,8 @@ def chunks(pairs: Sequence[Pair], context_units: int, teacher: Teacher) -> Itera
     """All of `pairs` as (context, chunk), each chunk as long as the teacher takes it."""
     start = 0
     for end in range(1, len(pairs) + 1):
-        context = list(pairs[max(0, start - context_units) : start])
-        if end == len(pairs) or teacher.full(context, pairs[start : end + 1]):
-            yield context, list(pairs[start:end])
+        if end == len(pairs) or teacher.full(pairs[start : end + 1]):
+            yield list(pairs[max(0, start - context_units) : start]), list(pairs[start:end])
             start = end
 
 

@@ -20,7 +20,10 @@ from tests import tiny
 
 EN, DE = languages.find("en"), languages.find("de")
 SIZES = ("window.chunk=96", "window.size=900", "learn.lr=1e-2")
-PAIRS = [Pair(f"The ship sails {n}.", f"Das Schiff fährt {n}.") for n in ("out", "in", "on", "by", "far", "near", "again", "home")]
+PAIRS = [
+    Pair(f"The ship sails {n}.", f"Das Schiff fährt {n}.")
+    for n in ("out", "in", "on", "by", "far", "near", "again", "home")
+]
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +118,9 @@ class Spy:
 def test_labels_are_the_target_lines_and_nothing_else(runtime: Any) -> None:
     with runtime.session() as session:
         spy = session.learner = Spy(session.learner)  # type: ignore[assignment]
-        lesson = Lessons(session, made(session), Glossary({"ship": "Schiff"})).teach("self", (2, 4), PAIRS[:2], PAIRS[2:4])
+        lesson = Lessons(session, made(session), Glossary({"ship": "Schiff"})).teach(
+            "self", (2, 4), PAIRS[:2], PAIRS[2:4]
+        )
         ((ids, labels),) = spy.seen
     answer = f"{PAIRS[2].target}\n{PAIRS[3].target}\n\n"
     assert session.base.decode(ids[-labels:]) == answer and labels == lesson.tokens == len(answer.encode())
@@ -161,7 +166,9 @@ def test_a_line_longer_than_a_chunk_is_taught_whole(runtime: Any) -> None:
         lesson = Lessons(session, made(session)).teach("self", (0, 1), PAIRS, [long])
         labels = [ids[-count:] for ids, count in spy.seen]
         assert len(labels) == 3 and all(len(ids) <= 900 and count <= 96 for ids, count in spy.seen)
-        assert sum(labels, []) == encode_more(session, long.target + "\n\n") and lesson.tokens == 252
+        assert [token for part in labels for token in part] == encode_more(
+            session, long.target + "\n\n"
+        ) and lesson.tokens == 252
 
 
 def test_source_text_is_taught_line_by_line(runtime: Any) -> None:
@@ -192,7 +199,9 @@ def measured(runtime: Any, protocol: str, translate: bool = False, done: list[Ch
     lessons = Lessons(session, made(session))
     text = evaluate.blocks(CHUNKS, lessons, lambda chunk: translate and chunk is CHUNKS[-1])
     assert [block.start for block in text] == [0, 2, 4, 6]
-    result = list(evaluate.evaluate(protocol, text, JOB, session, ModelTranslator(session, made(session)), lessons, done or []))
+    result = list(
+        evaluate.evaluate(protocol, text, JOB, session, ModelTranslator(session, made(session)), lessons, done or [])
+    )
     session.close()
     return result
 
@@ -201,9 +210,13 @@ def test_off_is_the_base_on_every_chunk(runtime: Any) -> None:
     found = measured(runtime, "off")
     with runtime.session() as session:
         for number, record in enumerate(found):
-            ids, labels = Lessons(session, made(session)).window(PAIRS[max(0, 2 * number - 2) : 2 * number], CHUNKS[number])
+            ids, labels = Lessons(session, made(session)).window(
+                PAIRS[max(0, 2 * number - 2) : 2 * number], CHUNKS[number]
+            )
             logits = session.base.model(torch.tensor([ids])).logits[0].double()
-            expected = torch.nn.functional.cross_entropy(logits[-labels - 1 : -1], torch.tensor(ids[-labels:]), reduction="sum")
+            expected = torch.nn.functional.cross_entropy(
+                logits[-labels - 1 : -1], torch.tensor(ids[-labels:]), reduction="sum"
+            )
             assert record.nll == pytest.approx(float(expected), rel=1e-4) and record.tokens == labels
             assert record.learned is None
 
@@ -219,14 +232,18 @@ def test_corrections_learn_the_first_tenth_alone(runtime: Any) -> None:
     found = measured(runtime, "corrections")
     assert [record.learned is not None for record in found] == [True, False, False, False]
     oracle = measured(runtime, "oracle")
-    assert found[1].nll == pytest.approx(oracle[1].nll, rel=1e-5) and found[2].nll != pytest.approx(oracle[2].nll, rel=1e-5)
+    assert found[1].nll == pytest.approx(oracle[1].nll, rel=1e-5) and found[2].nll != pytest.approx(
+        oracle[2].nll, rel=1e-5
+    )
 
 
 def test_self_never_sees_a_reference(runtime: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it learns are its own translations: with a translator that is no model, these."""
     taught: list[Pair] = []
     teach = Lessons.teach
-    monkeypatch.setattr(Lessons, "teach", lambda self, of, span, c, p: taught.extend([*c, *p]) or teach(self, of, span, c, p))
+    monkeypatch.setattr(
+        Lessons, "teach", lambda self, of, span, c, p: taught.extend([*c, *p]) or teach(self, of, span, c, p)
+    )
     monkeypatch.setattr(ModelTranslator, "translate", lambda self, r: loop.Draft(f"{r.source[:-1]} ja doch und nicht.".replace("The ship sails", "Die See rollt"), 9))  # fmt: skip
     found = measured(runtime, "self")
     assert taught and not {pair.target for pair in taught} & {pair.target for pair in PAIRS}

@@ -21,7 +21,12 @@ def kinds(source: str, target: str, pair: tuple[languages.Language, languages.La
 GOOD = [
     (EN, DE, "It was a dark and stormy night in 1830.", "Es war eine dunkle und stürmische Nacht im Jahr 1830."),
     (DE, EN, "„Nein, nein, nein!“, rief er.", "“No, no, no!” he cried."),
-    (ZH, EN, "屏幕上男人一身鲜绿军装，冷面严肃，气势迫人。", "The man on the screen wore a bright green uniform, cold and stern."),
+    (
+        ZH,
+        EN,
+        "屏幕上男人一身鲜绿军装，冷面严肃，气势迫人。",
+        "The man on the screen wore a bright green uniform, cold and stern.",
+    ),
     (EN, ZH, "She laughed: hahahahahahahahahahahahahaha!", "她笑道：“哈哈哈哈哈哈哈哈哈哈哈哈哈哈！”"),
     (EN, JA, "The old man closed the door and sat down.", "老人はドアを閉めて腰を下ろした。"),
     (EN, AR, "Nobody had seen him since 1894.", "لم يره أحد منذ عام ١٨٩٤."),

@@ -39,7 +39,7 @@ class Notes:
     def __init__(self) -> None:
         self.taught: list[tuple[str, tuple[int, int], list[Pair] | list[str], list[Pair] | list[str]]] = []
 
-    def full(self, context: Sequence[Pair], pairs: Sequence[Pair]) -> bool:
+    def full(self, pairs: Sequence[Pair]) -> bool:
         return len(pairs) > 4
 
     def source_full(self, sources: Sequence[str]) -> bool:
@@ -66,7 +66,10 @@ def translated(records: Sequence[Record]) -> list[UnitTranslated]:
     return [record for record in records if isinstance(record, UnitTranslated)]
 
 
-WORDS = [f"Sentence number {word} of the book." for word in "alpha beta gamma delta epsilon zeta eta theta iota kappa".split()]
+WORDS = [
+    f"Sentence number {word} of the book."
+    for word in ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
+]
 
 
 # --- every unit exactly once ---
@@ -226,7 +229,9 @@ def test_corrections_are_taught_first_and_used_as_they_are() -> None:
 @pytest.mark.parametrize("learn", ["self", "source", "self,source,corrections", ""])
 def test_a_run_goes_on_from_any_record(learn: str) -> None:
     """After any record, with the adapter at any earlier lesson: the same records, nothing asked again."""
-    what = job(WORDS, learn=frozenset(filter(None, learn.split(","))), corrections=[Pair(WORDS[5], "SATZ ZETA DES BUCHES.")])
+    what = job(
+        WORDS, learn=frozenset(filter(None, learn.split(","))), corrections=[Pair(WORDS[5], "SATZ ZETA DES BUCHES.")]
+    )
     teacher = Notes()
     whole = list(loop.translate(what, Upper(), teacher))
     key = [(r.kind, getattr(r, "id", None), getattr(r, "text", None), r.end) for r in whole]
@@ -253,7 +258,10 @@ def test_documents_go_round(suffix: str, tmp_path: Path) -> None:
     elif suffix == "docx":
         books.make_docx(path)
     elif suffix == "srt":
-        path.write_text("1\n00:00:01,000 --> 00:00:02,000\n<i>Call me</i> Ishmael.\nSome years ago\n\n2\n00:00:03,000 --> 00:00:04,500\nيا ما كان\n", "utf-8")
+        path.write_text(
+            "1\n00:00:01,000 --> 00:00:02,000\n<i>Call me</i> Ishmael.\nSome years ago\n\n2\n00:00:03,000 --> 00:00:04,500\nيا ما كان\n",
+            "utf-8",
+        )
     else:
         path.write_text("# Loomings\n\nCall me **Ish*mael***, [see](x.html) ![whale](w.png).\n\n| a | b |\n|---|---|\n| one | 话说 |\n\n- item[^1]\n\n[^1]: A note.\n", "utf-8")  # fmt: skip
     document = open_document(path)
@@ -271,7 +279,15 @@ def test_documents_go_round(suffix: str, tmp_path: Path) -> None:
 def test_report_counts_and_its_page_needs_nothing_else() -> None:
     what = job([*WORDS, "The whale <b>here</b>."], glossary=Glossary({"whale": "Wal"}))
     result = report.summary(list(loop.translate(what, Upper(), Notes())), what)
-    assert result["units"] == {"total": 11, "done": 11, "model": 10, "pieces": 0, "corrected": 0, "copied": 0, "marked": 1}
+    assert result["units"] == {
+        "total": 11,
+        "done": 11,
+        "model": 10,
+        "pieces": 0,
+        "corrected": 0,
+        "copied": 0,
+        "marked": 1,
+    }
     assert result["problems"] == {"terms": 1} and result["retried"] == 1
     page = report.page(result, "A <book>")
     assert "&lt;book&gt;" in page and "<b>here" not in page and "<script" not in page

@@ -62,7 +62,10 @@ def test_recurring_names_are_proposed() -> None:
     english = [f"Then Captain Ahab met {who} in the {place}." for who in ("Starbuck", "Stubb", "Queequeg") for place in ("cabin", "boat")]  # fmt: skip
     found = dict(glossary.recurring(english, EN, least=2))
     assert found == {"Captain Ahab": 6, "Starbuck": 2, "Stubb": 2, "Queequeg": 2}
-    chinese = [f"{a}苏绵{b}。" for a, b in [("那天", "走了"), ("他问", "说话"), ("只有", "知道"), ("可是", "不见"), ("今早", "醒来")]]
+    chinese = [
+        f"{a}苏绵{b}。"
+        for a, b in [("那天", "走了"), ("他问", "说话"), ("只有", "知道"), ("可是", "不见"), ("今早", "醒来")]
+    ]
     filler = ["天气很好风也大", "他们在路上说话", "没有人知道为什么", "走了很远才停下", "那是旧事不必再提", "今早有雨"]
     assert "苏绵" in dict(glossary.recurring([*chinese, *filler], ZH))
 
@@ -141,7 +144,10 @@ XLIFF = """<xliff xmlns="urn:oasis:names:tc:xliff:document:1.2" version="1.2"><f
 <trans-unit id="2"><source>再见</source></trans-unit></body></file></xliff>"""
 XLIFF2 = """<xliff xmlns="urn:oasis:names:tc:xliff:document:2.0" version="2.0"><file id="f"><unit id="1"><segment>
 <source>你好</source><target>Hello</target></segment></unit></file></xliff>"""
-CHUNKS = [{"inference": [{"zh": "#<#你好", "en": "Hello#>#"}]}, {"inference": [{"zh": "再见", "en": "Bye"}, {"zh": "x"}]}]
+CHUNKS = [
+    {"inference": [{"zh": "#<#你好", "en": "Hello#>#"}]},
+    {"inference": [{"zh": "再见", "en": "Bye"}, {"zh": "x"}]},
+]
 
 
 @pytest.mark.parametrize("name, text, expected", [
@@ -184,7 +190,9 @@ def test_only_edited_rows_of_a_review_are_corrections(tmp_path: Path) -> None:
     assert len(text.splitlines()) == 5
     with pytest.raises(InputError, match="no pair"):
         pairs.read(written(tmp_path / "r.tsv", text), ZH, EN)
-    edited = text.replace("乙\tB\tmodel", "乙\tBee\tmodel").replace("丙\tC\tmodel", "丙\tC\tok").replace("丁\t\t", "丁\tD\t")
+    edited = (
+        text.replace("乙\tB\tmodel", "乙\tBee\tmodel").replace("丙\tC\tmodel", "丙\tC\tok").replace("丁\t\t", "丁\tD\t")
+    )
     assert pairs.read(written(tmp_path / "r.tsv", edited), ZH, EN) == [[("乙", "Bee"), ("丙", "C"), ("丁", "D")]]
 
 
@@ -202,7 +210,10 @@ def test_records_come_back_from_json() -> None:
 
 
 def test_name_consistency() -> None:
-    steady = [Pair(f"苏绵{verb}了", f"Su Mian {what}.") for verb, what in zip("走跑来", ("went here", "ran here", "came here"), strict=True)]
+    steady = [
+        Pair(f"苏绵{verb}了", f"Su Mian {what}.")
+        for verb, what in zip("走跑来", ("went here", "ran here", "came here"), strict=True)
+    ]
     drifting = [Pair(f"何勤{verb}了", f"{who} {what} here.") for verb, who, what in zip("坐站睡", ("He Qin", "He Qin", "Ho Chin"), ("sat", "stood", "slept"), strict=True)]  # fmt: skip
     found = {n.source: n for n in consistency.follow(["苏绵", "何勤", "无此"], [*steady, *drifting], EN)}
     assert found["苏绵"].target == "Su Mian" and found["苏绵"].share == 1.0
