@@ -185,7 +185,8 @@ def _translate(
         for record in loop.translate(job, translator, teacher, run.kept, len(done)):
             done.append(run.add(record, session))
             if isinstance(record, UnitTranslated):
-                tokens, marked = tokens + record.tokens, marked + (record.status == "marked")
+                tokens += record.tokens if len(done) > len(run.kept) else 0  # not what an earlier process made
+                marked += record.status == "marked"
                 speed = tokens / max(1e-9, time.monotonic() - began)
                 progress(record.end, f"{speed:.1f} tokens/s, {marked} marked")
             if record.kind == "lesson" or time.monotonic() - written > PARTIAL_EVERY:
