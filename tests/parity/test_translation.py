@@ -271,3 +271,18 @@ def test_an_evaluation_goes_on_where_it_was(runtime: Any) -> None:
     again.restore(state)
     rest = measured(runtime, "oracle", done=done, session=again)
     assert [record.nll for record in rest] == [record.nll for record in whole[2:]]
+
+
+CHAT = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}<s>assistant: {% endif %}"
+
+
+def test_chat_lessons_end_with_the_end_of_the_turn() -> None:
+    """Through transformers' own rendering: one BOS a turn as the template says, the answer and its end are the labels."""
+    with tiny.runtime("qwen3", *SIZES, max_position_embeddings=2048).session() as session:
+        session.base.tokenizer.chat_template = CHAT
+        form = prompts.Prompts(prompts.load_template("chat"), EN, DE, session.base.tokenizer)
+        ids, labels = Lessons(session, form).window(PAIRS[:2], PAIRS[2:4])
+        assert session.base.tokenizer.decode(ids[-labels:]) == f"{PAIRS[2].target}\n{PAIRS[3].target}</s>"
+        assert ids[:2] == [0, *encode_more(session, "u")] and ids.count(0) == 4 and ids[-1] == 1
+        asked = ModelTranslator(session, form)._prompt(request(PAIRS[2].source, PAIRS[:2]), 10_000)
+        assert asked is not None and session.base.decode(asked).endswith(f"user: {PAIRS[2].source}assistant: ")
