@@ -211,10 +211,9 @@ def _table(result: dict[str, Any]) -> Any:
         "s/chunk",
     ):
         table.add_column(head, justify="left" if head == "protocol" else "right")
-    off = (result["protocols"].get("off") or {}).get("perplexity")
     for name, row in result["protocols"].items():
         overlap, names = row["overlap"] or {}, row["names"] or {}
-        change = row["perplexity"] / off - 1 if off and row["perplexity"] and name != "off" else None
+        change = None if name == "off" else _against_off(result["protocols"].get("off"), row)
         table.add_row(
             name,
             _cell(row["perplexity"], ".2f"),
@@ -227,6 +226,16 @@ def _table(result: dict[str, Any]) -> Any:
             _cell(row["seconds"] / max(1, len(row["chunks"])), ".1f"),
         )
     return table
+
+
+def _against_off(off: dict[str, Any] | None, row: dict[str, Any]) -> float | None:
+    """The change of perplexity against the base, over the chunks that both have."""
+    count = min(len(off["chunks"]) if off else 0, len(row["chunks"]))
+    if off is None or not count:
+        return None
+    nats = [sum(chunk["nll"] for chunk in side["chunks"][:count]) for side in (row, off)]
+    tokens = sum(chunk["tokens"] for chunk in off["chunks"][:count])
+    return perplexity(nats[0], tokens) / perplexity(nats[1], tokens) - 1
 
 
 def _cell(value: float | None, form: str) -> str:

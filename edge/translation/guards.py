@@ -9,6 +9,7 @@ A problem is one line for people, its kind first: "loop: ...", "language: ...".
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
 from collections import Counter
@@ -56,6 +57,7 @@ class Case:
     Attributes:
         terms: (source, target) pairs of the glossary whose source occurs here.
         cut: the translation ended at its token limit.
+        earlier: (source, target) pairs just before.
     """
 
     source: str
@@ -64,6 +66,7 @@ class Case:
     target_language: Language
     terms: Sequence[tuple[str, str]] = ()
     cut: bool = False
+    earlier: Sequence[tuple[str, str]] = ()
 
 
 def problems(case: Case, limits: Limits | None = None) -> list[str]:
@@ -75,6 +78,7 @@ def problems(case: Case, limits: Limits | None = None) -> list[str]:
         "noise": _noise,
         "loop": _loop,
         "copy": _copy,
+        "again": _again,
         "language": _language,
         "length": _length,
         "placeholders": _placeholders,
@@ -155,6 +159,15 @@ def _copy(case: Case, limits: Limits) -> str:
         source in target or (target in source and 2 * len(target) > len(source))
     )
     return "the source text is in it" if inside else ""
+
+
+def _again(case: Case, limits: Limits) -> str:
+    """The translation of another line, word for word: short answers may be the same, longer ones may not."""
+    source, target = _bare(case.source), _bare(case.target)
+    for other, translation in case.earlier if len(target) >= 20 else ():
+        if _bare(translation) == target and difflib.SequenceMatcher(None, _bare(other), source).ratio() < 0.5:
+            return f"it is the translation of '{_short(placeholders.plain(other))}'"
+    return ""
 
 
 def _language(case: Case, limits: Limits) -> str:

@@ -283,7 +283,7 @@ def _line(
         text = placeholders.tidy(" ".join(draft.text.split("\n")).strip())
         tries.count += 1
         tries.tokens += draft.tokens
-        found = guards.problems(Case(source, text, job.source, job.target, terms, draft.cut), job.limits)
+        found = guards.problems(Case(source, text, job.source, job.target, terms, draft.cut, context), job.limits)
         if not found:
             return text
         tries.failed(found)

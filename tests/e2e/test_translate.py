@@ -37,6 +37,10 @@ LINES = [f"{start} {middle}." for start in ("The captain", "Her old ship", "A wh
 GERMAN = dict(zip(LINES, (f"{start} {middle}." for start in ("Der Kapitän", "Ihr altes Schiff", "Ein weißer Wal", "Mein Bruder") for middle in (
     "fuhr hinaus aufs Meer", "wurde von uns allen gesehen", "kam nicht zurück", "schlief während des Sturms", "wurde nie gefunden")), strict=True))  # fmt: skip
 
+SHORT = [
+    f"{first} {second}." for first in ("Old", "New", "My", "His") for second in ("sea", "ship", "men", "dog", "bed")
+]
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -121,14 +125,14 @@ def test_learning_changes_what_it_says_it_does(model: str, book: Path, german: N
 
 
 def test_random_weights_end_with_every_unit_marked(model: str, book: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
-    book.write_text("\n\n".join(LINES[:5]) + "\n\n1894\n", "utf-8")
+    book.write_text("\n\n".join(SHORT[:5]) + "\n\n1894\n", "utf-8")
     rep = tmp_path / "report"
     assert cli.main(command(model, book, "--no-run", "--report", str(rep), "--json")) == 9
     captured = capsys.readouterr()
     result = json.loads(captured.out.splitlines()[-1])
     assert result["units"]["marked"] == result["units"]["total"] == 5 and result["lessons"] == []
     assert captured.err.strip().splitlines()[-1].startswith("error: 5 of 5 units could not be translated")
-    assert [u.text for u in open_document(tmp_path / "book.de.txt").units] == [f"⚠ {line}" for line in LINES[:5]]
+    assert [u.text for u in open_document(tmp_path / "book.de.txt").units] == [f"⚠ {line}" for line in SHORT[:5]]
     assert (tmp_path / "book.de.txt").read_text("utf-8").endswith("\n\n1894\n")
     assert "Marked units" in (rep / "report.html").read_text("utf-8")
 
@@ -184,7 +188,7 @@ def plain(value: Any) -> Any:
 def test_killed_runs_give_the_same_book(model: str, book: Path, tmp_path: Path) -> None:
     """SIGKILL at random moments, three times; then to the end: the same book, the same lessons."""
     corrections = tmp_path / "mine.tsv"  # what random weights make is marked: these pairs are what is learned
-    corrections.write_text("".join(f"{line}\t{GERMAN[line]}\n" for n, line in enumerate(LINES) if n % 4), "utf-8")
+    corrections.write_text("".join(f"{line}\t{GERMAN[line]}\n" for n, line in enumerate(LINES) if n % 7), "utf-8")
 
     def args(name: str) -> list[str]:
         more = ["--run", str(tmp_path / name), "--out", str(tmp_path / f"{name}.txt"), "--set", "learn.lr=1e-3"]
@@ -210,6 +214,7 @@ def test_killed_runs_give_the_same_book(model: str, book: Path, tmp_path: Path) 
 
 
 def test_a_stop_leaves_a_book_that_can_be_opened(model: str, book: Path, tmp_path: Path) -> None:
+    book.write_text("\n\n".join(SHORT) + "\n", "utf-8")
     folder, out = tmp_path / "run", tmp_path / "out.txt"
     args = command(model, book, "--run", str(folder), "--out", str(out))
     child = start(args)
@@ -220,7 +225,7 @@ def test_a_stop_leaves_a_book_that_can_be_opened(model: str, book: Path, tmp_pat
     assert child.returncode == 130 and b"--resume" in err and b"Traceback" not in err
     texts = [unit.text for unit in open_document(out).units]
     done = len(records(folder))
-    assert len(texts) == 20 and texts[done:] == LINES[done:] and texts[0] == f"⚠ {LINES[0]}"
+    assert len(texts) == 20 and texts[done:] == SHORT[done:] and texts[0] == f"⚠ {SHORT[0]}"
     other = subprocess.run(
         [sys.executable, "-m", "edge.cli", *args[:-2], "--resume", "--learn", "off"], capture_output=True
     )
@@ -277,7 +282,9 @@ def test_a_glossary_is_proposed(model: str, tmp_path: Path, capsys: pytest.Captu
     assert [term["source"] for term in last_json(capsys)["terms"]] == ["Ahab", "Starbuck"]
 
 
-def test_protocols_are_measured_and_kept_apart(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_protocols_are_measured_and_kept_apart(
+    model: str, german: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = tmp_path / "aligned.json"
     chunks = [[{"en": line, "de": GERMAN[line]} for line in LINES[n : n + 4]] for n in range(0, 20, 4)]
     data.write_text(json.dumps([{"inference": chunk} for chunk in chunks]), "utf-8")
@@ -298,7 +305,8 @@ def test_protocols_are_measured_and_kept_apart(model: str, tmp_path: Path, capsy
     assert list(found) == ["off", "oracle", "corrections"] and "version:" in out
     assert found["oracle"]["perplexity"] < found["off"]["perplexity"]
     assert {row["tokens"] for row in found.values()} == {found["off"]["tokens"]}
-    assert all(row["translated"] == row["marked"] == 4 and row["overlap"]["bleu"] == 0 for row in found.values())
+    for row in found.values():  # this model knows the lines of the book
+        assert row["translated"] == 4 and row["marked"] == 0 and row["overlap"]["bleu"] == pytest.approx(100)
     assert found["oracle"]["chunks"][0]["nll"] == pytest.approx(found["off"]["chunks"][0]["nll"], rel=1e-5)
     assert cli.main([*args, *more, "--resume"]) == 0  # all is there: nothing is measured again
     again = last_json(capsys)

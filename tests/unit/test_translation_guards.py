@@ -78,6 +78,13 @@ def test_untranslated_script_is_the_wrong_language() -> None:
     assert "language" in kinds("She hated him for years.", "She hated him for years, yes she did", (EN, ZH))
 
 
+def test_the_translation_of_another_line_is_refused() -> None:
+    before = [("He went out.", "Er ging in den dunklen Wald hinaus."), ("She sat.", "Ja.")]
+    assert kinds("What did they see there?", "Er ging in den dunklen Wald hinaus.", earlier=before) == {"again"}
+    assert kinds("He went out!", "Er ging in den dunklen Wald hinaus.", earlier=before) == set()
+    assert kinds("Yes.", "Ja.", earlier=before) == set()
+
+
 def test_cut_and_terms() -> None:
     assert kinds("A word.", "Ein Wort.", cut=True) == {"cut"}
     assert kinds("A whale.", "Ein Wal.", terms=[("whale", "Walfisch")]) == {"terms"}
