@@ -118,6 +118,84 @@ class ChunkWritten(Record):
 
 
 @dataclass(frozen=True)
+class UnitTranslated(Record):
+    """One unit of a document with the translation that it got.
+
+    Attributes:
+        end: how many units are done with this one.
+        status: `model`, `pieces` (sentence by sentence), `corrected` (the user's own), `copied` (nothing to translate),
+            `marked` (no attempt passed the guards).
+        text: the translation; of a marked unit the best attempt, or empty where none is of use.
+        problems: what the guards found in the attempts that failed, each kind once.
+        attempts: how often the model was asked, pieces included.
+        tokens: generated in all attempts.
+    """
+
+    kind: ClassVar[str] = "unit"
+
+    end: int
+    id: str
+    source: str
+    text: str
+    status: str
+    problems: tuple[str, ...] = ()
+    attempts: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Lesson(Record):
+    """The end of a chunk of a translation, and what the adapter learned from it.
+
+    Attributes:
+        of: `self`, `source`, `corrections`, or `none` where nothing is learned.
+        start: units [start, end) of the document; both are 0 for corrections, which come first.
+        tokens: label tokens.
+        nll: their nats before they were learned; None where nothing was.
+        seconds: since the lesson before.
+    """
+
+    kind: ClassVar[str] = "lesson"
+
+    index: int
+    of: str
+    start: int
+    end: int
+    tokens: int
+    nll: float | None
+    seconds: float
+    peak_bytes: int
+    learned: Learned | None = None
+
+
+@dataclass(frozen=True)
+class ChunkEvaluated(Record):
+    """One chunk of an evaluation: the nats of its references, and what was translated of it.
+
+    Attributes:
+        start, end: pairs [start, end) of the aligned text.
+        tokens: of the references.
+        nll: of the references, before anything of this chunk was learned.
+        texts: the translations, one a pair; empty where the chunk was not translated.
+        marked: how many of them failed the guards.
+    """
+
+    kind: ClassVar[str] = "evaluated"
+
+    index: int
+    start: int
+    end: int
+    tokens: int
+    nll: float
+    seconds: float
+    peak_bytes: int
+    texts: tuple[str, ...] = ()
+    marked: int = 0
+    learned: Learned | None = None
+
+
+@dataclass(frozen=True)
 class Side:
     """A running total: one contender (base or adapter) over all its chunks."""
 
@@ -167,7 +245,9 @@ def total(chunks: Iterable[ChunkScore], side: str) -> Side:
     return result
 
 
-_KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in (ChunkScore, ChunkRead, TextPiece, ChunkWritten)}
+_KINDS: dict[str, type[Record]] = {
+    cls.kind: cls for cls in (ChunkScore, ChunkRead, TextPiece, ChunkWritten, UnitTranslated, Lesson, ChunkEvaluated)
+}
 
 
 def from_json(data: Mapping[str, Any]) -> Record:
@@ -183,6 +263,7 @@ def from_json(data: Mapping[str, Any]) -> Record:
         learned = dict(values["learned"])
         learned["losses"] = tuple(learned.get("losses", ()))
         values["learned"] = Learned(**learned)
-    if "token_ids" in values:
-        values["token_ids"] = tuple(values["token_ids"])
+    for name in ("token_ids", "problems", "texts"):
+        if name in values:
+            values[name] = tuple(values[name])
     return cls(**values)

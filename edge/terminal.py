@@ -53,15 +53,20 @@ class Progress:
         self.what, self.total, self.unit = what, total, unit
         self.task: Any = None
         self.said = 0.0
+        self.began: tuple[float, int] | None = None
 
     def __enter__(self) -> Progress:
         return self
 
-    def __call__(self, position: int | None) -> None:
+    def __call__(self, position: int | None, note: str = "") -> None:
         if self.bar is None:
             if position is not None and time.monotonic() - self.said > 10:
                 self.said = time.monotonic()
-                say(f"{self.what}: {position} of {self.total} {self.unit}")
+                say(
+                    ", ".join(
+                        [f"{self.what}: {position} of {self.total} {self.unit}", *self._remaining(position), note]
+                    ).rstrip(", ")
+                )
             return
         if position is None:
             self.bar.stop()
@@ -69,7 +74,17 @@ class Progress:
         if self.task is None:
             self.bar.start()
             self.task = self.bar.add_task(self.what, total=self.total)
-        self.bar.update(self.task, completed=position)
+        self.bar.update(self.task, completed=position, description=f"{self.what} {note}".strip())
+
+    def _remaining(self, position: int) -> list[str]:
+        """The time that is left, from the second call on."""
+        now = time.monotonic()
+        self.began = self.began or (now, position)
+        began, first = self.began
+        if position <= first:
+            return []
+        left = (now - began) * (self.total - position) / (position - first)
+        return [f"{int(left // 3600)}:{int(left // 60 % 60):02d}:{int(left % 60):02d} left"]
 
     def __exit__(self, *args: object) -> None:
         if self.bar is not None:

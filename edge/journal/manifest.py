@@ -19,7 +19,7 @@ from . import disk
 SCHEMA = 1
 FORMAT = "templora-run"
 NAME = "manifest.json"
-COMMANDS = ("score", "write", "translate")
+COMMANDS = ("score", "write", "translate", "eval")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Manifest:
     """What a run is.
 
     Attributes:
-        command: score, write or translate.
+        command: score, write, translate or eval.
         fingerprints: name (text, settings, base, template, glossary, ...) -> `fingerprint` of it.
         versions: name of a program or library -> its version.
         settings: the settings as plain values; shown when the fingerprint `settings` differs, never compared itself.

@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 ORDER = [
     "errors", "records", "windows", "drift", "strict", "settings", "device", "documents", "journal", "sources", "shape", "memory", "budget",
     "planning", "flops", "prefix", "loss", "attention", "norms", "checkpoint", "quantize",
-    "base", "paging", "tensorfile", "adapter", "optimizer", "forward", "learner", "score", "generate", "session", "running", "reference", "report", "doctor",
+    "base", "paging", "tensorfile", "adapter", "optimizer", "forward", "learner", "score", "generate", "session", "running", "translation", "reference", "report", "doctor",
     "bench", "terminal", "commands", "cli",
 ]  # fmt: skip
 NO_TORCH = ["errors", "records", "windows", "drift", "strict", "settings", "device", "documents", "journal", "sources", "shape", "memory",

@@ -1,0 +1,242 @@
+"""`templora eval translate`: perplexity, BLEU, chrF and name consistency on aligned text, by protocol."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import journal
+from ..errors import InputError, Interrupted, SettingsError
+from ..records import ChunkEvaluated, finite, perplexity
+from ..terminal import Progress, Stop, print_table, say
+from ..translation import glossary, languages, loop, pairs, prompts, scores
+from ..translation.prompts import Pair
+from . import options
+from .translate import prompting, template_of
+
+PROTOCOLS = ("off", "oracle", "self", "corrections")
+
+
+def add(verbs: Any) -> None:
+    """Registers the verb."""
+    evaluate = options.verb(verbs, "eval", run, "measure translation on aligned text, by protocol")
+    evaluate.add_argument("task", choices=["translate"], help="what is measured")
+    evaluate.add_argument("file", type=Path, metavar="FILE", help="aligned text: JSON chunks, TSV, TMX or XLIFF")
+    evaluate.add_argument(
+        "--protocols",
+        default=",".join(PROTOCOLS),
+        metavar="NAMES",
+        help="off (the base alone), oracle (learns past references), self (its own output), corrections (the first "
+        "tenth of the references) (default: %(default)s)",
+    )
+    evaluate.add_argument(
+        "--generate",
+        default="none",
+        metavar="WHICH",
+        help="chunks to translate, for BLEU, chrF and names: none, all, or a JSON file that holds them (default: none)",
+    )
+    evaluate.add_argument("--chunks", type=options.positive, metavar="N", help="only the first N chunks")
+    evaluate.add_argument("--comet", type=Path, metavar="CKPT", help="a COMET checkpoint on this disk")
+    evaluate.add_argument("--report", type=Path, metavar="DIR", help="write eval.json to DIR")
+    prompting(evaluate)
+    evaluate.add_argument("--run", dest="run_folder", type=Path, metavar="DIR", help="keep a run folder per protocol")
+    evaluate.add_argument("--resume", action="store_true", help="go on with the runs in --run")
+    evaluate.add_argument("--force", action="store_true", help="resume even where device, versions or settings differ")
+    options.common(evaluate)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs it; returns the exit code."""
+    protocols = [name.strip() for name in args.protocols.split(",")]
+    if not set(protocols) <= set(PROTOCOLS):
+        raise SettingsError(f"--protocols is '{args.protocols}'", "some of " + ",".join(PROTOCOLS), "correct it")
+    source, target = languages.find(args.source), languages.find(args.target)
+    chunks = pairs.read(args.file, source, target)[: args.chunks]
+    wanted = _wanted(args.generate, source, target)
+    terms = glossary.read(args.glossary) if args.glossary else glossary.Glossary({})
+    job = loop.Job((), source, target, args.context_units, frozenset(), terms)
+    settings = options.settings_of(args)
+    if settings.learn.mode == "none":
+        raise SettingsError("learn.mode is none", "an adapter that can learn", "use --protocols off for the base alone")
+    if args.report:
+        options.make_folder(args.report)
+    key = journal.fingerprint(json.dumps([chunks, args.generate, source.tag, target.tag, args.context_units]))
+    places = {name: _place(args, name) for name in protocols}
+    runtime = options.load(args, next(iter(places.values())).settings(settings), decodes=True)
+    template = template_of(args, runtime.base.tokenizer)
+    made = prompts.Prompts(template, source, target, runtime.base.tokenizer)
+    texts = {"text": key, "template": repr(template), "glossary": json.dumps(sorted(terms.terms.items()))}
+    references = [pair for chunk in chunks for pair in chunk]
+    names = scores.reference_names(references, source, target)
+    start, stopped, results = time.perf_counter(), 0, {}
+    for name in protocols:
+        done, stopped = _measure(args, name, chunks, wanted, job, made, runtime, places[name], texts)
+        results[name] = _result(done, references, names, job, args.comet)
+        if stopped:
+            break
+    result = {
+        "command": "eval translate",
+        "file": str(args.file),
+        "from": source.tag,
+        "to": target.tag,
+        "chunks": len(chunks),
+        "stopped": bool(stopped),
+        "seconds": time.perf_counter() - start,
+        "reference_names": scores.name_consistency(names, references, target),
+        "protocols": results,
+        "model": {"reference": args.model},
+        "settings": settings.to_dict(),
+    }
+    print_table(_table(result))
+    for signature in {r["overlap"][k] for r in results.values() if r["overlap"] for k in r["overlap"] if "sig" in k}:
+        print(signature)
+    if args.report:
+        options.write_text(args.report / "eval.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    if args.json:
+        print(json.dumps(result))
+    return stopped
+
+
+def _wanted(which: str, source: languages.Language, target: languages.Language) -> Callable[[Sequence[Pair]], bool]:
+    """Whether a chunk is to be translated."""
+    if which in ("none", "all"):
+        return lambda chunk: which == "all"
+    marked = {(chunk[0].source, chunk[-1].source) for chunk in pairs.read(which, source, target)}
+    return lambda chunk: (chunk[0].source, chunk[-1].source) in marked
+
+
+def _place(args: argparse.Namespace, protocol: str) -> Any:
+    """Each protocol is a run of its own below --run; going on, one that was not begun begins, a finished one is read."""
+    from .. import running
+
+    if args.run_folder is None:
+        return running.Place(None)
+    folder = args.run_folder / protocol
+    there = args.resume and (folder / "manifest.json").exists()
+    return running.Place(folder, journal.Journal.peek(folder) if there else None)
+
+
+def _measure(
+    args: argparse.Namespace,
+    protocol: str,
+    chunks: Sequence[Sequence[Pair]],
+    wanted: Callable[[Sequence[Pair]], bool],
+    job: loop.Job,
+    made: prompts.Prompts,
+    runtime: Any,
+    where: Any,
+    texts: dict[str, str],
+) -> tuple[list[ChunkEvaluated], int]:
+    """The records of one protocol, and the exit code of a stop."""
+    from ..translation import evaluate
+    from ..translation.decoding import ModelTranslator
+    from ..translation.lessons import Lessons
+
+    with (
+        options.run(args, where, "eval", runtime, {**texts, "protocol": protocol}, len(chunks)) as run,
+        runtime.session() as session,
+        Stop() as stop,
+    ):
+        if run.journal is not None and run.journal.summary is not None:
+            return run.kept, 0
+        lessons = Lessons(session, made, job.glossary)
+        text = evaluate.blocks(chunks, lessons, wanted)
+        if not any(block.pairs for block in text):
+            raise InputError(f"{args.file} has no pairs", "aligned text", "check --from and --to")
+        done = list(run.restore(session))
+        with Progress(protocol, len(text), "chunks") as progress:
+            for record in evaluate.evaluate(
+                protocol, text, job, session, ModelTranslator(session, made), lessons, done
+            ):
+                done.append(run.add(record, session))
+                progress(record.index + 1, f"perplexity {perplexity(record.nll, record.tokens):.1f}")
+                if stop.asked and len(done) < len(text):
+                    run.snapshot(session)
+                    say(f"stopped after {len(done)} of {len(text)} chunks of {protocol}")
+                    options.say_how_to_go_on(run)
+                    return done, Interrupted.exit_code
+        run.finish({"chunks": len(text)})
+    return done, 0
+
+
+def _result(
+    done: Sequence[ChunkEvaluated],
+    references: Sequence[Pair],
+    names: Sequence[Any],
+    job: loop.Job,
+    checkpoint: Path | None,
+) -> dict[str, Any]:
+    nll, tokens = sum(r.nll for r in done), sum(r.tokens for r in done)
+    made = [(references[record.start + i], text) for record in done for i, text in enumerate(record.texts)]
+    result: dict[str, Any] = {
+        "nll": nll,
+        "tokens": tokens,
+        "perplexity": finite(perplexity(nll, tokens)),
+        "seconds": sum(r.seconds for r in done),
+        "translated": len(made),
+        "marked": sum(r.marked for r in done),
+        "overlap": None,
+        "names": None,
+        "comet": None,
+        "chunks": [record.to_json() for record in done],
+    }
+    if made:
+        hypotheses, targets = [text for _, text in made], [pair.target for pair, _ in made]
+        sources = [pair.source for pair, _ in made]
+        result["overlap"] = scores.overlap(hypotheses, targets, job.target)
+        own = [Pair(pair.source, text) for pair, text in made]
+        result["names"] = scores.name_consistency(names, own, job.target)
+        if checkpoint is not None:
+            result["comet"] = scores.comet(checkpoint, sources, hypotheses, targets)
+    return result
+
+
+def _table(result: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(title=f"{result['file']}: {result['from']} → {result['to']}, by protocol", title_justify="left")
+    for head in (
+        "protocol",
+        "perplexity",
+        "against off",
+        "BLEU",
+        "chrF",
+        "names always",
+        "names mean",
+        "marked",
+        "s/chunk",
+    ):
+        table.add_column(head, justify="left" if head == "protocol" else "right")
+    for name, row in result["protocols"].items():
+        overlap, names = row["overlap"] or {}, row["names"] or {}
+        change = None if name == "off" else _against_off(result["protocols"].get("off"), row)
+        table.add_row(
+            name,
+            _cell(row["perplexity"], ".2f"),
+            _cell(change, "+.1%"),
+            _cell(overlap.get("bleu"), ".2f"),
+            _cell(overlap.get("chrf"), ".2f"),
+            _cell(names.get("always"), ".0%"),
+            _cell(names.get("mean"), ".0%"),
+            f"{row['marked']} of {row['translated']}" if row["translated"] else "–",
+            _cell(row["seconds"] / max(1, len(row["chunks"])), ".1f"),
+        )
+    return table
+
+
+def _against_off(off: dict[str, Any] | None, row: dict[str, Any]) -> float | None:
+    """The change of perplexity against the base, over the chunks that both have."""
+    count = min(len(off["chunks"]) if off else 0, len(row["chunks"]))
+    if off is None or not count:
+        return None
+    nats = [sum(chunk["nll"] for chunk in side["chunks"][:count]) for side in (row, off)]
+    tokens = sum(chunk["tokens"] for chunk in off["chunks"][:count])
+    return perplexity(nats[0], tokens) / perplexity(nats[1], tokens) - 1
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)

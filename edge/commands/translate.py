@@ -1,0 +1,235 @@
+"""`templora translate`: a whole book, in its own format."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from .. import journal
+from ..documents import Document, files, open_document
+from ..errors import BudgetError, InputError, Interrupted, OutcomeError, SettingsError
+from ..records import Record, UnitTranslated
+from ..settings import Settings
+from ..terminal import Progress, Stop, say
+from ..translation import glossary, languages, loop, pairs, prompts, report
+from . import options
+
+PARTIAL_EVERY = 60.0  # seconds between two writings of the unfinished book, at the latest
+
+
+def add(verbs: Any) -> None:
+    """Registers the verb."""
+    translate = options.verb(verbs, "translate", run, "translate a document: txt, md, epub, docx, srt or html")
+    translate.add_argument("book", type=Path, metavar="BOOK", help="the document")
+    translate.add_argument("--out", type=Path, metavar="FILE", help="the translated document (default: BOOK.TO.suffix)")
+    translate.add_argument(
+        "--bilingual", action="store_true", help="keep each source text, followed by its translation"
+    )
+    translate.add_argument("--report", type=Path, metavar="DIR", help="write report.json, report.html and review.tsv")
+    prompting(translate)
+    translate.add_argument(
+        "--learn",
+        metavar="WHAT",
+        help="what the adapter learns from: off, or some of self,source,corrections "
+        "(default: self, and corrections where there are any)",
+    )
+    translate.add_argument(
+        "--corrections",
+        type=Path,
+        metavar="FILE",
+        help="your own translations: TSV, TMX, XLIFF or an edited review.tsv",
+    )
+    options.resumable(translate)
+    options.common(translate)
+
+
+def prompting(verb: argparse.ArgumentParser) -> None:
+    """The options that decide what a prompt holds."""
+    verb.add_argument("--from", dest="source", required=True, metavar="CODE", help="its language, e.g. zh")
+    verb.add_argument(
+        "--to", dest="target", required=True, metavar="CODE", help="the language wanted, e.g. en or pt-BR"
+    )
+    verb.add_argument("--glossary", type=Path, metavar="TSV", help="terms and their translations: source, tab, target")
+    verb.add_argument(
+        "--context-units", type=int, default=8, metavar="K", help="finished units that a prompt shows (default: 8)"
+    )
+    verb.add_argument(
+        "--template", metavar="NAME", help="chat, plain or a YAML file (default: chat where the model has a template)"
+    )
+
+
+def job_of(args: argparse.Namespace, document: Document) -> loop.Job:
+    """What is to be done, from the options; everything that can be wrong with them is found here.
+
+    Raises:
+        SettingsError, InputError: see `languages.find`, `glossary.read`, `pairs.read`.
+    """
+    source, target = languages.find(args.source), languages.find(args.target)
+    if args.context_units < 0:
+        raise SettingsError(f"--context-units is {args.context_units}", "0 or more")
+    corrections = (
+        [p for chunk in pairs.read(args.corrections, source, target) for p in chunk] if args.corrections else []
+    )
+    named = args.learn or ("self,corrections" if corrections else "self")
+    learn = {word.strip() for word in named.split(",")}
+    if not learn <= {"off", *loop.LEARN} or ("off" in learn and len(learn) > 1):
+        raise SettingsError(f"--learn is '{named}'", "off, or some of " + ",".join(loop.LEARN), "correct it")
+    if "corrections" in learn and not corrections:
+        raise SettingsError("--learn corrections without --corrections", "a file of corrections", "name one")
+    return loop.Job(
+        document.units,
+        source,
+        target,
+        args.context_units,
+        frozenset(learn - {"off"}),
+        glossary.read(args.glossary) if args.glossary else glossary.Glossary({}),
+        corrections,
+    )
+
+
+def template_of(args: argparse.Namespace, tokenizer: Any) -> prompts.Template:
+    """The template that was named, or the one that fits the model."""
+    fitting = "chat" if getattr(tokenizer, "chat_template", None) else "plain"
+    return prompts.load_template(args.template or fitting)
+
+
+def settings_for(args: argparse.Namespace, job: loop.Job) -> Settings:
+    """The settings; without an adapter where nothing is learned."""
+    settings = options.settings_of(args)
+    if job.learn:
+        return settings
+    return dataclasses.replace(settings, learn=dataclasses.replace(settings.learn, mode="none"))
+
+
+def texts_of(job: loop.Job) -> dict[str, str]:
+    """What decides the outcome besides settings and model, by name."""
+    lines = [f"{unit.id}\t{unit.text}" for unit in job.units]
+    return {
+        "text": "\n".join(lines),
+        "glossary": json.dumps(sorted(job.glossary.terms.items())),
+        "corrections": json.dumps(job.corrections),
+        "options": f"{job.source.tag} {job.target.tag} learn={sorted(job.learn)} context={job.context_units}",
+    }
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs it; returns the exit code."""
+    document = open_document(args.book)
+    job = job_of(args, document)
+    if not job.units:
+        raise InputError(f"{args.book} has no text to translate", "a document with text", "name another one")
+    settings = settings_for(args, job)
+    out = args.out or args.book.with_name(f"{args.book.stem}.{job.target.tag}{args.book.suffix}")
+    if files.same_file(args.book, out):
+        raise InputError(f"{out} is the source document itself", "another file", "name another output file")
+    for folder in (out.parent, args.report):
+        if folder:
+            options.make_folder(folder)
+    texts = texts_of(job)
+    where = options.place(args, "translate", args.book.stem, settings, journal.fingerprint(texts))
+    runtime = options.load(args, where.settings(settings), decodes=True)
+    template = template_of(args, runtime.base.tokenizer)
+    texts["template"] = repr(template)
+    start = time.perf_counter()
+    with (
+        options.run(args, where, "translate", runtime, texts, len(job.units)) as run,
+        Progress("translating", len(job.units), "units") as progress,
+        runtime.session() as session,
+        Stop() as stop,
+    ):
+        made = prompts.Prompts(template, job.source, job.target, runtime.base.tokenizer)
+        done, stopped = _translate(job, made, run, session, progress, stop, document, out, args.bilingual)
+        memory = runtime.memory(session)
+        _write_book(document, out, done, job, args.bilingual)
+        if not stopped:
+            run.finish({"units": len(job.units)})
+    result = {
+        "command": "translate",
+        "file": str(args.book),
+        "out": str(out),
+        "stopped": bool(stopped),
+        "seconds": time.perf_counter() - start,
+        **report.summary(done, job),
+        "memory": memory,
+        "model": {"reference": args.model, "load_seconds": runtime.base.load_seconds},
+        "settings": settings.to_dict(),
+    }
+    return _tell(args, result, done, run, stopped)
+
+
+def _translate(
+    job: loop.Job,
+    made: prompts.Prompts,
+    run: Any,
+    session: Any,
+    progress: Progress,
+    stop: Stop,
+    document: Document,
+    out: Path,
+    bilingual: bool,
+) -> tuple[list[Record], int]:
+    """All records, and the exit code of a stop."""
+    from ..translation.decoding import ModelTranslator, require_languages
+    from ..translation.lessons import Lessons
+
+    require_languages(session, [unit.text for unit in job.units[:200]], job.source, job.target)
+    done: list[Record] = list(run.restore(session))
+    translator, teacher = ModelTranslator(session, made), Lessons(session, made, job.glossary)
+    began = written = time.monotonic()
+    tokens = marked = 0
+    try:
+        for record in loop.translate(job, translator, teacher, run.kept, len(done)):
+            done.append(run.add(record, session))
+            if isinstance(record, UnitTranslated):
+                tokens += record.tokens if len(done) > len(run.kept) else 0  # not what an earlier process made
+                marked += record.status == "marked"
+                speed = tokens / max(1e-9, time.monotonic() - began)
+                progress(record.end, f"{speed:.1f} tokens/s, {marked} marked")
+            if record.kind == "lesson" or time.monotonic() - written > PARTIAL_EVERY:
+                _write_book(document, out, done, job, bilingual)
+                written = time.monotonic()
+            if stop.asked:
+                run.snapshot(session)
+                return done, Interrupted.exit_code
+    except KeyboardInterrupt:
+        return done, Interrupted.exit_code
+    except BudgetError as error:
+        return done, options.out_of_memory(error)
+    finally:
+        progress(None)
+    return done, 0
+
+
+def _write_book(document: Document, out: Path, done: list[Record], job: loop.Job, bilingual: bool) -> None:
+    document.write(out, report.texts(done), language=job.target.tag, bilingual=bilingual)
+
+
+def _tell(args: argparse.Namespace, result: dict[str, Any], done: list[Record], run: Any, stopped: int) -> int:
+    units, names = result["units"], result["names"]
+    print(f"{result['out']}: {units['done']} of {units['total']} units, {units['marked']} marked")
+    if args.report:
+        options.write_text(args.report / "report.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        options.write_text(args.report / "report.html", report.page(result, args.book.name))
+        reviewed = pairs.review(record for record in done if isinstance(record, UnitTranslated))
+        options.write_text(args.report / "review.tsv", reviewed)
+        print(f"report: {args.report / 'report.html'}, to be corrected: {args.report / 'review.tsv'}")
+    say(
+        f"{result['tokens_per_second']:.1f} tokens/s, {result['retried']} units retried, {names['names']} names followed"
+    )
+    if args.json:
+        print(json.dumps(result))
+    if stopped:
+        say(f"stopped after {units['done']} of {units['total']} units; {result['out']} holds what was done")
+        options.say_how_to_go_on(run)
+        return stopped
+    if units["marked"]:
+        raise OutcomeError(
+            f"{units['marked']} of {units['total']} units could not be translated and are marked with ⚠",
+            "",
+            "correct them in the document" + ("" if args.report else ", or see them all with --report DIR"),
+        )
+    return 0

@@ -1,0 +1,158 @@
+"""Evaluation on aligned text: perplexity of the references, and translations to be scored, by protocol.
+
+Owns: the protocols, the order of scoring, translating and learning. Does not know: files, printing, how scores are made
+of translations (`scores`).
+Units: tokens, nats; chunks of pairs.
+
+Protocols, never mixed:
+
+    off          the base alone
+    oracle       after each chunk its reference is learned, as the code of arXiv 2401.11504 does
+    self         after each chunk the model's own translations of it that passed the guards are learned
+    corrections  the references of the first tenth of the chunks are learned, nothing after
+
+Perplexity is teacher-forced: each chunk's reference lines after its source lines, with the reference pairs before it as
+context in every protocol, so that only the adapter differs. A prompt that translates shows what its protocol knows: the
+references of past chunks in `oracle`, else the translations made so far.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..documents import Unit
+from ..records import ChunkEvaluated, Learned, Lesson
+from . import loop
+from .lessons import Lessons
+from .loop import Job, Translator
+from .prompts import Pair
+
+if TYPE_CHECKING:
+    from ..session import Session
+
+PROTOCOLS = ("off", "oracle", "self", "corrections")
+GIVEN = 10  # of `corrections`: one chunk in so many
+
+
+@dataclass(frozen=True)
+class Block:
+    """Pairs [start, end) of the text; `translated`: whether they are to be translated, not only scored."""
+
+    start: int
+    pairs: Sequence[Pair]
+    translated: bool
+
+    @property
+    def end(self) -> int:
+        """The pair after it."""
+        return self.start + len(self.pairs)
+
+
+def blocks(chunks: Sequence[Sequence[Pair]], lessons: Lessons, wanted: Callable[[Sequence[Pair]], bool]) -> list[Block]:
+    """The chunks of an aligned text; those that are too long for a window are split.
+
+    `wanted`: whether a chunk is to be translated.
+    """
+    result: list[Block] = []
+    for chunk in chunks:
+        for _, pairs in loop.chunks(chunk, 0, lessons):
+            result.append(Block(result[-1].end if result else 0, pairs, wanted(chunk)))
+    return result
+
+
+def evaluate(
+    protocol: str,
+    text: Sequence[Block],
+    job: Job,
+    session: Session,
+    translator: Translator,
+    lessons: Lessons,
+    done: Sequence[ChunkEvaluated] = (),
+) -> Iterator[ChunkEvaluated]:
+    """Goes through the text under one protocol, in a session of its own.
+
+    Args:
+        job: languages, glossary, context; its units are not looked at.
+        done: chunks that this session has learned already, where a run goes on.
+
+    Yields:
+        One record per chunk, after it was learned.
+    """
+    references = [pair for block in text for pair in block.pairs]
+    own = [pair for record, block in zip(done, text, strict=False) for pair in _accepted(block, record.texts)]
+    for index, block in enumerate(text):
+        if index < len(done):
+            continue
+        begin = time.perf_counter()
+        context = references[max(0, block.start - job.context_units) : block.start]
+        taught = protocol == "oracle" or (protocol == "corrections" and index * GIVEN < len(text))
+        # 1. translated by the adapter as it is
+        texts: tuple[str, ...] = ()
+        marked = 0
+        if block.translated or protocol == "self":
+            history = context if protocol == "oracle" else own[max(0, len(own) - job.context_units) :]
+            texts, marked = _translated(job, translator, block, history)
+            own += _accepted(block, texts)
+        # 2. the references are scored; one forward does it where they are learned too
+        learned: Learned | None = None
+        if taught and session.fuses:
+            tokens, nll, learned = _taught(lessons.teach(protocol, (block.start, block.end), context, block.pairs))
+        else:
+            tokens, nll = reference_nll(session, lessons, context, block.pairs, adapter=protocol != "off")
+            # 3. what the protocol may know is learned
+            if taught:
+                learned = lessons.teach(protocol, (block.start, block.end), context, block.pairs).learned
+        if protocol == "self" and (pairs := _accepted(block, texts)):
+            before = own[max(0, len(own) - len(pairs) - job.context_units) : len(own) - len(pairs)]
+            learned = lessons.teach("self", (block.start, block.end), before, pairs).learned
+        session.at_rest = True
+        yield ChunkEvaluated(
+            index=index,
+            start=block.start,
+            end=block.end,
+            tokens=tokens,
+            nll=nll,
+            seconds=time.perf_counter() - begin,
+            peak_bytes=session.meter.peak,
+            texts=texts if block.translated or protocol == "self" else (),
+            marked=marked,
+            learned=learned,
+        )
+
+
+def reference_nll(
+    session: Session, lessons: Lessons, context: Sequence[Pair], pairs: Sequence[Pair], *, adapter: bool
+) -> tuple[int, float]:
+    """(tokens, nats) of the reference lines of a chunk."""
+    ids, labels = lessons.window(context, pairs)
+    nll = 0.0
+    with session.phase("score"):
+        for window, count in lessons.windows(ids, labels):
+            nats = session.retrying(lambda w=window, c=count: session.forward.nll(w, c, adapter=adapter))  # type: ignore[misc]
+            nll += float(nats.double().sum())
+    return labels, nll
+
+
+def _taught(lesson: Lesson) -> tuple[int, float, Learned | None]:
+    assert lesson.nll is not None
+    return lesson.tokens, lesson.nll, lesson.learned
+
+
+def _translated(job: Job, translator: Translator, block: Block, history: Sequence[Pair]) -> tuple[tuple[str, ...], int]:
+    """A translation for each pair's source, empty where it failed the guards and is of no use; how many failed."""
+    shown, texts, marked = list(history), [], 0
+    for number, pair in enumerate(block.pairs, block.start):
+        context = shown[max(0, len(shown) - job.context_units) :]
+        record = loop.translate_unit(job, translator, number, Unit(f"u{number:06d}", pair.source), context, {})
+        marked += record.status == "marked"
+        texts.append("" if record.status == "marked" else record.text)
+        if record.status in ("model", "pieces"):
+            shown.append(Pair(pair.source, record.text))
+    return tuple(texts), marked
+
+
+def _accepted(block: Block, texts: Sequence[str]) -> list[Pair]:
+    return [Pair(pair.source, text) for pair, text in zip(block.pairs, texts, strict=False) if text]

@@ -1,0 +1,177 @@
+"""Glossary: terms and the translations that they must have.
+
+Owns: reading and writing of TSV glossaries, which terms apply to a text, which terms a book suggests.
+Does not know: prompts, models.
+Units: lines count from 1.
+
+A glossary is a UTF-8 file with one term a line: source, tab, target, and after another tab anything (a note). Empty
+lines and lines that begin with # are skipped. A line with an empty target is a question still open: it is skipped too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import regex
+
+from ..documents import placeholders, read_text
+from ..errors import InputError
+from .languages import Language
+
+MAX_TERMS = 20_000
+MAX_LENGTH = 200  # characters of a term
+
+
+@dataclass(frozen=True)
+class Glossary:
+    """Terms: source -> target, both as they were written."""
+
+    terms: Mapping[str, str]
+
+    def applying(self, text: str) -> list[tuple[str, str]]:
+        """The (source, target) pairs whose source occurs in `text`, longest first; a term inside a longer one is out."""
+        rest = placeholders.plain(text).casefold()
+        found = []
+        for source in sorted(self.terms, key=lambda term: (-len(term), term)):
+            pattern = _occurrence(source)
+            if pattern.search(rest):
+                found.append((source, self.terms[source]))
+                rest = pattern.sub("\0", rest)
+        return found
+
+
+def read(path: str | Path) -> Glossary:
+    """A glossary from a TSV file.
+
+    Raises:
+        InputError: it cannot be read, a line is malformed, or a term has two translations; the line is named.
+    """
+    terms: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    for number, line in enumerate(read_text(str(path)).splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        source, tab, rest = line.partition("\t")
+        source, target = source.strip(), rest.partition("\t")[0].strip()
+        where = f"{path} line {number}"
+        if not tab:
+            raise InputError(f"{where} has no tab", "source, tab, target", "put a tab between the two")
+        if not source:
+            raise InputError(f"{where} has no source term", "source, tab, target", "fill it in or remove the line")
+        if max(len(source), len(target)) > MAX_LENGTH:
+            raise InputError(f"{where} has a term of {max(len(source), len(target))} characters", f"{MAX_LENGTH}")
+        if placeholders.plain_brackets(source + target) or placeholders.plain(source + target) != source + target:
+            raise InputError(f"{where} holds ⟦ or ⟧", "text without these marks", "remove them")
+        key = source.casefold()
+        if not target:
+            continue
+        if key in lines and terms[next(term for term in terms if term.casefold() == key)] != target:
+            raise InputError(
+                f"{where} gives '{source}' another translation than line {lines[key]}",
+                "one translation for each term",
+                "remove one of the two lines",
+            )
+        if key not in lines:
+            terms[source], lines[key] = target, number
+        if len(terms) > MAX_TERMS:
+            raise InputError(f"{path} has more than {MAX_TERMS} terms", "a glossary, not a dictionary", "shorten it")
+    return Glossary(terms)
+
+
+def write(rows: Iterable[tuple[str, str, str]]) -> str:
+    """The text of a TSV glossary from (source, target, note) rows."""
+    return "".join("\t".join(" ".join(cell.split()) for cell in row).rstrip("\t") + "\n" for row in rows)
+
+
+# --- what a book suggests ---
+
+
+def recurring(texts: Sequence[str], language: Language, *, least: int = 3, most: int = 100) -> list[tuple[str, int]]:
+    """Names and terms that occur in at least `least` of `texts`, with that count, the most frequent first.
+
+    Where a language writes names with capitals: runs of capitalised words that do not only begin sentences. In Chinese,
+    Japanese and others without: character sequences that hold together, that is, occur much more often than their
+    parts would by chance, and have many different neighbours on both sides.
+    """
+    plain = [placeholders.plain(text) for text in texts]
+    cased = not {"Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar"} & set(language.scripts)
+    counts = _capitalised(plain) if cased else _cohesive(plain, least)
+    frequent = [(term, count) for term, count in counts.items() if count >= least]
+    return sorted(frequent, key=lambda item: (-item[1], item[0]))[:most]
+
+
+_NAME = regex.compile(r"\p{Lu}[\p{L}\p{M}'’-]*(?:[ \u00a0]\p{Lu}[\p{L}\p{M}'’-]*)*")
+_STARTS = regex.compile(r"(?:^|[.!?…:;\"“”‘'«»(\[—–-])\s*$")
+
+
+def _capitalised(texts: Sequence[str]) -> Counter[str]:
+    """Texts in which each run of capitalised words occurs, for those that also stand inside a sentence."""
+    counts: Counter[str] = Counter()
+    inside: set[str] = set()
+    for text in texts:
+        seen = set()
+        for match in _NAME.finditer(text):
+            name = regex.sub(r"['’](?:s|m|d|t|ll|re|ve)$", "", match[0])
+            begins = not match.start() or _STARTS.search(text, max(0, match.start() - 3), match.start())
+            if begins and " " in name:  # "Then Captain Ahab": the first word may be no name
+                name = name.partition(" ")[2]
+                begins = False
+            if len(name) > 1:
+                seen.add(name)
+                if not begins:
+                    inside.add(name)
+        counts.update(seen)
+    lower = {word for text in texts for word in regex.findall(r"\b\p{Ll}[\p{L}\p{M}]*\b", text)}
+    return Counter({n: c for n, c in counts.items() if n in inside and n.lower() not in lower})
+
+
+def _cohesive(texts: Sequence[str], least: int) -> Counter[str]:
+    """Texts in which each cohesive sequence of 2 to 4 characters occurs."""
+    runs = [run for text in texts for run in regex.findall(r"[\p{L}\p{M}]+", text)]
+    singles = Counter(char for run in runs for char in run)
+    grams = Counter(gram for run in runs for gram in _grams(run))
+    total = sum(singles.values())
+    frequent = {gram: count for gram, count in grams.items() if count >= least}
+    before: dict[str, set[str]] = defaultdict(set)
+    after: dict[str, set[str]] = defaultdict(set)
+    for number, run in enumerate(runs):
+        for start in range(len(run)):
+            for size in (2, 3, 4):
+                gram = run[start : start + size]
+                if len(gram) == size and gram in frequent:
+                    before[gram].add(run[start - 1] if start else f"<{number % 4}")
+                    after[gram].add(run[start + size] if start + size < len(run) else f">{number % 4}")
+
+    def holds(gram: str, count: int) -> bool:
+        def of(part: str) -> int:
+            return grams[part] if len(part) > 1 else singles[part]
+
+        halves = [(of(gram[:i]), of(gram[i:])) for i in range(1, len(gram))]
+        together = all(count * total > 60 * left * right or 2 * count > min(left, right) for left, right in halves)
+        return together and min(len(before[gram]), len(after[gram])) >= 3
+
+    kept = {gram: count for gram, count in frequent.items() if holds(gram, count)}
+    inner = {
+        part
+        for gram, count in kept.items()
+        for part in _grams(gram)
+        if part != gram and part in kept and kept[part] < 1.3 * count
+    }
+    return Counter({gram: sum(gram in text for text in texts) for gram in kept if gram not in inner})
+
+
+def _grams(run: str) -> Iterator[str]:
+    for size in (2, 3, 4):
+        for start in range(len(run) - size + 1):
+            yield run[start : start + size]
+
+
+def _occurrence(term: str) -> regex.Pattern[str]:
+    """Where a term stands: as whole words, where its ends are letters of a script that separates words."""
+    spaced = r"[\p{L}--[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}\p{Script=Lao}]]"
+    head = rf"(?<!{spaced})" if regex.match(spaced, term, regex.V1) else ""
+    tail = rf"(?!{spaced})" if regex.match(spaced, term[-1], regex.V1) else ""
+    return regex.compile(head + regex.escape(term.casefold()) + tail, regex.V1)

@@ -1,0 +1,124 @@
+"""Lessons: finished pairs -> windows for the learner, in the form that decoding uses.
+
+Owns: how pairs are packed, which tokens are labels. Does not know: where pairs come from, how learning works.
+Units: tokens, nats, seconds.
+
+A lesson on pairs is one prompt with the whole chunk as its block: the context pairs, the chunk's source lines, then its
+target lines. The target lines and their end are the window's last tokens, and they alone are labels: the adapter is
+trained to translate, never to write the source. In a lesson on source text every line is a label, the lines read before
+are the context.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..records import Learned, Lesson
+from .decoding import encode_more, encode_prompt
+from .glossary import Glossary
+from .prompts import Pair, Prompts
+
+if TYPE_CHECKING:
+    from ..session import Session
+
+
+class Lessons:
+    """The session's learner as a `loop.Teacher`."""
+
+    def __init__(self, session: Session, prompts: Prompts, glossary: Glossary | None = None) -> None:
+        self.session, self.prompts = session, prompts
+        self.glossary = glossary or Glossary({})
+        self._since = time.perf_counter()
+
+    def full(self, pairs: Sequence[Pair]) -> bool:
+        """Whether the target lines are more than a chunk, or, even without context, all of it more than a window."""
+        ids, labels = self._ids([], pairs)
+        window = self.session.settings.window
+        return labels > window.chunk or len(ids) > window.size
+
+    def source_full(self, sources: Sequence[str]) -> bool:
+        """Whether source lines are more than a chunk."""
+        return len(encode_more(self.session, _lines(sources))) > self.session.settings.window.chunk
+
+    def window(self, context: Sequence[Pair], pairs: Sequence[Pair]) -> tuple[list[int], int]:
+        """Token ids of a prompt and its answer, and how many of the last ones are the answer.
+
+        The oldest context pairs are left out where the window has no room for them.
+        """
+        shown = self.prompts.context(context)
+        for first in range(len(shown) + 1):
+            ids, labels = self._ids(shown[first:], pairs)
+            if len(ids) <= self.session.settings.window.size:
+                break
+        return ids, labels
+
+    def _ids(self, shown: Sequence[Pair], pairs: Sequence[Pair]) -> tuple[list[int], int]:
+        sources = [pair.source for pair in pairs]
+        terms = self.glossary.applying("\n".join(sources))
+        text = self.prompts.prompt(shown, sources, terms)
+        answer = encode_more(self.session, self.prompts.answer(text, shown, pairs, terms))
+        return [*encode_prompt(self.session, self.prompts, text), *answer], len(answer)
+
+    def teach(self, of: str, span: tuple[int, int], context: Sequence[Pair], pairs: Sequence[Pair]) -> Lesson:
+        """Teaches one chunk of pairs; `of` none only closes it."""
+        if of == "none" or self.session.learner is None:
+            return self._lesson("none", span, sum(len(encode_more(self.session, p.target)) for p in pairs), [])
+        ids, labels = self.window(context, pairs)
+        return self._lesson(of, span, labels, self._learn(ids, labels))
+
+    def teach_source(self, span: tuple[int, int], before: Sequence[str], sources: Sequence[str]) -> Lesson:
+        """Teaches source lines; the lines `before` them are the context."""
+        new = encode_more(self.session, _lines(sources))
+        if self.session.learner is None:
+            return self._lesson("none", span, len(new), [])
+        ids = [*self.session.base.encode(_lines(before)), *new]
+        labels = min(len(new), len(ids) - 1)
+        return self._lesson("source", span, labels, self._learn(ids, labels))
+
+    def windows(self, ids: list[int], labels: int) -> Iterator[tuple[torch.Tensor, int]]:
+        """(S,) token ids with the number of their last ones that are labels: one window, more where a single long line
+        has more labels than a chunk."""
+        settings = self.session.settings
+        chunk, size = settings.window.chunk, settings.window.size
+        for start in range(len(ids) - labels, len(ids), chunk):
+            end = min(start + chunk, len(ids))
+            context = settings.learn.context or size - (end - start)
+            yield torch.tensor(ids[max(0, start - context) : end]), end - start
+
+    def _learn(self, ids: list[int], labels: int) -> list[tuple[Learned, float]]:
+        session = self.session
+        assert session.learner is not None
+        done = []
+        for window, count in self.windows(ids, labels):
+            if count >= session.settings.learn.min_tokens:
+                with session.phase("learn"):
+                    learned, nll = session.learner.learn(window, count)
+                done.append((learned, float(nll.double().sum())))
+                session.watch()
+        return done
+
+    def _lesson(self, of: str, span: tuple[int, int], tokens: int, done: list[tuple[Learned, float]]) -> Lesson:
+        now = time.perf_counter()
+        since, self._since = self._since, now
+        index = self.session.chunk_index
+        self.session.finish_chunk(self.session.position)
+        self.session.at_rest = True
+        return Lesson(
+            index=index,
+            of=of,
+            start=span[0],
+            end=span[1],
+            tokens=tokens,
+            nll=sum(nll for _, nll in done) if done else None,
+            seconds=now - since,
+            peak_bytes=self.session.meter.peak,
+            learned=done[-1][0] if done else None,
+        )
+
+
+def _lines(texts: Sequence[str]) -> str:
+    return "".join(text + "\n" for text in texts)

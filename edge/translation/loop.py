@@ -1,0 +1,321 @@
+"""Loop: a document's units -> one record for each, and a lesson for the adapter after each chunk of them.
+
+Owns: the order of things, attempts and retries, what may be learned from, going on from records that are there.
+Does not know: torch, how text is generated or learned (`decoding`, `lessons`), documents, files, printing.
+Units: units, tokens, seconds.
+
+Everything the loop decides follows from the records, so that a run that was stopped goes on the same: a unit that is in
+the records is not translated again, and a lesson that the adapter does not hold yet is learned again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple, Protocol
+
+from ..documents import Unit, placeholders, segments
+from ..journal import fingerprint
+from ..records import Lesson, Record, UnitTranslated
+from . import guards
+from .glossary import Glossary
+from .guards import Case, Limits
+from .languages import Language
+from .prompts import Pair, Terms
+
+SOFT = ("numbers", "terms")  # problems with which a text is still better than none
+LEARN = ("self", "source", "corrections")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How the model is asked: greedy, or sampled above temperature 0; with how many context pairs at most."""
+
+    temperature: float = 0.0
+    repetition_penalty: float = 1.0
+    context: int | None = None
+
+
+ATTEMPTS = (
+    Attempt(),
+    Attempt(repetition_penalty=1.15),
+    Attempt(temperature=0.5, repetition_penalty=1.1),
+    Attempt(temperature=0.8, repetition_penalty=1.1, context=3),
+)
+
+
+class Request(NamedTuple):
+    """One unit, or a piece of one, to be translated. `seed`: below 2^31, follows from the unit and the attempt."""
+
+    source: str
+    context: Sequence[Pair]
+    terms: Terms
+    attempt: Attempt
+    seed: int
+
+
+class Draft(NamedTuple):
+    """What came back; `cut` where the text did not end by itself."""
+
+    text: str
+    tokens: int = 0
+    cut: bool = False
+
+
+class Translator(Protocol):
+    """Whoever translates one line."""
+
+    def translate(self, request: Request) -> Draft:
+        """A draft; the guards judge it."""
+        ...
+
+
+class Teacher(Protocol):
+    """Whoever packs pairs into chunks and teaches them."""
+
+    def full(self, pairs: Sequence[Pair]) -> bool:
+        """Whether `pairs` are more than one chunk."""
+        ...
+
+    def source_full(self, sources: Sequence[str]) -> bool:
+        """Whether source lines are more than one chunk."""
+        ...
+
+    def teach(self, of: str, span: tuple[int, int], context: Sequence[Pair], pairs: Sequence[Pair]) -> Lesson:
+        """Teaches a chunk; `of` none teaches nothing."""
+        ...
+
+    def teach_source(self, span: tuple[int, int], before: Sequence[str], sources: Sequence[str]) -> Lesson:
+        """Teaches source lines as plain text, after the lines `before` them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be translated, and how.
+
+    Attributes:
+        context_units: how many finished pairs a prompt shows (the paper's k).
+        corrections: pairs of the user's own, in their order; a unit with such a source gets that translation.
+        learn: what the adapter learns from: some of `LEARN`.
+    """
+
+    units: Sequence[Unit]
+    source: Language
+    target: Language
+    context_units: int = 8
+    learn: frozenset[str] = frozenset({"self"})
+    glossary: Glossary = field(default_factory=lambda: Glossary({}))
+    corrections: Sequence[Pair] = ()
+    limits: Limits = field(default_factory=Limits)
+    attempts: Sequence[Attempt] = ATTEMPTS
+
+
+def translate(
+    job: Job, translator: Translator, teacher: Teacher, kept: Sequence[Record] = (), restored: int = 0
+) -> Iterator[Record]:
+    """Translates a document.
+
+    Args:
+        kept: the records of the run so far, for one that goes on.
+        restored: how many of them the adapter has learned already.
+
+    Yields:
+        `UnitTranslated` for each unit, in order; `Lesson` before it begins for corrections and source text, and after
+        each chunk. Records before `restored` are not yielded again.
+    """
+    log = _Log(kept, restored)
+    # 1. the user's own translations come first
+    known = {_key(pair.source): pair.target for pair in job.corrections}
+    if "corrections" in job.learn:
+        for context, chunk in chunks(job.corrections, job.context_units, teacher):
+            yield from log.lesson(partial(teacher.teach, "corrections", (0, 0), context, chunk))
+    history: list[Pair] = []  # pairs that passed; prompts show the last ones
+    pending: list[Pair] = []  # the end of it that was not taught yet
+    lines: list[str] = []  # source text read last
+    taught = read_until = 0
+    for number, unit in enumerate(job.units):
+        # 2. the language model reads ahead in the source
+        if "source" in job.learn and number == read_until:
+            before_lines, lines = lines, _ahead(job.units, number, teacher)
+            read_until += len(lines)
+            yield from log.lesson(partial(teacher.teach_source, (number, read_until), before_lines, lines))
+        # 3. one unit
+        record = log.unit(
+            partial(translate_unit, job, translator, number, unit, _last(history, job.context_units), known)
+        )
+        if log.new():
+            yield record
+        if record.status not in ("model", "pieces", "corrected"):
+            continue
+        # 4. the chunk before it is taught, where this pair does not fit any more
+        pair = Pair(record.source, record.text)
+        if pending and teacher.full([*pending, pair]):
+            before = _last(history[: len(history) - len(pending)], job.context_units)
+            of = "self" if "self" in job.learn else "none"
+            yield from log.lesson(partial(teacher.teach, of, (taught, number), before, pending))
+            taught, pending = number, []
+        history.append(pair)
+        pending.append(pair)
+        history = _last(history, len(pending) + job.context_units)
+
+
+def chunks(pairs: Sequence[Pair], context_units: int, teacher: Teacher) -> Iterator[tuple[list[Pair], list[Pair]]]:
+    """All of `pairs` as (context, chunk), each chunk as long as the teacher takes it."""
+    start = 0
+    for end in range(1, len(pairs) + 1):
+        if end == len(pairs) or teacher.full(pairs[start : end + 1]):
+            yield list(pairs[max(0, start - context_units) : start]), list(pairs[start:end])
+            start = end
+
+
+def _last(pairs: list[Pair], count: int) -> list[Pair]:
+    return pairs[max(0, len(pairs) - count) :]
+
+
+def seed_of(unit: Unit, *more: object) -> int:
+    """A number below 2^31 that follows from the unit and the attempt alone."""
+    return int(fingerprint("\n".join([unit.id, unit.text, *map(str, more)]))[:8], 16) >> 1
+
+
+class _Log:
+    """Where the loop stands in the records of a run that goes on."""
+
+    def __init__(self, kept: Sequence[Record], restored: int) -> None:
+        self.kept, self.restored, self.count = kept, restored, 0
+
+    def new(self) -> bool:
+        """Counts a record; whether it is to be yielded."""
+        self.count += 1
+        return self.count > self.restored
+
+    def unit(self, make: Callable[[], UnitTranslated]) -> UnitTranslated:
+        """The kept record, or a new one."""
+        if self.count < len(self.kept) and isinstance(found := self.kept[self.count], UnitTranslated):
+            return found
+        return make()
+
+    def lesson(self, make: Callable[[], Lesson]) -> Iterator[Lesson]:
+        """A lesson that the adapter does not hold yet."""
+        if self.new():
+            yield make()
+
+
+def _ahead(units: Sequence[Unit], first: int, teacher: Teacher) -> list[str]:
+    """The source lines from unit `first` on that make one chunk; at least one."""
+    lines = [units[first].text]
+    for unit in units[first + 1 :]:
+        if teacher.source_full([*lines, unit.text]):
+            break
+        lines.append(unit.text)
+    return lines
+
+
+def translate_unit(
+    job: Job, translator: Translator, number: int, unit: Unit, context: list[Pair], known: Mapping[str, str]
+) -> UnitTranslated:
+    """One unit: given, copied, translated whole, in pieces, or marked.
+
+    Args:
+        number: its index in the document.
+        context: the pairs that its prompt shows.
+        known: translations that are given, by source text.
+    """
+    begin = time.perf_counter()
+
+    def record(text: str, status: str, tries: _Tries | None = None) -> UnitTranslated:
+        tries = tries or _Tries()
+        seconds = time.perf_counter() - begin
+        return UnitTranslated(
+            number + 1, unit.id, unit.text, text, status, tuple(tries.problems), tries.count, tries.tokens, seconds
+        )
+
+    if _key(unit.text) in known:
+        return record(known[_key(unit.text)], "corrected")
+    if guards.needs_no_translation(unit.text):
+        return record(unit.text, "copied")
+    tries = _Tries()
+    found = _line(job, translator, unit, unit.text, context, job.attempts, tries)
+    if found is not None:
+        return record(found, "model", tries)
+    found = _in_pieces(job, translator, unit, context, tries)
+    if found is not None:
+        return record(found, "pieces", tries)
+    return record(tries.usable, "marked", tries)
+
+
+class _Tries:
+    """What was tried for one unit.
+
+    Attributes:
+        problems: of failed attempts, each kind once.
+        usable: the first attempt at the whole unit in which only soft problems were found.
+    """
+
+    def __init__(self) -> None:
+        self.count = self.tokens = 0
+        self.problems: list[str] = []
+        self.usable = ""
+
+    def failed(self, found: Sequence[str]) -> None:
+        """Notes the problems of a kind that is new."""
+        kinds = {problem.partition(":")[0] for problem in self.problems}
+        self.problems += [problem for problem in found if problem.partition(":")[0] not in kinds]
+
+
+def _line(
+    job: Job,
+    translator: Translator,
+    unit: Unit,
+    source: str,
+    context: Sequence[Pair],
+    attempts: Sequence[Attempt],
+    tries: _Tries,
+    piece: int | None = None,
+) -> str | None:
+    """The first draft of a line that passes the guards; None where none does."""
+    terms = job.glossary.applying(source)
+    for number, attempt in enumerate(attempts):
+        shown = context if attempt.context is None else context[max(0, len(context) - attempt.context) :]
+        draft = translator.translate(Request(source, shown, terms, attempt, seed_of(unit, piece, number)))
+        text = placeholders.tidy(" ".join(draft.text.split("\n")).strip())
+        tries.count += 1
+        tries.tokens += draft.tokens
+        found = guards.problems(Case(source, text, job.source, job.target, terms, draft.cut, context), job.limits)
+        if not found:
+            return text
+        tries.failed(found)
+        if piece is None and not tries.usable and all(problem.startswith(SOFT) for problem in found):
+            tries.usable = text
+    return None
+
+
+def _in_pieces(job: Job, translator: Translator, unit: Unit, context: Sequence[Pair], tries: _Tries) -> str | None:
+    """The unit sentence by sentence; None where it is one, or one of them fails, or the whole does."""
+    pieces = segments(unit.text)
+    if len(pieces) < 2:
+        return None
+    texts: list[str] = []
+    shown = list(context)
+    for number, piece in enumerate(pieces):
+        source = piece.strip()
+        if guards.needs_no_translation(source):
+            texts.append(source)
+            continue
+        text = _line(job, translator, unit, source, shown, job.attempts[:2], tries, number)
+        if text is None:
+            return None
+        texts.append(text)
+        shown = _last([*shown, Pair(source, text)], job.context_units)
+    whole = (" " if job.target.spaced else "").join(texts)
+    terms = job.glossary.applying(unit.text)
+    found = guards.problems(Case(unit.text, whole, job.source, job.target, terms), job.limits)
+    tries.failed(found)
+    return None if found else whole
+
+
+def _key(text: str) -> str:
+    """Source texts that are the same to a reader."""
+    return " ".join(text.split())

@@ -1,0 +1,153 @@
+"""Aligned texts in files: TSV, TMX, XLIFF, JSON, and the project's own review file.
+
+Owns: reading pairs of source and target lines, in their order; writing a review file and telling what was edited in it.
+Does not know: what the pairs are for (corrections, evaluation).
+Units: lines count from 1.
+
+A review file is a TSV of five columns: source, target, status, id, check. `check` is a fingerprint of the target as it was
+written, so that an edited row can be told from an untouched one: only rows whose target was changed, or whose status
+was set to `ok`, are corrections.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..documents import files, read_text, xml
+from ..errors import InputError
+from ..journal import fingerprint
+from ..records import UnitTranslated
+from .languages import Language
+from .prompts import Pair
+
+REVIEW = "# templora review: edit the second column; set the third to ok where it is right as it is"
+_ARTEFACTS = re.compile(r"#<#|#>#")  # the corpus of arXiv 2401.11504 marks quotations that it split
+
+
+def read(path: str | Path, source: Language, target: Language) -> list[list[Pair]]:
+    """The pairs of a file, in chunks where it has any, else as one; its suffix says what it is.
+
+    Raises:
+        InputError: it cannot be read, is malformed (where is named), or has no pair of these languages.
+    """
+    readers: dict[str, Callable[[Path, Language, Language], list[list[Pair]]]] = {
+        ".tsv": _read_tsv,
+        ".txt": _read_tsv,
+        ".tmx": _read_tmx,
+        ".xlf": _read_xliff,
+        ".xliff": _read_xliff,
+        ".json": _read_json,
+    }
+    path = Path(path)
+    if path.suffix.lower() not in readers:
+        raise InputError(
+            f"{path} has the suffix '{path.suffix}'", "one of " + ", ".join(readers), "convert or rename it"
+        )
+    chunks = [chunk for chunk in readers[path.suffix.lower()](path, source, target) if chunk]
+    if not chunks:
+        raise InputError(
+            f"{path} has no pair of {source.name} and {target.name}", "aligned texts of both", "check --from and --to"
+        )
+    return chunks
+
+
+def review(records: Iterable[UnitTranslated]) -> str:
+    """The text of a review file."""
+    rows = [(r.source, r.text, r.status, r.id, _check(r.text)) for r in records if r.status != "copied"]
+    return "\n".join([REVIEW, *("\t".join(re.sub(r"[\t\n\r]+", " ", cell) for cell in row) for row in rows)]) + "\n"
+
+
+def _check(text: str) -> str:
+    return fingerprint(" ".join(text.split()))[:8]
+
+
+def _read_tsv(path: Path, source: Language, target: Language) -> list[list[Pair]]:
+    lines = read_text(path).splitlines()
+    reviewed = bool(lines) and lines[0].startswith("# templora review")
+    pairs: list[Pair] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        cells = [cell.strip() for cell in line.split("\t")]
+        if len(cells) < (5 if reviewed else 2):
+            got = f"{path} line {number} has {len(cells)} column(s)"
+            raise InputError(got, "source, tab, target", "put tabs between the columns")
+        if reviewed and cells[2].lower() != "ok" and _check(cells[1]) == cells[4]:
+            continue
+        if cells[0] and cells[1]:
+            pairs.append(Pair(_line(cells[0]), _line(cells[1])))
+    return [pairs]
+
+
+def _read_tmx(path: Path, source: Language, target: Language) -> list[list[Pair]]:
+    pairs = []
+    for unit in _elements(_tree(path, "tmx"), "tu"):
+        texts: dict[str, str] = {}
+        for variant in _elements(unit, "tuv"):
+            tag = variant.get("{http://www.w3.org/XML/1998/namespace}lang") or variant.get("lang") or ""
+            for segment in _elements(variant, "seg"):
+                texts.setdefault(tag.lower().replace("_", "-").split("-")[0], _text(segment))
+        pairs.append(Pair(texts.get(source.code, ""), texts.get(target.code, "")))
+    return [[pair for pair in pairs if all(pair)]]
+
+
+def _read_xliff(path: Path, source: Language, target: Language) -> list[list[Pair]]:
+    """XLIFF 1.2 (`trans-unit`) and 2 (`segment`)."""
+    root = _tree(path, "xliff")
+    pairs = []
+    for holder in [*_elements(root, "trans-unit"), *_elements(root, "segment")]:
+        texts = {name: _text(e) for name in ("source", "target") for e in holder if xml.local_name(e) == name}
+        pairs.append(Pair(texts.get("source", ""), texts.get("target", "")))
+    return [[pair for pair in pairs if all(pair)]]
+
+
+def _read_json(path: Path, source: Language, target: Language) -> list[list[Pair]]:
+    """A list of chunks; a chunk is a list of {code: text} objects, or an object that holds one as `inference`."""
+
+    def wrong(where: str) -> InputError:
+        return InputError(
+            f"{path} {where}",
+            f'chunks of {{"{source.code}": ..., "{target.code}": ...}}',
+            "see the README for the form",
+        )
+
+    try:
+        data = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise wrong("is not readable JSON") from error
+    if not isinstance(data, list):
+        raise wrong("is not a list")
+    if data and isinstance(data[0], Mapping) and "inference" not in data[0]:
+        data = [data]
+    chunks = []
+    for number, chunk in enumerate(data, 1):
+        entries = chunk.get("inference") if isinstance(chunk, Mapping) else chunk
+        if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+            raise wrong(f"chunk {number} is not a list of pairs")
+        pairs = [Pair(_line(entry.get(source.code)), _line(entry.get(target.code))) for entry in entries]
+        chunks.append([pair for pair in pairs if all(pair)])
+    return chunks
+
+
+def _line(text: Any) -> str:
+    """One line, the corpus's own marks left out; empty where it is no text."""
+    return " ".join(_ARTEFACTS.sub("", text).split()) if isinstance(text, str) else ""
+
+
+def _tree(path: Path, name: str) -> Any:
+    root = xml.parse(files.read_bytes(path, files.MARKUP_LIMIT), str(path))
+    if xml.local_name(root) != name:
+        raise InputError(f"{path} holds <{xml.local_name(root)}>", f"<{name}>", "check the file")
+    return root
+
+
+def _elements(root: Any, name: str) -> Iterator[Any]:
+    return (element for element in root.iter() if xml.local_name(element) == name)
+
+
+def _text(element: Any) -> str:
+    return _line("".join(element.itertext()))

@@ -1,0 +1,177 @@
+"""Prompts: what a model reads before it translates, the same form while decoding and while learning.
+
+Owns: templates (files in `configs/templates/`), the text of a prompt and of what must follow it.
+Does not know: torch, sessions, how much fits a window.
+Units: lines; a unit is one line.
+
+The form is the paper's (arXiv 2401.11504, section 4.2): a source block then its target block as context, then the
+block to translate. A block is one line while decoding and the lines of a chunk while learning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+
+from .. import settings, strict
+from ..errors import SettingsError
+from .languages import Language
+
+
+class Pair(NamedTuple):
+    """A source line and its translation."""
+
+    source: str
+    target: str
+
+
+Terms = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Template:
+    """The texts that a prompt is made of; {names} in braces are filled in.
+
+    Attributes:
+        form: `plain` text, or `chat` through the tokenizer's own template.
+        start: what comes first ({source_name}, {target_name}).
+        terms: the line about glossary terms ({terms}), each of which is a `term` ({source}, {target}).
+        block: what stands before the target lines ({source}: the source lines; the names).
+        end: what follows the last target line.
+        examples: the same sentence in several languages, by code; they are the context before there is any.
+    """
+
+    form: Literal["plain", "chat"]
+    start: str
+    terms: str
+    term: str
+    block: str
+    end: str
+    examples: tuple[Mapping[str, str], ...] = ()
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        for name, needed in (("block", "{source}"), ("terms", "{terms}"), ("term", "{target}")):
+            if needed not in getattr(self, name):
+                raise SettingsError(f"a template's {name} has no {needed}", f"a text with {needed}", "add it")
+        if not self.end.startswith("\n"):
+            raise SettingsError(f"a template's end is {self.end!r}", "a text that begins with a line break", "add it")
+
+
+def template_names() -> list[str]:
+    """Names of the shipped templates."""
+    return sorted(path.stem for path in (settings.presets_folder() / "templates").glob("*.yaml"))
+
+
+def load_template(name: str) -> Template:
+    """A shipped template by its name, or one from a YAML file.
+
+    Raises:
+        SettingsError: there is none, or it is not valid.
+    """
+    named = name.endswith((".yaml", ".yml")) or "/" in name
+    path = Path(name) if named else settings.presets_folder() / "templates" / f"{name}.yaml"
+    if not path.is_file():
+        raise SettingsError(
+            f"there is no template '{name}'", "one of " + ", ".join(template_names()), "or a .yaml file"
+        )
+    try:
+        data = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError, ValueError) as error:
+        raise SettingsError(f"{path} is not readable YAML", "a template file", "correct the file") from error
+    if not isinstance(data, dict):
+        raise SettingsError(f"{path} holds {strict.name_of(data)}", "a mapping", "see configs/templates/plain.yaml")
+    made: Template = strict.build(Template, data, str(path), {"examples": _examples})
+    return made
+
+
+def _examples(value: Any, where: str) -> tuple[Mapping[str, str], ...]:
+    entries = value if isinstance(value, list) else [value]
+    if not all(isinstance(e, dict) and all(isinstance(v, str) for pair in e.items() for v in pair) for e in entries):
+        raise SettingsError(f"{where} are not texts", "a list of code: sentence", "quote them (yes and no are no text)")
+    return tuple(entries)
+
+
+class Prompts:
+    """Prompts of one language pair in one template."""
+
+    def __init__(self, template: Template, source: Language, target: Language, tokenizer: Any = None) -> None:
+        """`tokenizer`: whose chat template is used, for the form `chat`.
+
+        Raises:
+            SettingsError: the form is `chat`, and the tokenizer has no chat template.
+        """
+        if template.form == "chat" and not getattr(tokenizer, "chat_template", None):
+            raise SettingsError("the model has no chat template", "an instruction-tuned model", "use --template plain")
+        self.template = template
+        self.names = {"source_name": source.name, "target_name": target.name}
+        self.examples = [
+            Pair(example[source.code], example[target.code])
+            for example in template.examples
+            if source.code in example and target.code in example and source.code != target.code
+        ]
+        self._tokenizer = tokenizer
+
+    def context(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """`pairs`; while there are fewer of them than examples, the last examples stand before them."""
+        return [*self.examples[min(len(pairs), len(self.examples)) :], *pairs]
+
+    def prompt(self, context: Sequence[Pair], sources: Sequence[str], terms: Terms = ()) -> str:
+        """All that comes before the target lines of `sources`."""
+        if self.template.form == "chat":
+            return self._chat(self._messages(context, sources, terms))
+        before = ""
+        if context:
+            before = self._block([pair.source for pair in context]) + self.targets([pair.target for pair in context])
+        return self._fill(self.template.start) + before + self._terms(terms) + self._block(sources)
+
+    def targets(self, targets: Sequence[str]) -> str:
+        """What follows a prompt: the target lines and their end."""
+        return "\n".join(targets) + self.template.end
+
+    def answer(self, prompt: str, context: Sequence[Pair], pairs: Sequence[Pair], terms: Terms = ()) -> str:
+        """What follows `prompt(context, sources, terms)` when the targets of `pairs` are right, end of turn included."""
+        targets = [pair.target for pair in pairs]
+        if self.template.form == "plain":
+            return self.targets(targets)
+        said = {"role": "assistant", "content": "\n".join(targets)}
+        messages = [*self._messages(context, [pair.source for pair in pairs], terms), said]
+        whole = self._chat(messages, answered=True)
+        return whole[len(prompt) :] if whole.startswith(prompt) else self.targets(targets)
+
+    def _messages(self, context: Sequence[Pair], sources: Sequence[str], terms: Terms) -> list[dict[str, str]]:
+        start = self._fill(self.template.start)
+        asked = self._terms(terms) + self._block(sources)
+        if not context:
+            return [{"role": "user", "content": start + asked}]
+        return [
+            {"role": "user", "content": start + self._block([pair.source for pair in context])},
+            {"role": "assistant", "content": "\n".join(pair.target for pair in context)},
+            {"role": "user", "content": asked},
+        ]
+
+    def _chat(self, messages: list[dict[str, str]], *, answered: bool = False) -> str:
+        options = {"tokenize": False, "add_generation_prompt": not answered, "enable_thinking": False}
+        return str(self._tokenizer.apply_chat_template(messages, **options))
+
+    def _terms(self, terms: Terms) -> str:
+        if not terms:
+            return ""
+        each = [_fill(self.template.term, {"source": source, "target": target}) for source, target in terms]
+        return self._fill(self.template.terms, terms="; ".join(each))
+
+    def _block(self, sources: Sequence[str]) -> str:
+        return self._fill(self.template.block, source="\n".join(sources))
+
+    def _fill(self, text: str, **more: str) -> str:
+        return _fill(text, {**self.names, **more})
+
+
+def _fill(text: str, values: Mapping[str, str]) -> str:
+    """`text` with each {name} of `values` replaced, once: what is put in is not looked at again."""
+    return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), text)

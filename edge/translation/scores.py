@@ -1,0 +1,65 @@
+"""Scores of translations against references: BLEU, chrF, COMET where it is there, names.
+
+Owns: which scorer with which options, and its signature. Does not know: how translations were made, files, printing.
+Units: BLEU and chrF from 0 to 100 (sacrebleu, Post 2018); shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError, SettingsError
+from . import consistency
+from .languages import Language
+from .prompts import Pair
+
+
+def overlap(translations: Sequence[str], references: Sequence[str], target: Language) -> dict[str, Any]:
+    """Corpus BLEU and chrF with sacrebleu's signatures. Chinese is tokenised by sacrebleu's `zh`, Japanese, Thai and
+    others without spaces by characters."""
+    from sacrebleu.metrics import BLEU, CHRF
+
+    tokenizers = {"zh": "zh", "ja": "char", "th": "char", "lo": "char", "km": "char", "my": "char"}
+    result: dict[str, Any] = {"units": len(translations)}
+    for name, metric in (("bleu", BLEU(tokenize=tokenizers.get(target.code, "13a"))), ("chrf", CHRF())):
+        score = metric.corpus_score(list(translations), [list(references)])
+        result[name] = score.score
+        result[f"{name}_signature"] = str(metric.get_signature())
+    return result
+
+
+def comet(checkpoint: Path, sources: Sequence[str], translations: Sequence[str], references: Sequence[str]) -> float:
+    """COMET's system score by a model that lies on this disk.
+
+    Raises:
+        SettingsError: the package `unbabel-comet` is not installed.
+        ModelError: the checkpoint is not there.
+    """
+    if find_spec("comet") is None:
+        raise SettingsError("--comet without the package unbabel-comet", "it installed", "leave --comet out")
+    if not checkpoint.is_file():
+        raise ModelError(f"there is no COMET checkpoint {checkpoint}", "a .ckpt file", "check the path")
+    import comet as library
+
+    model = library.load_from_checkpoint(str(checkpoint))
+    rows = [
+        {"src": source, "mt": translation, "ref": reference}
+        for source, translation, reference in zip(sources, translations, references, strict=True)
+    ]
+    return float(model.predict(rows, batch_size=8, gpus=0, progress_bar=False).system_score)
+
+
+def name_consistency(
+    names: Sequence[consistency.Name], pairs: Sequence[Pair], target: Language, least: int = 2
+) -> dict[str, float | int | None]:
+    """`consistency.steadiness` of those `names` that occur in at least `least` of `pairs`."""
+    found = consistency.follow([name.source for name in names], pairs, target)
+    return consistency.steadiness([name for name in found if name.units >= least])
+
+
+def reference_names(pairs: Sequence[Pair], source: Language, target: Language) -> list[consistency.Name]:
+    """The recurring names of the source that the references render steadily."""
+    return [name for name in consistency.names(pairs, source, target) if consistency.is_name(name, target)]

@@ -1,0 +1,288 @@
+"""Decoding, lessons and evaluation on tiny models, against plain transformers and against the learner itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from edge.errors import ModelError
+from edge.records import ChunkEvaluated
+from edge.session import Session
+from edge.translation import evaluate, languages, loop, prompts
+from edge.translation.decoding import ModelTranslator, encode_more, require_languages
+from edge.translation.glossary import Glossary
+from edge.translation.lessons import Lessons
+from edge.translation.loop import Attempt, Job, Request
+from edge.translation.prompts import Pair
+from tests import tiny
+
+EN, DE = languages.find("en"), languages.find("de")
+SIZES = ("window.chunk=96", "window.size=900", "learn.lr=1e-2")
+PAIRS = [
+    Pair(f"The ship sails {n}.", f"Das Schiff fährt {n}.")
+    for n in ("out", "in", "on", "by", "far", "near", "again", "home")
+]
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Any:
+    return tiny.runtime("qwen3", *SIZES, max_position_embeddings=2048)
+
+
+def made(session: Session, examples: bool = False) -> prompts.Prompts:
+    result = prompts.Prompts(prompts.load_template("plain"), EN, DE, session.base.tokenizer)
+    result.examples = result.examples[:1] if examples else []
+    return result
+
+
+def request(source: str, context: list[Pair], attempt: Attempt | None = None, seed: int = 1) -> Request:
+    return Request(source, context, [], attempt or Attempt(), seed)
+
+
+# --- decoding ---
+
+
+def test_greedy_decoding_is_plain_argmax(runtime: Any) -> None:
+    with runtime.session() as session:
+        form = made(session)
+        text = form.prompt(PAIRS[:2], ["A new line."])
+        ids = session.base.encode(text)
+        limit = 3 * len("A new line.") + 24  # a token is a byte here
+        draft = ModelTranslator(session, form).translate(request("A new line.", PAIRS[:2]))
+        expected: list[int] = []
+        with torch.inference_mode():
+            while len(expected) < limit and expected[-1:] != [1]:
+                logits = session.base.model(torch.tensor([[*ids, *expected]]), use_cache=False).logits[0, -1]
+                expected.append(int(logits.argmax()))
+        plain = session.base.decode(expected).partition("\n")[0]
+        assert len(plain) > 3 and plain.startswith(draft.text) and draft.tokens > 3
+        assert draft.text == plain or draft.cut  # cut at the limit or at a loop
+
+
+def test_a_draft_follows_from_its_request(runtime: Any) -> None:
+    sampled = Attempt(temperature=1.0)
+    with runtime.session() as session:
+        translator = ModelTranslator(session, made(session))
+        first, second, other = (translator.translate(request("A new line.", PAIRS[:2], sampled, s)) for s in (7, 7, 8))
+    assert first == second != other
+
+
+def test_a_prompt_loses_its_oldest_pairs_first(runtime: Any) -> None:
+    with runtime.session() as session:
+        translator, form = ModelTranslator(session, made(session)), made(session)
+        every = translator._prompt(request("Line.", PAIRS), 10_000)
+        some = translator._prompt(request("Line.", PAIRS), 300)
+        assert every is not None and some is not None and len(some) <= 300 < len(every)
+        kept = next(n for n in range(9) if session.base.encode(form.prompt(PAIRS[n:], ["Line."])) == some)
+        assert len(session.base.encode(form.prompt(PAIRS[kept - 1 :], ["Line."]))) > 300
+        assert translator.translate(request("x" * 2000, PAIRS)).cut
+
+
+def test_a_model_that_cannot_write_a_language_is_refused(runtime: Any) -> None:
+    with runtime.session() as session:
+        require_languages(session, ["A line.", "“Zwölf”"], EN, languages.find("zh"))
+        from tokenizers import Tokenizer, models, pre_tokenizers
+        from transformers import PreTrainedTokenizerFast
+
+        inner = Tokenizer(models.WordLevel({"<unk>": 0, "A": 1, "line": 2, ".": 3, "Deutsch": 4}, unk_token="<unk>"))
+        inner.pre_tokenizer = pre_tokenizers.Whitespace()
+        before = session.base.tokenizer
+        session.base.tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+        try:
+            require_languages(session, ["A line."], EN, DE)
+            with pytest.raises(ModelError, match="cannot write Chinese"):
+                require_languages(session, ["A line."], EN, languages.find("zh"))
+        finally:
+            session.base.tokenizer = before
+
+
+# --- lessons ---
+
+
+class Spy:
+    """A learner that notes what it is given."""
+
+    def __init__(self, learner: Any) -> None:
+        self.learner, self.seen = learner, []  # type: ignore[var-annotated]
+
+    def learn(self, ids: torch.Tensor, labels: int) -> Any:
+        self.seen.append((ids.tolist(), labels))
+        return self.learner.learn(ids, labels)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.learner, name)
+
+
+def test_labels_are_the_target_lines_and_nothing_else(runtime: Any) -> None:
+    with runtime.session() as session:
+        spy = session.learner = Spy(session.learner)  # type: ignore[assignment]
+        lesson = Lessons(session, made(session), Glossary({"ship": "Schiff"})).teach(
+            "self", (2, 4), PAIRS[:2], PAIRS[2:4]
+        )
+        ((ids, labels),) = spy.seen
+    answer = f"{PAIRS[2].target}\n{PAIRS[3].target}\n\n"
+    assert session.base.decode(ids[-labels:]) == answer and labels == lesson.tokens == len(answer.encode())
+    before = session.base.decode(ids[:-labels])
+    assert before == made(session).prompt(PAIRS[:2], [p.source for p in PAIRS[2:4]], [("ship", "Schiff")])
+    assert lesson.of == "self" and (lesson.start, lesson.end) == (2, 4) and lesson.learned is not None
+
+
+def test_a_lesson_on_one_pair_begins_with_the_prompt_that_decoding_used(runtime: Any) -> None:
+    with runtime.session() as session:
+        form = made(session, examples=True)
+        ids, labels = Lessons(session, form).window(PAIRS[:3], PAIRS[3:4])
+        assert ids[:-labels] == ModelTranslator(session, form)._prompt(request(PAIRS[3].source, PAIRS[:3]), 10_000)
+
+
+def test_a_lessons_nats_are_those_before_learning(runtime: Any) -> None:
+    with runtime.session() as session:
+        lessons = Lessons(session, made(session))
+        ids, labels = lessons.window(PAIRS[:2], PAIRS[2:4])
+        expected = float(session.forward.nll(torch.tensor(ids), labels).double().sum())
+        lesson = lessons.teach("self", (2, 4), PAIRS[:2], PAIRS[2:4])
+        assert lesson.nll == pytest.approx(expected, rel=1e-5)
+        assert float(session.forward.nll(torch.tensor(ids), labels).double().sum()) < expected
+        assert session.at_rest and session.chunk_index == 1
+
+
+def test_chunks_never_hold_more_labels_than_a_chunk(runtime: Any) -> None:
+    with runtime.session() as session:
+        lessons = Lessons(session, made(session))
+        packed = list(loop.chunks(PAIRS, 2, lessons))
+        assert [pair for _, chunk in packed for pair in chunk] == PAIRS and len(packed) > 1
+        for context, chunk in packed:
+            ids, labels = lessons.window(context, chunk)
+            assert labels <= 96 and len(ids) <= 900
+        for (_, chunk), (_, after) in zip(packed, packed[1:], strict=False):  # none could have been longer
+            assert lessons.window([], [*chunk, after[0]])[1] > 96
+
+
+def test_a_line_longer_than_a_chunk_is_taught_whole(runtime: Any) -> None:
+    with runtime.session() as session:
+        spy = session.learner = Spy(session.learner)  # type: ignore[assignment]
+        long = Pair("x " * 40, "Wort " * 50)
+        lesson = Lessons(session, made(session)).teach("self", (0, 1), PAIRS, [long])
+        labels = [ids[-count:] for ids, count in spy.seen]
+        assert len(labels) == 3 and all(len(ids) <= 900 and count <= 96 for ids, count in spy.seen)
+        assert [token for part in labels for token in part] == encode_more(
+            session, long.target + "\n\n"
+        ) and lesson.tokens == 252
+
+
+def test_source_text_is_taught_line_by_line(runtime: Any) -> None:
+    with runtime.session() as session:
+        spy = session.learner = Spy(session.learner)  # type: ignore[assignment]
+        lessons = Lessons(session, made(session))
+        lessons.teach_source((0, 2), [], ["First.", "Second."])
+        lessons.teach_source((2, 3), ["First.", "Second."], ["Third."])
+        (first, first_labels), (second, second_labels) = spy.seen
+    assert session.base.decode(first[-first_labels:]) == "First.\nSecond.\n"
+    assert session.base.decode(second) == "First.\nSecond.\nThird.\n" and second_labels == len("Third.\n")
+
+
+def test_nothing_is_taught_without_an_adapter() -> None:
+    with tiny.runtime("qwen3", *SIZES, "learn.mode=none").session() as session:
+        lesson = Lessons(session, made(session)).teach("self", (0, 2), [], PAIRS[:2])
+        assert lesson.of == "none" and lesson.nll is None and lesson.learned is None
+
+
+# --- evaluation ---
+
+JOB = Job((), EN, DE, context_units=2, learn=frozenset())
+CHUNKS = [PAIRS[:2], PAIRS[2:4], PAIRS[4:6], PAIRS[6:]]
+
+
+def measured(runtime: Any, protocol: str, translate: bool = False, done: list[ChunkEvaluated] | None = None, session: Session | None = None) -> list[ChunkEvaluated]:  # fmt: skip
+    session = session or runtime.session()
+    lessons = Lessons(session, made(session))
+    text = evaluate.blocks(CHUNKS, lessons, lambda chunk: translate and chunk is CHUNKS[-1])
+    assert [block.start for block in text] == [0, 2, 4, 6]
+    result = list(
+        evaluate.evaluate(protocol, text, JOB, session, ModelTranslator(session, made(session)), lessons, done or [])
+    )
+    session.close()
+    return result
+
+
+def test_off_is_the_base_on_every_chunk(runtime: Any) -> None:
+    found = measured(runtime, "off")
+    with runtime.session() as session:
+        for number, record in enumerate(found):
+            ids, labels = Lessons(session, made(session)).window(
+                PAIRS[max(0, 2 * number - 2) : 2 * number], CHUNKS[number]
+            )
+            logits = session.base.model(torch.tensor([ids])).logits[0].double()
+            expected = torch.nn.functional.cross_entropy(
+                logits[-labels - 1 : -1], torch.tensor(ids[-labels:]), reduction="sum"
+            )
+            assert record.nll == pytest.approx(float(expected), rel=1e-4) and record.tokens == labels
+            assert record.learned is None
+
+
+def test_oracle_scores_before_it_learns(runtime: Any) -> None:
+    off, oracle = measured(runtime, "off"), measured(runtime, "oracle")
+    assert oracle[0].nll == pytest.approx(off[0].nll, rel=1e-5)
+    assert sum(r.nll for r in oracle) < 0.95 * sum(r.nll for r in off)
+    assert all(record.learned for record in oracle)
+
+
+def test_corrections_learn_the_first_tenth_alone(runtime: Any) -> None:
+    found = measured(runtime, "corrections")
+    assert [record.learned is not None for record in found] == [True, False, False, False]
+    oracle = measured(runtime, "oracle")
+    assert found[1].nll == pytest.approx(oracle[1].nll, rel=1e-5) and found[2].nll != pytest.approx(
+        oracle[2].nll, rel=1e-5
+    )
+
+
+def test_self_never_sees_a_reference(runtime: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it learns are its own translations: with a translator that is no model, these."""
+    taught: list[Pair] = []
+    teach = Lessons.teach
+    monkeypatch.setattr(
+        Lessons, "teach", lambda self, of, span, c, p: taught.extend([*c, *p]) or teach(self, of, span, c, p)
+    )
+    monkeypatch.setattr(ModelTranslator, "translate", lambda self, r: loop.Draft(f"{r.source[:-1]} ja doch und nicht.".replace("The ship sails", "Die See rollt"), 9))  # fmt: skip
+    found = measured(runtime, "self")
+    assert taught and not {pair.target for pair in taught} & {pair.target for pair in PAIRS}
+    assert all(len(record.texts) == 2 and record.learned for record in found)
+    taught.clear()
+    assert all(not record.texts for record in measured(runtime, "off")) and not taught
+
+
+def test_only_marked_chunks_are_translated(runtime: Any) -> None:
+    found = measured(runtime, "oracle", translate=True)
+    assert [len(record.texts) for record in found] == [0, 0, 0, 2]
+    assert [record.nll for record in found] == [record.nll for record in measured(runtime, "oracle")]
+
+
+def test_an_evaluation_goes_on_where_it_was(runtime: Any) -> None:
+    whole = measured(runtime, "oracle")
+    session = runtime.session()
+    lessons = Lessons(session, made(session))
+    text = evaluate.blocks(CHUNKS, lessons, lambda chunk: False)
+    begun = evaluate.evaluate("oracle", text, JOB, session, ModelTranslator(session, made(session)), lessons)
+    done = [next(begun), next(begun)]
+    state = {name: tensor.clone() for name, tensor in session.tensors()}
+    session.close()
+    again = runtime.session()
+    again.restore(state)
+    rest = measured(runtime, "oracle", done=done, session=again)
+    assert [record.nll for record in rest] == [record.nll for record in whole[2:]]
+
+
+CHAT = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}<s>assistant: {% endif %}"
+
+
+def test_chat_lessons_end_with_the_end_of_the_turn() -> None:
+    """Through transformers' own rendering: one BOS a turn as the template says, the answer and its end are the labels."""
+    with tiny.runtime("qwen3", *SIZES, max_position_embeddings=2048).session() as session:
+        session.base.tokenizer.chat_template = CHAT
+        form = prompts.Prompts(prompts.load_template("chat"), EN, DE, session.base.tokenizer)
+        ids, labels = Lessons(session, form).window(PAIRS[:2], PAIRS[2:4])
+        assert session.base.tokenizer.decode(ids[-labels:]) == f"{PAIRS[2].target}\n{PAIRS[3].target}</s>"
+        assert ids[:2] == [0, *encode_more(session, "u")] and ids.count(0) == 4 and ids[-1] == 1
+        asked = ModelTranslator(session, form)._prompt(request(PAIRS[2].source, PAIRS[:2]), 10_000)
+        assert asked is not None and session.base.decode(asked).endswith(f"user: {PAIRS[2].source}assistant: ")

@@ -1,0 +1,121 @@
+"""Guards: each finds what it is for, and lets good translations pass."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.documents import placeholders
+from edge.errors import SettingsError
+from edge.translation import guards, languages
+from edge.translation.guards import Case, Limits
+
+ZH, EN, DE, JA, AR, RU = (languages.find(code) for code in ("zh", "en", "de", "ja", "ar", "ru"))
+
+
+def kinds(source: str, target: str, pair: tuple[languages.Language, languages.Language] = (EN, DE), **more: object) -> set[str]:  # fmt: skip
+    return {p.partition(":")[0] for p in guards.problems(Case(source, target, *pair, **more))}  # type: ignore[arg-type]
+
+
+GOOD = [
+    (EN, DE, "It was a dark and stormy night in 1830.", "Es war eine dunkle und stürmische Nacht im Jahr 1830."),
+    (DE, EN, "„Nein, nein, nein!“, rief er.", "“No, no, no!” he cried."),
+    (
+        ZH,
+        EN,
+        "屏幕上男人一身鲜绿军装，冷面严肃，气势迫人。",
+        "The man on the screen wore a bright green uniform, cold and stern.",
+    ),
+    (EN, ZH, "She laughed: hahahahahahahahahahahahahaha!", "她笑道：“哈哈哈哈哈哈哈哈哈哈哈哈哈哈！”"),
+    (EN, JA, "The old man closed the door and sat down.", "老人はドアを閉めて腰を下ろした。"),
+    (EN, AR, "Nobody had seen him since 1894.", "لم يره أحد منذ عام ١٨٩٤."),
+    (EN, RU, "Call me ⟦1⟧Ishmael⟦/1⟧.⟦2/⟧", "Зовите меня ⟦1⟧Измаил⟦/1⟧.⟦2/⟧"),
+    (EN, DE, "Mr. Darcy", "Mr. Darcy"),
+    (EN, DE, "1,234,567 people", "1.234.567 Menschen"),
+    (EN, DE, "The word λόγος has many meanings.", "Das Wort λόγος hat viele Bedeutungen."),
+    (EN, EN, "The same sentence stays as it is.", "The same sentence stays as it is."),
+]
+
+
+@pytest.mark.parametrize("source_language, target_language, source, target", GOOD)
+def test_good_translations_pass(
+    source_language: languages.Language, target_language: languages.Language, source: str, target: str
+) -> None:
+    assert guards.problems(Case(source, target, source_language, target_language)) == []
+
+
+@pytest.mark.parametrize("kind, source, target", [
+    ("empty", "Some words.", "  "),
+    ("empty", "Some ⟦1/⟧ words.", "⟦1/⟧"),
+    ("noise", "Some words.", "Einige W�rter."),
+    ("noise", "Some words.", "Einige\x07 Wörter."),
+    ("loop", "He walked on and on through the wood.", "Er ging " + "weiter und " * 12),
+    ("loop", "He walked on and on through the wood.", "Er ging. " + "Das ist ein Satz. Noch einer kommt hier. " * 3),
+    ("loop", "He walked on and on through the wood.", "Er ging durch den Wald" + "a" * 60),
+    ("copy", "He walked on through the wood.", "He walked on, through the wood"),
+    ("copy", "He walked on through the wood.", "Deutsch: He walked on through the wood."),
+    ("language", "He walked on through the wood.", "He had walked on and on, through the old wood"),
+    ("language", "He walked on.", "他继续走着。"),
+    ("language", "Ein ganz einfacher Satz, nichts weiter.", "Él caminaba por el bosque, sin pensar en nada, cuando de repente vio una casa muy antigua y muy grande."),
+    ("length", "Yes.", "Ja, aber das ist eine lange Geschichte, die ich dir ein anderes Mal erzählen werde, mein Freund."),
+    ("length", "He told her the whole long story from its beginning to its very end, and she listened.", "Er sprach."),
+    ("placeholders", "A ⟦1⟧bold⟦/1⟧ word.", "Ein fettes Wort."),
+    ("placeholders", "A ⟦1⟧bold⟦/1⟧ word.", "Ein ⟦/1⟧fettes⟦1⟧ Wort."),
+    ("numbers", "He was born in 1830.", "Er wurde 1803 geboren."),
+    ("numbers", "共有１２０人。", "There were many."),
+])  # fmt: skip
+def test_each_guard_finds_its_own(kind: str, source: str, target: str) -> None:
+    pair = (ZH, EN) if "共" in source else (EN, DE)
+    assert kind in kinds(source, target, pair)
+    assert kind not in {
+        p.partition(":")[0] for p in guards.problems(Case(source, target, *pair), Limits(off=frozenset({kind})))
+    }
+
+
+def test_untranslated_script_is_the_wrong_language() -> None:
+    assert "language" in kinds("她恨了他很多年。", "She hated 他 for 很多年 now.", (ZH, EN))
+    assert "language" in kinds("She hated him for years.", "She hated him for years, yes she did", (EN, ZH))
+
+
+def test_the_translation_of_another_line_is_refused() -> None:
+    before = [("He went out.", "Er ging in den dunklen Wald hinaus."), ("She sat.", "Ja.")]
+    assert kinds("What did they see there?", "Er ging in den dunklen Wald hinaus.", earlier=before) == {"again"}
+    assert kinds("He went out!", "Er ging in den dunklen Wald hinaus.", earlier=before) == set()
+    assert kinds("Yes.", "Ja.", earlier=before) == set()
+
+
+def test_cut_and_terms() -> None:
+    assert kinds("A word.", "Ein Wort.", cut=True) == {"cut"}
+    assert kinds("A whale.", "Ein Wal.", terms=[("whale", "Walfisch")]) == {"terms"}
+    assert kinds("A whale.", "Ein WALFISCH.", terms=[("whale", "Walfisch")]) == set()
+
+
+@pytest.mark.parametrize("text, none", [("* * *", True), ("1894", True), ("⟦1/⟧ — 7 …", True), ("a", False), ("。", True), ("中", False)])  # fmt: skip
+def test_what_needs_no_translation(text: str, none: bool) -> None:
+    assert guards.needs_no_translation(text) is none
+
+
+@given(st.text(max_size=200), st.text(max_size=200))
+def test_any_text_is_judged(source: str, target: str) -> None:
+    found = guards.problems(Case(source, target, ZH, EN))
+    assert all(":" in line and "\n" not in line for line in found)
+    if placeholders.check(source, target):
+        assert any(line.startswith("placeholders") for line in found)
+
+
+@given(st.text(st.characters(categories=["L"]), min_size=8, max_size=30), st.integers(6, 9))
+def test_a_loop_is_found_in_any_script(piece: str, times: int) -> None:
+    assert guards.loop(piece * times)
+
+
+def test_languages() -> None:
+    assert languages.find("pt-BR").tag == "pt-BR" and languages.find("pt-BR").name == "Portuguese"
+    assert languages.find("ZH_hant").name == "Traditional Chinese"
+    assert languages.find("sr-Latn").scripts == ("Latin",)
+    assert not languages.find("ja").spaced and languages.find("ko").spaced
+    with pytest.raises(SettingsError, match="no language 'xx'"):
+        languages.find("xx")
+    with pytest.raises(SettingsError, match="did you mean 'de'"):
+        languages.find("German")
+    assert languages.likelihood("Er ging nach Hause und schlief ein.", ("en", "de"))["de"] > 0.9

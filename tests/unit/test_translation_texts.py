@@ -1,0 +1,240 @@
+"""Glossaries, prompts, aligned files, corrections, name consistency: all that is text alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge import records
+from edge.errors import InputError, SettingsError
+from edge.records import Learned, Lesson, UnitTranslated
+from edge.translation import consistency, glossary, languages, pairs, prompts, scores
+from edge.translation.prompts import Pair
+
+ZH, EN, DE = (languages.find(code) for code in ("zh", "en", "de"))
+
+
+# --- glossary ---
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_a_glossary_is_read(tmp_path: Path) -> None:
+    text = "# names\n苏绵\tSu Mian\ta note\n\n魏振辉\tWei Zhen Hui\nopen\t\n苏绵\tSu Mian\n"
+    found = glossary.read(written(tmp_path / "g.tsv", text))
+    assert dict(found.terms) == {"苏绵": "Su Mian", "魏振辉": "Wei Zhen Hui"}
+
+
+@pytest.mark.parametrize("text, said", [
+    ("a\tb\nno tab here\n", "line 2 has no tab"),
+    ("\tb\n", "line 1 has no source"),
+    ("whale\tWal\n# x\nWhale\tWalfisch\n", "line 3 gives 'Whale' another translation than line 1"),
+    ("x\t" + "y" * 300 + "\n", "300 characters"),
+    ("a ⟦1⟧\tb\n", "⟦ or ⟧"),
+])  # fmt: skip
+def test_a_bad_glossary_names_its_line(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        glossary.read(written(tmp_path / "g.tsv", text))
+
+
+def test_terms_apply_as_whole_words_and_the_longest_wins() -> None:
+    found = glossary.Glossary({"whale": "Wal", "white whale": "weißer Wal", "hale": "gesund", "苏": "Su"})
+    assert found.applying("The White Whale!") == [("white whale", "weißer Wal")]
+    assert found.applying("A whale and a white whale.") == [("white whale", "weißer Wal"), ("whale", "Wal")]
+    assert found.applying("Whales are inhaled.") == []
+    assert found.applying("老苏来了") == [("苏", "Su")]
+    assert found.applying("wh⟦1⟧ale⟦/1⟧") == [("whale", "Wal")]
+
+
+@given(st.dictionaries(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=8), st.just("X"), max_size=5), st.text(max_size=60))  # fmt: skip
+def test_terms_that_apply_are_in_the_text(terms: dict[str, str], text: str) -> None:
+    assert all(source.casefold() in text.casefold() for source, _ in glossary.Glossary(terms).applying(text))
+
+
+def test_recurring_names_are_proposed() -> None:
+    english = [f"Then Captain Ahab met {who} in the {place}." for who in ("Starbuck", "Stubb", "Queequeg") for place in ("cabin", "boat")]  # fmt: skip
+    found = dict(glossary.recurring(english, EN, least=2))
+    assert found == {"Captain Ahab": 6, "Starbuck": 2, "Stubb": 2, "Queequeg": 2}
+    chinese = [
+        f"{a}苏绵{b}。"
+        for a, b in [("那天", "走了"), ("他问", "说话"), ("只有", "知道"), ("可是", "不见"), ("今早", "醒来")]
+    ]
+    filler = ["天气很好风也大", "他们在路上说话", "没有人知道为什么", "走了很远才停下", "那是旧事不必再提", "今早有雨"]
+    assert "苏绵" in dict(glossary.recurring([*chinese, *filler], ZH))
+
+
+# --- prompts ---
+
+
+def test_a_plain_prompt_shows_blocks_and_terms() -> None:
+    template = prompts.load_template("plain")
+    made = prompts.Prompts(template, ZH, EN)
+    context = made.context([Pair("甲", "A"), Pair("乙", "B")])
+    assert [pair.target for pair in context[-2:]] == ["A", "B"] and len(context) == 3  # one example stands in
+    assert made.context([Pair("甲", "A")] * 5) == [Pair("甲", "A")] * 5
+    text = made.prompt(context[-2:], ["丙 {source}"], [("丙", "C {target}")])
+    assert text.endswith("Chinese:\n丙 {source}\n\nEnglish:\n") and "丙 = C {target}" in text
+    assert "Chinese:\n甲\n乙\n\nEnglish:\nA\nB\n\n" in text
+    assert made.answer(text, [], [Pair("丙", "C")]) == "C\n\n"
+
+
+def test_what_was_decoded_is_what_is_learned() -> None:
+    """A chunk's lesson ends with the very text that the next prompt shows as context."""
+    made = prompts.Prompts(prompts.load_template("plain"), ZH, EN)
+    chunk = [Pair("甲", "A"), Pair("乙", "B")]
+    lesson = made.prompt([], ["甲", "乙"]) + made.answer("", [], chunk)
+    assert made.prompt(chunk, ["丙"]).startswith(lesson)
+
+
+class FakeChat:
+    """A tokenizer whose chat template is visible."""
+
+    chat_template = "yes"
+
+    def apply_chat_template(self, messages: list[dict[str, str]], add_generation_prompt: bool, **more: object) -> str:
+        text = "".join(f"<{m['role']}>{m['content']}<end>" for m in messages)
+        return text + ("<assistant>" if add_generation_prompt else "")
+
+
+def test_a_chat_prompt_goes_through_the_models_template() -> None:
+    made = prompts.Prompts(prompts.load_template("chat"), ZH, EN, FakeChat())
+    context = [Pair("甲", "A")]
+    text = made.prompt(context, ["乙"], [("乙", "B")])
+    assert text.startswith("<user>You translate a book from Chinese into English.")
+    assert "甲<end><assistant>A<end><user>Use these translations: 乙 = B.\n\n乙<end><assistant>" in text
+    assert made.answer(text, context, [Pair("乙", "B")], [("乙", "B")]) == "B<end>"
+    with pytest.raises(SettingsError, match="no chat template"):
+        prompts.Prompts(prompts.load_template("chat"), ZH, EN, object())
+
+
+def test_every_shipped_template_loads_and_bad_ones_are_refused(tmp_path: Path) -> None:
+    assert prompts.template_names() == ["chat", "plain"]
+    for name in prompts.template_names():
+        assert prompts.load_template(name).description
+    codes = {code for example in prompts.load_template("plain").examples for code in example}
+    assert all(languages.find(code) for code in codes)
+    for text, said in (
+        ("form: plain\n", "no 'start'"),
+        ("form: odd\nstart: x\nterms: '{terms}'\nterm: '{target}'\nblock: '{source}'\nend: \"\\n\"\n", "form"),
+        ("form: plain\nstart: x\nterms: '{terms}'\nterm: '{target}'\nblock: x\nend: \"\\n\"\n", "{source}"),
+        ("colour: red\n", "colour"),
+        ("- 1\n", "mapping"),
+        ("form: plain\nstart: x\nterms: '{terms}'\nterm: '{target}'\nblock: '{source}'\nend: \"\\n\"\nexamples: [{no: 1}]\n", "texts"),
+    ):  # fmt: skip
+        with pytest.raises(SettingsError, match=said):
+            prompts.load_template(str(written(tmp_path / "t.yaml", text)))
+    with pytest.raises(SettingsError, match="chat, plain"):
+        prompts.load_template("fancy")
+
+
+# --- aligned files ---
+
+TMX = """<tmx version="1.4"><header/><body>
+<tu><tuv xml:lang="zh-CN"><seg>你好 <bpt i="1">x</bpt></seg></tuv><tuv xml:lang="EN"><seg>Hello</seg></tuv></tu>
+<tu><tuv xml:lang="zh"><seg>再见</seg></tuv><tuv xml:lang="fr"><seg>Adieu</seg></tuv></tu></body></tmx>"""
+XLIFF = """<xliff xmlns="urn:oasis:names:tc:xliff:document:1.2" version="1.2"><file><body>
+<trans-unit id="1"><source>你好</source><target>Hello</target></trans-unit>
+<trans-unit id="2"><source>再见</source></trans-unit></body></file></xliff>"""
+XLIFF2 = """<xliff xmlns="urn:oasis:names:tc:xliff:document:2.0" version="2.0"><file id="f"><unit id="1"><segment>
+<source>你好</source><target>Hello</target></segment></unit></file></xliff>"""
+CHUNKS = [
+    {"inference": [{"zh": "#<#你好", "en": "Hello#>#"}]},
+    {"inference": [{"zh": "再见", "en": "Bye"}, {"zh": "x"}]},
+]
+
+
+@pytest.mark.parametrize("name, text, expected", [
+    ("a.tsv", "你好\tHello\tnote\n# no\n\n再见\t\n", [[("你好", "Hello")]]),
+    ("a.tmx", TMX, [[("你好 x", "Hello")]]),
+    ("a.xlf", XLIFF, [[("你好", "Hello")]]),
+    ("a.xliff", XLIFF2, [[("你好", "Hello")]]),
+    ("a.json", json.dumps(CHUNKS), [[("你好", "Hello")], [("再见", "Bye")]]),
+    ("b.json", json.dumps([{"zh": "你好", "en": "Hello"}]), [[("你好", "Hello")]]),
+])  # fmt: skip
+def test_aligned_files(name: str, text: str, expected: list[list[tuple[str, str]]], tmp_path: Path) -> None:
+    assert pairs.read(written(tmp_path / name, text), ZH, EN) == expected
+
+
+@pytest.mark.parametrize("name, text, said", [
+    ("a.tsv", "one column\n", "line 1 has 1 column"),
+    ("a.tmx", "<tmx><tu>", "not well-formed"),
+    ("a.tmx", "<html/>", "holds <html>"),
+    ("a.json", "{", "not readable JSON"),
+    ("a.json", "{}", "is not a list"),
+    ("a.json", '[{"inference": [1]}]', "chunk 1"),
+    ("a.json", '[{"de": "x", "en": "y"}]', "no pair of Chinese and English"),
+    ("a.docx", "x", "suffix '.docx'"),
+])  # fmt: skip
+def test_bad_aligned_files_give_one_line(name: str, text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        pairs.read(written(tmp_path / name, text), ZH, EN)
+    assert "\n" not in caught.value.line()
+
+
+def test_only_edited_rows_of_a_review_are_corrections(tmp_path: Path) -> None:
+    done = [
+        UnitTranslated(1, "u0", "甲\t一", "A", "model"),
+        UnitTranslated(2, "u1", "乙", "B", "model"),
+        UnitTranslated(3, "u2", "丙", "C", "model"),
+        UnitTranslated(4, "u3", "7", "7", "copied"),
+        UnitTranslated(5, "u4", "丁", "", "marked"),
+    ]
+    text = pairs.review(done)
+    assert len(text.splitlines()) == 5
+    with pytest.raises(InputError, match="no pair"):
+        pairs.read(written(tmp_path / "r.tsv", text), ZH, EN)
+    edited = (
+        text.replace("乙\tB\tmodel", "乙\tBee\tmodel").replace("丙\tC\tmodel", "丙\tC\tok").replace("丁\t\t", "丁\tD\t")
+    )
+    assert pairs.read(written(tmp_path / "r.tsv", edited), ZH, EN) == [[("乙", "Bee"), ("丙", "C"), ("丁", "D")]]
+
+
+# --- records, names, scores ---
+
+
+def test_records_come_back_from_json() -> None:
+    learned = Learned(losses=(1.0, 0.5), grad_norm=2.0)
+    for record in (
+        UnitTranslated(1, "u0", "甲", "A", "marked", ("cut: x",), 3, 40, 1.5),
+        Lesson(0, "self", 0, 9, 100, 250.0, 2.0, 1000, learned),
+        records.ChunkEvaluated(0, 0, 2, 10, 5.5, 1.0, 1000, ("a", ""), 1, learned),
+    ):
+        assert records.from_json(json.loads(json.dumps(record.to_json()))) == record
+
+
+def test_name_consistency() -> None:
+    steady = [
+        Pair(f"苏绵{verb}了", f"Su Mian {what}.")
+        for verb, what in zip("走跑来", ("went here", "ran here", "came here"), strict=True)
+    ]
+    drifting = [Pair(f"何勤{verb}了", f"{who} {what} here.") for verb, who, what in zip("坐站睡", ("He Qin", "He Qin", "Ho Chin"), ("sat", "stood", "slept"), strict=True)]  # fmt: skip
+    found = {n.source: n for n in consistency.follow(["苏绵", "何勤", "无此"], [*steady, *drifting], EN)}
+    assert found["苏绵"].target == "Su Mian" and found["苏绵"].share == 1.0
+    assert found["何勤"].steady == 2 and found["何勤"].units == 3 and "无此" not in found
+    result = consistency.steadiness(list(found.values()))
+    assert result == {"names": 2, "always": 0.5, "mean": pytest.approx(5 / 6)}
+    assert consistency.steadiness([])["always"] is None
+
+
+def test_overlap_is_sacrebleus() -> None:
+    import sacrebleu
+
+    hypotheses, references = ["The cat sat on the mat.", "A dog."], ["The cat sat on a mat.", "A small dog."]
+    found = scores.overlap(hypotheses, references, EN)
+    assert found["bleu"] == pytest.approx(sacrebleu.corpus_bleu(hypotheses, [references]).score)
+    assert found["chrf"] == pytest.approx(sacrebleu.corpus_chrf(hypotheses, [references]).score)
+    assert "tok:13a" in found["bleu_signature"] and found["units"] == 2
+    assert "tok:zh" in scores.overlap(["你好"], ["你好"], ZH)["bleu_signature"]
+
+
+def test_comet_is_used_only_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scores, "find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match="unbabel-comet"):
+        scores.comet(tmp_path / "x.ckpt", ["a"], ["b"], ["c"])
