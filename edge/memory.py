@@ -22,7 +22,7 @@ HEAD_BLOCK = 10 << 20  # bytes of the head that are widened at a time: they stay
 LORA_ROWS = 1024  # tokens of a LoRA product in float32, where activations are narrower
 ATTENTION_BLOCK = 256  # queries of block attention
 SLACK = 84_000_000  # of freed heap within a block: 32 to 75 MB were measured, whatever the settings
-PAGED_SLACK = 10_000_000  # of it, that paged moments take off
+PAGED_SLACK = 24_000_000  # of it, that paged moments take off
 
 Terms = dict[str, int]
 
