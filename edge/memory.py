@@ -15,13 +15,15 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from .device import MAPPED
 from .settings import Settings
 from .shape import Shape
 
 HEAD_BLOCK = 10 << 20  # bytes of the head that are widened at a time: they stay in the CPU's cache
 LORA_ROWS = 1024  # tokens of a LoRA product in float32, where activations are narrower
 ATTENTION_BLOCK = 256  # queries of block attention
-SLACK = 84_000_000  # of freed heap within a block: 32 to 75 MB were measured, whatever the settings
+SLACK = 84_000_000  # of freed heap within a block: 35 to 75 MB were measured, whatever the settings
+MAPPED_SLACK = 62_000_000  # where a window's hidden states are too large for the heap: 9 to 56 MB
 PAGED_SLACK = 24_000_000  # of it, that paged moments take off
 
 Terms = dict[str, int]
@@ -290,8 +292,10 @@ class _Count:
         """
         if self.machine.kind != "cpu" or phase == "load":
             return terms
-        paged = self.settings.compute.paging == "all"
-        return terms | {"allocator slack": SLACK - (PAGED_SLACK if paged else 0)}
+        slack = MAPPED_SLACK if self.c * self.settings.window.size * self.shape.hidden > MAPPED else SLACK
+        if self.settings.compute.paging == "all":
+            slack -= PAGED_SLACK
+        return terms | {"allocator slack": slack}
 
 
 def _plus(terms: Terms, more: Terms) -> Terms:
