@@ -70,6 +70,11 @@ def cache_names(layers: int, side: str) -> list[str]:
     return [f"{side}.{index}.{kind}" for index in range(layers) for kind in ("key", "value")]
 
 
+def head_size(config: Any) -> int:
+    """Features of one attention head."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
 class DecoderGraph:
     """Writes the decoder of one base."""
 
@@ -77,6 +82,7 @@ class DecoderGraph:
         self.base, self.config, self.precision = base, base.config, precision
         self.graph = Graph(data)
         self.layers = dict(_linears(base))
+        self.head_size = head_size(base.config)
         self.names = {id(layer): name for name, layer in base.model.named_modules()}
 
     def build(self, embedding: nf4.Matrix) -> Graph:
@@ -95,12 +101,8 @@ class DecoderGraph:
         states = self._norm(states, self.base.decoder.norm)  # type: ignore[arg-type]
         graph.output(states, "hidden", ["S", self.config.hidden_size])
         for name in cache_names(self.config.num_hidden_layers, "present"):
-            graph.output(name, name, [1, self.config.num_key_value_heads, "T", self._head_size])
+            graph.output(name, name, [1, self.config.num_key_value_heads, "T", self.head_size])
         return graph
-
-    @property
-    def _head_size(self) -> int:
-        return int(getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads)
 
     def _embed(self, ids: str, embedding: nf4.Matrix) -> str:
         """(S, H) of token ids."""
@@ -130,7 +132,7 @@ class DecoderGraph:
         return self.graph.op("Add", states, out)
 
     def _attention(self, x: str, index: int, attention: Any) -> str:
-        graph, config, size = self.graph, self.config, self._head_size
+        graph, config, size = self.graph, self.config, self.head_size
         heads, groups = config.num_attention_heads, config.num_key_value_heads
         if hasattr(attention, "qkv_proj"):
             query, key, value = self._split(
@@ -162,7 +164,7 @@ class DecoderGraph:
         """Rotary embedding (arXiv 2104.09864) of (1, S, heads * D)."""
         cos, sin = self._angles_of(attention)
         attributes = {}
-        if 2 * self._frequencies != self._head_size:
+        if 2 * self._frequencies != self.head_size:
             attributes = {"rotary_embedding_dim": 2 * self._frequencies}
         return self.graph.op(
             "RotaryEmbedding", x, self._rows, cos, sin, domain=MS, interleaved=0, num_heads=heads, **attributes

@@ -88,11 +88,14 @@ Matrix = Full | Packed | Int8
 
 def matrix_of(layer: nn.Linear, precision: str) -> Matrix:
     """The layer's weight as a graph of `precision` holds it: `nf4` keeps 4-bit weights as they are."""
-    if precision == "int8":
-        return to_int8(weight_of(layer, torch.float32))
     if precision == "nf4" and is_packed(layer):
         return unpack(layer)
-    return Full(weight_of(layer, torch.float32))
+    return held(weight_of(layer, torch.float32), precision)
+
+
+def held(weight: Tensor, precision: str) -> Matrix:
+    """A matrix that is not packed, as a graph of `precision` holds it."""
+    return to_int8(weight) if precision == "int8" else Full(weight.float())
 
 
 def is_packed(layer: nn.Module) -> bool:
