@@ -2,7 +2,7 @@
 
 Owns: what is compared, and how far apart it may be.
 Does not know: how either side computes.
-Units: logits; differences relative to the standard deviation of the base's logits.
+Units: logits; root mean square of the differences, relative to the standard deviation of the base's logits.
 
 The tests hold the graphs to the torch path's own error against float64. A whole model in float64 is too much for an
 export, so here the limit is a fixed share of the logits' spread: far above rounding, far below any mistake.
@@ -49,7 +49,7 @@ def parity(base: Base, folder: Path) -> dict[str, float]:
         for use in (True, False):
             wanted = _logits(torch_side, ids, adapter=use)
             found = _logits(OnnxForward(engine, adapter, slice_size=16), ids, adapter=use)
-            gap = float((wanted - found).abs().max() / wanted.std())
+            gap = float((wanted - found).square().mean().sqrt() / wanted.std())
             measured["adapter" if use else "base"] = gap
             limit = LIMITS[engine.manifest.precision]
             if not gap <= limit:

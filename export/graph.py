@@ -35,7 +35,11 @@ from .writer import MS, DataFile, Graph
 
 OPSET = 21
 EMBEDDING_BLOCK = 32
-_ACTIVATIONS = {"silu": ("QuickGelu", {"alpha": 1.0}), "gelu_pytorch_tanh": ("FastGelu", {}), "gelu": ("Gelu", {})}
+_ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "silu": ("QuickGelu", {"alpha": 1.0}),
+    "gelu_pytorch_tanh": ("FastGelu", {}),
+    "gelu": ("Gelu", {}),
+}
 
 
 def require_known(base: Base) -> None:
@@ -85,7 +89,7 @@ class DecoderGraph:
         self.head_size = head_size(base.config)
         self.names = {id(layer): name for name, layer in base.model.named_modules()}
 
-    def build(self, embedding: nf4.Matrix) -> Graph:
+    def build(self, embedding: nf4.Plain) -> Graph:
         """The whole graph. `embedding`: the matrix that token ids look up, shared with a tied head."""
         graph = self.graph
         ids = graph.input("input_ids", ["S"], np.int64)
@@ -104,7 +108,7 @@ class DecoderGraph:
             graph.output(name, name, [1, self.config.num_key_value_heads, "T", self.head_size])
         return graph
 
-    def _embed(self, ids: str, embedding: nf4.Matrix) -> str:
+    def _embed(self, ids: str, embedding: nf4.Plain) -> str:
         """(S, H) of token ids."""
         graph, module = self.graph, self.base.model.get_input_embeddings()
         if isinstance(embedding, nf4.Int8):
@@ -163,7 +167,7 @@ class DecoderGraph:
     def _rotate(self, x: str, heads: int, attention: Any) -> str:
         """Rotary embedding (arXiv 2104.09864) of (1, S, heads * D)."""
         cos, sin = self._angles_of(attention)
-        attributes = {}
+        attributes: dict[str, Any] = {}
         if 2 * self._frequencies != self.head_size:
             attributes = {"rotary_embedding_dim": 2 * self._frequencies}
         return self.graph.op(
@@ -173,7 +177,7 @@ class DecoderGraph:
     def _angles_of(self, attention: Any) -> tuple[str, str]:
         """Cosine and sine (S, D / 2) of the run's positions, once for each kind of layer."""
         rotary: Any = self.base.decoder.rotary_emb
-        kind = getattr(attention, "layer_type", None)
+        kind = str(getattr(attention, "layer_type", ""))
         kind = kind if hasattr(rotary, f"{kind}_inv_freq") else ""
         frequencies = getattr(rotary, f"{kind}_inv_freq" if kind else "inv_freq").float()
         self._frequencies = len(frequencies)
@@ -216,8 +220,8 @@ class DecoderGraph:
     def _norm(self, x: str, module: nn.Module) -> str:
         """RMS norm over the last dimension."""
         weight, eps = _norm_weight(module)
-        weight = self.graph.weight(f"{self.names[id(module)]}.weight", weight)
-        return self.graph.op("SimplifiedLayerNormalization", x, weight, axis=-1, epsilon=eps)
+        held = self.graph.weight(f"{self.names[id(module)]}.weight", weight)
+        return self.graph.op("SimplifiedLayerNormalization", x, held, axis=-1, epsilon=eps)
 
 
 def write_product(graph: Graph, x: str, name: str, matrix: nf4.Matrix, bias: Tensor | None) -> str:
@@ -286,6 +290,8 @@ def _norm_weight(module: Any) -> tuple[Tensor, float]:
     eps, held = float(getattr(own, "variance_epsilon", getattr(own, "eps", 0.0))), own.weight.detach()
     probe = torch.linspace(-1, 2, len(held), device=held.device)
     for weight in (held, 1.0 + held):
-        if torch.allclose(F.rms_norm(probe, probe.shape, weight, eps), own(probe), rtol=1e-5, atol=1e-6):
+        if torch.allclose(
+            F.rms_norm(probe, probe.shape, weight, eps), type(own).forward(own, probe), rtol=1e-5, atol=1e-6
+        ):
             return weight, eps
     raise ExportError(f"a {type(module).__name__} of an unknown kind", "an RMS norm", "use the torch forward path")

@@ -83,7 +83,8 @@ class Int8:
         return self.codes.shape[2]
 
 
-Matrix = Full | Packed | Int8
+Plain = Full | Int8
+Matrix = Plain | Packed
 
 
 def matrix_of(layer: nn.Linear, precision: str) -> Matrix:
@@ -93,7 +94,7 @@ def matrix_of(layer: nn.Linear, precision: str) -> Matrix:
     return held(weight_of(layer, torch.float32), precision)
 
 
-def held(weight: Tensor, precision: str) -> Matrix:
+def held(weight: Tensor, precision: str) -> Plain:
     """A matrix that is not packed, as a graph of `precision` holds it."""
     return to_int8(weight) if precision == "int8" else Full(weight.float())
 
@@ -111,7 +112,8 @@ def unpack(layer: nn.Linear) -> Packed:
     """
     import bitsandbytes.functional as bnb
 
-    state: Any = layer.weight.quant_state
+    weight: Any = layer.weight
+    state = weight.quant_state
     rows, columns = (int(n) for n in state.shape)
     if state.quant_type != "nf4" or (rows * columns) % state.blocksize or columns % 2:
         raise ExportError(
@@ -123,7 +125,7 @@ def unpack(layer: nn.Linear) -> Packed:
     if state.nested:  # double quantisation: the scales are 8-bit themselves
         absmax = bnb.dequantize_blockwise(absmax, state.state2) + state.offset
     return Packed(
-        layer.weight.data.reshape(-1), absmax.float().cpu(), state.code.float().cpu(), rows, columns, state.blocksize
+        weight.data.reshape(-1), absmax.float().cpu(), state.code.float().cpu(), rows, columns, state.blocksize
     )
 
 

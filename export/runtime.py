@@ -23,11 +23,13 @@ from edge.adapter import Adapter
 from edge.errors import DeviceError, ExportError, describe
 from edge.forward import Cache
 from edge.paging import Store
+from edge.settings import ComputeSettings
 
 from . import manifest as manifests
 from .graph import cache_names, lora_inputs
 from .manifest import DECODER, HEAD
 
+SLICE = 64
 ROOM = 256  # tokens by which a cache grows
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -146,7 +148,7 @@ class Buffers:
 class OnnxForward:
     """The Forward protocol on an export folder's graphs. The adapter stays torch's; the graph reads copies of it."""
 
-    def __init__(self, engine: Engine, adapter: Adapter | None, slice_size: int = 64) -> None:
+    def __init__(self, engine: Engine, adapter: Adapter | None, slice_size: int = SLICE) -> None:
         """`slice_size`: label positions that meet the head at a time."""
         self.engine, self.adapter, self.slice_size = engine, adapter, slice_size
         self._version = -1
@@ -156,6 +158,10 @@ class OnnxForward:
             for layer, (k, n) in engine.manifest.lora.items()
             for name, shape in zip(lora_inputs(layer), ((k, 0), (0, n)), strict=True)
         }
+
+    def settle(self, compute: ComputeSettings) -> None:
+        """See `Forward.settle`."""
+        self.slice_size = compute.loss_slice or SLICE
 
     def nll(self, input_ids: Tensor, labels: int, *, adapter: bool = True) -> Tensor:
         """See `Forward.nll`."""
@@ -277,7 +283,8 @@ class Step:
         inputs["total"][...] = position + 1
         self._decoder.run_with_iobinding(self._tokens)
         self._head.run_with_iobinding(self._states, self._options)
-        return self._logits[0]
+        logits: np.ndarray[Any, Any] = self._logits[0]
+        return logits
 
 
 def _positions(ids: np.ndarray[Any, Any], position: int) -> dict[str, np.ndarray[Any, Any]]:

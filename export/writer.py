@@ -38,8 +38,8 @@ class DataFile:
         if key not in self._places:
             self._write(bytes(-self.size % ALIGN))
             offset = self.size
-            for part in tensor.detach().split(max(1, len(tensor) // 16)):  # no second copy of a whole vocabulary
-                self._write(memoryview(part.contiguous().cpu().view(-1).view(torch.uint8).numpy()).cast("B"))
+            for part in torch.split(tensor.detach(), max(1, len(tensor) // 16)):  # no second copy of a whole vocabulary
+                self._write(part.contiguous().cpu().view(-1).view(torch.uint8).numpy().data)
             self._places[key] = offset, self.size - offset
         return self._places[key]
 
