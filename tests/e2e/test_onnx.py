@@ -19,7 +19,7 @@ from export.runtime import Engine
 from tests import tiny
 
 SMALL = ["--set", "window.chunk=48", "--set", "window.size=96", "--set", "adapter.rank=4", "--set", "learn.lr=1e-2",
-         "--set", "learn.drift_margin=0", "--preset", "economical", "--no-run"]  # fmt: skip
+         "--set", "learn.drift_margin=0", "--set", "compute.threads=1", "--preset", "economical", "--no-run"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -56,22 +56,20 @@ def test_export_then_score_and_write(
     assert {"templora-onnx.json", "decoder.onnx", "head.onnx", "weights.data", "config.json", "tokenizer.json"} <= {
         path.name for path in out.iterdir()
     }
-    results = {}
-    for name, options in {
-        "torch": [],
-        "graph": ["--forward", "onnx", "--set", f"onnx.graph={out}"],
-        "cached": ["--forward", "onnx"],
-    }.items():
-        assert cli.main(["score", str(text), "--model", str(model), "--json", *SMALL, *options]) == 0
-        scored = _last_json(capsys)
-        write = ["write", "--prompt", "Call me", "--tokens", "60", "--model", str(model), "--json", *SMALL, *options]
-        assert cli.main(write) == 0
-        results[name] = scored, _last_json(capsys)
-    there = results["torch"][0]["adapter"]["perplexity"]
-    assert abs(there / results["torch"][0]["base"]["perplexity"] - 1) > 0.01  # it did learn
+    graph = ["--forward", "onnx", "--set", f"onnx.graph={out}"]
+    scored, written = {}, {}
+    for name, options in {"torch": [], "graph": graph, "cached": ["--forward", "onnx"]}.items():
+        common = ["--model", str(model), "--json", *SMALL, *options]
+        assert cli.main(["score", str(text), "--max-tokens", "144", *common]) == 0
+        scored[name] = _last_json(capsys)
+        if name != "cached":
+            assert cli.main(["write", "--prompt", "Call me", "--tokens", "60", *common]) == 0
+            written[name] = _last_json(capsys)["text"]
+    there = scored["torch"]["adapter"]["perplexity"]
+    assert abs(there / scored["torch"]["base"]["perplexity"] - 1) > 0.01  # it did learn
     for name in ("graph", "cached"):
-        assert results[name][0]["adapter"]["perplexity"] == pytest.approx(there, rel=1e-4)
-        assert results[name][1]["text"] == results["torch"][1]["text"]
+        assert scored[name]["adapter"]["perplexity"] == pytest.approx(there, rel=1e-4)
+    assert written["graph"] == written["torch"]
     (made,) = (tmp_path / "cache" / "onnx").iterdir()
     assert manifest.read(made).precision == "nf4"
 
@@ -147,10 +145,7 @@ def test_unknown_architectures_and_parts_are_refused(tmp_path: Path, monkeypatch
 
 
 def test_a_graph_that_says_something_else_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = graph.DecoderGraph._norm
-    monkeypatch.setattr(
-        graph.DecoderGraph, "_norm", lambda self, x, module: kept(self, kept(self, x, module), module)
-    )
+    monkeypatch.setitem(graph._ACTIVATIONS, "silu", ("Gelu", {}))
     with pytest.raises(ExportError, match="spreads away"):
         exporter.export(tiny.runtime("llama").base, tmp_path / "out")
     assert not list(tmp_path.iterdir())
