@@ -7,9 +7,10 @@ Units: nats; logits in float32; positions in tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any, Protocol
 
 import torch
@@ -19,10 +20,11 @@ from . import attention
 from .adapter import Adapter
 from .base import Base
 from .device import trim
+from .errors import SettingsError
 from .loss import plain_nll, sliced_nll
 from .paging import Store
 from .prefix import MAX_POSITION, Prefix
-from .settings import ComputeSettings
+from .settings import ComputeSettings, Settings
 
 
 @dataclass
@@ -65,6 +67,37 @@ class Forward(Protocol):
         """Brings the cache back, bit for bit."""
         ...
 
+    def settle(self, compute: ComputeSettings) -> None:
+        """Goes on with what a tighter plan chose."""
+        ...
+
+
+Opener = Callable[[Adapter | None], Forward]  # a session's forward path, once its adapter is there
+
+
+def other_path(base: Base, settings: Settings) -> Opener | None:
+    """The forward path that the settings name, where it is another package's; None for torch.
+
+    Raises:
+        SettingsError: no installed package has it.
+    """
+    if settings.forward == "torch":
+        return None
+    for entry in metadata.entry_points(group="templora.forwards", name=settings.forward):
+        try:
+            make = entry.load()
+        except ImportError as error:
+            raise SettingsError(
+                f"forward path '{settings.forward}' needs '{error.name}'", "it to be installed",
+                f"pip install templora[{settings.forward}]",
+            ) from error  # fmt: skip
+        opener: Opener = make(base, settings)
+        return opener
+    raise SettingsError(
+        f"no installed package has the forward path '{settings.forward}'", "torch, or one of templora's extras",
+        f"pip install templora[{settings.forward}]",
+    )  # fmt: skip
+
 
 class TorchForward:
     """The Forward protocol on the base's own torch model."""
@@ -75,9 +108,13 @@ class TorchForward:
         self.base = base
         self.adapter = adapter
         self.plain_loss = compute.loss == "plain"
+        self.gradient_filter = gradient_filter
+        self.settle(compute)
+
+    def settle(self, compute: ComputeSettings) -> None:
+        """See `Forward.settle`."""
         self.slice_size = compute.loss_slice
         self.checkpointing = compute.checkpointing != "off"
-        self.gradient_filter = gradient_filter
 
     @torch.inference_mode()
     def nll(self, input_ids: Tensor, labels: int, *, adapter: bool = True) -> Tensor:

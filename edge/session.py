@@ -28,7 +28,7 @@ from .base import Base
 from .budget import Plan
 from .device import PeakMeter, capped, is_out_of_memory, release_memory, trim
 from .errors import BudgetError, describe
-from .forward import Cache, Forward, TorchForward
+from .forward import Cache, Forward, Opener, TorchForward, other_path
 from .learner import Learner
 from .memory import Machine
 from .paging import outside
@@ -56,6 +56,7 @@ class Runtime:
         self.measured: dict[str, int] = {}
         if self.plan.settings.compute.weights == "cached":
             base.cache_weights()
+        self._other_path = other_path(base, self.plan.settings)
 
     def memory(self, session: Session) -> dict[str, Any]:
         """Plan, prediction and measurement, phase by phase, in bytes, for reports."""
@@ -63,7 +64,7 @@ class Runtime:
 
     def session(self) -> Session:
         """A new session, with a fresh adapter; independent of every other one."""
-        return Session(self.base, self.plan)
+        return Session(self.base, self.plan, self._other_path)
 
 
 def load(
@@ -129,7 +130,8 @@ class Session:
         at_rest: whether a loop that has just yielded can go on from `tensors` alone; a KV cache is not among them.
     """
 
-    def __init__(self, base: Base, plan: Plan) -> None:
+    def __init__(self, base: Base, plan: Plan, other_path: Opener | None = None) -> None:
+        """`other_path`: opens the forward path that scores and writes in torch's place; the learner keeps torch's."""
         self.base = base
         self.plan = plan
         self.settings = settings = plan.settings
@@ -144,7 +146,7 @@ class Session:
             fused = settings.compute.lora == "fused"
             self.adapter = Adapter(base, settings.adapter, seed=settings.learn.seed, fused=fused)
         torch_forward = TorchForward(base, self.adapter, settings.compute, settings.learn.gradient_filter)
-        self.forward: Forward = torch_forward
+        self.forward: Forward = torch_forward if other_path is None else other_path(self.adapter)
         self.pages = outside(base.device, sources.cache_root() / "pages")
         if self.adapter is not None:
             pages = self.pages if settings.compute.paging != "off" else None
@@ -279,9 +281,9 @@ class Session:
         compute = plan.settings.compute
         if compute.weights == "packed":
             self.base.drop_cached_weights()
-        if isinstance(self.forward, TorchForward):
-            self.forward.slice_size = compute.loss_slice
-            self.forward.checkpointing = compute.checkpointing != "off"
+        self.forward.settle(compute)
+        if self.learner is not None:
+            self.learner.forward.settle(compute)
         if self.learner is not None and compute.paging != "off":
             self.learner.use_pages(self.pages, moments=compute.paging == "all")
         release_memory()
@@ -341,4 +343,4 @@ class Session:
     @property
     def fuses(self) -> bool:
         """Whether the first epoch's forward serves as the score."""
-        return self.learner is not None and self.settings.fuses and isinstance(self.forward, TorchForward)
+        return self.learner is not None and self.settings.fuses

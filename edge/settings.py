@@ -16,7 +16,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 
@@ -206,6 +206,21 @@ class ComputeSettings:
 
 
 @dataclass(frozen=True)
+class OnnxSettings:
+    """The graph that scores and writes with `forward: onnx`; the learner stays with torch.
+
+    `graph`: a folder made by `templora export`; empty: one in the cache, made once for a base and a precision.
+    `precision`: of the graph that is made: `nf4` and `fp32` give the torch path's numbers, `int8` is faster and rounds.
+    """
+
+    PRECISIONS: ClassVar[tuple[str, ...]] = ("nf4", "fp32", "int8")
+
+    graph: str = ""
+    precision: Literal["nf4", "fp32", "int8"] = "nf4"
+    provider: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings of a run. Frozen: a changed setting is a new object."""
 
@@ -215,6 +230,8 @@ class Settings:
     learn: LearnSettings = field(default_factory=LearnSettings)
     generate: GenerateSettings = field(default_factory=GenerateSettings)
     compute: ComputeSettings = field(default_factory=ComputeSettings)
+    forward: Literal["torch", "onnx"] = "torch"
+    onnx: OnnxSettings = field(default_factory=OnnxSettings)
     budget: int | None = None
 
     def __post_init__(self) -> None:
@@ -234,8 +251,8 @@ class Settings:
 
     @property
     def fuses(self) -> bool:
-        """Whether the first epoch's forward may serve as the score: same context, no dropout."""
-        same = self.adapter.dropout == 0 and self.learn_context == self.window.context
+        """Whether the first epoch's forward may serve as the score: same context, no dropout, the same forward path."""
+        same = self.forward == "torch" and self.adapter.dropout == 0 and self.learn_context == self.window.context
         return self.compute.fuse_first_epoch and same
 
     def to_dict(self) -> dict[str, Any]:

@@ -46,6 +46,15 @@ def common(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print one JSON line last")
 
 
+def forward(verb: argparse.ArgumentParser) -> None:
+    """The option of every verb whose forward path may be another one."""
+    verb.add_argument(
+        "--forward",
+        choices=("torch", "onnx"),
+        help="what scores and writes: onnx runs an exported graph (default: torch)",
+    )
+
+
 def resumable(verb: argparse.ArgumentParser) -> None:
     """The options of every verb that keeps a run folder."""
     verb.add_argument(
@@ -78,6 +87,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
     overrides = list(args.set)
     if args.device:
         overrides.append(f"compute.device={json.dumps(args.device)}")
+    if getattr(args, "forward", None):
+        overrides.append(f"forward={args.forward}")
     if args.offline:
         overrides.append("base.offline=true")
     if args.memory_budget:

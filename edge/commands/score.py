@@ -24,6 +24,7 @@ def add(verbs: Any) -> None:
     score.add_argument("--no-base", action="store_true", help="do not score with the base alone")
     score.add_argument("--report", type=Path, metavar="DIR", help="write report.json and perplexity.png to DIR")
     options.resumable(score)
+    options.forward(score)
     options.common(score)
 
 

@@ -27,6 +27,7 @@ def add(verbs: Any) -> None:
     )
     write.add_argument("--out", type=Path, metavar="FILE", help="also write the new text to FILE")
     options.resumable(write)
+    options.forward(write)
     options.common(write)
 
 

@@ -1,0 +1,72 @@
+"""`templora export`: a model as an ONNX graph that takes the adapter as inputs.
+
+Owns: the verb's arguments and what it prints. Does not know: how a graph is made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from edge import settings as settings_module
+from edge.commands import options
+from edge.errors import ExportError
+from edge.settings import OnnxSettings, Settings, format_bytes
+from edge.terminal import console
+
+
+def add(verbs: Any) -> None:
+    """Registers the verb."""
+    arguments(options.verb(verbs, "export", run, "make an ONNX graph that takes the adapter as inputs, and check it"))
+
+
+def arguments(verb: argparse.ArgumentParser) -> None:
+    """The arguments, here and in Optimum's command line."""
+    verb.add_argument("model", metavar="MODEL", help="demo, a hub id, a model folder, a 4-bit folder or a .gguf file")
+    verb.add_argument("out", type=Path, metavar="OUT", help="the folder to make")
+    verb.add_argument("--precision", choices=OnnxSettings.PRECISIONS, default="nf4", help="(default: %(default)s)")
+    verb.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what it will run on (default: cpu)")
+    verb.add_argument("--offline", action="store_true", help="never use the network")
+    verb.add_argument("--json", action="store_true", help="print one JSON line last")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs it; returns the exit code."""
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise ExportError(
+            f"'{error.name}' is not installed", "onnx and onnxruntime", "pip install templora[onnx]"
+        ) from error
+    assert onnx and onnxruntime
+    from . import exporter
+
+    start, out = time.perf_counter(), console()
+    with out.status(f"exporting {args.model}") if out.is_terminal else nullcontext():
+        base = _load(args.model, offline=args.offline)
+        made = exporter.export(base, args.out, args.precision, args.device)
+    seconds = time.perf_counter() - start
+    size = sum(path.stat().st_size for path in args.out.iterdir())
+    gap = max(made.parity.values())
+    print(f"{args.out}: {format_bytes(size)} in {seconds:.0f} s; logits within {gap:.1e} of their spread")
+    if args.json:
+        values = {"out": str(args.out), "bytes": size, "seconds": seconds, "precision": made.precision}
+        print(json.dumps({"command": "export", **values, "parity": made.parity, "versions": made.versions}))
+    return 0
+
+
+def _load(model: str, *, offline: bool) -> Any:
+    """The base on the CPU, where every graph is written and checked."""
+    from edge import base as bases
+    from edge import planning
+
+    settings: Settings = settings_module.load(
+        "economical", ["learn.mode=none", "compute.device=cpu", f"base.offline={str(offline).lower()}"]
+    )
+    source = planning.find(model, settings)
+    return bases.load(source, planning.plan(source, settings, decodes=False, degrade=False).settings)

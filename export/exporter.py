@@ -1,0 +1,112 @@
+"""A base -> an export folder, whole and checked, or nothing.
+
+Owns: the order of the work, the staging folder, what is written beside the graphs.
+Does not know: operators, sessions, arguments.
+Units: bytes.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from edge.base import Base
+from edge.errors import ExportError, StorageError
+from edge.settings import OnnxSettings
+
+from . import check, graph, manifest, nf4
+from .manifest import DECODER, HEAD, WEIGHTS, Manifest
+from .writer import DataFile
+
+_LIBRARIES = ("templora", "torch", "transformers", "onnx", "onnxruntime", "bitsandbytes")
+
+
+def export(base: Base, out: Path, precision: str = "nf4", device: str = "cpu") -> Manifest:
+    """Writes the graphs of a base to a new folder, and checks them against the base.
+
+    Args:
+        precision: `nf4` keeps 4-bit weights packed, and is float32 elsewhere; `fp32`; `int8` for weights and head.
+        device: what it is made for, cpu or cuda.
+
+    Raises:
+        ExportError: the architecture is not known, the folder is taken, or the graph does not say what the base says.
+        StorageError: it cannot be written.
+    """
+    graph.require_known(base)
+    if precision not in OnnxSettings.PRECISIONS:
+        raise ExportError(f"precision '{precision}'", "one of " + ", ".join(OnnxSettings.PRECISIONS), "name another")
+    with _staging(out) as folder:
+        digest = _write_graphs(base, folder, precision)
+        base.config.to_json_file(folder / "config.json")
+        base.tokenizer.save_pretrained(folder)
+        made = _manifest(base, folder, precision, device, digest)
+        made.save(folder)
+        measured = check.parity(base, folder)
+        made = Manifest(**{**vars(made), "parity": measured})
+        made.save(folder)
+    return made
+
+
+@torch.no_grad()
+def _write_graphs(base: Base, folder: Path, precision: str) -> str:
+    """The two graphs and their weights; sha256 of the weights."""
+    data = DataFile(folder / WEIGHTS)
+    embedding, head = base.model.get_input_embeddings().weight, base.head.weight
+    held = nf4.held(embedding, precision)
+    graph.DecoderGraph(base, data, precision).build(held).save(folder / DECODER, graph.OPSET)
+    tied = head.data_ptr() == embedding.data_ptr()
+    matrix = held if tied else nf4.held(head, precision)
+    graph.head(base, data, matrix).save(folder / HEAD, graph.OPSET)
+    return data.close()
+
+
+def _manifest(base: Base, folder: Path, precision: str, device: str, digest: str) -> Manifest:
+    config = base.config
+    digests = {path.name: manifest.digest_of(path) if path.name != WEIGHTS else digest for path in folder.iterdir()}
+    versions = {name: metadata.version(name) for name in _LIBRARIES if name != "templora"}
+    return Manifest(
+        base=base.fingerprint(),
+        precision=precision,
+        device=device,
+        opset=graph.OPSET,
+        layers=config.num_hidden_layers,
+        groups=config.num_key_value_heads,
+        head_size=graph.head_size(config),
+        hidden=config.hidden_size,
+        vocab=len(base.head.weight),
+        cache="float32",
+        lora=graph.lora_shapes(base),
+        files={name: ((folder / name).stat().st_size, value) for name, value in sorted(digests.items())},
+        versions={"python": platform.python_version(), **versions},
+        parity={},
+    )
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """A folder that becomes `out` when all went well, and is gone when not."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ExportError(f"{out} exists", "a new or empty folder", "name another one or remove it")
+    folder: Path | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        yield folder
+        if out.exists():
+            out.rmdir()
+        folder.chmod(0o755)
+        folder.rename(out)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {out}: {error.strerror or error}", "a writable folder with room", "name another folder"
+        ) from error
+    finally:
+        if folder is not None and folder.exists():
+            shutil.rmtree(folder, ignore_errors=True)

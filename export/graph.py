@@ -1,0 +1,297 @@
+"""A decoder -> ONNX graphs, with the KV cache and the adapter's A and B as inputs.
+
+Owns: how a Llama-like decoder is written in ONNX operators, the graphs' inputs and outputs and their names.
+Does not know: what runs them (`runtime.py`), whether they are right (`check.py`), the files beside them.
+Units: tokens; shapes as noted; one document, so there is no batch dimension but where an operator wants one.
+
+Two graphs on one data file, so that a window's hidden states meet the head in slices and its full logits never exist:
+
+    decoder  input_ids (S,) int64, positions (S,) int64, seen (1,) int32 = tokens in all - 1, total () int32 = tokens in
+             all; past.I.key, past.I.value (1, G, P, D); NAME.lora_a (K, r) and NAME.lora_b (r, N), r from 0 up
+             -> hidden (S, H), present.I.key, present.I.value (1, G, max(P, total), D)
+    head     hidden (S, H), labels (S,) int64 -> logits (S, V), nll (S,) in nats
+
+Past and present may be one buffer: GroupQueryAttention then writes in place. Everything is read off the model's own
+modules (scales, windows, norms, rotary frequencies), so that what its config says is decided in one place.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edge.base import Base
+from edge.errors import ExportError
+from edge.shape import KNOWN
+
+from . import nf4
+from .writer import MS, DataFile, Graph
+
+OPSET = 21
+EMBEDDING_BLOCK = 32
+_ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "silu": ("QuickGelu", {"alpha": 1.0}),
+    "gelu_pytorch_tanh": ("FastGelu", {}),
+    "gelu": ("Gelu", {}),
+}
+
+
+def require_known(base: Base) -> None:
+    """Refuses what these graphs cannot stand for.
+
+    Raises:
+        ExportError: the architecture is not one that is tested, or its rotary embedding changes with the length.
+    """
+    config, remedy = base.config, "use the torch forward path"
+    if config.model_type not in KNOWN:
+        raise ExportError(f"architecture '{config.model_type}'", "one of " + ", ".join(KNOWN), remedy)
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = {str(entry.get("rope_type")) for entry in (rope, *rope.values()) if isinstance(entry, dict)}
+    for kind in kinds & {"dynamic", "longrope"}:
+        raise ExportError(f"a rotary embedding of type '{kind}'", "angles that do not change with the length", remedy)
+    if _activation(config) not in _ACTIVATIONS:
+        raise ExportError(f"activation '{_activation(config)}'", "one of " + ", ".join(_ACTIVATIONS), remedy)
+
+
+def lora_shapes(base: Base) -> dict[str, tuple[int, int]]:
+    """(inputs, outputs) of the layers whose A and B are inputs: every linear layer below the head."""
+    return {name: (layer.in_features, layer.out_features) for name, layer in _linears(base)}
+
+
+def lora_inputs(name: str) -> tuple[str, str]:
+    """Names of the inputs that hold a layer's A and B."""
+    return f"{name}.lora_a", f"{name}.lora_b"
+
+
+def cache_names(layers: int, side: str) -> list[str]:
+    """Names of the cache's inputs (`past`) or outputs (`present`), keys and values of each layer in turn."""
+    return [f"{side}.{index}.{kind}" for index in range(layers) for kind in ("key", "value")]
+
+
+def head_size(config: Any) -> int:
+    """Features of one attention head."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+class DecoderGraph:
+    """Writes the decoder of one base."""
+
+    def __init__(self, base: Base, data: DataFile, precision: str) -> None:
+        self.base, self.config, self.precision = base, base.config, precision
+        self.graph = Graph(data)
+        self.layers = dict(_linears(base))
+        self.head_size = head_size(base.config)
+        self.names = {id(layer): name for name, layer in base.model.named_modules()}
+
+    def build(self, embedding: nf4.Plain) -> Graph:
+        """The whole graph. `embedding`: the matrix that token ids look up, shared with a tied head."""
+        graph = self.graph
+        ids = graph.input("input_ids", ["S"], np.int64)
+        graph.input("positions", ["S"], np.int64)
+        graph.input("seen", [1], np.int32)
+        graph.input("total", [], np.int32)
+        self._first_position = graph.op("Gather", "positions", graph.constant([0]))
+        self._rows = graph.op("Unsqueeze", graph.op("Sub", "positions", self._first_position), graph.constant([0]))
+        self._angles: dict[str, tuple[str, str]] = {}
+        states = self._embed(ids, embedding)
+        for index, block in enumerate(self.base.blocks):
+            states = self._block(states, index, block)
+        states = self._norm(states, self.base.decoder.norm)  # type: ignore[arg-type]
+        graph.output(states, "hidden", ["S", self.config.hidden_size])
+        for name in cache_names(self.config.num_hidden_layers, "present"):
+            graph.output(name, name, [1, self.config.num_key_value_heads, "T", self.head_size])
+        return graph
+
+    def _embed(self, ids: str, embedding: nf4.Plain) -> str:
+        """(S, H) of token ids."""
+        graph, module = self.graph, self.base.model.get_input_embeddings()
+        if isinstance(embedding, nf4.Int8):
+            rows = graph.op(
+                "GatherBlockQuantized", graph.weight("embedding.codes", embedding.codes.flatten(1)), ids,
+                graph.weight("embedding.scales", embedding.scales), domain=MS,
+                bits=8, block_size=embedding.block, gather_axis=0, quantize_axis=1,
+            )  # fmt: skip
+        else:
+            rows = graph.op("Gather", graph.weight("embedding", embedding.weight), ids)
+        scale = getattr(module, "scalar_embed_scale", None)
+        return rows if scale is None else graph.op("Mul", rows, graph.constant(scale, np.float32))
+
+    def _block(self, states: str, index: int, block: Any) -> str:
+        """(S, H) after one transformer block; a sandwich block has norms after attention and MLP too."""
+        sandwich = hasattr(block, "pre_feedforward_layernorm")
+        out = self._attention(self._norm(states, block.input_layernorm), index, block.self_attn)
+        if sandwich:
+            out = self._norm(out, block.post_attention_layernorm)
+        states = self.graph.op("Add", states, out)
+        before = block.pre_feedforward_layernorm if sandwich else block.post_attention_layernorm
+        out = self._mlp(self._norm(states, before), block.mlp)
+        if sandwich:
+            out = self._norm(out, block.post_feedforward_layernorm)
+        return self.graph.op("Add", states, out)
+
+    def _attention(self, x: str, index: int, attention: Any) -> str:
+        graph, config, size = self.graph, self.config, self.head_size
+        heads, groups = config.num_attention_heads, config.num_key_value_heads
+        if hasattr(attention, "qkv_proj"):
+            query, key, value = self._split(
+                self._linear(x, attention.qkv_proj), [heads * size, groups * size, groups * size]
+            )
+        else:
+            query, key, value = (self._linear(x, getattr(attention, f"{kind}_proj")) for kind in "qkv")
+        turned = []
+        for rows, count, norm in ((query, heads, "q_norm"), (key, groups, "k_norm")):
+            if hasattr(attention, norm):
+                rows = graph.op("Reshape", rows, graph.constant([1, -1, count, size]))
+                rows = self._norm(rows, getattr(attention, norm))
+            rows = graph.op("Reshape", rows, graph.constant([1, -1, count * size]))
+            turned.append(self._rotate(rows, count, attention))
+        value = graph.op("Reshape", value, graph.constant([1, -1, groups * size]))
+        past = [graph.input(f"past.{index}.{kind}", [1, groups, f"P{index}", size]) for kind in ("key", "value")]
+        window = _window(attention, config)
+        softcap = getattr(attention, "attn_logit_softcapping", None)
+        graph.ops(
+            "GroupQueryAttention", [*turned, value, *past, "seen", "total"],
+            [f"attended.{index}", f"present.{index}.key", f"present.{index}.value"], domain=MS,
+            num_heads=heads, kv_num_heads=groups, scale=float(attention.scaling),
+            local_window_size=-1 if window is None else window, softcap=float(softcap or 0.0),
+        )  # fmt: skip
+        rows = graph.op("Reshape", f"attended.{index}", graph.constant([-1, heads * size]))
+        return self._linear(rows, attention.o_proj)
+
+    def _rotate(self, x: str, heads: int, attention: Any) -> str:
+        """Rotary embedding (arXiv 2104.09864) of (1, S, heads * D)."""
+        cos, sin = self._angles_of(attention)
+        attributes: dict[str, Any] = {}
+        if 2 * self._frequencies != self.head_size:
+            attributes = {"rotary_embedding_dim": 2 * self._frequencies}
+        return self.graph.op(
+            "RotaryEmbedding", x, self._rows, cos, sin, domain=MS, interleaved=0, num_heads=heads, **attributes
+        )
+
+    def _angles_of(self, attention: Any) -> tuple[str, str]:
+        """Cosine and sine (S, D / 2) of the run's positions, once for each kind of layer."""
+        rotary: Any = self.base.decoder.rotary_emb
+        kind = str(getattr(attention, "layer_type", ""))
+        kind = kind if hasattr(rotary, f"{kind}_inv_freq") else ""
+        frequencies = getattr(rotary, f"{kind}_inv_freq" if kind else "inv_freq").float()
+        self._frequencies = len(frequencies)
+        if kind not in self._angles:
+            graph, scaling = self.graph, getattr(rotary, f"{kind}_attention_scaling" if kind else "attention_scaling")
+            column = graph.op("Unsqueeze", graph.op("Cast", "positions", to=1), graph.constant([1]))
+            turns = graph.op("Mul", column, graph.weight(f"{kind}inv_freq", frequencies[None].clone()))
+            pair = [graph.op(wave, turns) for wave in ("Cos", "Sin")]
+            if scaling != 1.0:
+                pair = [graph.op("Mul", wave, graph.constant(scaling, np.float32)) for wave in pair]
+            self._angles[kind] = pair[0], pair[1]
+        return self._angles[kind]
+
+    def _mlp(self, x: str, mlp: Any) -> str:
+        graph = self.graph
+        if hasattr(mlp, "gate_up_proj"):
+            gate, up = self._split(self._linear(x, mlp.gate_up_proj), [self.config.intermediate_size] * 2)
+        else:
+            gate, up = self._linear(x, mlp.gate_proj), self._linear(x, mlp.up_proj)
+        operator, attributes = _ACTIVATIONS[_activation(self.config)]
+        gate = graph.op(operator, gate, domain=MS, **attributes)
+        return self._linear(graph.op("Mul", gate, up), mlp.down_proj)
+
+    def _split(self, rows: str, widths: list[int]) -> list[str]:
+        parts = [f"{rows}.{index}" for index in range(len(widths))]
+        self.graph.ops("Split", [rows, self.graph.constant(widths)], parts, axis=1)
+        return parts
+
+    def _linear(self, x: str, module: nn.Module) -> str:
+        """(S, N) = W x + b + B A x of (S, K)."""
+        graph, name = self.graph, self.names[id(module)]
+        layer = self.layers[name]
+        out = write_product(graph, x, name, nf4.matrix_of(layer, self.precision), layer.bias)
+        a, b = lora_inputs(name)
+        rank = f"rank.{name}"
+        graph.input(a, [layer.in_features, rank])
+        graph.input(b, [rank, layer.out_features])
+        return graph.op("Gemm", graph.op("MatMul", x, a), b, out)
+
+    def _norm(self, x: str, module: nn.Module) -> str:
+        """RMS norm over the last dimension."""
+        weight, eps = _norm_weight(module)
+        held = self.graph.weight(f"{self.names[id(module)]}.weight", weight)
+        return self.graph.op("SimplifiedLayerNormalization", x, held, axis=-1, epsilon=eps)
+
+
+def write_product(graph: Graph, x: str, name: str, matrix: nf4.Matrix, bias: Tensor | None) -> str:
+    """(S, N) = W x + b with W (N, K) held as `matrix`."""
+    held = None if bias is None else graph.weight(f"{name}.bias", bias.float())
+    if isinstance(matrix, nf4.Full):
+        weight = graph.weight(f"{name}.weight", matrix.weight)
+        return graph.op("Gemm", x, weight, *([held] if held else []), transB=1)
+    if isinstance(matrix, nf4.Packed):
+        operator: str = "MatMulBnb4"
+        held_as: dict[str, Any] = {"block_size": matrix.block, "quant_type": 1}
+    else:
+        operator, held_as = "MatMulNBits", {"bits": 8, "block_size": matrix.block, "accuracy_level": 4}
+    codes = graph.weight(f"{name}.codes", matrix.codes)
+    out = graph.op(
+        operator, x, codes, graph.weight(f"{name}.scales", matrix.scales), domain=MS, N=matrix.rows, K=matrix.columns,
+        **held_as,
+    )  # fmt: skip
+    return out if held is None else graph.op("Add", out, held)
+
+
+def head(base: Base, data: DataFile, matrix: nf4.Matrix) -> Graph:
+    """Logits and nats of hidden states: softcap(scale * (W x + b)), and logsumexp(logits) - logits[label]."""
+    graph, ours = Graph(data), base.head
+    rows, labels = graph.input("hidden", ["S", matrix.columns]), graph.input("labels", ["S"], np.int64)
+    logits = write_product(graph, rows, "head", matrix, ours.bias)
+    if ours.scale != 1.0:
+        logits = graph.op("Mul", logits, graph.constant(ours.scale, np.float32))
+    if ours.softcap is not None:
+        cap = graph.constant(ours.softcap, np.float32)
+        logits = graph.op("Mul", graph.op("Tanh", graph.op("Div", logits, cap)), cap)
+    graph.output(logits, "logits", ["S", matrix.rows])
+    chosen = graph.op("GatherElements", logits, graph.op("Unsqueeze", labels, graph.constant([1])), axis=1)
+    # One in-place softmax serves as the normaliser: its largest entry is 1 / sum(exp(logits - max)).
+    gap = graph.op("Sub", graph.op("ReduceMax", logits, graph.constant([1])), chosen)
+    likeliest = graph.op("ReduceMax", graph.op("Softmax", logits, axis=1), graph.constant([1]))
+    nll = graph.op("Sub", gap, graph.op("Log", likeliest))
+    graph.output(graph.op("Squeeze", nll, graph.constant([1])), "nll", ["S"])
+    return graph
+
+
+def _linears(base: Base) -> Iterator[tuple[str, nn.Linear]]:
+    """Every linear layer below the head under the name that it has without adapters."""
+    for name, layer in base.linears():
+        yield name.removesuffix(".base_layer"), layer
+
+
+def _activation(config: Any) -> str:
+    return str(getattr(config, "hidden_activation", None) or config.hidden_act)
+
+
+def _window(attention: Any, config: Any) -> int | None:
+    """Tokens that a layer's queries see, themselves included; None for all."""
+    everywhere = config.sliding_window if config.model_type in ("mistral", "phi3") else None
+    window = getattr(attention, "sliding_window", everywhere)
+    return None if window is None else int(window)
+
+
+def _norm_weight(module: Any) -> tuple[Tensor, float]:
+    """What an RMS norm multiplies by, and its epsilon. Some models multiply by 1 + weight: tried, not guessed.
+
+    Raises:
+        ExportError: it does something else.
+    """
+    own = copy.deepcopy(module).float()
+    eps, held = float(getattr(own, "variance_epsilon", getattr(own, "eps", 0.0))), own.weight.detach()
+    probe = torch.linspace(-1, 2, len(held), device=held.device)
+    for weight in (held, 1.0 + held):
+        if torch.allclose(
+            F.rms_norm(probe, probe.shape, weight, eps), type(own).forward(own, probe), rtol=1e-5, atol=1e-6
+        ):
+            return weight, eps
+    raise ExportError(f"a {type(module).__name__} of an unknown kind", "an RMS norm", "use the torch forward path")

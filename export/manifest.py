@@ -1,0 +1,118 @@
+"""What an export folder holds, and whether it is whole and of this base.
+
+Owns: the folder's layout, its manifest, the checks that need no model.
+Does not know: graphs, runtimes.
+Units: bytes.
+
+    templora-onnx.json   this manifest: format, base fingerprint, opset, LoRA inputs and their shapes, versions, sha256
+    decoder.onnx         token ids -> hidden states
+    head.onnx            hidden states -> logits and nats
+    weights.data         the weights of both
+    config.json, tokenizer files
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edge.errors import ExportError, describe
+
+FORMAT = 1
+MANIFEST = "templora-onnx.json"
+DECODER, HEAD, WEIGHTS = "decoder.onnx", "head.onnx", "weights.data"
+_AGAIN = "export it again with templora export"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a runtime must know of an export folder.
+
+    Attributes:
+        base: fingerprint of the base (`Base.fingerprint`).
+        precision: nf4, fp32 or int8.
+        device: what it was exported for, cpu or cuda.
+        layers, groups, head_size: the cache's dimensions.
+        cache: type of its numbers, float32 or float16.
+        lora: (inputs, outputs) of each layer that takes A and B.
+        files: bytes and sha256 of every file.
+        parity: what `check.py` measured.
+    """
+
+    base: str
+    precision: str
+    device: str
+    opset: int
+    layers: int
+    groups: int
+    head_size: int
+    hidden: int
+    vocab: int
+    cache: str
+    lora: dict[str, tuple[int, int]]
+    files: dict[str, tuple[int, str]]
+    versions: dict[str, str]
+    parity: dict[str, float]
+    format: int = FORMAT
+
+    def save(self, folder: Path) -> None:
+        """Writes it; last of all, so that a folder without it is not an export."""
+        (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of an export folder.
+
+    Raises:
+        ExportError: there is none, or it is damaged or of another version.
+    """
+    path = folder / MANIFEST
+    try:
+        values: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        found = values["format"]
+        if found != FORMAT:
+            raise ExportError(f"{folder} is an export of version {found}", f"version {FORMAT}", _AGAIN)
+        values["lora"] = {name: (int(k), int(n)) for name, (k, n) in values["lora"].items()}
+        values["files"] = {name: (int(size), str(digest)) for name, (size, digest) in values["files"].items()}
+        return Manifest(**values)
+    except FileNotFoundError as error:
+        raise ExportError(f"there is no {MANIFEST} in {folder}", "a folder made by templora export", _AGAIN) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ExportError(f"{path} is damaged ({describe(error)})", "the manifest of an export", _AGAIN) from error
+
+
+def verify(folder: Path, manifest: Manifest) -> None:
+    """Reads every file once.
+
+    Raises:
+        ExportError: one is missing, cut short, or not what was written.
+    """
+    for name, (size, digest) in manifest.files.items():
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise ExportError(f"{path} is missing", "a whole export folder", _AGAIN)
+        if path.stat().st_size != size:
+            raise ExportError(f"{path} holds {path.stat().st_size} bytes", f"{size} bytes", _AGAIN)
+        if digest_of(path) != digest:
+            raise ExportError(f"{path} is damaged", "the bytes that were exported (sha256)", _AGAIN)
+
+
+def require_base(folder: Path, manifest: Manifest, fingerprint: str) -> None:
+    """Refuses a graph of another base.
+
+    Raises:
+        ExportError: the fingerprints differ.
+    """
+    if manifest.base != fingerprint:
+        raise ExportError(
+            f"{folder} was exported from another base ({manifest.base[:12]})", f"base {fingerprint[:12]}", _AGAIN
+        )
+
+
+def digest_of(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,51 @@
+"""Where a session's ONNX forward path comes from: a folder that the user names, or one in the cache, made once.
+
+Owns: the cache of exports, one engine for all sessions of a runtime.
+Does not know: graphs, arguments.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edge import sources
+from edge.adapter import Adapter
+from edge.base import Base
+from edge.errors import ExportError
+from edge.forward import Opener
+from edge.settings import Settings
+
+from . import exporter, manifest
+from .runtime import Engine, OnnxForward, choose
+
+
+def opener(base: Base, settings: Settings) -> Opener:
+    """What `edge` calls for `forward: onnx`.
+
+    Raises:
+        ExportError: the named graph is damaged or of another base, or none can be made.
+        DeviceError: the provider is not there.
+    """
+    onnx = settings.onnx
+    folder = Path(onnx.graph) if onnx.graph else cached(base, onnx.precision, choose(onnx.provider, base.device.kind))
+    engine = Engine(folder, provider=onnx.provider, threads=settings.compute.threads, fingerprint=base.fingerprint())
+
+    def open_path(adapter: Adapter | None) -> OnnxForward:
+        path = OnnxForward(engine, adapter)
+        path.settle(settings.compute)
+        return path
+
+    return open_path
+
+
+def cached(base: Base, precision: str, device: str) -> Path:
+    """The export of a base in the cache; made where it is not there yet."""
+    name = f"{base.fingerprint()[:16]}-{precision}-{device}-v{manifest.FORMAT}"
+    folder = sources.cache_root() / "onnx" / name
+    if not (folder / manifest.MANIFEST).is_file():
+        try:
+            exporter.export(base, folder, precision, device)
+        except ExportError:
+            if not (folder / manifest.MANIFEST).is_file():  # another process may have been faster
+                raise
+    return folder

@@ -1,0 +1,118 @@
+"""An ONNX graph, operator by operator, with its weights in one data file beside it.
+
+Owns: names of values, the data file, how graph and data refer to each other.
+Does not know: models, or what the operators mean.
+Units: bytes. Weights are written as they come, so that a graph of any size is made in little memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor
+
+ALIGN = 4096  # a memory page: what the runtime maps begins on one
+MS = "com.microsoft"
+_TYPES = {torch.float32: TensorProto.FLOAT, torch.uint8: TensorProto.UINT8, torch.bfloat16: TensorProto.BFLOAT16}
+
+
+class DataFile:
+    """The weights of one or more graphs, one after the other; hashed while they are written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.size = path, 0
+        self._file = path.open("xb")
+        self._digest = hashlib.sha256()
+        self._places: dict[tuple[int, torch.Size, torch.dtype], tuple[int, int]] = {}
+
+    def add(self, tensor: Tensor) -> tuple[int, int]:
+        """Where it lies: offset and length. A tensor of the same memory lies there once."""
+        key = (tensor.data_ptr(), tensor.shape, tensor.dtype)
+        if key not in self._places:
+            self._write(bytes(-self.size % ALIGN))
+            offset = self.size
+            for part in torch.split(tensor.detach(), max(1, len(tensor) // 16)):  # no second copy of a whole vocabulary
+                self._write(part.contiguous().cpu().view(-1).view(torch.uint8).numpy().data)
+            self._places[key] = offset, self.size - offset
+        return self._places[key]
+
+    def close(self) -> str:
+        """Ends the file; the sha256 of it all."""
+        self._file.close()
+        return self._digest.hexdigest()
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self.size += len(data)
+
+
+class Graph:
+    """A graph that grows; values are known by their names."""
+
+    def __init__(self, data: DataFile) -> None:
+        self._data = data
+        self._nodes: list[Any] = []
+        self._inputs: list[Any] = []
+        self._outputs: list[Any] = []
+        self._weights: list[Any] = []
+        self._made: dict[Any, str] = {}
+        self._kept: list[Tensor] = []  # a place is known by its address, which must not be given to another tensor
+
+    def input(self, name: str, shape: Sequence[int | str], kind: Any = np.float32) -> str:
+        """A value that is given for each run; a dimension with a name may have any size."""
+        self._inputs.append(_value(name, shape, kind))
+        return name
+
+    def output(self, value: str, name: str, shape: Sequence[int | str]) -> None:
+        """Makes a value one of the results, under `name`."""
+        self._nodes.append(helper.make_node("Identity", [value], [name])) if value != name else None
+        self._outputs.append(_value(name, shape, np.float32))
+
+    def weight(self, name: str, tensor: Tensor) -> str:
+        """A constant in the data file."""
+        offset, length = self._data.add(tensor)
+        self._kept.append(tensor)
+        proto = TensorProto(name=name, data_type=_TYPES[tensor.dtype], dims=tensor.shape)
+        proto.data_location = TensorProto.EXTERNAL
+        for key, entry in (("location", self._data.path.name), ("offset", str(offset)), ("length", str(length))):
+            proto.external_data.add(key=key, value=entry)
+        self._weights.append(proto)
+        return name
+
+    def constant(self, value: Any, kind: Any = np.int64) -> str:
+        """A small constant inside the graph."""
+        array = np.asarray(value, kind)
+        key = (array.tobytes(), array.shape, array.dtype.str)
+        if key not in self._made:
+            self._made[key] = f"constant.{len(self._made)}"
+            self._weights.append(onnx.numpy_helper.from_array(array, self._made[key]))
+        return self._made[key]
+
+    def op(self, operator: str, *inputs: str, domain: str = "", name: str = "", **attributes: Any) -> str:
+        """One operator with one result; its name."""
+        out = name or f"{operator.lower()}.{len(self._nodes)}"
+        self._nodes.append(helper.make_node(operator, list(inputs), [out], domain=domain, **attributes))
+        return out
+
+    def ops(self, operator: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> None:
+        """One operator with several results, whose names are given."""
+        self._nodes.append(helper.make_node(operator, list(inputs), list(outputs), **attributes))
+
+    def save(self, path: Path, opset: int) -> None:
+        """Writes the graph; the weights are in the data file already."""
+        graph = helper.make_graph(self._nodes, path.stem, self._inputs, self._outputs, self._weights)
+        opsets = [helper.make_opsetid("", opset), helper.make_opsetid(MS, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, producer_name="templora", ir_version=10)
+        path.write_bytes(model.SerializeToString())
+
+
+def _value(name: str, shape: Sequence[int | str], kind: Any) -> Any:
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), list(shape))

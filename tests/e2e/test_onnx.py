@@ -1,0 +1,172 @@
+"""`templora export` and `--forward onnx` through the command line, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from edge import cli
+from edge.errors import DeviceError, ExportError
+from export import exporter, graph, manifest, runtime
+from export.runtime import Engine
+from tests import tiny
+
+SMALL = ["--set", "window.chunk=48", "--set", "window.size=96", "--set", "adapter.rank=4", "--set", "learn.lr=1e-2",
+         "--set", "learn.drift_margin=0", "--set", "compute.threads=1", "--preset", "economical", "--no-run"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.folder(tmp_path_factory.mktemp("model") / "m", "gemma3_text")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("export") / "graph"
+    exporter.export(tiny.runtime("llama").base, out)
+    return out
+
+
+@pytest.fixture
+def damaged(exported: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(exported, tmp_path / "copy"))
+
+
+def _last_json(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_export_then_score_and_write(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEMPLORA_CACHE", str(tmp_path / "cache"))
+    out, text = tmp_path / "graph", tmp_path / "text.txt"
+    text.write_text(tiny.TEXT)
+    assert cli.main(["export", str(model), str(out), "--precision", "nf4", "--json"]) == 0
+    done = _last_json(capsys)
+    assert max(done["parity"].values()) < 1e-3
+    assert {"templora-onnx.json", "decoder.onnx", "head.onnx", "weights.data", "config.json", "tokenizer.json"} <= {
+        path.name for path in out.iterdir()
+    }
+    graph = ["--forward", "onnx", "--set", f"onnx.graph={out}"]
+    scored, written = {}, {}
+    for name, options in {"torch": [], "graph": graph, "cached": ["--forward", "onnx"]}.items():
+        common = ["--model", str(model), "--json", *SMALL, *options]
+        assert cli.main(["score", str(text), "--max-tokens", "144", *common]) == 0
+        scored[name] = _last_json(capsys)
+        if name != "cached":
+            assert cli.main(["write", "--prompt", "Call me", "--tokens", "60", *common]) == 0
+            written[name] = _last_json(capsys)["text"]
+    there = scored["torch"]["adapter"]["perplexity"]
+    assert abs(there / scored["torch"]["base"]["perplexity"] - 1) > 0.01  # it did learn
+    for name in ("graph", "cached"):
+        assert scored[name]["adapter"]["perplexity"] == pytest.approx(there, rel=1e-4)
+    assert written["graph"] == written["torch"]
+    (made,) = (tmp_path / "cache" / "onnx").iterdir()
+    assert manifest.read(made).precision == "nf4"
+
+
+def test_a_taken_folder_is_refused(exported: Path) -> None:
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in exported.iterdir())
+    with pytest.raises(ExportError, match="exists"):
+        exporter.export(tiny.runtime("llama").base, exported)
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in exported.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["decoder.onnx", "head.onnx", "weights.data", "tokenizer.json"])
+def test_missing_cut_and_flipped_files_are_refused(damaged: Path, name: str) -> None:
+    path = damaged / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ExportError, match=r"damaged.*export it again"):
+        Engine(damaged)
+    path.write_bytes(data[:-1])
+    with pytest.raises(ExportError, match="bytes"):
+        Engine(damaged)
+    path.unlink()
+    with pytest.raises(ExportError, match=f"{name} is missing"):
+        Engine(damaged)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 1, "files": 3, "lora": {}}'])
+def test_damaged_manifests_are_refused(damaged: Path, text: str) -> None:
+    (damaged / manifest.MANIFEST).write_text(text)
+    with pytest.raises(ExportError, match="damaged"):
+        Engine(damaged)
+
+
+def test_no_manifest_older_manifest_other_base(damaged: Path) -> None:
+    path = damaged / manifest.MANIFEST
+    with pytest.raises(ExportError, match="another base"):
+        Engine(damaged, fingerprint=tiny.runtime("llama", seed=1).base.fingerprint())
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, "format": 0}))
+    with pytest.raises(ExportError, match="version 0.*version 1"):
+        Engine(damaged)
+    path.unlink()
+    with pytest.raises(ExportError, match="there is no"):
+        Engine(damaged)
+
+
+def test_an_opset_that_the_runtime_does_not_know(damaged: Path) -> None:
+    path = damaged / manifest.DECODER
+    model = onnx.load(path, load_external_data=False)
+    model.opset_import[0].version = 99
+    path.write_bytes(model.SerializeToString())
+    values = json.loads((damaged / manifest.MANIFEST).read_text())
+    values["opset"] = 99
+    values["files"][path.name] = [path.stat().st_size, manifest.digest_of(path)]
+    (damaged / manifest.MANIFEST).write_text(json.dumps(values))
+    with pytest.raises(ExportError, match=r"cannot load .*opset 99"):
+        Engine(damaged)
+
+
+def test_unknown_architectures_and_parts_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = tiny.runtime("llama").base
+    monkeypatch.setattr(base.model.config, "model_type", "mamba")
+    with pytest.raises(ExportError, match="architecture 'mamba'"):
+        exporter.export(base, tmp_path / "out")
+    base = tiny.runtime("llama", hidden_act="relu").base
+    with pytest.raises(ExportError, match="activation 'relu'"):
+        exporter.export(base, tmp_path / "out")
+    base = tiny.runtime("llama", rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}).base
+    with pytest.raises(ExportError, match="rotary embedding of type 'dynamic'"):
+        exporter.export(base, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_graph_that_says_something_else_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(graph._ACTIVATIONS, "silu", ("Gelu", {}))
+    with pytest.raises(ExportError, match="spreads away"):
+        exporter.export(tiny.runtime("llama").base, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gpu_that_is_not_there(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(DeviceError, match=r"CUDAExecutionProvider.*onnx-gpu"):
+        Engine(exported, provider="cuda")
+    assert Engine(exported).device == "cpu"
+    # one that is named but does not take the graph: the runtime falls back to the CPU in silence
+    monkeypatch.setattr(runtime, "choose", lambda provider, exported_for: "cuda")
+    with pytest.raises((DeviceError, ExportError), match="CUDAExecutionProvider"):
+        Engine(exported, provider="cuda")
+
+
+def test_the_cached_export_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEMPLORA_CACHE", str(tmp_path))
+    base_runtime = tiny.runtime("qwen3", "forward=onnx")
+    (made,) = (tmp_path / "onnx").iterdir()
+    before = (made / "weights.data").stat().st_mtime_ns
+    with tiny.runtime("qwen3", "forward=onnx").session() as session, base_runtime.session() as other:
+        assert torch.equal(*(s.forward.nll(torch.arange(2, 40), 9) for s in (session, other)))
+    assert (made / "weights.data").stat().st_mtime_ns == before

@@ -1,0 +1,200 @@
+"""The ONNX forward path against a plain transformers model in float64, no further from it than the torch path is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from edge.adapter import Adapter
+from edge.base import Base, weight_of
+from edge.forward import Cache, TorchForward
+from edge.paging import MemoryStore
+from edge.settings import AdapterSettings, ComputeSettings
+from export import exporter, nf4, runtime
+from export.graph import lora_inputs
+from export.runtime import Engine, OnnxForward
+from tests import tiny
+
+EXACT = [(name, precision) for name in tiny.ARCHITECTURES for precision in ("fp32", "nf4")]
+FACTOR = 4  # rounding may fall otherwise than in the torch path, not be of another size
+IDS = torch.randint(2, 320, (60,), generator=torch.Generator().manual_seed(3))
+
+
+class Case:
+    """A base, its graph, and both forward paths on one adapter."""
+
+    def __init__(self, folder: Path, architecture: str, precision: str, **changes: Any) -> None:
+        self.base: Base = tiny.runtime(architecture, nf4=precision != "fp32", **changes).base
+        self.changes = {"architecture": architecture, **changes}
+        exporter.export(self.base, folder, precision)
+        self.engine = Engine(folder)
+        self.adapter = Adapter(self.base, AdapterSettings(rank=3, alpha=6.0))
+        self.torch = TorchForward(self.base, self.adapter, ComputeSettings(loss_slice=16))
+        self.onnx = OnnxForward(self.engine, self.adapter, slice_size=16)
+
+    @torch.no_grad()
+    def shake(self, seed: int) -> None:
+        """Another adapter, as an update would leave it."""
+        generator = torch.Generator().manual_seed(seed)
+        for _, parameter in self.adapter.named_parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+        self.adapter.version += 1
+
+    @torch.no_grad()
+    def reference(self, ids: Tensor, *, adapter: bool) -> Tensor:
+        """(S, V) logits of the same weights, the adapter merged into them, by transformers in float64."""
+        plain = tiny.model(**self.changes).double()
+        plain.set_attn_implementation("eager")
+        mine = dict(plain.named_modules())
+        for name, layer in self.base.linears():
+            name = name.removesuffix(".base_layer")
+            weight = weight_of(layer, torch.float32).double()
+            if adapter:
+                held = self.adapter.layers[name]
+                a, b = (getattr(held, side)[self.adapter.name].weight.double() for side in ("lora_A", "lora_B"))
+                weight = weight + held.scaling[self.adapter.name] * (b @ a)
+            mine[name].weight.copy_(weight)
+        return plain(input_ids=ids[None], use_cache=False).logits[0]
+
+
+@pytest.fixture(scope="module", params=EXACT, ids=lambda p: "-".join(p))
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    architecture, precision = request.param
+    return Case(tmp_path_factory.mktemp("onnx") / "graph", architecture, precision)
+
+
+def _in_pieces(forward: Any, *, adapter: bool) -> Tensor:
+    """(5, V): after a prompt, and after each of four more tokens."""
+    logits, cache = forward.prefill(IDS[:40], adapter=adapter)
+    return torch.stack([logits, *(forward.decode(int(t), cache, adapter=adapter) for t in IDS[40:44])])
+
+
+def test_prefill_and_decode_with_adapters_in_turn(case: Case) -> None:
+    seen = []
+    for seed in (1, 2, None, 1):
+        if seed is not None:
+            case.shake(seed)
+        exact = case.reference(IDS[:44], adapter=seed is not None)[39:]
+        allowed = (_in_pieces(case.torch, adapter=seed is not None) - exact).abs().max() * FACTOR
+        found = _in_pieces(case.onnx, adapter=seed is not None)
+        assert (found - exact).abs().max() <= allowed
+        seen.append(found)
+    assert torch.equal(seen[0], seen[3])
+    assert all((seen[i] - seen[j]).abs().max() > 0.01 for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_a_prompt_in_chunks_is_the_prompt_at_once(case: Case) -> None:
+    case.shake(1)
+    exact = case.reference(IDS, adapter=True)
+    allowed = (case.torch.prefill(IDS)[0] - exact[-1]).abs().max() * FACTOR
+    cache = Cache(runtime.Buffers(case.engine, 0))
+    for end, piece in ((25, IDS[:25]), (26, IDS[25:26]), (60, IDS[26:])):
+        assert (case.onnx.extend(piece, cache) - exact[end - 1]).abs().max() <= allowed
+    assert cache.length == len(IDS)
+
+
+def test_nats(case: Case) -> None:
+    for adapter in (True, False):
+        case.shake(4)
+        logits = case.reference(IDS, adapter=adapter)
+        exact = torch.nn.functional.cross_entropy(logits[18:-1], IDS[19:], reduction="none")
+        allowed = (case.torch.nll(IDS, 41, adapter=adapter) - exact).abs().max() * FACTOR
+        found = case.onnx.nll(IDS, 41, adapter=adapter)
+        assert found.dtype == torch.float32
+        assert (found - exact).abs().max() <= allowed
+
+
+def test_every_lora_input_changes_the_logits(case: Case) -> None:
+    case.shake(5)
+    whole = case.onnx.prefill(IDS[:20])[0]
+    for layer in case.engine.manifest.lora:
+        for name in lora_inputs(layer):
+            held = case.onnx._copies[name]
+            kept = held.numpy().copy()
+            held.update_inplace(kept * 1.5)
+            assert (case.onnx.prefill(IDS[:20])[0] - whole).abs().max() > 1e-5, name
+            held.update_inplace(kept)
+    assert torch.equal(case.onnx.prefill(IDS[:20])[0], whole)
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case(tmp_path_factory.mktemp("onnx") / "graph", "gemma3_text", "nf4")
+
+
+def test_a_cache_grows_beyond_its_room(gemma: Case) -> None:
+    gemma.shake(6)
+    ids = torch.randint(2, 320, (runtime.ROOM + 9,), generator=torch.Generator().manual_seed(7))
+    _, cache = gemma.onnx.prefill(ids[:-12])
+    for token in ids[-12:]:
+        last = gemma.onnx.decode(int(token), cache)
+    assert cache.state.capacity == 2 * runtime.ROOM
+    exact = gemma.reference(ids, adapter=True)[-1]
+    assert (last - exact).abs().max() <= (gemma.torch.prefill(ids)[0] - exact).abs().max() * FACTOR
+
+
+def test_a_cache_is_paged_bit_for_bit(gemma: Case) -> None:
+    gemma.shake(8)
+    pages = MemoryStore()
+    _, stayed = gemma.onnx.prefill(IDS[:30])
+    _, moved = gemma.onnx.prefill(IDS[:30])
+    gemma.onnx.decode(7, stayed)
+    gemma.onnx.decode(7, moved)
+    gemma.onnx.page_out(moved, pages)
+    assert not moved.state.values
+    gemma.onnx.page_in(moved, pages)
+    assert torch.equal(gemma.onnx.decode(9, stayed), gemma.onnx.decode(9, moved))
+
+
+def test_adapted_layers_may_have_ranks_of_their_own(gemma: Case) -> None:
+    """Blocks that are not adapted take rank 0."""
+    top = Adapter(gemma.base, AdapterSettings(rank=2, alpha=2.0, layers="top:1", modules=("v_proj", "down_proj")))
+    try:
+        with torch.no_grad():
+            for parameter in top.parameters():
+                parameter.fill_(0.05)
+        ours = OnnxForward(gemma.engine, top)
+        theirs = TorchForward(gemma.base, top, ComputeSettings(loss_slice=16))
+        assert (ours.prefill(IDS)[0] - gemma.onnx.prefill(IDS, adapter=False)[0]).abs().max() > 0.01
+        assert torch.allclose(ours.prefill(IDS)[0], theirs.prefill(IDS)[0], rtol=1e-4, atol=1e-4)
+    finally:
+        top.discard()
+
+
+def test_a_head_of_its_own_with_a_cap_and_biases(tmp_path: Path) -> None:
+    case = Case(tmp_path / "graph", "gemma2", "fp32", tie_word_embeddings=False, final_logit_softcapping=5.0)
+    assert case.base.head.weight.data_ptr() != case.base.model.get_input_embeddings().weight.data_ptr()
+    case.shake(1)
+    found = case.onnx.prefill(IDS)[0]
+    assert found.abs().max() <= 5
+    assert torch.allclose(found, case.torch.prefill(IDS)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_eight_bits_stay_close(architecture: str, tmp_path: Path) -> None:
+    case = Case(tmp_path / "graph", architecture, "int8")
+    case.shake(1)
+    exact = case.reference(IDS, adapter=True)[-1]
+    gap = (case.onnx.prefill(IDS)[0] - exact).abs().max() / exact.std()
+    assert 1e-4 < gap < 0.25
+
+
+def test_eight_bit_weights_are_off_by_half_a_step() -> None:
+    weight = torch.randn(24, 96, generator=torch.Generator().manual_seed(0))
+    weight[3] = 0
+    held = nf4.to_int8(weight)
+    step = held.scales.repeat_interleave(held.block, 1)
+    assert ((nf4.from_int8(held) - weight).abs() <= step * 0.5001).all()
+    assert (held.rows, held.columns) == (24, 96)
+
+
+def test_nf4_is_bit_for_bit_bitsandbytes() -> None:
+    base = tiny.runtime("llama").base
+    for _, layer in base.linears():
+        packed = nf4.unpack(layer)
+        assert packed.codes.data_ptr() == layer.weight.data_ptr()  # no copy
+        assert torch.equal(nf4.dequantize(packed), weight_of(layer, torch.float32))
