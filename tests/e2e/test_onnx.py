@@ -110,10 +110,10 @@ def test_no_manifest_older_manifest_other_base(damaged: Path) -> None:
         Engine(damaged, fingerprint=tiny.runtime("llama", seed=1).base.fingerprint())
     values = json.loads(path.read_text())
     path.write_text(json.dumps({**values, "format": 0}))
-    with pytest.raises(ExportError, match="version 0.*version 1"):
+    with pytest.raises(ExportError, match=r"version 0.*version 1"):
         Engine(damaged)
     path.unlink()
-    with pytest.raises(ExportError, match="there is no"):
+    with pytest.raises(ExportError, match=r"there is no"):
         Engine(damaged)
 
 
