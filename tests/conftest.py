@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -48,3 +51,17 @@ def demo_runtime():  # type: ignore[no-untyped-def]
     import edge
 
     return edge.load("demo", "economical", overrides=["window.chunk=512", "window.size=1024"])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _entry_points(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Run from a source tree that is not installed, the entry points are those of pyproject.toml."""
+    if metadata.entry_points(group="templora.forwards"):
+        return
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"]
+    folder = tmp_path_factory.mktemp("installed") / "templora-0.dist-info"
+    folder.mkdir()
+    lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in names.items()) for group, names in groups.items()]
+    (folder / "entry_points.txt").write_text("\n".join(lines))
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: templora\nVersion: 0\n")
+    sys.path.append(str(folder.parent))
