@@ -239,6 +239,8 @@ def work() -> None:
     if spec["limit"]:
         import resource
 
+        import torch  # noqa: F401 - a library that fails while it is being loaded ends the process
+
         resource.setrlimit(resource.RLIMIT_DATA, (spec["limit"], spec["limit"]))
     if spec["contender"] != "paper":
         tune_allocator()

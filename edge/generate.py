@@ -75,11 +75,12 @@ def generate(
     first = len(session.tokens) - written
     picker, stream = Picker(settings.generate), TextStream(session.base, session.tokens[:first], settings.generate.stop)
     before = "".join([stream.add(token) for token in session.tokens[first:]])
-    if written and written >= max_tokens:
+    complete = written > 0 and written >= max_tokens
+    if complete:
         before += stream.flush()
     if before:
         yield TextPiece(before, written)
-    if written and written >= max_tokens:
+    if complete:
         return
     cache: Cache | None = None
     logits = torch.empty(0)
@@ -116,6 +117,8 @@ def generate(
             piece = piece + stream.flush()
         if piece:
             yield TextPiece(piece, len(made))
+        if cache is not None and cache.length >= settings.window.size:
+            cache = None
         # 4. a finished chunk is learned
         full = len(session.tokens) - session.position >= settings.window.chunk
         if full or finish:
@@ -129,8 +132,6 @@ def generate(
             index = session.chunk_index
             if full:
                 session.finish_chunk(len(session.tokens))
-            if cache is not None and cache.length >= settings.window.size:
-                cache = None
             session.at_rest = full and cache is None
             now = time.perf_counter()
             yield ChunkWritten(
@@ -147,8 +148,6 @@ def generate(
                 finish=finish,
             )
             began, decoding, nll, made = now, 0.0, 0.0, []
-        if cache is not None and cache.length >= settings.window.size:
-            cache = None
 
 
 def _context(session: Session) -> Tensor:

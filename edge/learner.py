@@ -118,7 +118,7 @@ class Learner:
         optimizers.drop_gradients(self.adapter.parameters())
         after = None
         if settings.guard == "full" and not reason and not skipped:
-            with torch.no_grad(), self.adapter.active():
+            with torch.no_grad(), self.forward.learning():
                 after = float(self.forward.loss(input_ids, labels, prefix)[1].double().sum())
             reason = self._refusal([losses[0], after])
         if reason and settings.can_roll_back:

@@ -10,8 +10,7 @@ positions meets the head, its loss and its gradient are computed at once, and it
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,8 +172,9 @@ def _by_blocks(
     total = torch.zeros_like(top)
     fused = backward and not gradient_filter
     upstream = torch.zeros_like(hidden)
-    weights = (weight for _, weight in head.blocks(hidden)) if fused else itertools.repeat(None)
-    for block, wide in zip(head.spans(hidden), weights, strict=False):
+    blocks: Iterable[tuple[slice, Tensor | None]]
+    blocks = head.blocks(hidden) if fused else ((block, None) for block in head.spans(hidden))
+    for block, wide in blocks:
         part = logits[:, block]
         slope = None if head.softcap is None or not backward else 1.0 - (part / head.softcap).square_()
         total += part.sub_(top).exp_().sum(-1, keepdim=True)
@@ -186,11 +186,10 @@ def _by_blocks(
     if not backward:
         return nll, upstream
     if gradient_filter:
-        kept = torch.zeros(len(head.weight), dtype=torch.bool)
+        largest = torch.empty(len(head.weight))
         for block in head.spans(hidden):
-            kept[block] = (logits[:, block] / total).amax(0) > gradient_filter
-        kept[labels] = True
-        entries = kept.nonzero().squeeze(1)
+            largest[block] = (logits[:, block] / total).amax(0)
+        entries = _likely(largest[None], labels, gradient_filter)
         upstream = head.partial_product(logits.index_select(1, entries), entries)
     return nll, upstream.div_(total).sub_(head.weight[labels].to(upstream.dtype).mul_(own_slope))
 
@@ -207,12 +206,17 @@ def _whole(
     nll = (gap - softmax.amax(-1, keepdim=True).log()).squeeze(-1)
     if not backward:
         return nll, hidden
-    kept = softmax.amax(0) > gradient_filter
+    entries = _likely(softmax, labels, gradient_filter) if gradient_filter else None
     softmax.scatter_add_(-1, y, torch.full_like(y, -1, dtype=softmax.dtype))  # d nll / d logits = softmax - onehot
     if slope is not None:
         softmax.mul_(slope)
-    if not gradient_filter:
+    if entries is None:
         return nll, head.product(softmax, hidden.dtype)
-    kept[labels] = True
-    entries = kept.nonzero().squeeze(1)
     return nll, head.partial_product(softmax.index_select(1, entries), entries).to(hidden.dtype)
+
+
+def _likely(softmax: Tensor, labels: Tensor, threshold: float) -> Tensor:
+    """(n,) vocabulary entries that are likelier than `threshold` somewhere in (N, V), or labels."""
+    kept = softmax.amax(0) > threshold
+    kept[labels] = True
+    return kept.nonzero().squeeze(1)

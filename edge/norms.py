@@ -20,9 +20,10 @@ def use(model: nn.Module) -> int:
     """
     found = 0
     for module in model.modules():
-        scale = _scale(module) if type(module).__name__.endswith("RMSNorm") else None
-        if scale is not None:
-            module.forward = partial(_forward, module, module.forward, scale)
+        eps = _eps(module) if type(module).__name__.endswith("RMSNorm") else None
+        scale = None if eps is None else _scale(module, eps)
+        if eps is not None and scale is not None:
+            module.forward = partial(_forward, module.forward, scale, eps)
             found += 1
     return found
 
@@ -33,10 +34,10 @@ def _eps(module: nn.Module) -> float | None:
 
 
 @torch.no_grad()
-def _scale(module: nn.Module) -> Tensor | None:
+def _scale(module: nn.Module, eps: float) -> Tensor | None:
     """What the norm multiplies by: its weight, or 1 + weight (Gemma); None where it does something else."""
-    weight, eps = getattr(module, "weight", None), _eps(module)
-    if not isinstance(weight, Tensor) or weight.dim() != 1 or eps is None or weight.device.type != "cpu":
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor) or weight.dim() != 1 or weight.device.type != "cpu":
         return None
     x = torch.randn(3, len(weight), generator=torch.Generator().manual_seed(0))
     theirs = module(x)
@@ -47,11 +48,10 @@ def _scale(module: nn.Module) -> Tensor | None:
     return None
 
 
-def _forward(module: nn.Module, own: Any, scale: Tensor, x: Tensor) -> Tensor:
+def _forward(own: Any, scale: Tensor, eps: float, x: Tensor) -> Tensor:
     if x.dtype != torch.float32 or x.device.type != "cpu":
         result: Tensor = own(x)
         return result
-    eps = _eps(module) or 0.0
     return rms_norm(x, scale, eps)
 
 

@@ -10,7 +10,6 @@ with the same numbers on the same device and versions; its records are there alr
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 import time
 from collections.abc import Mapping
@@ -48,8 +47,7 @@ class Place:
         if self.there is None or self.there.manifest is None:
             return settings
         compute = self.there.manifest.extra.get("compute", {})
-        kept = settings_module.from_dict({**settings.to_dict(), "compute": compute}).compute
-        return dataclasses.replace(settings, compute=kept)
+        return settings_module.from_dict({**settings.to_dict(), "compute": compute})
 
 
 def place(
@@ -72,20 +70,18 @@ def place(
     stem = f"{command}-{word}-{journal.fingerprint(key)[:8]}"
     root = journal.default_root()
     number, unfinished = 1, None
-    while True:
-        folder = root / (stem if number == 1 else f"{stem}-{number}")
-        if not (folder / "manifest.json").exists():
-            break
+    while ((folder := root / (stem if number == 1 else f"{stem}-{number}")) / "manifest.json").exists():
         number += 1
-        if Journal.peek(folder).state == "resumable":
-            unfinished = folder
+        info = Journal.peek(folder)
+        if info.state == "resumable":
+            unfinished = info
     if not resume:
-        return Place(folder, None, unfinished)
+        return Place(folder, None, unfinished.folder if unfinished else None)
     if unfinished is None:
         raise JournalError(
             f"no unfinished run {stem} in {root}", "one that began so", "leave --resume out, or name it by --run"
         )
-    return Place(unfinished, _resumable(unfinished))
+    return Place(unfinished.folder, unfinished)
 
 
 def _resumable(folder: Path) -> RunInfo:
@@ -184,10 +180,9 @@ class Run:
         """
         if self.journal is None:
             return
-        root = self.journal.root
         self.journal.finish(summary)
         self.journal.close()
-        journal.prune(root.parent, names={root.name})
+        journal.drop_snapshots(self.journal.root)
 
 
 def open_run(

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .paging import Under
+
 _NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -73,14 +75,13 @@ class TensorFile(Mapping[str, Tensor]):
         return len(self._names)
 
 
-class Part(Mapping[str, Tensor]):
-    """The tensors of `source` whose names begin with `prefix`, called without it."""
+class Part(Under, Mapping[str, Tensor]):
+    """`Under` of a whole mapping: its names can be listed, too."""
+
+    _source: Mapping[str, Tensor]
 
     def __init__(self, source: Mapping[str, Tensor], prefix: str) -> None:
-        self._source, self._prefix = source, prefix
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._source[self._prefix + name]
+        super().__init__(source, prefix)
 
     def __iter__(self) -> Iterator[str]:
         return (name.removeprefix(self._prefix) for name in self._source if name.startswith(self._prefix))

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import torch
 
+from edge import journal
 from edge.base import Base
 from edge.errors import ExportError, StorageError
 from edge.settings import OnnxSettings
 
-from . import check, graph, manifest, nf4
+from . import check, graph, nf4
 from .manifest import DECODER, HEAD, WEIGHTS, Manifest
 from .writer import DataFile
 
@@ -69,7 +70,9 @@ def _write_graphs(base: Base, folder: Path, precision: str) -> str:
 
 def _manifest(base: Base, folder: Path, precision: str, device: str, digest: str) -> Manifest:
     config = base.config
-    digests = {path.name: manifest.digest_of(path) if path.name != WEIGHTS else digest for path in folder.iterdir()}
+    digests = {
+        path.name: journal.file_fingerprint(path) if path.name != WEIGHTS else digest for path in folder.iterdir()
+    }
     versions = {name: metadata.version(name) for name in _LIBRARIES if name != "templora"}
     return Manifest(
         base=base.fingerprint(),

@@ -13,12 +13,12 @@ Units: bytes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edge import journal
 from edge.errors import ExportError, describe
 
 FORMAT = 1
@@ -96,7 +96,7 @@ def verify(folder: Path, manifest: Manifest) -> None:
             raise ExportError(f"{path} is missing", "a whole export folder", _AGAIN)
         if path.stat().st_size != size:
             raise ExportError(f"{path} holds {path.stat().st_size} bytes", f"{size} bytes", _AGAIN)
-        if digest_of(path) != digest:
+        if journal.file_fingerprint(path) != digest:
             raise ExportError(f"{path} is damaged", "the bytes that were exported (sha256)", _AGAIN)
 
 
@@ -110,9 +110,3 @@ def require_base(folder: Path, manifest: Manifest, fingerprint: str) -> None:
         raise ExportError(
             f"{folder} was exported from another base ({manifest.base[:12]})", f"base {fingerprint[:12]}", _AGAIN
         )
-
-
-def digest_of(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

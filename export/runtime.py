@@ -117,10 +117,8 @@ class Buffers:
         if tokens <= self.capacity:
             return
         self.capacity = -(-tokens // ROOM) * ROOM
-        for index, name in enumerate(self.names):
-            kept = self.values[index].numpy()[:, :, :held]
-            self.values[index] = self._filled(kept)
-            del kept, name
+        for index, value in enumerate(self.values):
+            self.values[index] = self._filled(value.numpy()[:, :, :held])
         self.steps = {}
 
     def tensors(self, held: int) -> Iterator[tuple[str, Tensor]]:

@@ -13,47 +13,47 @@ from .. import journal
 from ..errors import InputError, Interrupted, SettingsError
 from ..records import ChunkEvaluated, finite, perplexity
 from ..terminal import Progress, Stop, print_table, say
-from ..translation import glossary, languages, loop, pairs, prompts, scores
+from ..translation import evaluate, glossary, languages, loop, pairs, prompts, scores
 from ..translation.prompts import Pair
 from . import options
 from .translate import prompting, template_of
 
-PROTOCOLS = ("off", "oracle", "self", "corrections")
-
 
 def add(verbs: Any) -> None:
     """Registers the verb."""
-    evaluate = options.verb(verbs, "eval", run, "measure translation on aligned text, by protocol")
-    evaluate.add_argument("task", choices=["translate"], help="what is measured")
-    evaluate.add_argument("file", type=Path, metavar="FILE", help="aligned text: JSON chunks, TSV, TMX or XLIFF")
-    evaluate.add_argument(
+    verb = options.verb(verbs, "eval", run, "measure translation on aligned text, by protocol")
+    verb.add_argument("task", choices=["translate"], help="what is measured")
+    verb.add_argument("file", type=Path, metavar="FILE", help="aligned text: JSON chunks, TSV, TMX or XLIFF")
+    verb.add_argument(
         "--protocols",
-        default=",".join(PROTOCOLS),
+        default=",".join(evaluate.PROTOCOLS),
         metavar="NAMES",
         help="off (the base alone), oracle (learns past references), self (its own output), corrections (the first "
         "tenth of the references) (default: %(default)s)",
     )
-    evaluate.add_argument(
+    verb.add_argument(
         "--generate",
         default="none",
         metavar="WHICH",
         help="chunks to translate, for BLEU, chrF and names: none, all, or a JSON file that holds them (default: none)",
     )
-    evaluate.add_argument("--chunks", type=options.positive, metavar="N", help="only the first N chunks")
-    evaluate.add_argument("--comet", type=Path, metavar="CKPT", help="a COMET checkpoint on this disk")
-    evaluate.add_argument("--report", type=Path, metavar="DIR", help="write eval.json to DIR")
-    prompting(evaluate)
-    evaluate.add_argument("--run", dest="run_folder", type=Path, metavar="DIR", help="keep a run folder per protocol")
-    evaluate.add_argument("--resume", action="store_true", help="go on with the runs in --run")
-    evaluate.add_argument("--force", action="store_true", help="resume even where device, versions or settings differ")
-    options.common(evaluate)
+    verb.add_argument("--chunks", type=options.positive, metavar="N", help="only the first N chunks")
+    verb.add_argument("--comet", type=Path, metavar="CKPT", help="a COMET checkpoint on this disk")
+    verb.add_argument("--report", type=Path, metavar="DIR", help="write eval.json to DIR")
+    prompting(verb)
+    verb.add_argument("--run", dest="run_folder", type=Path, metavar="DIR", help="keep a run folder per protocol")
+    verb.add_argument("--resume", action="store_true", help="go on with the runs in --run")
+    verb.add_argument("--force", action="store_true", help="resume even where device, versions or settings differ")
+    options.common(verb)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
     protocols = [name.strip() for name in args.protocols.split(",")]
-    if not set(protocols) <= set(PROTOCOLS):
-        raise SettingsError(f"--protocols is '{args.protocols}'", "some of " + ",".join(PROTOCOLS), "correct it")
+    if not set(protocols) <= set(evaluate.PROTOCOLS):
+        raise SettingsError(
+            f"--protocols is '{args.protocols}'", "some of " + ",".join(evaluate.PROTOCOLS), "correct it"
+        )
     source, target = languages.find(args.source), languages.find(args.target)
     chunks = pairs.read(args.file, source, target)[: args.chunks]
     wanted = _wanted(args.generate, source, target)
@@ -132,7 +132,6 @@ def _measure(
     texts: dict[str, str],
 ) -> tuple[list[ChunkEvaluated], int]:
     """The records of one protocol, and the exit code of a stop."""
-    from ..translation import evaluate
     from ..translation.decoding import ModelTranslator
     from ..translation.lessons import Lessons
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import journal
 from .. import settings as settings_module
-from ..errors import BudgetError, StorageError
+from ..errors import BudgetError, Interrupted, StorageError
 from ..settings import Settings, format_bytes
 from ..terminal import console, say
 
@@ -131,10 +131,12 @@ def say_how_to_go_on(run: Any) -> None:
         say(f"the run is kept in {run.folder}: the same command with --run {run.folder} --resume goes on")
 
 
-def out_of_memory(error: BudgetError) -> int:
-    """Says so; the exit code to end with."""
-    say(f"error: {error.line()}")
-    return error.exit_code
+def stopped_by(error: KeyboardInterrupt | BudgetError) -> int:
+    """The exit code of a run that was stopped; says so where memory ran out."""
+    if isinstance(error, BudgetError):
+        say(f"error: {error.line()}")
+        return error.exit_code
+    return Interrupted.exit_code
 
 
 def positive(text: str) -> int:

@@ -58,10 +58,8 @@ def run(args: argparse.Namespace) -> int:
                     run.snapshot(session)
                     stopped = Interrupted.exit_code
                     break
-        except KeyboardInterrupt:
-            stopped = Interrupted.exit_code
-        except BudgetError as error:
-            stopped = options.out_of_memory(error)
+        except (KeyboardInterrupt, BudgetError) as error:
+            stopped = options.stopped_by(error)
         memory = runtime.memory(session)
         if not stopped:
             run.finish({"tokens": chunks[-1].end})

@@ -195,10 +195,8 @@ def _translate(
             if stop.asked:
                 run.snapshot(session)
                 return done, Interrupted.exit_code
-    except KeyboardInterrupt:
-        return done, Interrupted.exit_code
-    except BudgetError as error:
-        return done, options.out_of_memory(error)
+    except (KeyboardInterrupt, BudgetError) as error:
+        return done, options.stopped_by(error)
     finally:
         progress(None)
     return done, 0

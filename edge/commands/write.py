@@ -75,10 +75,8 @@ def run(args: argparse.Namespace) -> int:
                     run.snapshot(session)
                     stopped = Interrupted.exit_code
                     break
-        except KeyboardInterrupt:
-            stopped = Interrupted.exit_code
-        except BudgetError as error:
-            stopped = options.out_of_memory(error)
+        except (KeyboardInterrupt, BudgetError) as error:
+            stopped = options.stopped_by(error)
         finally:
             progress(None)
         memory = runtime.memory(session)

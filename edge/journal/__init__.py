@@ -21,7 +21,7 @@ from .disk import atomic_write, atomic_writer, file_fingerprint, fingerprint
 from .manifest import Manifest
 from .policy import SnapshotPolicy
 from .run import Journal
-from .runs import Pruned, RunInfo, default_root, list_runs, prune
+from .runs import Pruned, RunInfo, default_root, drop_snapshots, list_runs, prune
 from .snapshots import Snapshot
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "atomic_write",
     "atomic_writer",
     "default_root",
+    "drop_snapshots",
     "file_fingerprint",
     "fingerprint",
     "list_runs",

@@ -242,6 +242,17 @@ def prune(
     return done
 
 
+def drop_snapshots(folder: Path) -> int:
+    """Removes the snapshots of the run in `folder`, which is finished; the bytes that were freed.
+
+    Raises:
+        JournalError: a process holds it.
+        StorageError: something cannot be removed.
+    """
+    with disk.guarded(f"prune {folder}"):
+        return _prune(folder, whole=False, dry_run=False)
+
+
 def _prune(folder: Path, whole: bool, dry_run: bool) -> int:
     """Removes what `prune` says of one run; the manifest goes late, so that a cut-short removal can be repeated."""
     if dry_run:

@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING
 from ..documents import Unit
 from ..records import ChunkEvaluated, Learned, Lesson
 from . import loop
-from .lessons import Lessons
 from .loop import Job, Translator
 from .prompts import Pair
 
 if TYPE_CHECKING:
     from ..session import Session
+    from .lessons import Lessons
 
 PROTOCOLS = ("off", "oracle", "self", "corrections")
 GIVEN = 10  # of `corrections`: one chunk in so many

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import regex
@@ -35,12 +36,16 @@ class Glossary:
         """The (source, target) pairs whose source occurs in `text`, longest first; a term inside a longer one is out."""
         rest = placeholders.plain(text).casefold()
         found = []
-        for source in sorted(self.terms, key=lambda term: (-len(term), term)):
-            pattern = _occurrence(source)
+        for source, pattern in self._patterns:
             if pattern.search(rest):
                 found.append((source, self.terms[source]))
                 rest = pattern.sub("\0", rest)
         return found
+
+    @cached_property
+    def _patterns(self) -> list[tuple[str, regex.Pattern[str]]]:
+        """Where each term stands, the longest first; every unit asks for them."""
+        return [(source, _occurrence(source)) for source in sorted(self.terms, key=lambda term: (-len(term), term))]
 
 
 def read(path: str | Path) -> Glossary:
@@ -50,7 +55,7 @@ def read(path: str | Path) -> Glossary:
         InputError: it cannot be read, a line is malformed, or a term has two translations; the line is named.
     """
     terms: dict[str, str] = {}
-    lines: dict[str, int] = {}
+    known: dict[str, tuple[int, str]] = {}  # by case-folded term: its line and translation
     for number, line in enumerate(read_text(str(path)).splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -68,14 +73,14 @@ def read(path: str | Path) -> Glossary:
         key = source.casefold()
         if not target:
             continue
-        if key in lines and terms[next(term for term in terms if term.casefold() == key)] != target:
+        if key in known and known[key][1] != target:
             raise InputError(
-                f"{where} gives '{source}' another translation than line {lines[key]}",
+                f"{where} gives '{source}' another translation than line {known[key][0]}",
                 "one translation for each term",
                 "remove one of the two lines",
             )
-        if key not in lines:
-            terms[source], lines[key] = target, number
+        if key not in known:
+            terms[source], known[key] = target, (number, target)
         if len(terms) > MAX_TERMS:
             raise InputError(f"{path} has more than {MAX_TERMS} terms", "a glossary, not a dictionary", "shorten it")
     return Glossary(terms)

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 
-from edge import cli
+from edge import cli, journal
 from edge.errors import DeviceError, ExportError
 from export import exporter, graph, manifest, runtime
 from export.runtime import Engine
@@ -124,7 +124,7 @@ def test_an_opset_that_the_runtime_does_not_know(damaged: Path) -> None:
     path.write_bytes(model.SerializeToString())
     values = json.loads((damaged / manifest.MANIFEST).read_text())
     values["opset"] = 99
-    values["files"][path.name] = [path.stat().st_size, manifest.digest_of(path)]
+    values["files"][path.name] = [path.stat().st_size, journal.file_fingerprint(path)]
     (damaged / manifest.MANIFEST).write_text(json.dumps(values))
     with pytest.raises(ExportError, match=r"cannot load .*opset 99"):
         Engine(damaged)
