@@ -253,7 +253,7 @@ def head(base: Base, data: DataFile, matrix: nf4.Matrix) -> Graph:
     if ours.softcap is not None:
         cap = graph.constant(ours.softcap, np.float32)
         logits = graph.op("Mul", graph.op("Tanh", graph.op("Div", logits, cap)), cap)
-    graph.output(logits, "logits", ["S", matrix.rows])
+    logits = graph.output(logits, "logits", ["S", matrix.rows])
     chosen = graph.op("GatherElements", logits, graph.op("Unsqueeze", labels, graph.constant([1])), axis=1)
     # One in-place softmax serves as the normaliser: its largest entry is 1 / sum(exp(logits - max)).
     gap = graph.op("Sub", graph.op("ReduceMax", logits, graph.constant([1])), chosen)

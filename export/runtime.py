@@ -73,7 +73,7 @@ class Engine:
         except Exception as error:  # ONNX Runtime's own errors share no base class
             raise ExportError(
                 f"ONNX Runtime {ort.__version__} cannot load {self.folder / name} ({describe(error)})",
-                f"a graph of opset {self.manifest.opset} or older",
+                f"one that knows opset {self.manifest.opset}",
                 "update onnxruntime, or export again",
             ) from error
         if session.get_providers()[0] != providers[0]:  # it falls back to the CPU in silence
