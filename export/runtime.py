@@ -22,6 +22,7 @@ from torch import Tensor
 from edge.adapter import Adapter
 from edge.errors import DeviceError, ExportError, describe
 from edge.forward import Cache
+from edge.memory import GRAPH_ROOM as ROOM
 from edge.paging import Store
 from edge.settings import ComputeSettings
 
@@ -30,7 +31,6 @@ from .graph import cache_names, lora_inputs
 from .manifest import DECODER, HEAD
 
 SLICE = 64
-ROOM = 256  # tokens by which a cache grows
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
