@@ -57,15 +57,14 @@ class Engine:
             manifests.require_base(folder, self.manifest, fingerprint)
         manifests.verify(folder, self.manifest)
         self.device = choose(provider, self.manifest.device)
-        self.decoder = self._open(DECODER, threads, prepack=True)
-        self.head = self._open(HEAD, threads, prepack=self.manifest.precision == "int8")
+        self.decoder, self.head = self._open(DECODER, threads), self._open(HEAD, threads)
 
-    def _open(self, name: str, threads: int, *, prepack: bool) -> Any:
+    def _open(self, name: str, threads: int) -> Any:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.force_spinning_stop", "1")  # two sessions share the cores
-        if not prepack:  # a second copy of the vocabulary, laid out for products of many rows
+        if self.manifest.precision != "int8":  # no second copy of every weight, laid out for products of many rows
             options.add_session_config_entry("session.disable_prepacking", "1")
         providers = [PROVIDERS[self.device], *([] if self.device == "cpu" else [PROVIDERS["cpu"]])]
         try:
