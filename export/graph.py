@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from onnx import TensorProto
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -82,8 +83,9 @@ def head_size(config: Any) -> int:
 class DecoderGraph:
     """Writes the decoder of one base."""
 
-    def __init__(self, base: Base, data: DataFile, precision: str) -> None:
-        self.base, self.config, self.precision = base, base.config, precision
+    def __init__(self, base: Base, data: DataFile, precision: str, *, half: bool = False) -> None:
+        """`half`: attention and its cache in float16, the only widths that ONNX Runtime's CUDA kernels know."""
+        self.base, self.config, self.precision, self.half = base, base.config, precision, half
         self.graph = Graph(data)
         self.layers = dict(_linears(base))
         self.head_size = head_size(base.config)
@@ -105,7 +107,12 @@ class DecoderGraph:
         states = self._norm(states, self.base.decoder.norm)  # type: ignore[arg-type]
         graph.output(states, "hidden", ["S", self.config.hidden_size])
         for name in cache_names(self.config.num_hidden_layers, "present"):
-            graph.output(name, name, [1, self.config.num_key_value_heads, "T", self.head_size])
+            graph.output(
+                name,
+                name,
+                [1, self.config.num_key_value_heads, "T", self.head_size],
+                np.float16 if self.half else np.float32,
+            )
         return graph
 
     def _embed(self, ids: str, embedding: nf4.Plain) -> str:
@@ -152,7 +159,13 @@ class DecoderGraph:
             rows = graph.op("Reshape", rows, graph.constant([1, -1, count * size]))
             turned.append(self._rotate(rows, count, attention))
         value = graph.op("Reshape", value, graph.constant([1, -1, groups * size]))
-        past = [graph.input(f"past.{index}.{kind}", [1, groups, f"P{index}", size]) for kind in ("key", "value")]
+        kind = np.float16 if self.half else np.float32
+        past = [graph.input(f"past.{index}.{of}", [1, groups, f"P{index}", size], kind) for of in ("key", "value")]
+        if self.half:
+            turned, value = (
+                [graph.op("Cast", rows, to=TensorProto.FLOAT16) for rows in turned],
+                graph.op("Cast", value, to=TensorProto.FLOAT16),
+            )
         window = _window(attention, config)
         softcap = getattr(attention, "attn_logit_softcapping", None)
         graph.ops(
@@ -161,7 +174,10 @@ class DecoderGraph:
             num_heads=heads, kv_num_heads=groups, scale=float(attention.scaling),
             local_window_size=-1 if window is None else window, softcap=float(softcap or 0.0),
         )  # fmt: skip
-        rows = graph.op("Reshape", f"attended.{index}", graph.constant([-1, heads * size]))
+        attended = f"attended.{index}"
+        if self.half:
+            attended = graph.op("Cast", attended, to=TensorProto.FLOAT)
+        rows = graph.op("Reshape", attended, graph.constant([-1, heads * size]))
         return self._linear(rows, attention.o_proj)
 
     def _rotate(self, x: str, heads: int, attention: Any) -> str:
@@ -183,7 +199,7 @@ class DecoderGraph:
         self._frequencies = len(frequencies)
         if kind not in self._angles:
             graph, scaling = self.graph, getattr(rotary, f"{kind}_attention_scaling" if kind else "attention_scaling")
-            column = graph.op("Unsqueeze", graph.op("Cast", "positions", to=1), graph.constant([1]))
+            column = graph.op("Unsqueeze", graph.op("Cast", "positions", to=TensorProto.FLOAT), graph.constant([1]))
             turns = graph.op("Mul", column, graph.weight(f"{kind}inv_freq", frequencies[None].clone()))
             pair = [graph.op(wave, turns) for wave in ("Cos", "Sin")]
             if scaling != 1.0:

@@ -71,12 +71,12 @@ class Graph:
         self._inputs.append(_value(name, shape, kind))
         return name
 
-    def output(self, value: str, name: str, shape: Sequence[int | str]) -> str:
+    def output(self, value: str, name: str, shape: Sequence[int | str], kind: Any = np.float32) -> str:
         """Makes a value one of the results; it is called `name` from here on."""
         for node in self._nodes:
             for names in (node.input, node.output):
                 names[:] = [name if held == value else held for held in names]
-        self._outputs.append(_value(name, shape, np.float32))
+        self._outputs.append(_value(name, shape, kind))
         return name
 
     def weight(self, name: str, tensor: Tensor) -> str:
