@@ -25,7 +25,8 @@ ATTENTION_BLOCK = 256  # queries of block attention
 SLACK = 84_000_000  # of freed heap within a block: 35 to 75 MB were measured, whatever the settings
 MAPPED_SLACK = 62_000_000  # where a window's hidden states are too large for the heap: 9 to 56 MB
 PAGED_SLACK = 24_000_000  # of it, that paged moments take off
-GRAPH_ROOM = 256  # tokens by which the ONNX path's cache grows
+GRAPH_SLICE = 64  # label positions that meet the ONNX path's head at a time, at most
+GRAPH_ROOM = 256  # tokens by which its cache grows
 
 Terms = dict[str, int]
 
@@ -315,7 +316,8 @@ class _Count:
     def graph_scoring(self) -> Terms:
         """A window's keys and values are made though nobody asks for them; then the logits slice and its softmax."""
         tokens = self.settings.window.size
-        slices = {"logits slice": 2 * 4 * self.slice * self.shape.vocab, "activations": 4 * tokens * self.shape.hidden}
+        rows = min(self.slice, GRAPH_SLICE)
+        slices = {"logits slice": 2 * 4 * rows * self.shape.vocab, "activations": 4 * tokens * self.shape.hidden}
         run = self.graph_forward(tokens) | {"keys and values": 2 * self.shape.keys * 4 * self.shape.layers * tokens}
         return _largest([slices, run])
 

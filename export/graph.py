@@ -35,7 +35,7 @@ from . import nf4
 from .writer import MS, DataFile, Graph
 
 OPSET = 21
-EMBEDDING_BLOCK = 32
+VOCABULARY_BLOCK = 1024
 _ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "silu": ("QuickGelu", {"alpha": 1.0}),
     "gelu_pytorch_tanh": ("FastGelu", {}),
@@ -271,10 +271,15 @@ def head(base: Base, data: DataFile, matrix: nf4.Matrix) -> Graph:
         logits = graph.op("Mul", graph.op("Tanh", graph.op("Div", logits, cap)), cap)
     logits = graph.output(logits, "logits", ["S", matrix.rows])
     chosen = graph.op("GatherElements", logits, graph.op("Unsqueeze", labels, graph.constant([1])), axis=1)
-    # One in-place softmax serves as the normaliser: its largest entry is 1 / sum(exp(logits - max)).
-    gap = graph.op("Sub", graph.op("ReduceMax", logits, graph.constant([1])), chosen)
-    likeliest = graph.op("ReduceMax", graph.op("Softmax", logits, axis=1), graph.constant([1]))
-    nll = graph.op("Sub", gap, graph.op("Log", likeliest))
+    # A sum over a whole vocabulary loses digits in float32, so the normaliser is made of blocks'. A block's softmax
+    # gives its own: the largest entry is 1 / sum(exp(logits - max)).
+    width = max(w for w in range(1, VOCABULARY_BLOCK + 1) if matrix.rows % w == 0)
+    blocks = graph.op("Reshape", logits, graph.constant([-1, matrix.rows // width, width]))
+    last = graph.constant([2])
+    largest = graph.op("ReduceMax", blocks, last, keepdims=0)
+    likeliest = graph.op("ReduceMax", graph.op("Softmax", blocks, axis=2), last, keepdims=0)
+    normalisers = graph.op("Sub", largest, graph.op("Log", likeliest))  # (S, blocks)
+    nll = graph.op("Sub", graph.op("ReduceLogSumExp", normalisers, graph.constant([1])), chosen)
     graph.output(graph.op("Squeeze", nll, graph.constant([1])), "nll", ["S"])
     return graph
 

@@ -23,6 +23,7 @@ from edge.adapter import Adapter
 from edge.errors import DeviceError, ExportError, describe
 from edge.forward import Cache
 from edge.memory import GRAPH_ROOM as ROOM
+from edge.memory import GRAPH_SLICE as SLICE
 from edge.paging import Store
 from edge.settings import ComputeSettings
 
@@ -30,7 +31,6 @@ from . import manifest as manifests
 from .graph import cache_names, lora_inputs
 from .manifest import DECODER, HEAD
 
-SLICE = 64
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -63,6 +63,7 @@ class Engine:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
+        options.enable_cpu_mem_arena = False  # it grows by doubling, and gives nothing back
         options.add_session_config_entry("session.force_spinning_stop", "1")  # two sessions share the cores
         if self.manifest.precision != "int8":  # no second copy of every weight, laid out for products of many rows
             options.add_session_config_entry("session.disable_prepacking", "1")
@@ -160,7 +161,7 @@ class OnnxForward:
 
     def settle(self, compute: ComputeSettings) -> None:
         """See `Forward.settle`."""
-        self.slice_size = compute.loss_slice or SLICE
+        self.slice_size = min(compute.loss_slice or SLICE, SLICE)
 
     def nll(self, input_ids: Tensor, labels: int, *, adapter: bool = True) -> Tensor:
         """See `Forward.nll`."""
