@@ -26,6 +26,8 @@ SLACK = 84_000_000  # of freed heap within a block: 35 to 75 MB were measured, w
 MAPPED_SLACK = 62_000_000  # where a window's hidden states are too large for the heap: 9 to 56 MB
 PAGED_SLACK = 24_000_000  # of it, that paged moments take off
 GRAPH_SLICE = 64  # label positions that meet the ONNX path's head at a time, at most
+GRAPH_ROWS = 4096 * 65536  # bytes of embeddings that a text touches: its words, 64 KiB read in around each
+GRAPH_RUNTIME = 60_000_000  # ONNX Runtime and its sessions, without weights
 GRAPH_ROOM = 256  # tokens by which its cache grows
 
 Terms = dict[str, int]
@@ -299,6 +301,9 @@ class _Count:
         linear, head = s.linear_parameters, s.vocab * s.hidden * (1 if s.tied else 2)
         width = {"nf4": 0.5 + 4 / 64, "fp32": 4.0, "int8": 1 + 4 / 32}[precision]
         terms = {"graph weights": int(linear * width), "graph head": int(head * (width if precision == "int8" else 4))}
+        if precision != "int8":  # rows that are looked up are mapped a second time, with their neighbours
+            terms["graph embedding rows"] = min(4 * s.vocab * s.hidden, GRAPH_ROWS)
+        terms["graph runtime"] = GRAPH_RUNTIME
         return terms | ({"graph adapter": 4 * self.parameters} if self.settings.learn.mode != "none" else {})
 
     def graph_cache(self, tokens: int) -> int:
