@@ -25,6 +25,10 @@ ATTENTION_BLOCK = 256  # queries of block attention
 SLACK = 84_000_000  # of freed heap within a block: 35 to 75 MB were measured, whatever the settings
 MAPPED_SLACK = 62_000_000  # where a window's hidden states are too large for the heap: 9 to 56 MB
 PAGED_SLACK = 24_000_000  # of it, that paged moments take off
+GRAPH_SLICE = 64  # label positions that meet the ONNX path's head at a time, at most
+GRAPH_ROWS = 4096 * 65536  # bytes of embeddings that a text touches: its words, 64 KiB read in around each
+GRAPH_RUNTIME = 60_000_000  # ONNX Runtime and its sessions, without weights
+GRAPH_ROOM = 256  # tokens by which its cache grows
 
 Terms = dict[str, int]
 
@@ -95,12 +99,16 @@ def predict(settings: Settings, shape: Shape, machine: Machine, *, decodes: bool
     phases = {"load": {**held, "reading": counted.reading()}}
     if learns:
         held = held | counted.learner()
-    phases["score"] = held | _largest(counted.scoring())
+    graph = settings.forward == "onnx"
+    if graph:
+        held = held | counted.graph()
+        cache = {"KV cache": counted.graph_cache(settings.window.size)} if decodes else {}
+    phases["score"] = held | (counted.graph_scoring() if graph else _largest(counted.scoring()))
     if learns:
         kept = {} if settings.compute.paging in ("cache", "all") else cache
         phases["learn"] = held | kept | _largest(counted.learning())
     if decodes:
-        phases["decode"] = held | _largest(counted.decoding())
+        phases["decode"] = held | (counted.graph_decoding() if graph else _largest(counted.decoding()))
     return Prediction(machine.baseline, {name: counted.with_slack(terms, name) for name, terms in phases.items()})
 
 
@@ -284,6 +292,44 @@ class _Count:
         # sliding blocks, too, hold every token that was read until the first one is decoded
         whole = {"KV cache": 2 * s.keys * self.c * s.layers * tokens}
         return [*(moment | whole for moment in self.forward(tokens, labels=False)), one]
+
+    # - the ONNX path: a graph beside the learner's base, and no block-by-block scratch -
+
+    def graph(self) -> Terms:
+        """What the graph's sessions hold: its weights (in use, so read in from the file), and copies of A and B."""
+        s, precision = self.shape, self.settings.onnx.precision
+        linear, head = s.linear_parameters, s.vocab * s.hidden * (1 if s.tied else 2)
+        width = {"nf4": 0.5 + 4 / 64, "fp32": 4.0, "int8": 1 + 4 / 32}[precision]
+        terms = {"graph weights": int(linear * width), "graph head": int(head * (width if precision == "int8" else 4))}
+        if precision != "int8":  # rows that are looked up are mapped a second time, with their neighbours
+            terms["graph embedding rows"] = min(4 * s.vocab * s.hidden, GRAPH_ROWS)
+        terms["graph runtime"] = GRAPH_RUNTIME
+        return terms | ({"graph adapter": 4 * self.parameters} if self.settings.learn.mode != "none" else {})
+
+    def graph_cache(self, tokens: int) -> int:
+        """Every layer holds every token, in buffers that grow by `GRAPH_ROOM`."""
+        return 2 * self.shape.keys * 4 * self.shape.layers * (-(-tokens // GRAPH_ROOM) * GRAPH_ROOM)
+
+    def graph_forward(self, tokens: int) -> Terms:
+        """The widest moment of a graph's run: a gated MLP, or attention with its scores."""
+        s = self.shape
+        attention = 4 * tokens * (2 * s.queries + 4 * s.keys) + 4 * s.heads * tokens * tokens
+        mlp = 4 * tokens * 3 * s.intermediate
+        scratch = 0 if self.settings.onnx.precision == "fp32" else 4 * max(i * o for i, o in s.linears().values())
+        return {"activations": 4 * tokens * 4 * s.hidden + max(mlp, attention), "scratch": scratch}
+
+    def graph_scoring(self) -> Terms:
+        """A window's keys and values are made though nobody asks for them; then the logits slice and its softmax."""
+        tokens = self.settings.window.size
+        rows = min(self.slice, GRAPH_SLICE)
+        slices = {"logits slice": 2 * 4 * rows * self.shape.vocab, "activations": 4 * tokens * self.shape.hidden}
+        run = self.graph_forward(tokens) | {"keys and values": 2 * self.shape.keys * 4 * self.shape.layers * tokens}
+        return _largest([slices, run])
+
+    def graph_decoding(self) -> Terms:
+        """Reading the context, which is the widest moment, into the cache."""
+        tokens = self.settings.window.size
+        return {"KV cache": self.graph_cache(tokens), "logits": 4 * self.shape.vocab * 8} | self.graph_forward(tokens)
 
     def with_slack(self, terms: Terms, phase: str) -> Terms:
         """Freed heap that the allocator has not given back: measured (`scripts/bench_memory`), not derived.

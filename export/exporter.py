@@ -44,7 +44,7 @@ def export(base: Base, out: Path, precision: str = "nf4", device: str = "cpu") -
     if precision not in OnnxSettings.PRECISIONS:
         raise ExportError(f"precision '{precision}'", "one of " + ", ".join(OnnxSettings.PRECISIONS), "name another")
     with _staging(out) as folder:
-        digest = _write_graphs(base, folder, precision)
+        digest = _write_graphs(base, folder, precision, half=device == "cuda")
         base.config.to_json_file(folder / "config.json")
         base.tokenizer.save_pretrained(folder)
         made = _manifest(base, folder, precision, device, digest)
@@ -56,12 +56,12 @@ def export(base: Base, out: Path, precision: str = "nf4", device: str = "cpu") -
 
 
 @torch.no_grad()
-def _write_graphs(base: Base, folder: Path, precision: str) -> str:
+def _write_graphs(base: Base, folder: Path, precision: str, *, half: bool) -> str:
     """The two graphs and their weights; sha256 of the weights."""
     data = DataFile(folder / WEIGHTS)
     embedding, head = base.model.get_input_embeddings().weight, base.head.weight
     held = nf4.held(embedding, precision)
-    graph.DecoderGraph(base, data, precision).build(held).save(folder / DECODER, graph.OPSET)
+    graph.DecoderGraph(base, data, precision, half=half).build(held).save(folder / DECODER, graph.OPSET)
     tied = head.data_ptr() == embedding.data_ptr()
     matrix = held if tied else nf4.held(head, precision)
     graph.head(base, data, matrix).save(folder / HEAD, graph.OPSET)
@@ -84,7 +84,7 @@ def _manifest(base: Base, folder: Path, precision: str, device: str, digest: str
         head_size=graph.head_size(config),
         hidden=config.hidden_size,
         vocab=len(base.head.weight),
-        cache="float32",
+        cache="float16" if device == "cuda" else "float32",
         lora=graph.lora_shapes(base),
         files={name: ((folder / name).stat().st_size, value) for name, value in sorted(digests.items())},
         versions={"python": platform.python_version(), **versions},

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from onnx import TensorProto
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,7 +35,7 @@ from . import nf4
 from .writer import MS, DataFile, Graph
 
 OPSET = 21
-EMBEDDING_BLOCK = 32
+VOCABULARY_BLOCK = 1024
 _ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "silu": ("QuickGelu", {"alpha": 1.0}),
     "gelu_pytorch_tanh": ("FastGelu", {}),
@@ -82,8 +83,9 @@ def head_size(config: Any) -> int:
 class DecoderGraph:
     """Writes the decoder of one base."""
 
-    def __init__(self, base: Base, data: DataFile, precision: str) -> None:
-        self.base, self.config, self.precision = base, base.config, precision
+    def __init__(self, base: Base, data: DataFile, precision: str, *, half: bool = False) -> None:
+        """`half`: attention and its cache in float16, the only widths that ONNX Runtime's CUDA kernels know."""
+        self.base, self.config, self.precision, self.half = base, base.config, precision, half
         self.graph = Graph(data)
         self.layers = dict(_linears(base))
         self.head_size = head_size(base.config)
@@ -105,7 +107,12 @@ class DecoderGraph:
         states = self._norm(states, self.base.decoder.norm)  # type: ignore[arg-type]
         graph.output(states, "hidden", ["S", self.config.hidden_size])
         for name in cache_names(self.config.num_hidden_layers, "present"):
-            graph.output(name, name, [1, self.config.num_key_value_heads, "T", self.head_size])
+            graph.output(
+                name,
+                name,
+                [1, self.config.num_key_value_heads, "T", self.head_size],
+                np.float16 if self.half else np.float32,
+            )
         return graph
 
     def _embed(self, ids: str, embedding: nf4.Plain) -> str:
@@ -152,7 +159,13 @@ class DecoderGraph:
             rows = graph.op("Reshape", rows, graph.constant([1, -1, count * size]))
             turned.append(self._rotate(rows, count, attention))
         value = graph.op("Reshape", value, graph.constant([1, -1, groups * size]))
-        past = [graph.input(f"past.{index}.{kind}", [1, groups, f"P{index}", size]) for kind in ("key", "value")]
+        kind = np.float16 if self.half else np.float32
+        past = [graph.input(f"past.{index}.{of}", [1, groups, f"P{index}", size], kind) for of in ("key", "value")]
+        if self.half:
+            turned, value = (
+                [graph.op("Cast", rows, to=TensorProto.FLOAT16) for rows in turned],
+                graph.op("Cast", value, to=TensorProto.FLOAT16),
+            )
         window = _window(attention, config)
         softcap = getattr(attention, "attn_logit_softcapping", None)
         graph.ops(
@@ -161,7 +174,10 @@ class DecoderGraph:
             num_heads=heads, kv_num_heads=groups, scale=float(attention.scaling),
             local_window_size=-1 if window is None else window, softcap=float(softcap or 0.0),
         )  # fmt: skip
-        rows = graph.op("Reshape", f"attended.{index}", graph.constant([-1, heads * size]))
+        attended = f"attended.{index}"
+        if self.half:
+            attended = graph.op("Cast", attended, to=TensorProto.FLOAT)
+        rows = graph.op("Reshape", attended, graph.constant([-1, heads * size]))
         return self._linear(rows, attention.o_proj)
 
     def _rotate(self, x: str, heads: int, attention: Any) -> str:
@@ -183,7 +199,7 @@ class DecoderGraph:
         self._frequencies = len(frequencies)
         if kind not in self._angles:
             graph, scaling = self.graph, getattr(rotary, f"{kind}_attention_scaling" if kind else "attention_scaling")
-            column = graph.op("Unsqueeze", graph.op("Cast", "positions", to=1), graph.constant([1]))
+            column = graph.op("Unsqueeze", graph.op("Cast", "positions", to=TensorProto.FLOAT), graph.constant([1]))
             turns = graph.op("Mul", column, graph.weight(f"{kind}inv_freq", frequencies[None].clone()))
             pair = [graph.op(wave, turns) for wave in ("Cos", "Sin")]
             if scaling != 1.0:
@@ -253,12 +269,17 @@ def head(base: Base, data: DataFile, matrix: nf4.Matrix) -> Graph:
     if ours.softcap is not None:
         cap = graph.constant(ours.softcap, np.float32)
         logits = graph.op("Mul", graph.op("Tanh", graph.op("Div", logits, cap)), cap)
-    graph.output(logits, "logits", ["S", matrix.rows])
+    logits = graph.output(logits, "logits", ["S", matrix.rows])
     chosen = graph.op("GatherElements", logits, graph.op("Unsqueeze", labels, graph.constant([1])), axis=1)
-    # One in-place softmax serves as the normaliser: its largest entry is 1 / sum(exp(logits - max)).
-    gap = graph.op("Sub", graph.op("ReduceMax", logits, graph.constant([1])), chosen)
-    likeliest = graph.op("ReduceMax", graph.op("Softmax", logits, axis=1), graph.constant([1]))
-    nll = graph.op("Sub", gap, graph.op("Log", likeliest))
+    # A sum over a whole vocabulary loses digits in float32, so the normaliser is made of blocks'. A block's softmax
+    # gives its own: the largest entry is 1 / sum(exp(logits - max)).
+    width = max(w for w in range(1, VOCABULARY_BLOCK + 1) if matrix.rows % w == 0)
+    blocks = graph.op("Reshape", logits, graph.constant([-1, matrix.rows // width, width]))
+    last = graph.constant([2])
+    largest = graph.op("ReduceMax", blocks, last, keepdims=0)
+    likeliest = graph.op("ReduceMax", graph.op("Softmax", blocks, axis=2), last, keepdims=0)
+    normalisers = graph.op("Sub", largest, graph.op("Log", likeliest))  # (S, blocks)
+    nll = graph.op("Sub", graph.op("ReduceLogSumExp", normalisers, graph.constant([1])), chosen)
     graph.output(graph.op("Squeeze", nll, graph.constant([1])), "nll", ["S"])
     return graph
 

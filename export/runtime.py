@@ -22,6 +22,8 @@ from torch import Tensor
 from edge.adapter import Adapter
 from edge.errors import DeviceError, ExportError, describe
 from edge.forward import Cache
+from edge.memory import GRAPH_ROOM as ROOM
+from edge.memory import GRAPH_SLICE as SLICE
 from edge.paging import Store
 from edge.settings import ComputeSettings
 
@@ -29,8 +31,6 @@ from . import manifest as manifests
 from .graph import cache_names, lora_inputs
 from .manifest import DECODER, HEAD
 
-SLICE = 64
-ROOM = 256  # tokens by which a cache grows
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -57,15 +57,15 @@ class Engine:
             manifests.require_base(folder, self.manifest, fingerprint)
         manifests.verify(folder, self.manifest)
         self.device = choose(provider, self.manifest.device)
-        self.decoder = self._open(DECODER, threads, prepack=True)
-        self.head = self._open(HEAD, threads, prepack=self.manifest.precision == "int8")
+        self.decoder, self.head = self._open(DECODER, threads), self._open(HEAD, threads)
 
-    def _open(self, name: str, threads: int, *, prepack: bool) -> Any:
+    def _open(self, name: str, threads: int) -> Any:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
+        options.enable_cpu_mem_arena = False  # it grows by doubling, and gives nothing back
         options.add_session_config_entry("session.force_spinning_stop", "1")  # two sessions share the cores
-        if not prepack:  # a second copy of the vocabulary, laid out for products of many rows
+        if self.manifest.precision != "int8":  # no second copy of every weight, laid out for products of many rows
             options.add_session_config_entry("session.disable_prepacking", "1")
         providers = [PROVIDERS[self.device], *([] if self.device == "cpu" else [PROVIDERS["cpu"]])]
         try:
@@ -73,7 +73,7 @@ class Engine:
         except Exception as error:  # ONNX Runtime's own errors share no base class
             raise ExportError(
                 f"ONNX Runtime {ort.__version__} cannot load {self.folder / name} ({describe(error)})",
-                f"a graph of opset {self.manifest.opset} or older",
+                f"one that knows opset {self.manifest.opset}",
                 "update onnxruntime, or export again",
             ) from error
         if session.get_providers()[0] != providers[0]:  # it falls back to the CPU in silence
@@ -159,7 +159,7 @@ class OnnxForward:
 
     def settle(self, compute: ComputeSettings) -> None:
         """See `Forward.settle`."""
-        self.slice_size = compute.loss_slice or SLICE
+        self.slice_size = min(compute.loss_slice or SLICE, SLICE)
 
     def nll(self, input_ids: Tensor, labels: int, *, adapter: bool = True) -> Tensor:
         """See `Forward.nll`."""

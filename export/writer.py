@@ -71,10 +71,13 @@ class Graph:
         self._inputs.append(_value(name, shape, kind))
         return name
 
-    def output(self, value: str, name: str, shape: Sequence[int | str]) -> None:
-        """Makes a value one of the results, under `name`."""
-        self._nodes.append(helper.make_node("Identity", [value], [name])) if value != name else None
-        self._outputs.append(_value(name, shape, np.float32))
+    def output(self, value: str, name: str, shape: Sequence[int | str], kind: Any = np.float32) -> str:
+        """Makes a value one of the results; it is called `name` from here on."""
+        for node in self._nodes:
+            for names in (node.input, node.output):
+                names[:] = [name if held == value else held for held in names]
+        self._outputs.append(_value(name, shape, kind))
+        return name
 
     def weight(self, name: str, tensor: Tensor) -> str:
         """A constant in the data file."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from export import exporter, graph, manifest, runtime
 from export.runtime import Engine
 from tests import tiny
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--set", "window.chunk=48", "--set", "window.size=96", "--set", "adapter.rank=4", "--set", "learn.lr=1e-2",
          "--set", "learn.drift_margin=0", "--set", "compute.threads=1", "--preset", "economical", "--no-run"]  # fmt: skip
 
@@ -170,3 +174,19 @@ def test_the_cached_export_is_made_once(tmp_path: Path, monkeypatch: pytest.Monk
     with tiny.runtime("qwen3", "forward=onnx").session() as session, base_runtime.session() as other:
         assert torch.equal(*(s.forward.nll(torch.arange(2, 40), 9) for s in (session, other)))
     assert (made / "weights.data").stat().st_mtime_ns == before
+
+
+def test_optimum_cli(model: Path, tmp_path: Path) -> None:
+    """As installed: the registration lies in Optimum's namespace."""
+    site = tmp_path / "site" / "optimum" / "commands" / "register"
+    site.parent.mkdir(parents=True)
+    site.symlink_to(ROOT / "export" / "optimum_register", target_is_directory=True)
+    command = [sys.executable, "-m", "optimum.commands.optimum_cli", "export", "templora", str(model)]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path / 'site'}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, str(tmp_path / "out")], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert manifest.read(tmp_path / "out").precision == "nf4"
+    again = subprocess.run([*command, str(tmp_path / "out")], env=environment, capture_output=True, text=True)
+    assert again.returncode == ExportError.exit_code
+    assert again.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in again.stderr

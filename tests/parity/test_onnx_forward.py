@@ -183,6 +183,13 @@ def test_eight_bits_stay_close(architecture: str, tmp_path: Path) -> None:
     assert 1e-4 < gap < 0.25
 
 
+def test_attention_in_half_precision_for_gpus(tmp_path: Path) -> None:
+    base = tiny.runtime("gemma3_text").base
+    made = exporter.export(base, tmp_path / "graph", device="cuda")
+    assert made.cache == "float16"
+    assert 1e-5 < made.parity["adapter"] < 5e-3  # the CPU runs it too
+
+
 def test_eight_bit_weights_are_off_by_half_a_step() -> None:
     weight = torch.randn(24, 96, generator=torch.Generator().manual_seed(0))
     weight[3] = 0

@@ -176,3 +176,35 @@ def test_damaged_headers_are_one_line(tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(ModelError):
             shape.read(Source("folder", tmp_path, "x"))
+
+
+def test_the_onnx_path_has_terms_of_its_own() -> None:
+    def terms(*overrides: str) -> dict[str, int]:
+        chosen = settings.load("economical", ["forward=onnx", *overrides])
+        return budget.fit(chosen, DEMO, CPU, free=1 << 40).prediction.phases["score"]
+
+    vocab, linear = DEMO.vocab * DEMO.hidden, DEMO.linear_parameters
+    assert terms("onnx.precision=fp32")["graph weights"] == 4 * linear
+    assert terms()["graph head"] == terms("onnx.precision=fp32")["graph head"] == 4 * vocab
+    assert terms("onnx.precision=int8")["graph head"] == vocab * 9 // 8
+    assert terms()["graph adapter"] == terms()["adapter"]
+    assert "graph adapter" not in terms("learn.mode=none")
+    assert not any(name.startswith("graph") for name in terms("forward=torch"))
+
+
+def test_the_onnx_cache_is_as_large_as_predicted() -> None:
+    from edge.memory import GRAPH_ROOM, _Count
+    from export.manifest import Manifest
+    from export.runtime import Buffers
+
+    class Engine:
+        device = "cpu"
+        manifest = Manifest(
+            "", "nf4", "cpu", 21, DEMO.layers, DEMO.groups, DEMO.head_dim, DEMO.hidden, DEMO.vocab, "float32", {}, {}, {}, {}
+        )  # fmt: skip
+
+    buffers = Buffers(Engine(), 0)  # type: ignore[arg-type]
+    buffers.reserve(300, 0)
+    chosen = budget.fit(settings.load("economical", ["forward=onnx"]), DEMO, CPU, free=1 << 40).settings
+    assert buffers.capacity == 2 * GRAPH_ROOM
+    assert sum(value.numpy().nbytes for value in buffers.values) == _Count(chosen, DEMO, CPU).graph_cache(300)
