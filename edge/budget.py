@@ -18,6 +18,7 @@ from .settings import Settings, format_bytes
 from .shape import Shape
 
 SLICE_BYTES = 128 << 20  # of logits held at a time; twice that where memory is not short
+PASSING_SLICE = 512  # positions, where logits exist for a block of the vocabulary only
 SMALLEST_SLICE = 16  # positions
 MARGIN = 0.05  # of free memory, left to the system where no budget was named
 
@@ -61,7 +62,7 @@ class Plan:
             "given_up": list(self.given_up),
             "chosen": {
                 "loss_slice": chosen.loss_slice, "checkpointing": chosen.checkpointing,
-                "weights": chosen.weights, "paging": chosen.paging,
+                "weights": chosen.weights, "paging": chosen.paging, "heap": chosen.heap,
             },
             "predicted": self.prediction.to_json(),
         }  # fmt: skip
@@ -114,13 +115,16 @@ def settle(settings: Settings, shape: Shape, machine: Machine, *, roomy: bool) -
         settings,
         weights=fast if compute.weights == "auto" else compute.weights,
         checkpointing=("off" if roomy else "on") if compute.checkpointing == "auto" else compute.checkpointing,
-        loss_slice=compute.loss_slice or default_slice(shape.vocab, roomy=roomy),
+        heap=("keep" if roomy and machine.kind == "cpu" else "return") if compute.heap == "auto" else compute.heap,
+        loss_slice=compute.loss_slice or default_slice(shape.vocab, machine, roomy=roomy),
         paging=("off" if machine.kind == "cpu" else "guard") if compute.paging == "auto" else compute.paging,
     )
 
 
-def default_slice(vocab: int, *, roomy: bool = False) -> int:
+def default_slice(vocab: int, machine: Machine, *, roomy: bool = False) -> int:
     """Label positions whose float32 logits take about `SLICE_BYTES`, or twice that."""
+    if machine.passes_head:
+        return PASSING_SLICE
     return min(1024, max(SMALLEST_SLICE, SLICE_BYTES * (2 if roomy else 1) // (4 * vocab)))
 
 
@@ -133,18 +137,20 @@ def _steps(
 ) -> Iterator[tuple[str, Settings]]:
     """What may be given up next, in order: each with what it says and the settings after it.
 
-    Result-preserving first: logits slice, activation checkpointing, dequantised copies, a still smaller slice, then
+    Result-preserving first: freed memory that is kept, logits slice (where whole rows of logits exist), activation checkpointing, dequantised copies, a still smaller slice, then
     paging of the guard's copy, of the KV cache while learning, of the optimiser's state. After them, only with
     `degrade`: 8-bit optimiser state (it rounds differently), rank, adapted blocks, window.
     """
     compute, learns = settings.compute, settings.learn.mode != "none"
-    if compute.loss_slice > 64:
+    if compute.heap == "keep":
+        yield "freed memory given back to the system", _with(settings, heap="return")
+    if compute.loss_slice > 64 and not machine.passes_head:
         yield "logits slice of 64 positions", _with(settings, loss_slice=64)
     if learns and compute.checkpointing != "on":
         yield "activations recomputed in the backward pass", _with(settings, checkpointing="on")
     if compute.weights == "cached":
         yield "weights dequantised at each use", _with(settings, weights="packed")
-    if compute.loss_slice > SMALLEST_SLICE:
+    if compute.loss_slice > SMALLEST_SLICE and not machine.passes_head:
         yield f"logits slice of {SMALLEST_SLICE} positions", _with(settings, loss_slice=SMALLEST_SLICE)
     if learns:
         levels = ["off", "guard", "cache", "all"]

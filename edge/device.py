@@ -25,6 +25,7 @@ from .errors import DeviceError
 if TYPE_CHECKING:
     import torch
 
+KEPT = 32 << 20  # the same where freed memory is kept: the most that glibc allows
 MAPPED = 4 << 20  # bytes from which on a CPU tensor goes back to the system when it is freed
 _M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1  # mallopt(3)
 
@@ -252,27 +253,49 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in said for word in words)
 
 
-def tune_allocator() -> None:
-    """Huge pages for tensors, few malloc arenas, expandable CUDA segments. Call it before torch is imported.
+class _Heap:
+    """What this process's allocator was told; there is one heap, and one of these."""
 
-    Each large tensor is fresh memory that the kernel hands out page by page; with huge pages a learning step
-    takes 15% less time. Tensors from 4 MiB up go back to the system when they are freed: without that, freed heap
-    adds a third to a learning step's memory and no prediction holds (measured; it costs 8% of the time, and 30% when
-    it begins at 1 MiB).
-    """
+    tuned = False
+    kept = False
+
+
+def tune_allocator() -> None:
+    """Huge pages for tensors, few malloc arenas, expandable CUDA segments. Call it before torch is imported."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    _mallopt(_M_ARENA_MAX, 2)
+    _Heap.tuned = True
+    keep_heap(False)
+
+
+def keep_heap(keep: bool) -> None:
+    """Whether freed memory stays with the process or goes back to the system, where `tune_allocator` was called.
+
+    Going back: tensors from 4 MiB up when they are freed, the rest at each `trim`. Each is handed out again page by
+    page, which takes up to a fifth of a learning step's time. Kept: tensors up to 32 MiB (glibc's limit) come from a
+    heap that grows to the peak and stays there.
+    """
+    _Heap.kept = keep and _Heap.tuned
+    if _Heap.tuned:
+        _mallopt(_M_MMAP_THRESHOLD, KEPT if keep else MAPPED)
+        _mallopt(_M_TRIM_THRESHOLD, 2**31 - 1 if keep else MAPPED)
+
+
+def _mallopt(option: int, value: int) -> None:
     try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(_M_ARENA_MAX, 2)
-        libc.mallopt(_M_MMAP_THRESHOLD, MAPPED)
-        libc.mallopt(_M_TRIM_THRESHOLD, MAPPED)
+        ctypes.CDLL("libc.so.6").mallopt(option, value)
     except OSError:
         pass  # not glibc: its own allocator decides
 
 
 def trim() -> None:
-    """Gives freed heap pages back to the system, also those between others."""
+    """Gives freed heap pages back to the system, also those between others; nothing where the heap is kept."""
+    if not _Heap.kept:
+        _malloc_trim()
+
+
+def _malloc_trim() -> None:
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     except OSError:
@@ -285,7 +308,7 @@ def release_memory() -> None:
     import sys
 
     gc.collect()
-    trim()
+    _malloc_trim()
 
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():

@@ -19,7 +19,7 @@ from torch import Tensor
 from . import attention
 from .adapter import Adapter
 from .base import Base
-from .device import trim
+from .device import keep_heap, trim
 from .errors import SettingsError
 from .loss import plain_nll, sliced_nll
 from .paging import Store
@@ -115,6 +115,8 @@ class TorchForward:
         """See `Forward.settle`."""
         self.slice_size = compute.loss_slice
         self.checkpointing = compute.checkpointing != "off"
+        if self.base.device.kind == "cpu":
+            keep_heap(compute.heap == "keep")
 
     @torch.inference_mode()
     def nll(self, input_ids: Tensor, labels: int, *, adapter: bool = True) -> Tensor:

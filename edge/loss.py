@@ -5,12 +5,13 @@ Does not know: the blocks below the head, windows, adapters.
 Units: nats.
 
 Sliced in the way of cut-cross-entropy (arXiv 2411.09009) and Liger Kernel (arXiv 2410.10989): a slice of label
-positions meets the head, its loss and its gradient are computed at once, and its logits are dropped.
+positions meets the head, its loss and its gradient are computed at once, and its logits are dropped; on a CPU block by
+block of the vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .memory import HEAD_BLOCK
-
-PADDING = 64  # columns of the workspace: rows a power of two bytes apart push each other out of a CPU's cache
+from .memory import HEAD_BLOCK, head_rows
 
 
 @dataclass(frozen=True)
@@ -40,11 +39,8 @@ class Head:
     scale: float = 1.0
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Float32 logits (N, V) of hidden states (N, H)."""
-        return self.logits_into(hidden, torch.empty(len(hidden), len(self.weight), device=hidden.device))
-
-    def logits_into(self, hidden: Tensor, out: Tensor) -> Tensor:
-        """`logits` written to `out` (N, V) float32; a weight of another dtype is widened block by block."""
+        """Float32 logits (N, V) of hidden states (N, H); a weight of another dtype is widened block by block."""
+        out = torch.empty(len(hidden), len(self.weight), device=hidden.device)
         for block, weight in self.blocks(hidden):
             self.block_logits(hidden, block, weight, out[:, block])
         return out
@@ -55,8 +51,16 @@ class Head:
             torch.mm(hidden, weight.T, out=out)
         else:
             out.copy_(hidden.to(weight.dtype) @ weight.T)
-        if self.bias is not None:
-            out += self.bias[block]
+        return self._finished(out, None if self.bias is None else self.bias[block])
+
+    def block_scores(self, features: Tensor, block: slice, weight: Tensor, out: Tensor) -> Tensor:
+        """`block_logits` the other way round: features (H, N), out (n, N); the faster product on a CPU."""
+        torch.mm(weight, features, out=out)
+        return self._finished(out, None if self.bias is None else self.bias[block, None])
+
+    def _finished(self, out: Tensor, bias: Tensor | None) -> Tensor:
+        if bias is not None:
+            out += bias
         if self.scale != 1.0:
             out *= self.scale
         if self.softcap is not None:
@@ -74,18 +78,20 @@ class Head:
         """`product` over some (n,) vocabulary entries alone: grad_logits (N, n)."""
         return grad_logits @ self.weight[entries].to(grad_logits.dtype)
 
-    def spans(self, like: Tensor) -> list[slice]:
-        """Blocks of the vocabulary: on a CPU their weights in the dtype of `like` fit its cache; else all in one."""
-        size = self.weight.shape[1] * like.element_size()
-        rows = max(1, HEAD_BLOCK // size) if like.device.type == "cpu" else len(self.weight)
-        return [slice(start, min(start + rows, len(self.weight))) for start in range(0, len(self.weight), rows)]
+    def blocks(self, like: Tensor, rows: int | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Blocks of the vocabulary with their weights, (n, H); on a CPU in the dtype of `like`, and valid until the
+        next is asked for.
 
-    def blocks(self, like: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """`spans` with their weights, (n, H); on a CPU in the dtype of `like`, valid until the next is asked for."""
-        spans = self.spans(like)
-        narrow = self.weight.dtype != like.dtype and like.device.type == "cpu"
-        wide = torch.empty(spans[0].stop, self.weight.shape[1], dtype=like.dtype) if narrow else self.weight
-        for block in spans:
+        Args:
+            rows: entries in a block; None: on a CPU as many as its cache holds the weights of, else all.
+        """
+        count, width = self.weight.shape
+        on_cpu = like.device.type == "cpu"
+        rows = min(count, rows or (max(1, HEAD_BLOCK // (width * like.element_size())) if on_cpu else count))
+        narrow = self.weight.dtype != like.dtype and on_cpu
+        wide = torch.empty(rows, width, dtype=like.dtype) if narrow else self.weight
+        for start in range(0, count, rows):
+            block = slice(start, min(start + rows, count))
             weight = self.weight[block]
             yield block, wide[: len(weight)].copy_(weight) if narrow else weight
 
@@ -110,14 +116,15 @@ def plain_nll(hidden: Tensor, head: Head, labels: Tensor) -> tuple[Tensor, Tenso
 def sliced_nll(
     hidden: Tensor, head: Head, labels: Tensor, *, slice_size: int, gradient_filter: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Equal to `plain_nll`, holding the logits of at most `slice_size` positions.
+    """Equal to `plain_nll`, holding the logits of at most `slice_size` positions (a vocabulary block of them on a CPU).
 
     The gradient of the mean with respect to `hidden` is computed in the same pass, slice by slice, so
     the backward pass only scales it.
 
     Args:
         gradient_filter: vocabulary entries whose probability lies below it at every position of a slice, and that are
-            no label, add nothing to the gradient (in the way of cut-cross-entropy's gradient filtering). 0: exact.
+            no label, add nothing to the gradient (in the way of cut-cross-entropy's gradient filtering). On a CPU the
+            probability is that among the entries seen so far, which is larger: fewer are left out. 0: exact.
     """
     loss, nll = _SlicedNLL.apply(hidden, head, labels, slice_size, gradient_filter)  # type: ignore[no-untyped-call]
     return loss, nll
@@ -132,14 +139,11 @@ class _SlicedNLL(torch.autograd.Function):
         size = min(size, count)
         nll = torch.empty(count, dtype=torch.float32, device=hidden.device)
         grad = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        blockwise = hidden.device.type == "cpu" and hidden.dtype == torch.float32
-        one_slice = _by_blocks if blockwise else _whole
-        vocabulary = len(head.weight)
-        workspace = torch.empty(size, vocabulary + (PADDING if blockwise else 0), device=hidden.device)[:, :vocabulary]
+        in_passing = hidden.device.type == "cpu" and hidden.dtype == torch.float32
+        one_slice = _in_passing if in_passing else _whole
         for start in range(0, count, size):
             rows = slice(start, min(start + size, count))
-            logits = workspace[: rows.stop - rows.start]
-            nll[rows], upstream = one_slice(hidden[rows], head, labels[rows], logits, grad is not None, gradient_filter)
+            nll[rows], upstream = one_slice(hidden[rows], head, labels[rows], grad is not None, gradient_filter)
             if grad is not None:
                 grad[rows] = upstream.mul_(head.scale / count)
         ctx.mark_non_differentiable(nll)
@@ -153,70 +157,69 @@ class _SlicedNLL(torch.autograd.Function):
         return grad * upstream[0].to(grad.dtype), None, None, None, None
 
 
-def _by_blocks(
-    hidden: Tensor, head: Head, labels: Tensor, logits: Tensor, backward: bool, gradient_filter: float
+def _in_passing(
+    hidden: Tensor, head: Head, labels: Tensor, backward: bool, gradient_filter: float
 ) -> tuple[Tensor, Tensor]:
-    """(N,) nats and the (N, H) gradient of their sum with respect to `hidden` / `head.scale`; `logits` is workspace.
+    """(N,) nats and the (N, H) gradient of their sum with respect to `hidden` / `head.scale`.
 
-    What is done to a vocabulary block is done while it is in the CPU's cache. In float32 only: the label's share is
-    taken off last, from numbers as large as itself.
+    Each vocabulary block is worked through while it is in the CPU's cache, and forgotten: sums and gradient so far
+    are relative to the largest logit so far, and are scaled when a larger one turns up (as the online softmax of
+    arXiv 1805.02867 does). In float32 only: the label's share is taken off last, from numbers as large as itself.
     """
-    y = labels[:, None]
-    # 1. logits, and the largest of each row
-    top = torch.full((len(hidden), 1), -torch.inf)
-    for block, weight in head.blocks(hidden):
-        torch.maximum(top, head.block_logits(hidden, block, weight, logits[:, block]).amax(-1, keepdim=True), out=top)
-    own = logits.gather(-1, y)
-    own_slope = 1.0 if head.softcap is None else 1.0 - (own / head.softcap).square_()
-    # 2. exp(logits - top) and its sum; its product with the weight is the gradient, but for that sum and the label
-    total = torch.zeros_like(top)
-    fused = backward and not gradient_filter
+    count = len(labels)
+    features = hidden.T.contiguous()
+    top, total, own = hidden.new_full((count,), -torch.inf), hidden.new_zeros(count), hidden.new_zeros(count)
     upstream = torch.zeros_like(hidden)
-    blocks: Iterable[tuple[slice, Tensor | None]]
-    blocks = head.blocks(hidden) if fused else ((block, None) for block in head.spans(hidden))
-    for block, wide in blocks:
-        part = logits[:, block]
+    rows = min(len(head.weight), head_rows(hidden.shape[1], count))
+    scratch = hidden.new_empty(rows, count)
+    for block, weight in head.blocks(hidden, rows):
+        # 1. logits (n, N), and those of labels
+        part = head.block_scores(features, block, weight, scratch[: len(weight)])
+        here = ((labels >= block.start) & (labels < block.stop)).nonzero().squeeze(1)
+        own[here] = part[labels[here] - block.start, here]
+        # 2. the largest so far; what was summed up was relative to an older one
+        larger = torch.maximum(top, part.amax(0))
+        rescale = (top - larger).exp_()
+        top = larger
+        # 3. exp(logits - top), its sum, and its product with the weight: the gradient, but for that sum and the label
         slope = None if head.softcap is None or not backward else 1.0 - (part / head.softcap).square_()
-        total += part.sub_(top).exp_().sum(-1, keepdim=True)
+        total.mul_(rescale).add_(part.sub_(top).exp_().sum(0))
+        if not backward:
+            continue
+        if gradient_filter:
+            likely = (part > gradient_filter * total).any(1)
+            likely[labels[here] - block.start] = True
+            entries = likely.nonzero().squeeze(1)
+            part, weight = part[entries], weight[entries]
+            slope = None if slope is None else slope[entries]
         if slope is not None:
             part.mul_(slope)
-        if wide is not None:
-            upstream.addmm_(part, wide)
-    nll = (top - own + total.log()).squeeze(-1)
+        upstream.mul_(rescale[:, None]).addmm_(part.T, weight)
+    nll = top - own + total.log()
     if not backward:
         return nll, upstream
-    if gradient_filter:
-        largest = torch.empty(len(head.weight))
-        for block in head.spans(hidden):
-            largest[block] = (logits[:, block] / total).amax(0)
-        entries = _likely(largest[None], labels, gradient_filter)
-        upstream = head.partial_product(logits.index_select(1, entries), entries)
-    return nll, upstream.div_(total).sub_(head.weight[labels].to(upstream.dtype).mul_(own_slope))
+    own_slope = 1.0 if head.softcap is None else 1.0 - (own / head.softcap).square_()[:, None]
+    return nll, upstream.div_(total[:, None]).sub_(head.weight[labels].to(upstream.dtype).mul_(own_slope))
 
 
-def _whole(
-    hidden: Tensor, head: Head, labels: Tensor, logits: Tensor, backward: bool, gradient_filter: float
-) -> tuple[Tensor, Tensor]:
-    """What `_by_blocks` gives, over all of the vocabulary at once: for a device with a fast fused softmax."""
+def _whole(hidden: Tensor, head: Head, labels: Tensor, backward: bool, gradient_filter: float) -> tuple[Tensor, Tensor]:
+    """What `_in_passing` gives, over all of the vocabulary at once: for a device with a fast fused softmax."""
     y = labels[:, None]
-    head.logits_into(hidden, logits)
+    logits = head.logits(hidden)
     slope = None if head.softcap is None or not backward else 1.0 - (logits / head.softcap).square_()
     gap = logits.amax(-1, keepdim=True) - logits.gather(-1, y)
     softmax = torch.softmax(logits, -1, out=logits)  # its largest entry is 1 / sum(exp(logits - max))
     nll = (gap - softmax.amax(-1, keepdim=True).log()).squeeze(-1)
     if not backward:
         return nll, hidden
-    entries = _likely(softmax, labels, gradient_filter) if gradient_filter else None
+    entries = None
+    if gradient_filter:
+        kept = softmax.amax(0) > gradient_filter
+        kept[labels] = True
+        entries = kept.nonzero().squeeze(1)
     softmax.scatter_add_(-1, y, torch.full_like(y, -1, dtype=softmax.dtype))  # d nll / d logits = softmax - onehot
     if slope is not None:
         softmax.mul_(slope)
     if entries is None:
         return nll, head.product(softmax, hidden.dtype)
     return nll, head.partial_product(softmax.index_select(1, entries), entries).to(hidden.dtype)
-
-
-def _likely(softmax: Tensor, labels: Tensor, threshold: float) -> Tensor:
-    """(n,) vocabulary entries that are likelier than `threshold` somewhere in (N, V), or labels."""
-    kept = softmax.amax(0) > threshold
-    kept[labels] = True
-    return kept.nonzero().squeeze(1)

@@ -19,11 +19,12 @@ from .device import MAPPED
 from .settings import Settings
 from .shape import Shape
 
-HEAD_BLOCK = 10 << 20  # bytes of the head that are widened at a time: they stay in the CPU's cache
+HEAD_BLOCK = 10 << 20  # bytes of the head, and of the logits it makes, at a time: they stay in the CPU's cache
 LORA_ROWS = 1024  # tokens of a LoRA product in float32, where activations are narrower
 ATTENTION_BLOCK = 256  # queries of block attention
 SLACK = 84_000_000  # of freed heap within a block: 35 to 75 MB were measured, whatever the settings
 MAPPED_SLACK = 62_000_000  # where a window's hidden states are too large for the heap: 9 to 56 MB
+KEPT_SLACK = 330_000_000  # where it is kept between chunks: an upper bound, 60 to 305 MB were measured
 PAGED_SLACK = 24_000_000  # of it, that paged moments take off
 GRAPH_SLICE = 64  # label positions that meet the ONNX path's head at a time, at most
 GRAPH_ROWS = 4096 * 65536  # bytes of embeddings that a text touches: its words, 64 KiB read in around each
@@ -46,6 +47,11 @@ class Machine:
     kind: str = "cpu"
     compute: int = 4
     baseline: int = 0
+
+    @property
+    def passes_head(self) -> bool:
+        """Whether logits exist for a block of the vocabulary at a time only (`loss.sliced_nll`)."""
+        return self.kind == "cpu" and self.compute == 4
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,11 @@ class Prediction:
         }
 
 
+def head_rows(hidden: int, positions: int) -> int:
+    """Vocabulary entries whose float32 weights and logits at `positions` fill one block of the head."""
+    return max(1, HEAD_BLOCK // (4 * (hidden + positions)))
+
+
 def adapter_parameters(settings: Settings, shape: Shape) -> tuple[int, int]:
     """Numbers in A and B of every adapted layer, and in the largest of them."""
     rank, names = settings.adapter.rank, settings.adapter.modules
@@ -109,7 +120,12 @@ def predict(settings: Settings, shape: Shape, machine: Machine, *, decodes: bool
         phases["learn"] = held | kept | _largest(counted.learning())
     if decodes:
         phases["decode"] = held | (counted.graph_decoding() if graph else _largest(counted.decoding()))
-    return Prediction(machine.baseline, {name: counted.with_slack(terms, name) for name, terms in phases.items()})
+    phases = {name: counted.with_slack(terms, name) for name, terms in phases.items()}
+    if settings.compute.heap == "keep":
+        highest = max(sum(terms.values()) for terms in phases.values())
+        for name in phases.keys() - {"load"}:  # what one phase has needed, the others hold
+            phases[name] = phases[name] | {"freed memory kept": highest - sum(phases[name].values())}
+    return Prediction(machine.baseline, phases)
 
 
 def _largest(moments: list[Terms]) -> Terms:
@@ -221,9 +237,14 @@ class _Count:
         if self.settings.compute.loss == "plain":
             return {"logits slice": 4 * chunk * s.vocab * (3 if grad else 2)}
         widened = self._embedding_bytes() != self.c and self.machine.kind == "cpu"
-        capped = s.architecture == "gemma2" and grad
-        terms = {"logits slice": 4 * self.slice * s.vocab * (2 if capped else 1)}
-        terms["scratch"] = min(HEAD_BLOCK, s.vocab * s.hidden * self.c) if widened else 0
+        copies = 2 if s.architecture == "gemma2" and grad else 1
+        if self.machine.passes_head:
+            rows = min(s.vocab, head_rows(s.hidden, self.slice))
+            terms = {"logits slice": 4 * self.slice * (rows * copies + 2 * s.hidden)}
+            terms["scratch"] = 4 * rows * s.hidden if widened else 0
+        else:
+            terms = {"logits slice": 4 * self.slice * s.vocab * copies}
+            terms["scratch"] = min(HEAD_BLOCK, s.vocab * s.hidden * self.c) if widened else 0
         if self.machine.kind == "cuda":  # the product comes in the weight's dtype, then in float32
             terms["logits slice"] += self.c * self.slice * s.vocab
         terms["activations of the loss"] = (self.c * chunk * s.hidden if grad else 0) + 24 * chunk
@@ -341,6 +362,8 @@ class _Count:
         slack = MAPPED_SLACK if self.c * self.settings.window.size * self.shape.hidden > MAPPED else SLACK
         if self.settings.compute.paging == "all":
             slack -= PAGED_SLACK
+        if self.settings.compute.heap == "keep":
+            slack = KEPT_SLACK
         return terms | {"allocator slack": slack}
 
 

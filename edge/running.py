@@ -69,14 +69,20 @@ def place(
     word = "".join(c if c.isalnum() or c in "._" else "_" for c in name)[:40] or "text"
     stem = f"{command}-{word}-{journal.fingerprint(key)[:8]}"
     root = journal.default_root()
-    number, unfinished = 1, None
+    number, unfinished, damaged = 1, None, None
     while ((folder := root / (stem if number == 1 else f"{stem}-{number}")) / "manifest.json").exists():
         number += 1
-        info = Journal.peek(folder)
+        try:
+            info = Journal.peek(folder)
+        except JournalError as error:
+            damaged = error  # it cannot go on, and is not in the way of a new run
+            continue
         if info.state == "resumable":
             unfinished = info
     if not resume:
         return Place(folder, None, unfinished.folder if unfinished else None)
+    if unfinished is None and damaged is not None:
+        raise damaged
     if unfinished is None:
         raise JournalError(
             f"no unfinished run {stem} in {root}", "one that began so", "leave --resume out, or name it by --run"

@@ -183,6 +183,8 @@ class ComputeSettings:
     `checkpointing`: keep one activation per block and recompute the rest in the backward pass.
     `paging`: what is kept outside the device's memory, in CPU memory for a GPU and in a file for a CPU: `guard` the
     copy that the guard rolls back to, `cache` also the KV cache while learning, `all` also the optimiser's state.
+    `heap`: on a CPU, whether freed memory goes back to the system (`return`) or is kept for the next chunk (`keep`):
+    faster, and more of it.
     `loss_slice`: label positions that meet the head at a time; 0 lets the planner choose.
     `loss`: `sliced` never holds the full logits; `plain` is the reference that it is tested against.
     `lora`: `fused` is one autograd node per linear layer; `plain` is peft's own forward.
@@ -195,6 +197,7 @@ class ComputeSettings:
     weights: Literal["auto", "packed", "cached"] = "auto"
     checkpointing: Literal["auto", "on", "off"] = "auto"
     paging: Literal["auto", "off", "guard", "cache", "all"] = "auto"
+    heap: Literal["auto", "keep", "return"] = "auto"
     loss: Literal["sliced", "plain"] = "sliced"
     loss_slice: int = 0
     lora: Literal["fused", "plain"] = "fused"

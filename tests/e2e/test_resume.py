@@ -133,3 +133,19 @@ def test_runs_are_listed_pruned_and_told_apart(
     assert cli.main(["runs", "prune", "--whole"]) == 0
     capsys.readouterr()
     assert cli.main(["runs"]) == 0 and "no runs" in capsys.readouterr().out
+
+
+def test_a_damaged_older_run_is_not_in_the_way(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    text = tmp_path / "short.txt"
+    text.write_text(tiny.TEXT)
+    args = ["score", str(text), "--model", model, *COMMON]
+    assert cli.main(args) == 0
+    (manifest,) = tmp_path.glob("templora/runs/*/manifest.json")
+    manifest.write_text("{")
+    assert cli.main(args) == 0
+    capsys.readouterr()
+    assert cli.main([*args, "--resume"]) == 7
+    assert str(manifest.parent) in capsys.readouterr().err

@@ -26,6 +26,7 @@ CHOICES = [
     "compute.loss_slice=7",
     "compute.checkpointing=off",
     "compute.weights=cached",
+    "compute.heap=keep",
     "compute.paging=guard",
     "compute.paging=all",
 ]
@@ -33,13 +34,13 @@ CHOICES = [
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_choice_preserves_losses_and_adapter(choice: str) -> None:
-    plain = ("compute.loss_slice=512", "compute.checkpointing=on", "compute.weights=packed", "compute.paging=off")
+    plain = ("compute.loss_slice=512", "compute.checkpointing=on", "compute.weights=packed", "compute.heap=return")
     losses, adapter = _run(*plain)
     others, same = _run(*plain, choice)
     assert others == pytest.approx(losses, rel=1e-5)
     for name, value in adapter.items():
         assert float((same[name] - value).norm()) <= 1e-3 * float(value.norm()) + 1e-7, name
-    if "paging" in choice:  # nothing is computed differently: bit for bit
+    if "paging" in choice or "heap" in choice:  # nothing is computed differently: bit for bit
         assert others == losses and all(torch.equal(same[n], adapter[n]) for n in adapter)
 
 

@@ -129,8 +129,19 @@ def test_gives_up_in_order_and_results_last() -> None:
                 chosen.adapter,
                 chosen.learn,
             )
-    firsts = ["logits", "activations", "dequantised", "logits", "guard", "cache", "optimiser", "8-bit", "rank"]
+    firsts = ["freed", "activations", "dequantised", "guard", "cache", "optimiser", "8-bit", "rank"]
     assert all(word in step for word, step in zip(firsts, said, strict=False)) and len(said) >= len(firsts)
+
+
+def test_gives_up_logits_where_whole_rows_of_them_exist() -> None:
+    """A GPU, or a CPU that computes in bfloat16."""
+    for machine, first in ((Machine("cuda", 2), "logits slice of 64"), (Machine("cpu", 2), "freed memory")):
+        roomy = budget.fit(settings.load("economical", ["budget=40GB"]), DEMO, machine, 0).prediction.peak()
+        plan = budget.fit(settings.load("economical", [f"budget={roomy - 1}"]), DEMO, machine, 0)
+        assert plan.given_up[0].startswith(first) and plan.prediction.peak() < roomy
+        while (tighter := plan.tighter()) is not None:
+            plan = tighter
+        assert plan.settings.compute.loss_slice == budget.SMALLEST_SLICE
 
 
 def test_refuses_with_needs_has_and_largest_term() -> None:
