@@ -7,6 +7,7 @@ Units: parameters in float32. LoRA: y = W x + (alpha / rank) B A x (arXiv 2106.0
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import warnings
@@ -106,6 +107,14 @@ class Adapter:
     def snapshot(self) -> dict[str, Tensor]:
         """A copy of all parameters."""
         return {name: parameter.detach().clone() for name, parameter in self.named_parameters()}
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all names and values: equal where the adapters are, bit for bit."""
+        digest = hashlib.sha256()
+        for name, parameter in self.named_parameters():
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().numpy().data)
+        return digest.hexdigest()
 
     @torch.no_grad()
     def restore(self, snapshot: Lookup) -> None:

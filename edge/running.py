@@ -178,15 +178,18 @@ class Run:
         self.journal.snapshot(self._seq, lambda path: tensorfile.write(path, session.tensors), {})
         self._policy.paid(time.perf_counter() - start)
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
+    def finish(self, session: Session, summary: Mapping[str, Any]) -> None:
         """The run has come to its end: its snapshots are not needed any more.
+
+        The summary gets the adapter's fingerprint: what is discarded now can still be told from another.
 
         Raises:
             JournalError, StorageError: see `Journal.finish`.
         """
         if self.journal is None:
             return
-        self.journal.finish(summary)
+        learned = {} if session.adapter is None else {"adapter_sha256": session.adapter.fingerprint()}
+        self.journal.finish({**summary, **learned})
         self.journal.close()
         journal.drop_snapshots(self.journal.root)
 

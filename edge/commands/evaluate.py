@@ -158,7 +158,7 @@ def _measure(
                     say(f"stopped after {len(done)} of {len(text)} chunks of {protocol}")
                     options.say_how_to_go_on(run)
                     return done, Interrupted.exit_code
-        run.finish({"chunks": len(text)})
+        run.finish(session, {"chunks": len(text)})
     return done, 0
 
 

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             stopped = options.stopped_by(error)
         memory = runtime.memory(session)
         if not stopped:
-            run.finish({"tokens": chunks[-1].end})
+            run.finish(session, {"tokens": chunks[-1].end})
     seconds = time.perf_counter() - start
     result = report.score_json(
         chunks,

@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
         memory = runtime.memory(session)
         _write_book(document, out, done, job, args.bilingual)
         if not stopped:
-            run.finish({"units": len(job.units)})
+            run.finish(session, {"units": len(job.units)})
     result = {
         "command": "translate",
         "file": str(args.book),

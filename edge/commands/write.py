@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
             progress(None)
         memory = runtime.memory(session)
         if not stopped:
-            run.finish({"tokens": sum(r.tokens for r in done if isinstance(r, ChunkWritten))})
+            run.finish(session, {"tokens": sum(r.tokens for r in done if isinstance(r, ChunkWritten))})
     chunks = [r for r in done if isinstance(r, ChunkWritten)]
     reads = [r for r in done if isinstance(r, ChunkRead)]
     text = "".join(pieces)
