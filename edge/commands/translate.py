@@ -44,6 +44,7 @@ def add(verbs: Any) -> None:
         help="your own translations: TSV, TMX, XLIFF or an edited review.tsv",
     )
     options.resumable(translate)
+    options.forward(translate)
     options.common(translate)
 
 

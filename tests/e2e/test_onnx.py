@@ -78,6 +78,29 @@ def test_export_then_score_and_write(
     assert manifest.read(made).precision == "nf4"
 
 
+def test_translating_through_a_graph(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEMPLORA_CACHE", str(tmp_path / "cache"))
+    data, book = tmp_path / "aligned.json", tmp_path / "book.txt"
+    lines = ["Call me Ishmael.", "Some years ago.", "I went to sea.", "I had no money."]
+    data.write_text(json.dumps([{"inference": [{"en": line, "de": line.upper()} for line in lines]}] * 2), "utf-8")
+    book.write_text("\n\n".join(lines), "utf-8")
+    found, books = {}, {}
+    for name, options in {"torch": [], "graph": ["--forward", "onnx"]}.items():
+        common = ["--from", "en", "--to", "de", "--model", str(model), *SMALL, *options, "--context-units", "1"]
+        common += ["--no-run", "--set", "window.size=400", "--set", "window.chunk=200", "--json"]
+        asked = [part for part in common if part != "--no-run"]
+        assert cli.main(["eval", "translate", str(data), *asked, "--protocols", "off,oracle"]) == 0
+        found[name] = _last_json(capsys)["protocols"]
+        out = tmp_path / f"{name}.txt"
+        assert cli.main(["translate", str(book), "--out", str(out), "--learn", "source", *common]) == 9
+        books[name] = out.read_bytes()
+    for protocol, row in found["torch"].items():
+        assert found["graph"][protocol]["perplexity"] == pytest.approx(row["perplexity"], rel=1e-4)
+    assert books["graph"] == books["torch"]
+
+
 def test_a_taken_folder_is_refused(exported: Path) -> None:
     before = sorted((path.name, path.stat().st_mtime_ns) for path in exported.iterdir())
     with pytest.raises(ExportError, match="exists"):
