@@ -22,10 +22,10 @@ from .shape import Shape
 HEAD_BLOCK = 10 << 20  # bytes of the head, and of the logits it makes, at a time: they stay in the CPU's cache
 LORA_ROWS = 1024  # tokens of a LoRA product in float32, where activations are narrower
 ATTENTION_BLOCK = 256  # queries of block attention
-SLACK = 84_000_000  # of freed heap within a block: 35 to 75 MB were measured, whatever the settings
-MAPPED_SLACK = 62_000_000  # where a window's hidden states are too large for the heap: 9 to 56 MB
+SLACK = 60_000_000  # of freed heap within a block: 17 to 43 MB were measured, whatever the settings
+HOLDING_SLACK = 80_000_000  # where activations are not recomputed: 19 to 64 MB
+MAPPED_SLACK = 52_000_000  # where a window's hidden states are too large for the heap: 15 to 38 MB
 KEPT_SLACK = 330_000_000  # where it is kept between chunks: an upper bound, 60 to 305 MB were measured
-PAGED_SLACK = 24_000_000  # of it, that paged moments take off
 GRAPH_SLICE = 64  # label positions that meet the ONNX path's head at a time, at most
 GRAPH_ROWS = 4096 * 65536  # bytes of embeddings that a text touches: its words, 64 KiB read in around each
 GRAPH_RUNTIME = 60_000_000  # ONNX Runtime and its sessions, without weights
@@ -359,10 +359,11 @@ class _Count:
         """
         if self.machine.kind != "cpu" or phase == "load":
             return terms
-        slack = MAPPED_SLACK if self.c * self.settings.window.size * self.shape.hidden > MAPPED else SLACK
-        if self.settings.compute.paging == "all":
-            slack -= PAGED_SLACK
-        if self.settings.compute.heap == "keep":
+        compute = self.settings.compute
+        slack = HOLDING_SLACK if compute.checkpointing == "off" else SLACK
+        if self.c * self.settings.window.size * self.shape.hidden > MAPPED:
+            slack = MAPPED_SLACK
+        if compute.heap == "keep":
             slack = KEPT_SLACK
         return terms | {"allocator slack": slack}
 
