@@ -157,7 +157,7 @@ def load(source: Source, settings: Settings, before_weights: Callable[[], Settin
         StorageError: no room for the cache.
     """
     start = time.perf_counter()
-    device = choose(settings.compute.device, settings.compute.dtype)
+    device = choose(settings.compute.device, settings.compute.dtype, settings.compute.matmul)
     set_threads(settings.compute.threads)
     checkpoint.quiet_libraries()
     checkpoint.warm_up(device)

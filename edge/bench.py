@@ -281,7 +281,7 @@ def _commands(spec: dict[str, Any]) -> Generator[dict[str, Any], str, None]:
             answer = {"tokens_per_second": loop.decode(ids[:end][-settings.window.context :], int(command.split()[1]))}
         elif command == "rate":
             size = 8192 if loop.device.kind == "cuda" else 2048
-            answer = {"flops": max(device.matmul_rate(loop.device.name, loop.device.dtype, size) for _ in range(3))}
+            answer = {"flops": max(device.matmul_rate(loop.device, size) for _ in range(3))}
         else:
             cuda = loop.device.kind == "cuda"
             answer = {"device_peak_bytes": device.PeakMeter(loop.device).read() if cuda else None}
@@ -292,7 +292,7 @@ class _PaperLoop:
         from .reference import PlainLoop
 
         self.settings = settings
-        self.device = device.choose(settings.compute.device, settings.compute.dtype)
+        self.device = device.choose(settings.compute.device, settings.compute.dtype, settings.compute.matmul)
         device.set_threads(settings.compute.threads)
         self.loop = PlainLoop(planning.find(model, settings), settings, self.device)
         self.decode, self.encode = self.loop.decode, self.loop.encode

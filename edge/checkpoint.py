@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .device import Device
+from .device import Device, matmul_units
 from .errors import ModelError, describe
 from .sources import FORMAT, MANIFEST
 
@@ -70,10 +70,11 @@ def warm_up(device: Device) -> None:
     layer = bnb.nn.Linear4bit(128, 128, bias=False, compute_dtype=device.torch_dtype, quant_type="nf4").to(device.name)
     x = torch.randn(1024, 512, device=device.name, dtype=device.torch_dtype, requires_grad=True)
     weight = torch.randn(512, 4096, device=device.name, dtype=device.torch_dtype)
-    out = checkpoint(lambda t: layer(t[:, :128]) @ weight[:128], x @ (weight @ weight.T), use_reentrant=False)
-    heads = x.view(1, 4, 1024, 128)
-    attended = nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
-    (out.softmax(-1).sum() + attended.sum()).backward()
+    with matmul_units(device):
+        out = checkpoint(lambda t: layer(t[:, :128]) @ weight[:128], x @ (weight @ weight.T), use_reentrant=False)
+        heads = x.view(1, 4, 1024, 128)
+        attended = nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
+        (out.softmax(-1).sum() + attended.sum()).backward()
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

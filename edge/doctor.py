@@ -6,12 +6,14 @@ Units: bytes, FLOP/s. Each check runs the real thing once and reports what happe
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from . import device as devices
+from .device import Device
 from .errors import describe
 from .settings import format_bytes
 
@@ -52,15 +54,18 @@ def _device_checks(name: str) -> Iterator[Check]:
         shared = ", shares the CPU's memory: MemAvailable counts" if devices.is_unified(name) else ""
         free = torch.cuda.mem_get_info(name)[0]
         yield Check(name, True, f"{properties.name}, {format_bytes(free)} free{shared}", value=float(free))
+    chosen = devices.choose(name)
+    tried = [dataclasses.replace(chosen, dtype=dtype, matmul="float32") for dtype in ("float32", "bfloat16", "float16")]
+    if chosen.matmul != "float32":
+        tried.append(chosen)
     rates: dict[str, float] = {}
-    for dtype in ("float32", "bfloat16", "float16"):
-        check = _try(f"{name} matmul {dtype}", lambda dtype=dtype: _rate(name, dtype), "")  # type: ignore[misc]
-        rates[dtype] = check.value or 0.0
+    for device in tried:
+        check = _try(f"{name} matmul {device.units}", lambda device=device: _rate(device), "")  # type: ignore[misc]
+        rates[device.units] = check.value or 0.0
         yield check
-    chosen = devices.choose(name).dtype
     best = max(rates.values())
-    note = "" if rates[chosen] > 0.3 * best else f"; {max(rates, key=lambda k: rates[k])} measured faster"
-    yield Check(f"{name} compute dtype", True, f"{chosen}{note}")
+    note = "" if rates[chosen.units] > 0.3 * best else f"; {max(rates, key=lambda k: rates[k])} measured faster"
+    yield Check(f"{name} compute dtype", True, f"{chosen.units}{note}")
     yield _try(f"{name} NF4 forward and backward", lambda: nf4_round_trip(name), _nf4_remedy(name))
     yield _try(f"{name} 8-bit AdamW", lambda: eight_bit_step(name), "use --set learn.optimizer=adamw")
 
@@ -110,8 +115,8 @@ def eight_bit_step(device: str) -> tuple[str, float]:
     return "works", moved
 
 
-def _rate(device: str, dtype: str) -> tuple[str, float]:
-    rate = devices.matmul_rate(device, dtype, 4096 if device != "cpu" else 512)
+def _rate(device: Device) -> tuple[str, float]:
+    rate = devices.matmul_rate(device, 4096 if device.kind != "cpu" else 512)
     return f"{rate / 1e9:.1f} GFLOP/s" if rate < 1e12 else f"{rate / 1e12:.1f} TFLOP/s", rate
 
 

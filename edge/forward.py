@@ -19,7 +19,7 @@ from torch import Tensor
 from . import attention
 from .adapter import Adapter
 from .base import Base
-from .device import keep_heap, trim
+from .device import keep_heap, matmul_units, trim
 from .errors import SettingsError
 from .loss import plain_nll, sliced_nll
 from .paging import Store
@@ -121,7 +121,7 @@ class TorchForward:
     @torch.inference_mode()
     def nll(self, input_ids: Tensor, labels: int, *, adapter: bool = True) -> Tensor:
         """See `Forward.nll`."""
-        with self._using(adapter), tended_blocks(self.base):
+        with self._using(adapter), tended_blocks(self.base), matmul_units(self.base.device):
             return self.loss(input_ids, labels)[1].cpu()
 
     def loss(self, input_ids: Tensor, labels: int, prefix: Prefix | None = None) -> tuple[Tensor, Tensor]:
@@ -158,7 +158,7 @@ class TorchForward:
         windows = [config.sliding_window if cropped and kind == "sliding_attention" else None for kind in kinds]
         prefix = Prefix(windows, limit)
         if len(input_ids):
-            with self._using(True), tended_blocks(self.base):
+            with self._using(True), tended_blocks(self.base), matmul_units(self.base.device):
                 self._after(prefix, input_ids.to(self.base.device.name))
             prefix.take(input_ids)
         return prefix
@@ -182,7 +182,11 @@ class TorchForward:
         """Adapter on, activation checkpointing as set, dropout as asked."""
         if self.adapter is None:
             raise RuntimeError("a forward path without an adapter cannot learn")
-        with self.adapter.active(training=dropout), tended_blocks(self.base, checkpointing=self.checkpointing):
+        with (
+            self.adapter.active(training=dropout),
+            tended_blocks(self.base, checkpointing=self.checkpointing),
+            matmul_units(self.base.device),
+        ):
             yield
 
     @torch.inference_mode()
@@ -191,7 +195,7 @@ class TorchForward:
         from transformers import DynamicCache
 
         cache = Cache(DynamicCache(config=self.base.config))
-        with tended_blocks(self.base):
+        with tended_blocks(self.base), matmul_units(self.base.device):
             return self._extend(input_ids, cache, adapter), cache
 
     @torch.inference_mode()

@@ -61,7 +61,7 @@ def estimate(settings: Settings, dims: Shape) -> Machine:
     kind = device.probable_kind(settings.compute.device)
     dtype: str = settings.compute.dtype
     if dtype == "auto":
-        dtype = device.cpu_dtype() if kind == "cpu" else "bfloat16"
+        dtype = "float32" if kind == "cpu" else "bfloat16"
     baseline = LIBRARIES + WORD * dims.vocab if kind == "cpu" else 0
     return Machine(kind, 4 if dtype == "float32" else 2, baseline)
 

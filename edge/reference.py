@@ -20,7 +20,7 @@ from torch import Tensor
 
 from . import checkpoint, quantize
 from .base import encode, keep_packed_layout
-from .device import Device, timed
+from .device import Device, matmul_units, timed
 from .settings import Settings
 from .sources import Source
 from .windows import windows
@@ -88,12 +88,13 @@ class PlainLoop:
             ids = torch.tensor(input_ids[piece.context_start : piece.end], device=self.device.name)[None]
             labels = ids.clone()
             labels[:, : ids.shape[1] - piece.labels] = -100
-            with self._timed("score"), torch.no_grad():
-                self.model.eval()
-                nll = float(self.model(input_ids=ids, labels=labels, use_cache=False).loss) * piece.labels
-            self.model.train()
-            for _ in range(self.settings.learn.epochs):
-                self._step(ids, labels)
+            with matmul_units(self.device):
+                with self._timed("score"), torch.no_grad():
+                    self.model.eval()
+                    nll = float(self.model(input_ids=ids, labels=labels, use_cache=False).loss) * piece.labels
+                self.model.train()
+                for _ in range(self.settings.learn.epochs):
+                    self._step(ids, labels)
             yield piece.labels, nll, time.perf_counter() - start
 
     def _step(self, ids: Tensor, labels: Tensor) -> None:

@@ -253,7 +253,7 @@ def versions(base: Base) -> dict[str, str]:
     kind = base.device.kind
     capability = torch.backends.cpu.get_cpu_capability()
     chip = torch.cuda.get_device_name() if kind == "cuda" else f"{platform.machine()} {capability}"
-    return found | {"device": f"{kind} ({chip}), {base.device.dtype}, {torch.get_num_threads()} threads"}
+    return found | {"device": f"{kind} ({chip}), {base.device.units}, {torch.get_num_threads()} threads"}
 
 
 def same(one: Record, other: Record) -> bool:

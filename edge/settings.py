@@ -180,6 +180,8 @@ class ComputeSettings:
 
     `weights`: `packed` dequantises each weight at each use; `cached` keeps dequantised copies for the session;
     `auto` is settled by the planner (`budget.py`), like every `auto` here.
+    `matmul`: what float32 matmuls of many rows round their operands to on a CPU; sums are float32. `auto`: bfloat16 where
+    there are AMX units for it (`device.py`), as a GPU's compute dtype is.
     `checkpointing`: keep one activation per block and recompute the rest in the backward pass.
     `paging`: what is kept outside the device's memory, in CPU memory for a GPU and in a file for a CPU: `guard` the
     copy that the guard rolls back to, `cache` also the KV cache while learning, `all` also the optimiser's state.
@@ -193,6 +195,7 @@ class ComputeSettings:
 
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    matmul: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int = 0
     weights: Literal["auto", "packed", "cached"] = "auto"
     checkpointing: Literal["auto", "on", "off"] = "auto"

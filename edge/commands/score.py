@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
             "stopped": bool(stopped),
             "memory": memory,
             "model": {"reference": args.model, "load_seconds": runtime.base.load_seconds},
-            "device": {"name": runtime.base.device.name, "dtype": runtime.base.device.dtype},
+            "device": {"name": runtime.base.device.name, "dtype": runtime.base.device.units},
             "settings": settings.to_dict(),
         },
     )

@@ -156,10 +156,21 @@ def test_quantize_refuses_a_taken_folder_and_four_bit_input(four_bit: tuple[Path
     assert not (tmp_path / "again").exists()
 
 
-def test_compute_dtype_follows_capability() -> None:
-    assert device.cpu_dtype("flags: avx2 fma") == "float32"
-    assert device.cpu_dtype("flags: avx512_bf16") == "float32"
-    assert device.cpu_dtype("flags: amx_tile amx_bf16") == "bfloat16"
+def test_matmul_units_follow_capability() -> None:
+    assert device.cpu_matmul("flags: avx2 fma") == "float32"
+    assert device.cpu_matmul("flags: avx512_bf16") == "float32"
+    assert device.cpu_matmul("flags: amx_tile amx_bf16") == "bfloat16"
+    assert device.choose("cpu").dtype == "float32"
+    assert device.choose("cpu", "bfloat16").matmul == "float32"  # its own operands need no rounding
+
+
+def test_matmul_units_are_left_as_they_were_found() -> None:
+    narrow = device.Device("cpu", "cpu", "float32", "bfloat16")
+    with device.matmul_units(narrow):
+        assert torch.get_float32_matmul_precision() == "medium"
+    with device.matmul_units(device.Device("cpu", "cpu", "float32")):
+        assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_peak_meter_sees_what_came_and_went() -> None:
