@@ -10,6 +10,7 @@ export, so here the limit is a fixed share of the logits' spread: far above roun
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -43,10 +44,11 @@ def parity(base: Base, folder: Path) -> dict[str, float]:
     engine = Engine(folder, provider="cpu")
     names(engine)
     ids = torch.randint(0, base.config.vocab_size, (TOKENS,), generator=torch.Generator().manual_seed(0))
+    exact = dataclasses.replace(base, device=dataclasses.replace(base.device, matmul="float32"))
     adapter = Adapter(base, AdapterSettings(rank=2, alpha=2.0))
     try:
         _shake(adapter)
-        torch_side = TorchForward(base, adapter, ComputeSettings(loss_slice=16))
+        torch_side = TorchForward(exact, adapter, ComputeSettings(loss_slice=16))
         measured = {}
         for use in (True, False):
             wanted = _logits(torch_side, ids, adapter=use)

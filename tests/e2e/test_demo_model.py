@@ -6,11 +6,14 @@ unquantised-then-NF4 demo model, from the text that `scripts/data/egoist.txt` op
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from edge.forward import TorchForward
 from edge.records import total
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_demo.json").read_text())
@@ -28,3 +31,15 @@ def test_demo_model_scores_learns_and_leaves_the_base_alone(demo_runtime) -> Non
     base, adapter = total(chunks, "base"), total(chunks, "adapter")
     assert adapter.nll < 0.98 * base.nll
     assert demo_runtime.base.checksum() == before
+
+
+@pytest.mark.model
+def test_bfloat16_matmuls_cost_a_fraction_of_a_percent(demo_runtime) -> None:  # type: ignore[no-untyped-def]
+    """Where the CPU has units for them, they are the default; elsewhere torch computes the same in float32."""
+    ids = torch.tensor(demo_runtime.base.encode(TEXT.read_text("utf-8").strip())[:1024])
+    device = dataclasses.replace(demo_runtime.base.device, matmul="bfloat16")
+    narrow = TorchForward(
+        dataclasses.replace(demo_runtime.base, device=device), None, demo_runtime.plan.settings.compute
+    )
+    assert float(narrow.nll(ids, 512).sum()) == pytest.approx(GOLDEN["base_nll"][1], rel=5e-3)
+    assert torch.get_float32_matmul_precision() == "highest"

@@ -23,7 +23,7 @@ from export.runtime import Engine
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["--set", "window.chunk=48", "--set", "window.size=96", "--set", "adapter.rank=4", "--set", "learn.lr=1e-2",
+SMALL = ["--set", "compute.matmul=float32", "--set", "window.chunk=48", "--set", "window.size=96", "--set", "adapter.rank=4", "--set", "learn.lr=1e-2",
          "--set", "learn.drift_margin=0", "--set", "compute.threads=1", "--preset", "economical", "--no-run"]  # fmt: skip
 
 
