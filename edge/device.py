@@ -90,11 +90,8 @@ def choose(device: str = "auto", dtype: str = "auto", matmul: str = "auto") -> D
         name = f"cuda:{int(index)}"
     if dtype == "auto":
         dtype = cuda_dtype(name) if kind == "cuda" else "float32"
-    if kind == "cuda" or dtype != "float32":
-        matmul = "float32"
-    elif matmul == "auto":
-        matmul = cpu_matmul()
-    return Device(kind, name, dtype, matmul, unified=kind == "cuda" and is_unified(name))
+    units = units_for(kind, dtype, matmul)
+    return Device(kind, name, dtype, units, unified=kind == "cuda" and is_unified(name))
 
 
 def probable_kind(device: str = "auto") -> str:
@@ -109,6 +106,13 @@ def cuda_dtype(name: str) -> str:
     import torch
 
     return "bfloat16" if torch.cuda.get_device_capability(name) >= (8, 0) else "float32"
+
+
+def units_for(kind: str, dtype: str, matmul: str) -> str:
+    """What float32 matmuls round to; there is a choice on a CPU only."""
+    if kind == "cuda" or dtype != "float32":
+        return "float32"
+    return cpu_matmul() if matmul == "auto" else matmul
 
 
 def cpu_matmul(cpuinfo: str | None = None) -> str:

@@ -25,6 +25,7 @@ ATTENTION_BLOCK = 256  # queries of block attention
 SLACK = 60_000_000  # of freed heap within a block: 17 to 43 MB were measured, whatever the settings
 HOLDING_SLACK = 80_000_000  # where activations are not recomputed: 19 to 64 MB
 MAPPED_SLACK = 52_000_000  # where a window's hidden states are too large for the heap: 15 to 38 MB
+UNITS_SLACK = 45_000_000  # what oneDNN holds for bfloat16 matmuls: kernels made for each shape, operands' copies
 KEPT_SLACK = 330_000_000  # where it is kept between chunks: an upper bound, 60 to 305 MB were measured
 GRAPH_SLICE = 64  # label positions that meet the ONNX path's head at a time, at most
 GRAPH_ROWS = 4096 * 65536  # bytes of embeddings that a text touches: its words, 64 KiB read in around each
@@ -42,11 +43,13 @@ class Machine:
         kind: `cpu` or `cuda`.
         compute: bytes of one number of the compute dtype.
         baseline: bytes that the process holds before any weight: interpreter, libraries, tokenizer.
+        matmul: what float32 matmuls round their operands to.
     """
 
     kind: str = "cpu"
     compute: int = 4
     baseline: int = 0
+    matmul: str = "float32"
 
     @property
     def passes_head(self) -> bool:
@@ -365,7 +368,8 @@ class _Count:
             slack = MAPPED_SLACK
         if compute.heap == "keep":
             slack = KEPT_SLACK
-        return terms | {"allocator slack": slack}
+        units = {"matmul units": UNITS_SLACK} if self.machine.matmul != "float32" else {}
+        return terms | {"allocator slack": slack} | units
 
 
 def _plus(terms: Terms, more: Terms) -> Terms:

@@ -63,7 +63,9 @@ def estimate(settings: Settings, dims: Shape) -> Machine:
     if dtype == "auto":
         dtype = "float32" if kind == "cpu" else "bfloat16"
     baseline = LIBRARIES + WORD * dims.vocab if kind == "cpu" else 0
-    return Machine(kind, 4 if dtype == "float32" else 2, baseline)
+    return Machine(
+        kind, 4 if dtype == "float32" else 2, baseline, device.units_for(kind, dtype, settings.compute.matmul)
+    )
 
 
 def measured_baseline(kind: str) -> int:

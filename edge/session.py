@@ -114,7 +114,7 @@ def _plan_for(base: Base, settings: Settings) -> Plan:
     """A plan for a model that is in memory already: only what is still open is settled."""
     shape = shapes.from_config(base.config.to_dict(), packed=True)
     width = base.device.torch_dtype.itemsize
-    machine = Machine(base.device.kind, width, 0)
+    machine = Machine(base.device.kind, width, 0, base.device.matmul)
     return budget.fit(settings, shape, machine, free=1 << 62)
 
 
