@@ -2,7 +2,7 @@
 
 Owns: peft's layers while a session is alive, the adapter's parameters, the fused forward through them.
 Does not know: losses, optimisers, texts.
-Units: parameters in float32. LoRA: y = W x + (alpha / rank) B A x (arXiv 2106.09685), through peft.
+Units: parameters in float32. LoRA: y = W x + s B A x (arXiv 2106.09685), through peft.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import Base, weight_of
-from .errors import SettingsError
+from .errors import ModelError, SettingsError
 from .memory import LORA_ROWS
 from .paging import Lookup
 from .settings import AdapterSettings
@@ -40,10 +40,17 @@ class Adapter:
         """Attaches a fresh adapter: A random, B zero, so that it changes nothing until it learns.
 
         Raises:
-            SettingsError: `adapter.modules` or `adapter.layers` matches no linear layer.
+            SettingsError: `adapter.modules` or `adapter.layers` matches no linear layer; a repair is asked for, and the
+                base has none.
         """
         import peft
 
+        self._start = None if settings.start == "fresh" else base.repair()
+        if settings.start == "repair" and self._start is None:
+            raise SettingsError(
+                f"adapter.start is 'repair', and {base.reference} holds none", "a 4-bit folder made with --repair",
+                "templora quantize MODEL OUT --repair, or adapter.start=auto",
+            )  # fmt: skip
         self.base = base
         self.settings = settings
         self.name = f"templora{next(_numbers)}"
@@ -52,6 +59,7 @@ class Adapter:
         config = peft.LoraConfig(
             r=settings.rank,
             lora_alpha=settings.alpha,  # peft accepts fractions
+            use_rslora=settings.scaling == "rslora",
             lora_dropout=settings.dropout,
             target_modules=self.targets,
             bias="none",
@@ -87,13 +95,21 @@ class Adapter:
         return [parameter for _, parameter in self.named_parameters()]
 
     @property
+    def repairs(self) -> bool:
+        """Whether it changes the base before it has learned anything."""
+        return self._start is not None
+
+    @property
     def num_parameters(self) -> int:
         """How many numbers the adapter holds."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     @torch.no_grad()
     def reset(self, seed: int) -> None:
-        """A fresh adapter: A as peft initialises it (Kaiming uniform, a = sqrt 5), B zero; same bits on any device."""
+        """A fresh adapter: A as peft initialises it (Kaiming uniform, a = sqrt 5), B zero; same bits on any device.
+
+        Where the base has a repair it takes the place of the first ranks, as many as there are on both sides.
+        """
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             if name.endswith("lora_B"):
@@ -101,7 +117,23 @@ class Adapter:
                 continue
             bound = 1 / math.sqrt(parameter.shape[1])
             parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+        if self._start is not None:
+            for name, layer in self.layers.items():
+                if f"{name}.lora_A" in self._start:
+                    self._begin_with(layer, self._start[f"{name}.lora_A"], self._start[f"{name}.lora_B"])
         self.version += 1
+
+    def _begin_with(self, layer: Any, a: Tensor, b: Tensor) -> None:
+        """B A of the repair, whatever this adapter's own factor is."""
+        own_a, own_b = layer.lora_A[self.name].weight, layer.lora_B[self.name].weight
+        if a.shape[1] != own_a.shape[1] or b.shape[0] != own_b.shape[0]:
+            raise ModelError(
+                f"the repair's layers are {tuple(a.shape)} and {tuple(b.shape)}", f"inputs of {own_a.shape[1]}",
+                "make the folder again with templora quantize --repair",
+            )  # fmt: skip
+        ranks = min(len(a), len(own_a))
+        own_a[:ranks] = a[:ranks].to(own_a)
+        own_b[:, :ranks] = b[:, :ranks].to(own_b) / layer.scaling[self.name]
 
     @torch.no_grad()
     def snapshot(self) -> dict[str, Tensor]:

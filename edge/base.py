@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from . import attention, checkpoint, norms, quantize
+from . import attention, checkpoint, norms, quantize, tensorfile
 from .device import Device, choose, release_memory, set_threads
-from .errors import ModelError
+from .errors import ModelError, describe
 from .loss import Head
 from .settings import Settings
 from .sources import Source
@@ -119,6 +119,29 @@ class Base:
         if self.folder is not None and (manifest := checkpoint.read_manifest(self.folder)) is not None:
             return str(manifest["weights_sha256"])
         return self.checksum()
+
+    def repair(self) -> Mapping[str, Tensor] | None:
+        """A and B of every layer against quantisation's error, read one at a time; None where the folder has none.
+
+        Raises:
+            ModelError: the file is damaged.
+        """
+        entry = None if self.folder is None else (checkpoint.read_manifest(self.folder) or {}).get("repair")
+        if self.folder is None or entry is None:
+            return None
+        path = self.folder / str(entry["file"])
+        try:
+            return tensorfile.TensorFile(path)
+        except Exception as error:  # safetensors' own errors share no base class with the system's
+            raise ModelError(
+                f"{path} cannot be read ({describe(error)})", "the repair that the folder's manifest names",
+                "make the folder again with templora quantize --repair, or use adapter.start=fresh",
+            ) from error  # fmt: skip
+
+    def repair_fingerprint(self) -> str:
+        """sha256 of the repair; empty where there is none."""
+        manifest = (checkpoint.read_manifest(self.folder) if self.folder is not None else None) or {}
+        return str(manifest.get("repair", {}).get("sha256", ""))
 
     def cache_weights(self) -> None:
         """Keeps a dequantised copy of every 4-bit weight for the runtime's life: faster, same numbers."""

@@ -4,7 +4,8 @@ Owns: the optimiser, its schedule, the epochs, the guard and its rollback.
 Does not know: documents, scoring policy, generation. Every loop teaches through here.
 Units: nats, tokens, optimiser steps. Source: arXiv 2401.11504, section 3 and algorithm 1.
 
-The schedule is constant after a warm-up that starts above zero: step n uses lr * min(1, (n + 1) / warmup).
+The schedule is constant after a warm-up that starts above zero: step n uses lr * min(1, (n + 1) / warmup); with
+`lr_decay` it falls with the number of chunks.
 """
 
 from __future__ import annotations
@@ -166,7 +167,8 @@ class Learner:
                 if parameter.grad is not None:
                     parameter.grad.mul_(limit / norm)
         warmup = self.settings.warmup_steps
-        self.optimizer.step(self.settings.lr * (min(1.0, (self.steps + 1) / warmup) if warmup else 1.0))
+        rate = self.settings.lr * (min(1.0, (self.steps + 1) / warmup) if warmup else 1.0)
+        self.optimizer.step(rate / (1 + self.chunks) ** self.settings.lr_decay)
         self.steps += 1
         self.adapter.version += 1
 

@@ -25,6 +25,7 @@ class AdamW:
     def __init__(self, parameters: Sequence[nn.Parameter], settings: LearnSettings, pages: Store | None = None) -> None:
         self.parameters = list(parameters)
         self.settings = settings
+        self.rates = rates(self.parameters, settings)
         self.steps = [torch.zeros((), device=p.device) for p in self.parameters]
         self.pages = pages
         self.moments = [] if pages else [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
@@ -38,7 +39,8 @@ class AdamW:
     def step(self, lr: float) -> None:
         """One update of every parameter that has a gradient; the gradients are dropped."""
         chosen = [i for i, p in enumerate(self.parameters) if p.grad is not None]
-        for group in [[i] for i in chosen] if self.pages else [chosen]:
+        alike = [[i for i in chosen if self.rates[i] == rate] for rate in dict.fromkeys(self.rates)]
+        for group in [[i] for i in chosen] if self.pages else [group for group in alike if group]:
             moments = [self._moments(i) for i in group]
             parameters = [self.parameters[i] for i in group]
             grads = [p.grad for p in parameters if p.grad is not None]
@@ -53,7 +55,7 @@ class AdamW:
                 amsgrad=False,
                 beta1=self.settings.betas[0],
                 beta2=self.settings.betas[1],
-                lr=lr,
+                lr=lr * self.rates[group[0]],
                 weight_decay=self.settings.weight_decay,
                 eps=self.settings.eps,
                 maximize=False,
@@ -126,8 +128,11 @@ class AdamW8bit:
 
         self.parameters = list(parameters)
         self.settings = settings
+        found = rates(self.parameters, settings)
+        self.rates = list(dict.fromkeys(found))  # of each parameter group
+        alike = [[p for p, own in zip(self.parameters, found, strict=True) if own == rate] for rate in self.rates]
         self._inner: Any = bnb.optim.AdamW8bit(
-            self.parameters,
+            [{"params": group} for group in alike],
             lr=settings.lr,
             betas=settings.betas,
             eps=settings.eps,
@@ -135,13 +140,15 @@ class AdamW8bit:
         )
         self._inner.check_overrides()
         self._inner.initialized = True
-        for index, parameter in enumerate(self.parameters):
-            self._inner.init_state(self._inner.param_groups[0], parameter, 0, index)
+        for number, group in enumerate(self._inner.param_groups):
+            for index, parameter in enumerate(group["params"]):
+                self._inner.init_state(group, parameter, number, index)
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
         """See `AdamW.step`."""
-        self._inner.param_groups[0]["lr"] = lr
+        for group, rate in zip(self._inner.param_groups, self.rates, strict=True):
+            group["lr"] = lr * rate
         self._inner.step()
         drop_gradients(self.parameters)
 
@@ -171,6 +178,11 @@ class AdamW8bit:
 def make(parameters: Sequence[nn.Parameter], settings: LearnSettings, pages: Store | None = None) -> AdamW | AdamW8bit:
     """The optimiser that `learn.optimizer` names; the 8-bit one is never paged."""
     return AdamW8bit(parameters, settings) if settings.optimizer == "adamw8bit" else AdamW(parameters, settings, pages)
+
+
+def rates(parameters: Sequence[nn.Parameter], settings: LearnSettings) -> list[float]:
+    """Each parameter's learning rate in terms of `learn.lr`; A and B come in turn."""
+    return [settings.lr_ratio if index % 2 else 1.0 for index in range(len(parameters))]
 
 
 def drop_gradients(parameters: Sequence[nn.Parameter]) -> None:

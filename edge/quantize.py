@@ -11,7 +11,8 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,25 @@ def quantize_in_place(model: Any, device: str, compute_dtype: torch.dtype) -> No
         linear.weight = None  # type: ignore[assignment]
 
 
+Finish = Callable[[Path, sources.Source], dict[str, Any]]
+
+
 def quantize_to_folder(
-    reference: str, out: Path, *, offline: bool = False, remote_code: bool = False
+    reference: str,
+    out: Path,
+    *,
+    offline: bool = False,
+    remote_code: bool = False,
+    finish: Finish | None = None,
+    replace: bool = False,
 ) -> dict[str, Any]:
     """Writes a 4-bit folder that loads without the full-precision weights; nothing is left half-written.
 
     Args:
         reference: `demo`, a GGUF file, a folder, or a hub id.
         out: the folder to make; it must not exist, or be empty.
+        finish: adds files to the finished folder, before it is called `out`, and returns more for the manifest.
+        replace: put it in the place of a folder that is there.
 
     Returns:
         The manifest.
@@ -66,7 +78,7 @@ def quantize_to_folder(
         StorageError: `out` is taken, not writable, or its disk is full.
     """
     source = sources.resolve(reference, offline=offline)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if not replace and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StorageError(f"{out} already exists", "a new or empty folder", "choose another name or remove it")
     size = (
         sum(f.stat().st_size for f in source.path.rglob("*")) if source.kind == "folder" else source.path.stat().st_size
@@ -86,7 +98,19 @@ def quantize_to_folder(
         tokenizer = checkpoint.load_tokenizer(source.path, remote_code)
 
     quantize_in_place(model, "cpu", torch.float32)
-    return _write_folder(model, tokenizer, out, source)
+    try:
+        with _new_folder(out, replace) as folder:
+            manifest = _write_folder(model, tokenizer, folder, source)
+            del model
+            if finish is not None:
+                release_memory()
+                manifest |= finish(folder, source)
+                _write_manifest(folder, manifest)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {out}: {error.strerror or error}", "a writable folder with room", "name another folder"
+        ) from error
+    return manifest
 
 
 def convert_once(source: sources.Source) -> sources.Source:
@@ -99,45 +123,52 @@ def convert_once(source: sources.Source) -> sources.Source:
     return sources.converted(source)
 
 
-def _write_folder(model: Any, tokenizer: Any, out: Path, source: sources.Source) -> dict[str, Any]:
+@contextmanager
+def _new_folder(out: Path, replace: bool) -> Iterator[Path]:
+    """A folder that takes the name `out` when the block has ended well, and is gone otherwise."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+        folder = Path(temporary) / "folder"
+        folder.mkdir()
+        yield folder
+        if replace and out.exists():
+            out.rename(Path(temporary) / "old")
+        elif out.exists():
+            out.rmdir()
+        folder.rename(out)
+
+
+def _write_folder(model: Any, tokenizer: Any, folder: Path, source: sources.Source) -> dict[str, Any]:
     import bitsandbytes
     import transformers
     from safetensors.torch import save_file
 
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-            folder = Path(temporary) / "folder"
-            folder.mkdir()
-            _write_config(model, folder)
-            tokenizer.save_pretrained(folder)
-            shards = list(_shards(_state(model)))
-            digest = hashlib.sha256()
-            names, index = [], {}
-            for number, shard in enumerate(shards, 1):
-                last = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
-                names.append(f"model{last}.safetensors")
-                save_file(shard, folder / names[-1], metadata={"format": "pt"})
-                index.update(dict.fromkeys(shard, names[-1]))
-                digest.update(sources.sha256_file(folder / names[-1]).encode())
-            if len(shards) > 1:
-                (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}, indent=1))
-            manifest = {
-                "format": sources.FORMAT,
-                "weights_sha256": digest.hexdigest(),
-                "files": names,
-                "source": {"reference": Path(source.reference).name, "sha256": source.sha256},
-                "versions": {"transformers": transformers.__version__, "bitsandbytes": bitsandbytes.__version__},
-            }
-            (folder / sources.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-            if out.exists():
-                out.rmdir()
-            folder.rename(out)
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {out}: {error.strerror or error}", "a writable folder with room", "name another folder"
-        ) from error
+    _write_config(model, folder)
+    tokenizer.save_pretrained(folder)
+    shards = list(_shards(_state(model)))
+    digest = hashlib.sha256()
+    names, index = [], {}
+    for number, shard in enumerate(shards, 1):
+        last = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
+        names.append(f"model{last}.safetensors")
+        save_file(shard, folder / names[-1], metadata={"format": "pt"})
+        index.update(dict.fromkeys(shard, names[-1]))
+        digest.update(sources.sha256_file(folder / names[-1]).encode())
+    if len(shards) > 1:
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}, indent=1))
+    manifest = {
+        "format": sources.FORMAT,
+        "weights_sha256": digest.hexdigest(),
+        "files": names,
+        "source": {"reference": Path(source.reference).name, "sha256": source.sha256},
+        "versions": {"transformers": transformers.__version__, "bitsandbytes": bitsandbytes.__version__},
+    }
+    _write_manifest(folder, manifest)
     return manifest
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    (folder / sources.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
 
 def _write_config(model: Any, folder: Path) -> None:

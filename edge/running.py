@@ -222,7 +222,7 @@ def open_run(
     prints = {name: journal.fingerprint(text) for name, text in texts.items()}
     what = Manifest(
         command=command,
-        fingerprints={**prints, "settings": journal.fingerprint(kept), "base": runtime.base.fingerprint()},
+        fingerprints={**prints, "settings": journal.fingerprint(kept), "base": _base_fingerprint(runtime)},
         versions=versions(runtime.base),
         settings=kept,
         extra={
@@ -240,6 +240,13 @@ def open_run(
     except BaseException:
         opened.close()
         raise
+
+
+def _base_fingerprint(runtime: Runtime) -> str:
+    """The base's own, with its repair's where adapters start from that."""
+    base, repair = runtime.base.fingerprint(), runtime.base.repair_fingerprint()
+    used = repair and runtime.settings.adapter.start != "fresh"
+    return journal.fingerprint(f"{base} {repair}") if used else base
 
 
 def journal_settings(settings: Settings) -> dict[str, Any]:

@@ -338,7 +338,7 @@ class Session:
     @property
     def fresh(self) -> bool:
         """Whether the adapter has not learned yet: it changes nothing, its scores are the base's."""
-        return self.learner is None or self.learner.steps == 0
+        return self.learner is None or (self.learner.steps == 0 and not self.learner.adapter.repairs)
 
     @property
     def fuses(self) -> bool:

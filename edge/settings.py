@@ -56,10 +56,17 @@ class BaseSettings:
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """The temporary LoRA (arXiv 2106.09685): y = W x + (alpha / rank) B A x, A and B in float32."""
+    """The temporary LoRA (arXiv 2106.09685): y = W x + s B A x, A and B in float32.
+
+    `scaling`: s is alpha / rank, or alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732).
+    `start`: `repair` begins with what the 4-bit folder holds against quantisation's error (`repair.py`), `fresh` with an
+    adapter that changes nothing; `auto`: the repair where there is one.
+    """
 
     rank: int = 64
     alpha: float = 64.0
+    scaling: Literal["lora", "rslora"] = "lora"
+    start: Literal["auto", "repair", "fresh"] = "auto"
     dropout: float = 0.0
     modules: tuple[str, ...] = ()
     layers: str = "all"
@@ -84,6 +91,8 @@ class AdapterSettings:
 class LearnSettings:
     """How the adapter learns from one chunk (the paper's algorithm 1).
 
+    `lr_ratio`: B's learning rate in terms of A's (LoRA+, arXiv 2402.12354). `lr_decay`: chunk k (from 0) is learned at
+    lr / (1 + k) ** lr_decay.
     `prefix`: `full` lets gradients flow through the context too; `frozen` computes the context's keys and values
     without gradient; `cached` keeps those of the chunks before, made by an older adapter, so that only the chunk is
     computed. `skip_below`: a chunk whose nats per token lie below this fraction of the average so far is not learned.
@@ -97,6 +106,8 @@ class LearnSettings:
     context: int | None = None
     epochs: int = 2
     lr: float = 2e-4
+    lr_ratio: float = 1.0
+    lr_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-7
     weight_decay: float = 0.0
@@ -117,6 +128,8 @@ class LearnSettings:
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, f"learn.epochs is {self.epochs}", "at least 1", "use learn.mode=none to not learn")
         _require(self.lr > 0, f"learn.lr is {self.lr}", "more than 0")
+        _require(self.lr_ratio > 0, f"learn.lr_ratio is {self.lr_ratio}", "more than 0")
+        _require(0 <= self.lr_decay <= 1, f"learn.lr_decay is {self.lr_decay}", "0 (constant) to 1")
         _require(all(0 <= b < 1 for b in self.betas), f"learn.betas is {self.betas}", "two numbers, 0 <= beta < 1")
         _require(self.eps > 0, f"learn.eps is {self.eps}", "more than 0")
         _require(self.weight_decay >= 0, f"learn.weight_decay is {self.weight_decay}", "0 or more")
@@ -285,6 +298,30 @@ class Settings:
             else:
                 data[key.strip()] = value
         return from_dict(data, source="--set")
+
+
+@dataclass(frozen=True)
+class RepairSettings:
+    """How a 4-bit folder's repair is made (`repair.py`); no part of a run's settings.
+
+    `rank`: of each layer's product. `texts` of `tokens`: the calibration text. `epochs`, `lr`: of the distillation (0
+    epochs: the fit alone). `held_out`: texts that it is measured on, and not made from.
+    """
+
+    rank: int = 64
+    texts: int = 48
+    tokens: int = 512
+    epochs: int = 2
+    lr: float = 2e-4
+    held_out: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.rank >= 1, f"a repair's rank is {self.rank}", "at least 1")
+        _require(self.texts >= 1, f"a repair's texts are {self.texts}", "at least 1")
+        _require(self.tokens >= 2, f"a repair's texts hold {self.tokens} tokens", "at least 2")
+        _require(self.epochs >= 0, f"a repair's epochs are {self.epochs}", "0 or more")
+        _require(self.lr > 0, f"a repair's learning rate is {self.lr}", "more than 0")
 
 
 # --- presets ---

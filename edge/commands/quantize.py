@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..settings import format_bytes
+from .. import sources
+from ..errors import SettingsError
+from ..settings import RepairSettings, format_bytes
 from . import options
+
+if TYPE_CHECKING:
+    from ..quantize import Finish
 
 
 def add(verbs: Any) -> None:
     """Registers the verb."""
     quantize = options.verb(verbs, "quantize", run, "make a 4-bit folder that loads without the full weights")
     quantize.add_argument("model", metavar="MODEL", help="demo, a hub id, a model folder or a .gguf file")
-    quantize.add_argument("out", type=Path, metavar="OUT", help="the folder to make")
+    quantize.add_argument(
+        "out", type=Path, metavar="OUT", nargs="?",
+        help="the folder to make; left out for demo or a .gguf file: the conversion in the cache that --model uses",
+    )  # fmt: skip
+    quantize.add_argument("--repair", action="store_true", help="add a starting adapter against quantisation's error")
+    made = RepairSettings()
+    quantize.add_argument("--repair-rank", type=int, default=made.rank, metavar="N", help=f"its rank ({made.rank})")
+    quantize.add_argument(
+        "--repair-texts", type=int, default=made.texts, metavar="N",
+        help=f"calibration texts of {made.tokens} tokens ({made.texts})",
+    )  # fmt: skip
+    quantize.add_argument(
+        "--repair-epochs", type=int, default=made.epochs, metavar="N",
+        help=f"passes of distillation over them ({made.epochs}; 0: the fit of each layer alone)",
+    )  # fmt: skip
     quantize.add_argument("--offline", action="store_true", help="never use the network")
     quantize.add_argument("--json", action="store_true", help="print one JSON line last")
 
@@ -27,10 +47,29 @@ def run(args: argparse.Namespace) -> int:
 
     checkpoint.quiet_libraries()
     start = time.perf_counter()
-    manifest = quantize.quantize_to_folder(args.model, args.out, offline=args.offline)
-    size = sum(f.stat().st_size for f in args.out.iterdir())
+    out, replace = args.out, False
+    if out is None:
+        source = sources.resolve(args.model, offline=args.offline)
+        if source.kind != "gguf":
+            raise SettingsError("no OUT", "a folder to make", f"templora quantize {args.model} FOLDER")
+        out, replace = sources.conversion_folder(source), True
+    finish = _repair(args) if args.repair else None
+    manifest = quantize.quantize_to_folder(args.model, out, offline=args.offline, finish=finish, replace=replace)
+    size = sum(f.stat().st_size for f in out.iterdir())
     seconds = time.perf_counter() - start
-    print(f"{args.out}: {format_bytes(size)} in {seconds:.0f} s")
+    print(f"{out}: {format_bytes(size)} in {seconds:.0f} s")
+    if args.repair:
+        apart = manifest["repair"]["nats_from_full"]
+        steps = ", ".join(f"{value:.3f} {name}" for name, value in apart.items())
+        held = (out / manifest["repair"]["file"]).stat().st_size
+        print(f"nats a token from the full model, on held-out text: {steps}; the repair takes {format_bytes(held)}")
     if args.json:
-        print(json.dumps({"command": "quantize", "out": str(args.out), "bytes": size, "seconds": seconds, **manifest}))
+        print(json.dumps({"command": "quantize", "out": str(out), "bytes": size, "seconds": seconds, **manifest}))
     return 0
+
+
+def _repair(args: argparse.Namespace) -> Finish:
+    from .. import repair
+
+    chosen = RepairSettings(args.repair_rank, args.repair_texts, epochs=args.repair_epochs)
+    return lambda folder, source: repair.make(folder, source, chosen, lambda said: print(said, file=sys.stderr))
