@@ -63,7 +63,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in ("Runtime", "Session", "load"):
-        from .device import tune_allocator
+        from .allocator import tune_allocator
 
         tune_allocator()
         from . import session

@@ -98,12 +98,12 @@ def dense(query: Tensor, key: Tensor, value: Tensor, window: int, scale: float, 
 
 
 def _repeat(tensor: Tensor, query: Tensor) -> Tensor:
-    """(1, G, S, D) as (1, H, S, D): a copy, except with one group or as many as heads."""
-    _, groups, tokens, size = tensor.shape
+    """(1, G, S, D) as (1, H, S, D): a copy, except with one group or as many as heads. Several texts at once, too."""
+    batch, groups, tokens, size = tensor.shape
     heads = query.shape[1]
     if groups == heads:
         return tensor
-    return tensor[:, :, None].expand(1, groups, heads // groups, tokens, size).reshape(1, heads, tokens, size)
+    return tensor[:, :, None].expand(batch, groups, heads // groups, tokens, size).reshape(batch, heads, tokens, size)
 
 
 class _BlockAttention(torch.autograd.Function):

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from . import attention, checkpoint, norms, quantize, tensorfile
-from .device import Device, choose, release_memory, set_threads
+from .allocator import release_memory
+from .device import Device, choose, set_threads
 from .errors import ModelError, describe
 from .loss import Head
 from .settings import Settings

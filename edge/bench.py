@@ -232,7 +232,8 @@ class _Worker:
 
 def work() -> None:
     """A contender's process: one command a line on standard input, one JSON object a line on standard output."""
-    from .device import is_out_of_memory, tune_allocator
+    from .allocator import tune_allocator
+    from .device import is_out_of_memory
     from .errors import BudgetError, describe
 
     spec = json.loads(sys.stdin.readline())

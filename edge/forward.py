@@ -18,8 +18,9 @@ from torch import Tensor
 
 from . import attention
 from .adapter import Adapter
+from .allocator import keep_heap, trim
 from .base import Base
-from .device import keep_heap, matmul_units, trim
+from .device import matmul_units
 from .errors import SettingsError
 from .loss import plain_nll, sliced_nll
 from .paging import Store

@@ -15,7 +15,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from .device import MAPPED
+from .allocator import MAPPED
 from .settings import Settings
 from .shape import Shape
 

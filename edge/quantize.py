@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from . import checkpoint, sources
-from .device import Device, release_memory
+from .allocator import release_memory
+from .device import Device
 from .errors import ModelError, StorageError
 
 _MAX_SHARD = 2 << 30

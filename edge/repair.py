@@ -18,6 +18,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,48 @@ from . import base as bases
 from . import settings as settings_module
 from . import tensorfile
 from .adapter import Adapter
+from .allocator import release_memory
 from .base import Base, weight_of
-from .device import matmul_units, release_memory
+from .device import matmul_units
+from .errors import SettingsError
 from .forward import tended_blocks
 from .loss import Head
-from .settings import AdapterSettings, RepairSettings
+from .settings import AdapterSettings
 from .sources import Source, sha256_file
 
 FILE = "repair.safetensors"
 DAMPING = 1e-2  # of the mean second moment, added to every input's: directions that the text has not shown
 ROW_NORM = math.sqrt(1 / 3)  # of a fresh adapter's A, so that learning goes on at the usual pace
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RepairSettings:
+    """How a repair is made; no part of a run's settings.
+
+    `rank`: of each layer's product. `texts` of `tokens`: the calibration text. `epochs`, `lr`: of the distillation (0
+    epochs: the fit alone). `held_out`: texts that it is measured on, and not made from.
+    """
+
+    rank: int = 64
+    texts: int = 40
+    tokens: int = 512
+    epochs: int = 1
+    lr: float = 1e-4
+    held_out: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.rank >= 1:
+            raise SettingsError(f"a repair's rank is {self.rank}", "at least 1", "change it")
+        if not self.texts >= 1:
+            raise SettingsError(f"a repair's texts are {self.texts}", "at least 1", "change it")
+        if not self.tokens >= 2:
+            raise SettingsError(f"a repair's texts hold {self.tokens} tokens", "at least 2", "change it")
+        if not self.epochs >= 0:
+            raise SettingsError(f"a repair's epochs are {self.epochs}", "0 or more", "change it")
+        if not self.lr > 0:
+            raise SettingsError(f"a repair's learning rate is {self.lr}", "more than 0", "change it")
 
 
 def make(
@@ -106,7 +138,7 @@ def _padded(adapter: Adapter, found: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def sample(base: Base, count: int, length: int, *, seed: int = 0, batch: int = 16) -> Tensor:
+def sample(base: Base, count: int, length: int, *, seed: int = 0, batch: int = 64) -> Tensor:
     """(count, length) token ids that the model itself writes at temperature 1, each text from its BOS token on."""
     from transformers import DynamicCache
 
@@ -114,6 +146,8 @@ def sample(base: Base, count: int, length: int, *, seed: int = 0, batch: int = 1
     first = base.tokenizer.bos_token_id
     first = min(base.eos_ids, default=0) if first is None else first
     texts = []
+    if getattr(base.config, "attn_logit_softcapping", None):
+        batch = 1  # that attention takes one text at a time
     for start in range(0, count, batch):
         rows = min(batch, count - start)
         token = torch.full((rows, 1), first, device=base.device.name)
@@ -206,7 +240,7 @@ def distill(
             optimizer.zero_grad(set_to_none=True)
             done += 1
             if done % 8 == 0:
-                progress(f"distilling: {done} of {total} texts, {float(loss):.3f} nats apart")
+                progress(f"distilling: {done} of {total} texts, {float(loss.detach()):.3f} nats apart")
     adapter.version += 1
 
 
@@ -244,7 +278,9 @@ class _Divergence(torch.autograd.Function):
         return grad * upstream[0], None, None
 
 
-def _divergence(hidden: Tensor, wanted: Tensor, head: Head, *, backward: bool, rows: int = 64) -> tuple[Tensor, Tensor]:
+def _divergence(
+    hidden: Tensor, wanted: Tensor, head: Head, *, backward: bool, rows: int = 256
+) -> tuple[Tensor, Tensor]:
     """Mean KL(full || this) over positions, and its gradient with respect to `hidden` (T, H)."""
     total, grad = hidden.new_zeros(()), torch.zeros_like(hidden)
     for at in _slices(len(hidden), rows):

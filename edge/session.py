@@ -24,9 +24,10 @@ from . import score as scoring
 from . import settings as settings_module
 from . import shape as shapes
 from .adapter import Adapter
+from .allocator import release_memory, trim
 from .base import Base
 from .budget import Plan
-from .device import PeakMeter, capped, is_out_of_memory, release_memory, trim
+from .device import PeakMeter, capped, is_out_of_memory
 from .errors import BudgetError, describe
 from .forward import Cache, Forward, Opener, TorchForward, other_path
 from .learner import Learner

@@ -300,30 +300,6 @@ class Settings:
         return from_dict(data, source="--set")
 
 
-@dataclass(frozen=True)
-class RepairSettings:
-    """How a 4-bit folder's repair is made (`repair.py`); no part of a run's settings.
-
-    `rank`: of each layer's product. `texts` of `tokens`: the calibration text. `epochs`, `lr`: of the distillation (0
-    epochs: the fit alone). `held_out`: texts that it is measured on, and not made from.
-    """
-
-    rank: int = 64
-    texts: int = 48
-    tokens: int = 512
-    epochs: int = 2
-    lr: float = 2e-4
-    held_out: int = 4
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _require(self.rank >= 1, f"a repair's rank is {self.rank}", "at least 1")
-        _require(self.texts >= 1, f"a repair's texts are {self.texts}", "at least 1")
-        _require(self.tokens >= 2, f"a repair's texts hold {self.tokens} tokens", "at least 2")
-        _require(self.epochs >= 0, f"a repair's epochs are {self.epochs}", "0 or more")
-        _require(self.lr > 0, f"a repair's learning rate is {self.lr}", "more than 0")
-
-
 # --- presets ---
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import sources
 from ..errors import SettingsError
-from ..settings import RepairSettings, format_bytes
+from ..settings import format_bytes
 from . import options
 
 if TYPE_CHECKING:
@@ -27,16 +27,11 @@ def add(verbs: Any) -> None:
         help="the folder to make; left out for demo or a .gguf file: the conversion in the cache that --model uses",
     )  # fmt: skip
     quantize.add_argument("--repair", action="store_true", help="add a starting adapter against quantisation's error")
-    made = RepairSettings()
-    quantize.add_argument("--repair-rank", type=int, default=made.rank, metavar="N", help=f"its rank ({made.rank})")
+    quantize.add_argument("--repair-rank", type=int, metavar="N", help="its rank")
+    quantize.add_argument("--repair-texts", type=int, metavar="N", help="calibration texts that it is made from")
     quantize.add_argument(
-        "--repair-texts", type=int, default=made.texts, metavar="N",
-        help=f"calibration texts of {made.tokens} tokens ({made.texts})",
-    )  # fmt: skip
-    quantize.add_argument(
-        "--repair-epochs", type=int, default=made.epochs, metavar="N",
-        help=f"passes of distillation over them ({made.epochs}; 0: the fit of each layer alone)",
-    )  # fmt: skip
+        "--repair-epochs", type=int, metavar="N", help="passes of distillation; 0: the fit of each layer alone"
+    )
     quantize.add_argument("--offline", action="store_true", help="never use the network")
     quantize.add_argument("--json", action="store_true", help="print one JSON line last")
 
@@ -71,5 +66,6 @@ def run(args: argparse.Namespace) -> int:
 def _repair(args: argparse.Namespace) -> Finish:
     from .. import repair
 
-    chosen = RepairSettings(args.repair_rank, args.repair_texts, epochs=args.repair_epochs)
+    named = {"rank": args.repair_rank, "texts": args.repair_texts, "epochs": args.repair_epochs}
+    chosen = repair.RepairSettings(**{name: value for name, value in named.items() if value is not None})
     return lambda folder, source: repair.make(folder, source, chosen, lambda said: print(said, file=sys.stderr))

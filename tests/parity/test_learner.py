@@ -14,11 +14,12 @@ LABELS = 24
 
 
 def _plain(
-    architecture: str, start: dict[str, torch.Tensor], epochs: int
+    architecture: str, start: dict[str, torch.Tensor], epochs: int, *, ratio: float = 1.0, rslora: bool = False
 ) -> tuple[list[float], dict[str, torch.Tensor]]:
     """The paper's step written out: window as input, -100 on the context, mean cross entropy, AdamW."""
     model = tiny.runtime(architecture).base.model
-    config = peft.LoraConfig(r=4, lora_alpha=4, lora_dropout=0.0, target_modules="all-linear", bias="none")
+    config = peft.LoraConfig(r=4, lora_alpha=4, lora_dropout=0.0, target_modules="all-linear", bias="none",
+                             use_rslora=rslora)  # fmt: skip
     model = peft.get_peft_model(model, config)
     parameters = {}
     for name, p in model.named_parameters():
@@ -27,13 +28,14 @@ def _plain(
             parameters[key] = p
             p.data = start[key].clone().float()
     assert parameters.keys() == start.keys()
-    optimizer = torch.optim.AdamW(parameters.values(), lr=1e-2, betas=(0.9, 0.999), eps=1e-7, weight_decay=0)
+    groups = [{"params": [p for n, p in parameters.items() if n.endswith(kind)]} for kind in ("lora_A", "lora_B")]
+    optimizer = torch.optim.AdamW(groups, lr=1e-2, betas=(0.9, 0.999), eps=1e-7, weight_decay=0)
     labels = IDS.clone()
     labels[:-LABELS] = -100
     losses = []
     for step in range(epochs):
-        for group in optimizer.param_groups:
-            group["lr"] = 1e-2 * min(1.0, (step + 1) / 2)
+        for group, factor in zip(optimizer.param_groups, (1.0, ratio), strict=True):
+            group["lr"] = 1e-2 * min(1.0, (step + 1) / 2) * factor
         logits = model(input_ids=IDS[None]).logits[0]
         loss = torch.nn.functional.cross_entropy(logits[:-1], labels[1:], ignore_index=-100)
         losses.append(float(loss) * LABELS)
@@ -59,6 +61,36 @@ def test_learning_equals_the_plain_loop(architecture: str, checkpointing: str) -
         moved = float((value - start[name]).norm())
         # Adam divides by the gradient's size, so entries whose gradient is rounding noise differ; they are few.
         assert float((ours[name] - value).norm()) < 0.05 * moved, name
+
+
+def test_lora_plus_and_rslora_equal_the_plain_loop() -> None:
+    runtime = tiny.runtime("llama", "learn.epochs=3", "learn.lr_ratio=4", "adapter.scaling=rslora")
+    with runtime.session() as session:
+        start = session.adapter.snapshot()
+        learned, _ = session.learner.learn(IDS, LABELS)
+        ours = session.adapter.snapshot()
+    losses, theirs = _plain("llama", start, 3, ratio=4.0, rslora=True)
+    assert learned.losses == pytest.approx(losses, rel=1e-4)
+    for name, value in theirs.items():
+        assert float((ours[name] - value).norm()) < 0.05 * float((value - start[name]).norm()), name
+    usual, _ = _plain("llama", start, 3)
+    assert usual[-1] != pytest.approx(losses[-1], rel=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit"])
+def test_the_rate_falls_with_the_chunks_and_b_has_its_own(optimizer: str) -> None:
+    moved = []
+    for decay, ratio in ((0.0, 1.0), (0.5, 1.0), (0.0, 3.0)):
+        options = [f"learn.lr_decay={decay}", f"learn.lr_ratio={ratio}", "learn.warmup_steps=0", "learn.lr=1e-3"]
+        runtime = tiny.runtime("llama", *options, f"learn.optimizer={optimizer}", "learn.epochs=1")
+        with runtime.session() as session:
+            session.learner.chunks = 3  # as if it were the fourth chunk
+            before = session.adapter.snapshot()
+            session.learner.learn(IDS, LABELS)
+            after = session.adapter.snapshot()
+            moved.append(max(float((after[n] - before[n]).abs().max()) for n in before if n.endswith("lora_B")))
+    assert moved[1] == pytest.approx(moved[0] / 2, rel=2e-2)  # (1 + 3) ** -0.5
+    assert moved[2] == pytest.approx(3 * moved[0], rel=2e-2)
 
 
 def test_first_step_already_learns() -> None:

@@ -1,0 +1,153 @@
+"""The repair start: against the best low-rank product in float64, through the command line, and in a session."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import edge
+from edge import base as bases
+from edge import cli, repair, sources
+from edge.adapter import Adapter
+from edge.errors import ModelError, SettingsError
+from edge.loss import Head
+from edge.settings import AdapterSettings
+from tests import tiny
+
+OVERRIDES = [*tiny.WINDOW, "compute.matmul=float32", "compute.threads=1"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, object]]:
+    """A full model, its 4-bit folder with a repair, and that folder's manifest."""
+    root = tmp_path_factory.mktemp("repair")
+    full = tiny.folder(root / "full", "llama")
+    options = ["--repair", "--repair-rank", "8", "--repair-texts", "8", "--repair-epochs", "1"]
+    assert cli.main(["quantize", str(full), str(root / "nf4"), *options]) == 0
+    assert cli.main(["quantize", str(full), str(root / "plain")]) == 0
+    return full, root / "nf4", json.loads((root / "nf4" / "templora.json").read_text())
+
+
+def load(folder: Path, *overrides: str) -> edge.Runtime:
+    return edge.load(str(folder), "economical", overrides=[*OVERRIDES, *overrides])
+
+
+def test_no_product_of_that_rank_is_nearer() -> None:
+    generator = torch.Generator().manual_seed(0)
+    error = torch.randn(24, 40, generator=generator)
+    inputs = torch.randn(500, 40, generator=generator) * torch.linspace(0.1, 3, 40)
+    moment = inputs.T @ inputs / len(inputs)
+    damped = (moment + torch.eye(40) * repair.DAMPING * moment.diagonal().mean()).double()
+    values, vectors = torch.linalg.eigh(damped)
+    root = vectors * values.sqrt() @ vectors.T  # another root than the one that is used there
+    best = torch.linalg.svdvals(error.double() @ root)
+    for rank in (1, 5, 12):
+        a, b = repair.low_rank(error, moment, rank)
+        left = torch.linalg.norm((error - b @ a).double() @ root)
+        assert float(left) == pytest.approx(float(best[rank:].norm()), rel=1e-3)
+        assert torch.allclose(a.norm(dim=1), torch.full((rank,), repair.ROW_NORM))
+
+
+@pytest.mark.parametrize("softcap", [None, 5.0])
+def test_divergence_and_its_gradient_are_torch_s(softcap: float | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden, wanted = torch.randn(2, 30, 16, generator=generator, dtype=torch.float32).unbind()
+    head = Head(torch.randn(50, 16, generator=generator), None, softcap, 0.7)
+
+    def plain(x: torch.Tensor) -> torch.Tensor:
+        logits = x @ head.weight.to(x.dtype).T * head.scale
+        return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+
+    exact = hidden.double().requires_grad_()
+    expected = F.kl_div(plain(exact).log_softmax(-1), plain(wanted.double()).log_softmax(-1), log_target=True, reduction="batchmean")  # fmt: skip
+    expected.backward()
+    found, grad = repair._divergence(hidden, wanted, head, backward=True, rows=8)
+    assert float(found) == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert exact.grad is not None
+    assert torch.allclose(grad.double(), exact.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_the_model_writes_its_own_text_each_by_itself(folders: tuple[Path, Path, dict[str, object]]) -> None:
+    full = load(folders[0], "base.precision=full").base
+    together, again = repair.sample(full, 3, 20, seed=1), repair.sample(full, 3, 20, seed=1)
+    assert torch.equal(together, again) and together.shape == (3, 20)
+    assert (together[:, 0] == 0).all() and len({tuple(row) for row in together.tolist()}) == 3
+    _, states = repair.observe(full, together)
+    for text, state in zip(together, states, strict=True):
+        with torch.no_grad():
+            assert torch.allclose(full.decoder(input_ids=text[None])[0][0], state, atol=1e-4)
+
+
+def test_quantisation_is_repaired_and_the_base_is_the_same(folders: tuple[Path, Path, dict[str, object]]) -> None:
+    _, folder, manifest = folders
+    entry = manifest["repair"]
+    assert isinstance(entry, dict)
+    apart = entry["nats_from_full"]
+    assert apart["fitted"] < 0.8 * apart["before"] and apart["distilled"] < apart["before"]
+    assert entry["sha256"] == sources.sha256_file(folder / entry["file"])
+    plain = load(folder.parent / "plain").base
+    assert plain.fingerprint() == manifest["weights_sha256"] and plain.repair() is None
+    repaired = load(folder)
+    assert repaired.base.checksum() == plain.checksum()
+
+
+def test_a_session_starts_from_the_repair(folders: tuple[Path, Path, dict[str, object]]) -> None:
+    full, folder, _ = folders
+    text = torch.tensor(bases.encode(tiny.tokenizer(), tiny.TEXT))
+    wanted = load(full, "base.precision=full", "learn.mode=none").session().forward.nll(text, 100)
+    runtime = load(folder, "adapter.rank=8", "adapter.alpha=16")
+    before = runtime.base.checksum()
+    with runtime.session() as session:
+        base, repaired = (session.forward.nll(text, 100, adapter=which) for which in (False, True))
+        assert not session.fresh
+        chunks = list(session.score(tiny.TEXT))
+        assert chunks[0].adapter_nll != chunks[0].base_nll
+        assert session.learner is not None
+        session.learner.start_anew()
+        assert torch.equal(session.forward.nll(text, 100), repaired)
+    assert (repaired - wanted).norm() < 0.8 * (base - wanted).norm()
+    assert runtime.base.checksum() == before
+    with load(folder, "adapter.start=fresh").session() as session:
+        assert session.fresh and torch.equal(session.forward.nll(text, 100), base)
+
+
+@pytest.mark.parametrize("rank", [3, 12])
+def test_another_rank_takes_what_fits(folders: tuple[Path, Path, dict[str, object]], rank: int) -> None:
+    runtime = load(folders[1])
+    stored = runtime.base.repair()
+    assert stored is not None
+    adapter = Adapter(runtime.base, AdapterSettings(rank=rank, alpha=float(rank), scaling="rslora"))
+    for name, layer in adapter.layers.items():
+        a, b = (getattr(layer, kind)[adapter.name].weight for kind in ("lora_A", "lora_B"))
+        shared = min(rank, 8)
+        product = stored[f"{name}.lora_B"].float()[:, :shared] @ stored[f"{name}.lora_A"].float()[:shared]
+        assert torch.allclose(layer.scaling[adapter.name] * b @ a, product, atol=1e-5)
+    adapter.discard()
+
+
+def test_what_can_be_wrong_with_it(folders: tuple[Path, Path, dict[str, object]], tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(folders[1], folder)
+    runtime = load(folder)
+    (folder / repair.FILE).write_bytes(b"not tensors")
+    with pytest.raises(ModelError, match="--repair"):
+        runtime.session()
+    with load(folder, "adapter.start=fresh").session() as session:
+        assert session.fresh
+    with pytest.raises(SettingsError, match="holds none"):
+        load(folders[1].parent / "plain", "adapter.start=repair").session()
+    with pytest.raises(SettingsError, match="rank is 0"):
+        repair.RepairSettings(rank=0)
+    other = dataclasses.replace(runtime.base, folder=None)
+    assert other.repair() is None and other.repair_fingerprint() == ""
+
+
+def test_a_folder_is_named_where_there_is_no_cache_for_it(folders: tuple[Path, Path, dict[str, object]]) -> None:
+    assert cli.main(["quantize", str(folders[0])]) == 2
