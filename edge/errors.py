@@ -20,9 +20,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+LONGEST = 500  # characters of what was found that a message quotes
+
 
 class TemploraError(Exception):
     """Base of all errors that a user can cause or cure.
+
+    What was found may be a whole file's worth; the line quotes its beginning and its end.
 
     Args:
         got: what was found, with its value.
@@ -40,7 +44,8 @@ class TemploraError(Exception):
 
     def line(self) -> str:
         """The whole message on one line."""
-        parts = [self.got.rstrip(".")]
+        got = self.got if len(self.got) <= LONGEST else f"{self.got[: LONGEST - 100]} … {self.got[-90:]}"
+        parts = [got.rstrip(".")]
         if self.expected:
             parts.append(f"expected {self.expected.rstrip('.')}")
         if self.remedy:

@@ -80,7 +80,7 @@ def read(folder: Path) -> Manifest:
         return Manifest(**values)
     except FileNotFoundError as error:
         raise ExportError(f"there is no {MANIFEST} in {folder}", "a folder made by templora export", _AGAIN) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ExportError(f"{path} is damaged ({describe(error)})", "the manifest of an export", _AGAIN) from error
 
 

@@ -91,3 +91,13 @@ def test_nothing_is_written_but_what_was_named(seen: dict[str, list[str]]) -> No
     assert any(path.startswith(f"{home}/out/score/") for path in paths)
     elsewhere = ("/dev/", "/proc/self/", f"{home}/out/", f"{home}/scratch/", f"{home}/seen.json")
     assert {path for path in paths if not f"{path}/".startswith(elsewhere)} == set()
+
+
+def test_malformed_files_are_read_or_refused() -> None:
+    """A part of `scripts/fuzz`, which takes 10,000 turns."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/fuzz"), "--count", "800", "--seed", "ci"],
+        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["turns"] == 800
