@@ -96,7 +96,7 @@ def test_nothing_is_written_but_what_was_named(seen: dict[str, list[str]]) -> No
 def test_malformed_files_are_read_or_refused() -> None:
     """A part of `scripts/fuzz`, which takes 10,000 turns."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/fuzz"), "--count", "800", "--seed", "ci"],
+        [sys.executable, str(ROOT / "scripts/fuzz"), "--count", "800", "--seed", "7"],
         capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
