@@ -42,8 +42,7 @@ def add(verbs: Any) -> None:
     verb.add_argument("--report", type=Path, metavar="DIR", help="write eval.json to DIR")
     prompting(verb)
     verb.add_argument("--run", dest="run_folder", type=Path, metavar="DIR", help="keep a run folder per protocol")
-    verb.add_argument("--resume", action="store_true", help="go on with the runs in --run")
-    verb.add_argument("--force", action="store_true", help="resume even where device, versions or settings differ")
+    options.going_on(verb)
     options.forward(verb)
     options.common(verb)
 

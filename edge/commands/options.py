@@ -64,9 +64,21 @@ def resumable(verb: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the run folder (default: one below ~/.local/state/templora/runs)",
     )
-    verb.add_argument("--resume", action="store_true", help="go on with the run that was stopped")
     verb.add_argument("--no-run", action="store_true", help="keep no run folder: what is stopped is lost")
+    going_on(verb)
+
+
+def going_on(verb: argparse.ArgumentParser) -> None:
+    """How a run is gone on with, and how often what that needs is kept."""
+    verb.add_argument("--resume", action="store_true", help="go on with the run that was stopped")
     verb.add_argument("--force", action="store_true", help="resume even where device, versions or settings differ")
+    verb.add_argument(
+        "--snapshot-every", type=int, metavar="N", help="a snapshot after so many chunks (default: by their cost)"
+    )
+    verb.add_argument(
+        "--snapshot-share", type=float, default=0.02, metavar="F",
+        help="the share of the run's time that snapshots may take, by their measured cost (default: 0.02)",
+    )  # fmt: skip
 
 
 def place(args: argparse.Namespace, command: str, name: str, settings: Settings, text: str) -> Any:
@@ -119,7 +131,16 @@ def run(
     """The run of these arguments (`running.Run`), new or gone on with."""
     from .. import running
 
-    opened = running.open_run(where, command, runtime, texts, total=total, force=args.force)
+    opened = running.open_run(
+        where,
+        command,
+        runtime,
+        texts,
+        total=total,
+        force=args.force,
+        fraction=args.snapshot_share,
+        every=args.snapshot_every,
+    )
     for note in opened.notes:
         say(f"note: {note}")
     return opened
