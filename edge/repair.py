@@ -145,6 +145,7 @@ def sample(base: Base, count: int, length: int, *, seed: int = 0, batch: int = 6
     generator = torch.Generator(base.device.name).manual_seed(seed)
     first = base.tokenizer.bos_token_id
     first = min(base.eos_ids, default=0) if first is None else first
+    head = dataclasses.replace(base.head, weight=base.head.weight.to(base.device.torch_dtype))  # widened once
     texts = []
     if getattr(base.config, "attn_logit_softcapping", None):
         batch = 1  # that attention takes one text at a time
@@ -154,7 +155,9 @@ def sample(base: Base, count: int, length: int, *, seed: int = 0, batch: int = 6
         text, cache = [token], DynamicCache(config=base.config)
         for _ in range(length - 1):
             hidden = base.decoder(input_ids=token, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
-            token = torch.softmax(base.head.logits(hidden), -1).multinomial(1, generator=generator)
+            sums = torch.softmax(head.logits(hidden), -1).cumsum(-1, dtype=torch.float64)
+            chance = torch.rand(rows, 1, dtype=torch.float64, device=sums.device, generator=generator)
+            token = torch.searchsorted(sums, chance * sums[:, -1:]).clamp_(max=sums.shape[1] - 1)
             text.append(token)
         texts.append(torch.cat(text, 1))
     return torch.cat(texts).cpu()
