@@ -56,12 +56,15 @@ class Adapter:
         self.name = f"templora{next(_numbers)}"
         self.version = 0
         self.targets = target_names(base, settings)
+        mended = set(self._start or ())  # layers that are repaired, though they do not learn
+        every = [name.replace(".base_layer", "") for name, _ in base.linears()]
+        attached = [name for name in every if name in self.targets or f"{name}.lora_A" in mended]
         config = peft.LoraConfig(
             r=settings.rank,
             lora_alpha=settings.alpha,  # peft accepts fractions
             use_rslora=settings.scaling == "rslora",
             lora_dropout=settings.dropout,
-            target_modules=self.targets,
+            target_modules=attached,
             bias="none",
         )
         tuner = getattr(base.model, "_templora_tuner", None)
@@ -72,7 +75,8 @@ class Adapter:
             tuner.peft_config[self.name] = config
             tuner.inject_adapter(base.model, self.name)
         self._tuner: Any = tuner
-        self.layers: dict[str, Any] = {name: base.model.get_submodule(name) for name in self.targets}
+        self._learns = frozenset(self.targets)
+        self.layers: dict[str, Any] = {name: base.model.get_submodule(name) for name in attached}
         for layer in self.layers.values():
             layer.eval()
             for store in (layer.lora_A, layer.lora_B):
@@ -85,13 +89,13 @@ class Adapter:
     # --- parameters ---
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """A (rank, in) and B (out, rank) of every adapted layer, in the model's order."""
-        for name, layer in self.layers.items():
-            yield f"{name}.lora_A", layer.lora_A[self.name].weight
-            yield f"{name}.lora_B", layer.lora_B[self.name].weight
+        """A (rank, in) and B (out, rank) of every layer that learns, in the model's order."""
+        for name in self.targets:
+            yield f"{name}.lora_A", self.layers[name].lora_A[self.name].weight
+            yield f"{name}.lora_B", self.layers[name].lora_B[self.name].weight
 
     def parameters(self) -> list[nn.Parameter]:
-        """The trainable parameters."""
+        """The trainable parameters; those of layers that are only repaired never change."""
         return [parameter for _, parameter in self.named_parameters()]
 
     @property
@@ -164,8 +168,9 @@ class Adapter:
             layer._disable_adapters = False
             layer._active_adapter = [self.name]
             layer.lora_dropout[self.name].train(training)
-        for parameter in self.parameters():
-            parameter.requires_grad_(True)  # peft turns it off when another adapter is added
+        for name, layer in self.layers.items():  # peft turns it off when another adapter is added
+            for store in (layer.lora_A, layer.lora_B):
+                store[self.name].weight.requires_grad_(name in self._learns)
         try:
             yield
         finally:
@@ -185,7 +190,7 @@ class Adapter:
         if not self._tuner.peft_config:
             self._tuner.unload()
             del self.base.model._templora_tuner
-        self.layers = {}
+        self.layers, self.targets = {}, []
         self.version += 1
 
 
@@ -282,9 +287,10 @@ class _LoraLinear(torch.autograd.Function):
         grad = grads[0].reshape(-1, grads[0].shape[-1])  # (T, N)
         rows = x.reshape(-1, x.shape[-1])  # (T, K)
         grad_low = _product(grad, b).mul_(ctx.scaling)  # (T, r)
-        grad_b = _transposed_product(grad, low, a.dtype).mul_(ctx.scaling)
-        grad_a = _transposed_product(grad_low, rows, a.dtype)
-        grad_x = None
+        grad_a = grad_b = grad_x = None
+        if ctx.needs_input_grad[1]:
+            grad_b = _transposed_product(grad, low, a.dtype).mul_(ctx.scaling)
+            grad_a = _transposed_product(grad_low, rows, a.dtype)
         if ctx.needs_input_grad[0]:
             grad_x = torch.mm(grad, weight_of(ctx.layer, grad.dtype))
             if grad_x.dtype == a.dtype:

@@ -146,6 +146,9 @@ class _Count:
         self.cached = settings.compute.weights == "cached"
         self.full = settings.base.precision == "full"
         self.parameters, self.largest_parameter = adapter_parameters(settings, shape)
+        every = dataclasses.replace(settings, adapter=dataclasses.replace(settings.adapter, modules=(), layers="all"))
+        mends = shape.repaired and settings.adapter.start != "fresh"
+        self.mended = adapter_parameters(every, shape)[0] - self.parameters if mends else 0
         self.rotary = shape.head_dim * (4 if shape.architecture == "gemma3_text" else 2)
         self.slice = min(settings.compute.loss_slice, settings.window.chunk)
 
@@ -178,6 +181,7 @@ class _Count:
         moments = int(count * 2 * (1 + 4 / 256)) if eight else 8 * count
         terms = {
             "adapter": 4 * count,
+            **({"repair of other layers": 4 * self.mended} if self.mended else {}),
             "optimiser state": 8 * self.largest_parameter if paging == "all" and not eight else moments,
         }
         if self.settings.learn.can_roll_back and paging == "off":
@@ -328,7 +332,9 @@ class _Count:
         if precision != "int8":  # rows that are looked up are mapped a second time, with their neighbours
             terms["graph embedding rows"] = min(4 * s.vocab * s.hidden, GRAPH_ROWS)
         terms["graph runtime"] = GRAPH_RUNTIME
-        return terms | ({"graph adapter": 4 * self.parameters} if self.settings.learn.mode != "none" else {})
+        return terms | (
+            {"graph adapter": 4 * (self.parameters + self.mended)} if self.settings.learn.mode != "none" else {}
+        )
 
     def graph_cache(self, tokens: int) -> int:
         """Every layer holds every token, in buffers that grow by `GRAPH_ROOM`."""

@@ -7,6 +7,7 @@ Units: numbers of features, layers and heads; bytes per number.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import struct
 from collections.abc import Mapping
@@ -34,6 +35,7 @@ class Shape:
         tied: the head is the embedding matrix.
         stored: bytes of one number of embeddings and norms on disk.
         packed: the folder already holds 4-bit weights, made by templora.
+        repaired: it holds a repair, too, which layers carry that do not learn.
     """
 
     architecture: str
@@ -50,6 +52,7 @@ class Shape:
     tied: bool
     stored: int
     packed: bool
+    repaired: bool = False
 
     @property
     def queries(self) -> int:
@@ -108,7 +111,10 @@ def read(source: Source) -> Shape:
     path = source.path / "config.json"
     try:
         config = json.loads(path.read_text("utf-8"))
-        return from_config(config, packed=(source.path / "templora.json").is_file())
+        manifest = source.path / "templora.json"
+        packed = manifest.is_file()
+        found = from_config(config, packed=packed)
+        return dataclasses.replace(found, repaired=packed and "repair" in json.loads(manifest.read_text("utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ModelError(
             f"{path} cannot be used ({describe(error)})", "a decoder-only transformer's config", "check the folder"

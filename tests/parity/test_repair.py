@@ -130,6 +130,20 @@ def test_another_rank_takes_what_fits(folders: tuple[Path, Path, dict[str, objec
     adapter.discard()
 
 
+def test_layers_that_do_not_learn_are_repaired_too(folders: tuple[Path, Path, dict[str, object]]) -> None:
+    text = torch.tensor(bases.encode(tiny.tokenizer(), tiny.TEXT))
+    with load(folders[1], "adapter.rank=8", "adapter.alpha=8").session() as session:
+        whole = session.forward.nll(text, 100)
+    for part in ("adapter.layers=top:1", "adapter.modules=[down_proj]"):
+        with load(folders[1], "adapter.rank=8", "adapter.alpha=8", part).session() as session:
+            assert session.adapter is not None and session.learner is not None
+            assert torch.equal(session.forward.nll(text, 100), whole)
+            kept = {n: m.lora_A[session.adapter.name].weight.clone() for n, m in session.adapter.layers.items()}
+            session.learner.learn(text[:64], 24)
+            changed = {n for n, m in session.adapter.layers.items() if not torch.equal(m.lora_A[session.adapter.name].weight, kept[n])}  # fmt: skip
+            assert changed == set(session.adapter.targets) and len(changed) < len(kept)
+
+
 def test_what_can_be_wrong_with_it(folders: tuple[Path, Path, dict[str, object]], tmp_path: Path) -> None:
     import shutil
 
