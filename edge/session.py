@@ -256,11 +256,13 @@ class Session:
             self.forward.page_in(cache, self.pages)
 
     def watch(self) -> None:
-        """After a chunk: a peak above the budget calls for a tighter plan.
+        """After a chunk: freed heap goes back, and a peak above the budget calls for a tighter plan.
 
         Raises:
             BudgetError: nothing is left to give up.
         """
+        if self.base.device.kind == "cpu":
+            trim()
         if self.meter.last > self.plan.budget:
             self.tighten(f"{format_bytes(self.meter.last)} were held")
 
