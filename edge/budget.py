@@ -76,6 +76,7 @@ def fit(
     *,
     decodes: bool = False,
     degrade: bool = False,
+    share: float = 0.0,
 ) -> Plan:
     """Settles every `auto`, and gives things up in order until the prediction fits.
 
@@ -83,13 +84,16 @@ def fit(
         free: bytes that this process may hold on the device in all, where the settings name no budget.
         decodes: whether the run decodes, and so holds a KV cache.
         degrade: whether what changes results may be given up too.
+        share: of the free memory, that the fastest choices may take where no budget is named; else small ones are made.
 
     Raises:
         BudgetError: it does not fit: what it needs, what there is, the largest term, what to change.
     """
     named = settings.budget is not None
     budget = settings.budget if settings.budget is not None else int(free * (1 - MARGIN))
-    chosen = settle(settings, shape, machine, roomy=named)
+    chosen = settle(settings, shape, machine, roomy=True)
+    if not named and predict(chosen, shape, machine, decodes=decodes).peak() > share * free:
+        chosen = settle(settings, shape, machine, roomy=False)
     given_up: list[str] = []
     best: Prediction | None = None
     while True:

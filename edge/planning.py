@@ -18,6 +18,7 @@ from .shape import Shape
 from .sources import Source
 
 LIBRARIES = 430_000_000  # resident with torch, transformers, peft and bitsandbytes imported (measured: 391 MB)
+FAST_SHARE = 0.5  # of free memory, for what makes a run fast, where no budget was named
 WORD = 450  # bytes that a word of the vocabulary takes in a tokenizer (measured: 420)
 
 
@@ -29,15 +30,17 @@ def plan(source: Source, settings: Settings, *, decodes: bool, degrade: bool) ->
     """
     dims = model_shape(source)
     machine = estimate(settings, dims)
-    return budget.fit(settings, dims, machine, free_for_all(machine.kind), decodes=decodes, degrade=degrade)
+    free = free_for_all(machine.kind)
+    return budget.fit(settings, dims, machine, free, decodes=decodes, degrade=degrade, share=FAST_SHARE)
 
 
 def again(rough: Plan, settings: Settings, *, degrade: bool) -> Plan:
     """The same plan with the framework as it is: libraries and tokenizer loaded, no weights yet."""
     machine = dataclasses.replace(rough.machine, baseline=measured_baseline(rough.machine.kind))
     return budget.fit(
-        settings, rough.shape, machine, free_for_all(machine.kind), decodes=rough.decodes, degrade=degrade
-    )
+        settings, rough.shape, machine, free_for_all(machine.kind), decodes=rough.decodes, degrade=degrade,
+        share=FAST_SHARE,
+    )  # fmt: skip
 
 
 def find(model: str, settings: Settings) -> Source:

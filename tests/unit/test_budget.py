@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -111,6 +112,12 @@ def test_a_llama_7b_fits_small_gpus() -> None:
 def test_gives_up_in_order_and_results_last() -> None:
     chosen = settings.load("economical", ["budget=20GB"])
     roomy = budget.fit(chosen, DEMO, CPU, 0, decodes=True)
+    unnamed = dataclasses.replace(chosen, budget=None)
+    plenty, little = (
+        budget.fit(unnamed, DEMO, CPU, int(n * roomy.prediction.peak()), decodes=True, share=0.5) for n in (2.1, 1.9)
+    )
+    assert plenty.settings.compute.weights == "cached" and little.settings.compute.weights == "packed"
+    assert plenty.given_up == little.given_up == ()
     assert roomy.given_up == () and roomy.settings.compute.weights == "cached"
     said: list[str] = []
     for amount in range(4000, 900, -50):
