@@ -1,0 +1,54 @@
+"""scripts/lab on a tiny model: every row once, groups of books apart, a stopped run goes on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import edge
+from edge import records
+from tests import tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+SET = [*tiny.WINDOW, "compute.threads=1", "compute.matmul=float32"]
+
+
+def test_lab(tmp_path: Path) -> None:
+    model = tiny.folder(tmp_path / "model", "llama")
+    for name, text in {"one": tiny.TEXT, "two": tiny.TEXT[::-1], "three": tiny.TEXT.upper()}.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    plan = {"preset": "economical", "set": SET, "seeds": [0, 1], "confirm": ["fast"],
+            "variations": {"slow": ["learn.lr=1e-3"], "fast": [], "unused": ["learn.epochs=1"]}}  # fmt: skip
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
+    args = [sys.executable, str(ROOT / "scripts/lab"), str(tmp_path / "plan.yaml"), "--model", str(model),
+            "--full", str(model), "--choose", str(tmp_path / "one.txt"), str(tmp_path / "two.txt"),
+            "--confirm", str(tmp_path / "three.txt"), "--tokens", "120", "--out", str(tmp_path / "out")]  # fmt: skip
+    first = subprocess.run(args, capture_output=True, text=True, check=True)
+    path = tmp_path / "out/lab.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    seen = [(row["variation"], row["book"], row["seed"]) for row in rows]
+    assert len(seen) == len(set(seen)) == 3 + 3 + 2 * (3 * 2 + 2)  # base, full; two seeds: all on two books, two on one
+    assert ("unused", "three", 0) not in seen and ("slow", "three", 1) in seen
+
+    runtime = edge.load(str(model), "economical", overrides=[*SET, "learn.seed=1"])
+    with runtime.session() as session:
+        chunks = list(session.score((tmp_path / "three.txt").read_text(), max_tokens=120))
+    expected = records.total(chunks, "adapter")
+    table = {(r["variation"], r["book"], r["seed"]): r for r in csv.DictReader((tmp_path / "out/lab.csv").open())}
+    found = float(table[("fast", "three", "1")]["perplexity"])
+    assert found == pytest.approx(math.exp(expected.nll / expected.tokens), rel=1e-3)
+    assert "Chosen on one, two" in first.stdout and "Confirmed on three" in first.stdout
+    assert (tmp_path / "out/choose.png").stat().st_size > 1000 and (tmp_path / "out/confirm.png").exists()
+
+    kept = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(kept[:-1]) + kept[-1][:20])  # stopped while the last row was written
+    again = subprocess.run(args, capture_output=True, text=True, check=True)
+    assert [json.loads(x)["nll"] for x in path.read_text().splitlines()] == [row["nll"] for row in rows]
+    assert again.stdout.count(" s/chunk") == 1 + first.stdout.count("| seeds' spread | s/chunk")
