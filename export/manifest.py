@@ -92,12 +92,15 @@ def verify(folder: Path, manifest: Manifest) -> None:
     """
     for name, (size, digest) in manifest.files.items():
         path = folder / name
-        if Path(name).name != name or not path.is_file():
-            raise ExportError(f"{path} is missing", "a whole export folder", _AGAIN)
-        if path.stat().st_size != size:
-            raise ExportError(f"{path} holds {path.stat().st_size} bytes", f"{size} bytes", _AGAIN)
-        if journal.file_fingerprint(path) != digest:
-            raise ExportError(f"{path} is damaged", "the bytes that were exported (sha256)", _AGAIN)
+        try:
+            if Path(name).name != name or not path.is_file():
+                raise ExportError(f"{path} is missing", "a whole export folder", _AGAIN)
+            if path.stat().st_size != size:
+                raise ExportError(f"{path} holds {path.stat().st_size} bytes", f"{size} bytes", _AGAIN)
+            if journal.file_fingerprint(path) != digest:
+                raise ExportError(f"{path} is damaged", "the bytes that were exported (sha256)", _AGAIN)
+        except OSError as error:
+            raise ExportError(f"{path} cannot be read ({describe(error)})", "a file of the export", _AGAIN) from error
 
 
 def require_base(folder: Path, manifest: Manifest, fingerprint: str) -> None:
