@@ -154,8 +154,10 @@ def sample(base: Base, count: int, length: int, *, seed: int = 0, batch: int = 6
         token = torch.full((rows, 1), first, device=base.device.name)
         text, cache = [token], DynamicCache(config=base.config)
         for _ in range(length - 1):
-            hidden = base.decoder(input_ids=token, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
-            sums = torch.softmax(head.logits(hidden), -1).cumsum(-1, dtype=torch.float64)
+            with matmul_units(base.device):
+                hidden = base.decoder(input_ids=token, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
+                logits = head.logits(hidden)
+            sums = torch.softmax(logits, -1).cumsum(-1, dtype=torch.float64)
             chance = torch.rand(rows, 1, dtype=torch.float64, device=sums.device, generator=generator)
             token = torch.searchsorted(sums, chance * sums[:, -1:]).clamp_(max=sums.shape[1] - 1)
             text.append(token)
