@@ -104,8 +104,8 @@ class LearnSettings:
 
     mode: Literal["all", "none"] = "all"
     context: int | None = None
-    epochs: int = 2
-    lr: float = 2e-4
+    epochs: int = 1
+    lr: float = 4e-4
     lr_ratio: float = 1.0
     lr_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)

@@ -110,7 +110,7 @@ def test_a_llama_7b_fits_small_gpus() -> None:
 
 
 def test_gives_up_in_order_and_results_last() -> None:
-    chosen = settings.load("economical", ["budget=20GB"])
+    chosen = settings.load("economical", ["budget=20GB", "learn.epochs=2"])
     roomy = budget.fit(chosen, DEMO, CPU, 0, decodes=True)
     unnamed = dataclasses.replace(chosen, budget=None)
     plenty, little = (
@@ -123,7 +123,12 @@ def test_gives_up_in_order_and_results_last() -> None:
     for amount in range(4000, 900, -50):
         try:
             plan = budget.fit(
-                settings.load("economical", [f"budget={amount}MB"]), DEMO, CPU, 0, decodes=True, degrade=True
+                settings.load("economical", [f"budget={amount}MB", "learn.epochs=2"]),
+                DEMO,
+                CPU,
+                0,
+                decodes=True,
+                degrade=True,
             )
         except BudgetError:
             break
