@@ -91,7 +91,7 @@ def fit(
     """
     named = settings.budget is not None
     budget = settings.budget if settings.budget is not None else int(free * (1 - MARGIN))
-    chosen = settle(settings, shape, machine, roomy=True)
+    chosen = settle(settings, shape, machine, roomy=True, keeps=named)
     if not named and predict(chosen, shape, machine, decodes=decodes).peak() > share * free:
         chosen = settle(settings, shape, machine, roomy=False)
     given_up: list[str] = []
@@ -110,8 +110,11 @@ def fit(
             raise _refusal(best, budget, named, degrade)
 
 
-def settle(settings: Settings, shape: Shape, machine: Machine, *, roomy: bool) -> Settings:
-    """Settings without `auto`: the fastest choices when `roomy`, else small ones that cost little time."""
+def settle(settings: Settings, shape: Shape, machine: Machine, *, roomy: bool, keeps: bool | None = None) -> Settings:
+    """Settings without `auto`: the fastest choices when `roomy`, else small ones that cost little time.
+
+    `keeps`: whether freed memory is among them (as `roomy`, where not said): it lets the process grow to what it held.
+    """
     compute = settings.compute
     four_bit = settings.base.precision == "nf4"
     fast = "cached" if roomy and four_bit and machine.kind == "cpu" else "packed"
@@ -119,7 +122,9 @@ def settle(settings: Settings, shape: Shape, machine: Machine, *, roomy: bool) -
         settings,
         weights=fast if compute.weights == "auto" else compute.weights,
         checkpointing=("off" if roomy else "on") if compute.checkpointing == "auto" else compute.checkpointing,
-        heap=("keep" if roomy and machine.kind == "cpu" else "return") if compute.heap == "auto" else compute.heap,
+        heap=("keep" if (roomy if keeps is None else keeps) and machine.kind == "cpu" else "return")
+        if compute.heap == "auto"
+        else compute.heap,
         loss_slice=compute.loss_slice or default_slice(shape.vocab, machine, roomy=roomy),
         paging=("off" if machine.kind == "cpu" else "guard") if compute.paging == "auto" else compute.paging,
     )
