@@ -117,9 +117,8 @@ class Base:
 
     def fingerprint(self) -> str:
         """Which base this is, cheap to compute: sha256 of the 4-bit folder's manifest or of the weights."""
-        if self.folder is not None and (manifest := checkpoint.read_manifest(self.folder)) is not None:
-            return str(manifest["weights_sha256"])
-        return self.checksum()
+        found = self._manifest().get("weights_sha256")
+        return self.checksum() if found is None else str(found)
 
     def repair(self) -> Mapping[str, Tensor] | None:
         """A and B of every layer against quantisation's error, read one at a time; None where the folder has none.
@@ -127,7 +126,7 @@ class Base:
         Raises:
             ModelError: the file is damaged.
         """
-        entry = None if self.folder is None else (checkpoint.read_manifest(self.folder) or {}).get("repair")
+        entry = self._manifest().get("repair")
         if self.folder is None or entry is None:
             return None
         path = self.folder / str(entry["file"])
@@ -141,8 +140,11 @@ class Base:
 
     def repair_fingerprint(self) -> str:
         """sha256 of the repair; empty where there is none."""
-        manifest = (checkpoint.read_manifest(self.folder) if self.folder is not None else None) or {}
-        return str(manifest.get("repair", {}).get("sha256", ""))
+        return str(self._manifest().get("repair", {}).get("sha256", ""))
+
+    def _manifest(self) -> dict[str, Any]:
+        """The 4-bit folder's; empty where the base came from elsewhere."""
+        return (checkpoint.read_manifest(self.folder) if self.folder is not None else None) or {}
 
     def cache_weights(self) -> None:
         """Keeps a dequantised copy of every 4-bit weight for the runtime's life: faster, same numbers."""
