@@ -76,6 +76,8 @@ class Adapter:
             tuner.inject_adapter(base.model, self.name)
         self._tuner: Any = tuner
         self._learns = frozenset(self.targets)
+        half = len(base.blocks) // 2
+        self._upper = frozenset(name for name in self.targets if block_of(name, default=half) >= half)
         self.layers: dict[str, Any] = {name: base.model.get_submodule(name) for name in attached}
         for layer in self.layers.values():
             layer.eval()
@@ -162,15 +164,19 @@ class Adapter:
     # --- switching ---
 
     @contextmanager
-    def active(self, *, training: bool = False) -> Iterator[None]:
-        """Inside the block the model computes with this adapter; outside always without any."""
+    def active(self, *, training: bool = False, shallow: bool = False) -> Iterator[None]:
+        """Inside the block the model computes with this adapter; outside always without any.
+
+        `shallow`: no gradient reaches the lower half of the blocks, and nothing is kept there for one.
+        """
+        learns = self._upper if shallow else self._learns
         for layer in self.layers.values():
             layer._disable_adapters = False
             layer._active_adapter = [self.name]
             layer.lora_dropout[self.name].train(training)
         for name, layer in self.layers.items():  # peft turns it off when another adapter is added
             for store in (layer.lora_A, layer.lora_B):
-                store[self.name].weight.requires_grad_(name in self._learns)
+                store[self.name].weight.requires_grad_(name in learns)
         try:
             yield
         finally:
@@ -212,11 +218,17 @@ def target_names(base: Base, settings: AdapterSettings) -> list[str]:
     first = count - top
     chosen = []
     for name in linears:
-        blocks = [int(part) for part in name.split(".") if part.isdigit()]
-        if (settings.modules and name.rpartition(".")[2] not in settings.modules) or (blocks and blocks[0] < first):
+        if settings.modules and name.rpartition(".")[2] not in settings.modules:
+            continue
+        if block_of(name, default=first) < first:
             continue
         chosen.append(name)
     return chosen
+
+
+def block_of(name: str, *, default: int) -> int:
+    """Which transformer block a layer lies in, by its full name; `default` where in none."""
+    return next((int(part) for part in name.split(".") if part.isdigit()), default)
 
 
 # --- the fused forward ---

@@ -117,9 +117,9 @@ class _BlockAttention(torch.autograd.Function):
         # laid out as the caller wants it, (S_q, H, D), so that nothing is copied afterwards
         out = torch.empty(1, queries, heads, size, dtype=query.dtype, device=query.device).transpose(1, 2)
         q, folded = _folded(query, key), _folded(out, key)
-        for rows, seen, hidden in _blocks(query, key, window):
-            p, _ = _probabilities(q[:, :, rows], key[0][:, seen], hidden, scale, softcap)
-            folded[:, :, rows] = (p.flatten(1, 2) @ value[0][:, seen]).view(folded[:, :, rows].shape)
+        for rows, seen, mask in _blocks(query, key, window):
+            p, _ = _probabilities(q[:, :, rows], key[0][:, seen], mask, scale, softcap)
+            folded[:, :, rows] = _product(p.flatten(1, 2), value[0][:, seen]).view(folded[:, :, rows].shape)
             del p  # or the next block's would stand beside it
         ctx.save_for_backward(query, key, value, out)
         ctx.window, ctx.scale, ctx.softcap = window, scale, softcap
@@ -132,20 +132,33 @@ class _BlockAttention(torch.autograd.Function):
         grad_query = torch.empty_like(query)
         grad_q = _folded(grad_query, key)
         grad_k, grad_v = torch.zeros_like(key[0]), torch.zeros_like(value[0])  # (G, S_k, D)
-        for rows, seen, hidden in _blocks(query, key, ctx.window):
+        for rows, seen, mask in _blocks(query, key, ctx.window):
             k, v, upstream = key[0][:, seen], value[0][:, seen], g[:, :, rows].flatten(1, 2)
-            p, slope = _probabilities(q[:, :, rows], k, hidden, ctx.scale, ctx.softcap, slopes=True)
+            p, slope = _probabilities(q[:, :, rows], k, mask, ctx.scale, ctx.softcap, slopes=True)
             flat = p.flatten(1, 2)  # (G, rows of all heads, keys)
-            grad_v[:, seen] += flat.transpose(1, 2) @ upstream
+            _add_product(grad_v[:, seen], flat.transpose(1, 2), upstream)
             along = (upstream * o[:, :, rows].flatten(1, 2)).sum(-1, keepdim=True)
-            grad_s = (upstream @ v.transpose(1, 2)).sub_(along).mul_(flat)
+            grad_s = _product(upstream, v.transpose(1, 2)).sub_(along).mul_(flat)
             if slope is not None:
                 grad_s *= slope.flatten(1, 2)
             grad_s *= ctx.scale
-            grad_q[:, :, rows] = (grad_s @ k).view(grad_q[:, :, rows].shape)
-            grad_k[:, seen] += grad_s.transpose(1, 2) @ q[:, :, rows].flatten(1, 2)
+            grad_q[:, :, rows] = _product(grad_s, k).view(grad_q[:, :, rows].shape)
+            _add_product(grad_k[:, seen], grad_s.transpose(1, 2), q[:, :, rows].flatten(1, 2))
             del p, slope, flat, grad_s
         return grad_query, grad_k[None], grad_v[None], None, None, None
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """left @ right, (G, n, m) each; for one group without a batch, which a CPU takes up to twice as long for."""
+    return (left[0] @ right[0])[None] if len(left) == 1 else left @ right
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right; see `_product`."""
+    if len(total) == 1:
+        total[0].addmm_(left[0], right[0])
+    else:
+        total += left @ right
 
 
 def _folded(tensor: Tensor, key: Tensor) -> Tensor:
@@ -155,7 +168,7 @@ def _folded(tensor: Tensor, key: Tensor) -> Tensor:
 
 
 def _blocks(query: Tensor, key: Tensor, window: int) -> Any:
-    """Query rows, the keys that any of them sees, and a (rows, keys) mask of what a row does not see."""
+    """Query rows, the keys that any of them sees, and (rows, keys) that are 0, and -inf for what a row does not see."""
     queries, keys = query.shape[2], key.shape[2]
     for start in range(0, queries, ATTENTION_BLOCK):
         end = min(start + ATTENTION_BLOCK, queries)
@@ -163,20 +176,22 @@ def _blocks(query: Tensor, key: Tensor, window: int) -> Any:
         last = keys - queries + end
         at = torch.arange(keys - queries + start, last, device=query.device)[:, None]
         seen = torch.arange(first, last, device=query.device)[None]
-        yield slice(start, end), slice(first, last), (seen > at) | (seen <= at - window)
+        hidden = (seen > at) | (seen <= at - window)
+        mask = torch.zeros(hidden.shape, dtype=query.dtype, device=query.device).masked_fill_(hidden, -torch.inf)
+        yield slice(start, end), slice(first, last), mask
 
 
 def _probabilities(
-    q: Tensor, k: Tensor, hidden: Tensor, scale: float, softcap: float | None, *, slopes: bool = False
+    q: Tensor, k: Tensor, mask: Tensor, scale: float, softcap: float | None, *, slopes: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """(G, H / G, rows, keys) attention weights, and the slope of the soft cap where there is one."""
-    scores = ((q.flatten(1, 2) * scale) @ k.transpose(1, 2)).view(*q.shape[:3], k.shape[1])
+    scores = _product(q.flatten(1, 2) * scale, k.transpose(1, 2)).view(*q.shape[:3], k.shape[1])
     slope = None
     if softcap is not None:
         scores.div_(softcap).tanh_()
         slope = scores.square().neg_().add_(1) if slopes else None
         scores.mul_(softcap)
-    scores.masked_fill_(hidden, -torch.inf)
+    scores += mask
     if scores.dtype == torch.float32:
         return torch.softmax(scores, -1, out=scores), slope
     return torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype), slope

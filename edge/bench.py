@@ -136,13 +136,14 @@ def _summary(
     """Medians over the chunks whose window is full, and totals."""
     chunks = result["chunks"]
     whole = [c for c in chunks if c["start"] >= settings.window.context and c["tokens"] == settings.window.chunk]
-    seconds = statistics.median(c["seconds"] for c in whole) if whole else None
+    ran_with = settings_module.from_dict(result["settings"]) if "settings" in result else settings_for(name, settings)
+    period = ran_with.learn.deep_every
+    seconds = typical([c["seconds"] for c in whole], period)
     phases = {
-        phase: statistics.median(c["phases"].get(phase, 0.0) for c in whole)
+        phase: typical([c["phases"].get(phase, 0.0) for c in whole], period)
         for phase in (whole[-1]["phases"] if whole else {})
     }
     nll, tokens = sum(c["nll"] for c in chunks), sum(c["tokens"] for c in chunks)
-    ran_with = settings_module.from_dict(result["settings"]) if "settings" in result else settings_for(name, settings)
     counted = flops.per_chunk(ran_with, dims, plain=name in ("paper", "plain"))
     total = sum(counted.values())
     return {
@@ -158,6 +159,12 @@ def _summary(
         "nll": nll,
         "chunks": chunks,
     }
+
+
+def typical(seconds: Sequence[float], period: int = 1) -> float | None:
+    """The median; where a setting makes only every `period`-th chunk a long one, of the means of so many in a row."""
+    runs = [seconds[i : i + period] for i in range(len(seconds) - period + 1)]
+    return statistics.median(statistics.fmean(run) for run in runs) if runs else None
 
 
 class _Worker:

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from .amounts import format_bytes
 from .errors import BudgetError
 from .memory import Machine, Prediction, predict
-from .settings import Settings, format_bytes
+from .settings import Settings
 from .shape import Shape
 
 SLICE_BYTES = 128 << 20  # of logits held at a time; twice that where memory is not short

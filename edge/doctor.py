@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from . import device as devices
+from .amounts import format_bytes
 from .device import Device
 from .errors import describe
-from .settings import format_bytes
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "optimum", "onnxruntime", "onnxruntime-gpu")
 _OPTIONAL = ("optimum", "onnxruntime", "onnxruntime-gpu")

@@ -26,16 +26,24 @@ def per_chunk(settings: Settings, shape: Shape, *, plain: bool = False) -> dict[
     if learn.prefix != "full" and not plain:
         tokens, before = window.chunk, settings.learn_context - 1
     labels = tokens if plain else window.chunk
-    once, back = forward(settings, shape, tokens, labels, before), backward(settings, shape, tokens, labels, before)
+    share = 1.0 if plain else depth(settings, shape)
+    once = forward(settings, shape, tokens, labels, before)
+    back = backward(settings, shape, tokens, labels, before, share)
     if settings.compute.checkpointing == "on" and not plain:
-        back += forward(settings, shape, tokens, 0, before)
+        back += int(share * forward(settings, shape, tokens, 0, before))
     score = (
         0
         if settings.fuses and not plain
         else forward(settings, shape, window.size, window.size if plain else window.chunk)
     )
-    reading = forward(settings, shape, before, 0) if learn.prefix == "frozen" and not plain else 0
-    return {"score": score, "forward": learn.epochs * once + reading, "backward": learn.epochs * back}
+    again = 0 if plain else learn.replay
+    readings = 0 if plain or learn.prefix == "full" else again + (learn.prefix == "frozen")
+    passes = learn.epochs + again
+    return {
+        "score": score,
+        "forward": passes * once + readings * forward(settings, shape, before, 0),
+        "backward": passes * back,
+    }
 
 
 def forward(
@@ -46,11 +54,19 @@ def forward(
     return 2 * (tokens * linear + labels * shape.vocab * shape.hidden) + attention(shape, tokens, before)
 
 
-def backward(settings: Settings, shape: Shape, tokens: int, labels: int, before: int = 0) -> int:
-    """One backward: gradients of inputs everywhere, of weights in the adapter alone."""
-    linear = shape.linear_parameters + 2 * adapter_parameters(settings, shape)[0]
+def backward(settings: Settings, shape: Shape, tokens: int, labels: int, before: int = 0, share: float = 1.0) -> int:
+    """One backward through a share of the blocks: gradients of their inputs, and of the adapter's weights there."""
+    learning = min(settings.adapter.top or shape.layers, shape.layers) / shape.layers
+    linear = share * shape.linear_parameters + 2 * min(1.0, share / learning) * adapter_parameters(settings, shape)[0]
     products = 2 * (tokens * linear + labels * shape.vocab * shape.hidden)
-    return products + 5 * attention(shape, tokens, before) // 2
+    return int(products + 2.5 * share * attention(shape, tokens, before))
+
+
+def depth(settings: Settings, shape: Shape) -> float:
+    """Share of the blocks that the gradient passes through, as the mean over chunks (`learn.deep_every`)."""
+    blocks, every = min(settings.adapter.top or shape.layers, shape.layers), settings.learn.deep_every
+    upper = min(blocks, shape.layers - shape.layers // 2)
+    return (blocks + (every - 1) * upper) / every / shape.layers
 
 
 def attention(shape: Shape, tokens: int, before: int = 0) -> int:

@@ -103,13 +103,10 @@ def other_path(base: Base, settings: Settings) -> Opener | None:
 class TorchForward:
     """The Forward protocol on the base's own torch model."""
 
-    def __init__(
-        self, base: Base, adapter: Adapter | None, compute: ComputeSettings, gradient_filter: float = 0.0
-    ) -> None:
+    def __init__(self, base: Base, adapter: Adapter | None, compute: ComputeSettings) -> None:
         self.base = base
         self.adapter = adapter
         self.plain_loss = compute.loss == "plain"
-        self.gradient_filter = gradient_filter
         self.settle(compute)
 
     def settle(self, compute: ComputeSettings) -> None:
@@ -143,9 +140,7 @@ class TorchForward:
             predicting = self._after(prefix, ids[first - 1 : -1])
         if self.plain_loss:
             return plain_nll(predicting, self.base.head, targets)
-        return sliced_nll(
-            predicting, self.base.head, targets, slice_size=self.slice_size, gradient_filter=self.gradient_filter
-        )
+        return sliced_nll(predicting, self.base.head, targets, slice_size=self.slice_size)
 
     @torch.no_grad()
     def read_prefix(self, input_ids: Tensor, limit: int) -> Prefix:
@@ -179,12 +174,12 @@ class TorchForward:
         return hidden
 
     @contextmanager
-    def learning(self, *, dropout: bool = False) -> Iterator[None]:
-        """Adapter on, activation checkpointing as set, dropout as asked."""
+    def learning(self, *, dropout: bool = False, shallow: bool = False) -> Iterator[None]:
+        """Adapter on, activation checkpointing as set, dropout and shallow gradients (`Adapter.active`) as asked."""
         if self.adapter is None:
             raise RuntimeError("a forward path without an adapter cannot learn")
         with (
-            self.adapter.active(training=dropout),
+            self.adapter.active(training=dropout, shallow=shallow),
             tended_blocks(self.base, checkpointing=self.checkpointing),
             matmul_units(self.base.device),
         ):

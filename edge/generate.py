@@ -1,4 +1,4 @@
-"""Loop: prompt -> tokens, learning from every finished chunk.
+"""Loop: prompt -> tokens, learning from every finished chunk (of the prompt alone with `learn.mode=read`).
 
 Owns: when a chunk is finished, when the KV cache is rebuilt, sampling, the text stream, why it ended.
 Does not know: how logits or updates are computed, files, printing.
@@ -123,7 +123,7 @@ def generate(
         full = len(session.tokens) - session.position >= settings.window.chunk
         if full or finish:
             start, learned = session.position, None
-            if full and session.learner is not None:
+            if full and session.learner is not None and settings.learn.mode == "all":
                 if settings.generate.cache == "rebuild":
                     cache = None
                 with session.paged(cache):

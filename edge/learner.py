@@ -26,6 +26,7 @@ from .forward import TorchForward
 from .paging import Lookup, MemoryStore, Store, Stored, Under
 from .prefix import Prefix
 from .records import Learned
+from .replay import Replay
 from .settings import LearnSettings
 from .windows import Window
 
@@ -69,6 +70,7 @@ class Learner:
         self._saved_steps = 0
         self._limit = context - 1  # the last context token predicts the first label, and is computed with the labels
         self._prefix: Prefix | None = None
+        self._replay = Replay(settings.seed)
         self._nats = self._tokens = 0.0  # of all lessons so far
         if settings.can_roll_back:
             self._save()  # its memory is taken now, not in the middle of a document
@@ -108,14 +110,15 @@ class Learner:
                     break
                 # 2. refused where it went wrong
                 norm = self._gradient_norm()
-                reason = self._refusal(losses)
-                if not reason and not math.isfinite(norm) and settings.guard != "off":
-                    reason = "the gradient is not finite"
+                reason = self._refusal(losses, norm)
                 if reason:
                     break
                 # 3. the step
                 with self._timed("optimiser"):
                     self._step(norm)
+        if settings.replay and not reason and not skipped:
+            reason, norm = self._learn_again(norm)
+            self._replay.add(input_ids, labels)
         optimizers.drop_gradients(self.adapter.parameters())
         after = None
         if settings.guard == "full" and not reason and not skipped:
@@ -130,6 +133,23 @@ class Learner:
         self.chunks += 1
         seconds = time.perf_counter() - start
         return Learned(tuple(losses), after, not reason, reason, seconds, norm, skipped), scores
+
+    def _learn_again(self, norm: float) -> tuple[str, float]:
+        """One step on each of some older lessons; why that must be undone, or an empty string, and the last gradient's norm."""
+        for again, count in self._replay.draw(self.settings.replay):
+            with self._timed("forward"):
+                full = self.settings.prefix == "full"
+                before = None if full else self.forward.read_prefix(again[: len(again) - count - 1], self._limit)
+            seed = hash((self.settings.seed, self.chunks, -1)) if self.adapter.settings.dropout > 0 else None
+            with torch.random.fork_rng(enabled=seed is not None):
+                nll = self.retry(lambda a=again, c=count, b=before, s=seed: self._gradients(a, c, b, 0.0, s))  # type: ignore[misc]
+            norm = self._gradient_norm()
+            reason = self._refusal([float(nll.double().sum())], norm)
+            if reason:
+                return f"{reason}, in an older lesson", norm
+            with self._timed("optimiser"):
+                self._step(norm)
+        return "", norm
 
     def start_anew(self) -> None:
         """Drops what the adapter has learned."""
@@ -150,7 +170,8 @@ class Learner:
         optimizers.drop_gradients(self.adapter.parameters())
         if seed is not None:
             torch.manual_seed(seed)
-        with self.forward.learning(dropout=seed is not None):
+        shallow = self.chunks % self.settings.deep_every != 0
+        with self.forward.learning(dropout=seed is not None, shallow=shallow):
             with self._timed("forward"):
                 mean, nll = self.forward.loss(input_ids, labels, prefix)
             if least and float(nll.double().sum()) < least:
@@ -192,8 +213,8 @@ class Learner:
         grads = [p.grad for p in self.adapter.parameters() if p.grad is not None]
         return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))) if grads else 0.0
 
-    def _refusal(self, losses: list[float]) -> str:
-        """Why the update must be undone, or an empty string."""
+    def _refusal(self, losses: list[float], norm: float = 0.0) -> str:
+        """Why the update must be undone, or an empty string. `norm`: of the last gradient."""
         if self.settings.guard == "off":
             return ""
         if not math.isfinite(losses[-1]):
@@ -201,6 +222,8 @@ class Learner:
         limit = self.settings.guard_factor * losses[0]
         if len(losses) > 1 and losses[-1] > limit:
             return f"the loss rose from {losses[0]:.1f} to {losses[-1]:.1f} nats"
+        if not math.isfinite(norm):
+            return "the gradient is not finite"
         return ""
 
     # --- state ---
@@ -239,6 +262,9 @@ class Learner:
         yield from self._state()
         counts = [self.steps, self.chunks, self._nats, self._tokens, *self.drift.state()]
         yield "lessons", torch.tensor(counts, dtype=torch.float64)
+        if self.settings.replay:
+            for name, tensor in self._replay.tensors().items():
+                yield f"replay.{name}", tensor
         if self._prefix is not None:
             for name, tensor in self._prefix.tensors().items():
                 yield f"prefix.{name}", tensor
@@ -253,6 +279,8 @@ class Learner:
         steps, chunks, self._nats, self._tokens, *drift = snapshot["lessons"].tolist()
         self.steps, self.chunks = int(steps), int(chunks)
         self.drift.restore([int(value) for value in drift])
+        if self.settings.replay:
+            self._replay.load({name: snapshot[f"replay.{name}"] for name in ("sizes", "ids")})
         held = {name.removeprefix("prefix."): snapshot[name] for name in snapshot if name.startswith("prefix.")}
         self._prefix = None
         if held:

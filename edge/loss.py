@@ -74,10 +74,6 @@ class Head:
             result.addmm_(grad_logits[:, block].to(weight.dtype), weight)
         return result
 
-    def partial_product(self, grad_logits: Tensor, entries: Tensor) -> Tensor:
-        """`product` over some (n,) vocabulary entries alone: grad_logits (N, n)."""
-        return grad_logits @ self.weight[entries].to(grad_logits.dtype)
-
     def blocks(self, like: Tensor, rows: int | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Blocks of the vocabulary with their weights, (n, H); on a CPU in the dtype of `like`, and valid until the
         next is asked for.
@@ -113,28 +109,19 @@ def plain_nll(hidden: Tensor, head: Head, labels: Tensor) -> tuple[Tensor, Tenso
     return nll.mean(), nll.detach()
 
 
-def sliced_nll(
-    hidden: Tensor, head: Head, labels: Tensor, *, slice_size: int, gradient_filter: float = 0.0
-) -> tuple[Tensor, Tensor]:
+def sliced_nll(hidden: Tensor, head: Head, labels: Tensor, *, slice_size: int) -> tuple[Tensor, Tensor]:
     """Equal to `plain_nll`, holding the logits of at most `slice_size` positions (a vocabulary block of them on a CPU).
 
     The gradient of the mean with respect to `hidden` is computed in the same pass, slice by slice, so
     the backward pass only scales it.
-
-    Args:
-        gradient_filter: vocabulary entries whose probability lies below it at every position of a slice, and that are
-            no label, add nothing to the gradient (in the way of cut-cross-entropy's gradient filtering). On a CPU the
-            probability is that among the entries seen so far, which is larger: fewer are left out. 0: exact.
     """
-    loss, nll = _SlicedNLL.apply(hidden, head, labels, slice_size, gradient_filter)  # type: ignore[no-untyped-call]
+    loss, nll = _SlicedNLL.apply(hidden, head, labels, slice_size)  # type: ignore[no-untyped-call]
     return loss, nll
 
 
 class _SlicedNLL(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, head: Head, labels: Tensor, size: int, gradient_filter: float
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, hidden: Tensor, head: Head, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
         count = len(labels)
         size = min(size, count)
         nll = torch.empty(count, dtype=torch.float32, device=hidden.device)
@@ -143,7 +130,7 @@ class _SlicedNLL(torch.autograd.Function):
         one_slice = _in_passing if in_passing else _whole
         for start in range(0, count, size):
             rows = slice(start, min(start + size, count))
-            nll[rows], upstream = one_slice(hidden[rows], head, labels[rows], grad is not None, gradient_filter)
+            nll[rows], upstream = one_slice(hidden[rows], head, labels[rows], grad is not None)
             if grad is not None:
                 grad[rows] = upstream.mul_(head.scale / count)
         ctx.mark_non_differentiable(nll)
@@ -152,14 +139,12 @@ class _SlicedNLL(torch.autograd.Function):
         return nll.mean(), nll
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
         (grad,) = ctx.saved_tensors
-        return grad * upstream[0].to(grad.dtype), None, None, None, None
+        return grad * upstream[0].to(grad.dtype), None, None, None
 
 
-def _in_passing(
-    hidden: Tensor, head: Head, labels: Tensor, backward: bool, gradient_filter: float
-) -> tuple[Tensor, Tensor]:
+def _in_passing(hidden: Tensor, head: Head, labels: Tensor, backward: bool) -> tuple[Tensor, Tensor]:
     """(N,) nats and the (N, H) gradient of their sum with respect to `hidden` / `head.scale`.
 
     Each vocabulary block is worked through while it is in the CPU's cache, and forgotten: sums and gradient so far
@@ -186,12 +171,6 @@ def _in_passing(
         total.mul_(rescale).add_(part.sub_(top).exp_().sum(0))
         if not backward:
             continue
-        if gradient_filter:
-            likely = (part > gradient_filter * total).any(1)
-            likely[labels[here] - block.start] = True
-            entries = likely.nonzero().squeeze(1)
-            part, weight = part[entries], weight[entries]
-            slope = None if slope is None else slope[entries]
         if slope is not None:
             part.mul_(slope)
         upstream.mul_(rescale[:, None]).addmm_(part.T, weight)
@@ -202,7 +181,7 @@ def _in_passing(
     return nll, upstream.div_(total[:, None]).sub_(head.weight[labels].to(upstream.dtype).mul_(own_slope))
 
 
-def _whole(hidden: Tensor, head: Head, labels: Tensor, backward: bool, gradient_filter: float) -> tuple[Tensor, Tensor]:
+def _whole(hidden: Tensor, head: Head, labels: Tensor, backward: bool) -> tuple[Tensor, Tensor]:
     """What `_in_passing` gives, over all of the vocabulary at once: for a device with a fast fused softmax."""
     y = labels[:, None]
     logits = head.logits(hidden)
@@ -212,14 +191,7 @@ def _whole(hidden: Tensor, head: Head, labels: Tensor, backward: bool, gradient_
     nll = (gap - softmax.amax(-1, keepdim=True).log()).squeeze(-1)
     if not backward:
         return nll, hidden
-    entries = None
-    if gradient_filter:
-        kept = softmax.amax(0) > gradient_filter
-        kept[labels] = True
-        entries = kept.nonzero().squeeze(1)
     softmax.scatter_add_(-1, y, torch.full_like(y, -1, dtype=softmax.dtype))  # d nll / d logits = softmax - onehot
     if slope is not None:
         softmax.mul_(slope)
-    if entries is None:
-        return nll, head.product(softmax, hidden.dtype)
-    return nll, head.partial_product(softmax.index_select(1, entries), entries).to(hidden.dtype)
+    return nll, head.product(softmax, hidden.dtype)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 
 from . import budget, device, shape, sources
+from .amounts import format_bytes
 from .budget import Plan
 from .errors import BudgetError
 from .memory import Machine
-from .settings import Settings, format_bytes
+from .settings import Settings
 from .shape import Shape
 from .sources import Source
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .amounts import format_bytes
 from .budget import Plan
 from .journal import RunInfo
 from .records import ChunkScore, Side, finite, perplexity, total
-from .settings import format_bytes
 
 
 def score_json(chunks: Sequence[ChunkScore], seconds: float, extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from . import settings as settings_module
 from . import shape as shapes
 from .adapter import Adapter
 from .allocator import release_memory, trim
+from .amounts import format_bytes
 from .base import Base
 from .budget import Plan
 from .device import PeakMeter, capped, is_out_of_memory
@@ -34,7 +35,7 @@ from .learner import Learner
 from .memory import Machine
 from .paging import outside
 from .records import ChunkRead, ChunkScore, ChunkWritten, Learned, TextPiece
-from .settings import Settings, format_bytes
+from .settings import Settings
 from .tensorfile import Part
 from .windows import Window, window_at
 
@@ -146,7 +147,7 @@ class Session:
         if settings.learn.mode != "none":
             fused = settings.compute.lora == "fused"
             self.adapter = Adapter(base, settings.adapter, seed=settings.learn.seed, fused=fused)
-        torch_forward = TorchForward(base, self.adapter, settings.compute, settings.learn.gradient_filter)
+        torch_forward = TorchForward(base, self.adapter, settings.compute)
         self.forward: Forward = torch_forward if other_path is None else other_path(self.adapter)
         self.pages = outside(base.device, sources.cache_root() / "pages")
         if self.adapter is not None:

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal
 import yaml
 
 from . import strict, windows
+from .amounts import parse_bytes
 from .errors import SettingsError
 
 
@@ -91,18 +92,20 @@ class AdapterSettings:
 class LearnSettings:
     """How the adapter learns from one chunk (the paper's algorithm 1).
 
+    `mode`: `all` learns from what is read and from what the model writes, `read` only from what is read.
     `lr_ratio`: B's learning rate in terms of A's (LoRA+, arXiv 2402.12354). `lr_decay`: chunk k (from 0) is learned at
     lr / (1 + k) ** lr_decay.
     `prefix`: `full` lets gradients flow through the context too; `frozen` computes the context's keys and values
     without gradient; `cached` keeps those of the chunks before, made by an older adapter, so that only the chunk is
-    computed. `skip_below`: a chunk whose nats per token lie below this fraction of the average so far is not learned.
-    `gradient_filter`: vocabulary entries whose probability lies below it at every position of a slice are left out
-    of the head's gradient (0: none). `drift_margin`, `drift_chunks`: an adapter whose perplexity lies above the base's
+    computed. `deep_every`: every so many chunks the gradient goes down to the first block, in between only through the
+    upper half of the blocks. `replay`: so many lessons of before, chosen at random, are learned again after each.
+    `skip_below`: a chunk whose nats per token lie below this fraction of the average so far is not learned.
+    `drift_margin`, `drift_chunks`: an adapter whose perplexity lies above the base's
     by that share for so many chunks in a row is dropped (0: never); where the base does not score each chunk anyway,
     both are compared on a part of every `drift_every`-th.
     """
 
-    mode: Literal["all", "none"] = "all"
+    mode: Literal["all", "read", "none"] = "all"
     context: int | None = None
     epochs: int = 1
     lr: float = 4e-4
@@ -118,8 +121,9 @@ class LearnSettings:
     guard_factor: float = 1.5
     min_tokens: int = 2
     prefix: Literal["full", "frozen", "cached"] = "full"
+    deep_every: int = 1
+    replay: int = 0
     skip_below: float = 0.0
-    gradient_filter: float = 0.0
     drift_margin: float = 0.05
     drift_chunks: int = 2
     drift_every: int = 8
@@ -139,12 +143,9 @@ class LearnSettings:
         _require(self.drift_chunks >= 1, f"learn.drift_chunks is {self.drift_chunks}", "at least 1")
         _require(self.drift_every >= 1, f"learn.drift_every is {self.drift_every}", "at least 1")
         _require(self.min_tokens >= 1, f"learn.min_tokens is {self.min_tokens}", "at least 1")
+        _require(self.deep_every >= 1, f"learn.deep_every is {self.deep_every}", "at least 1 (always)")
+        _require(self.replay >= 0, f"learn.replay is {self.replay}", "0 (none) or more")
         _require(0 <= self.skip_below < 1, f"learn.skip_below is {self.skip_below}", "0 (never) <= fraction < 1")
-        _require(
-            0 <= self.gradient_filter < 1,
-            f"learn.gradient_filter is {self.gradient_filter}",
-            "0 (off) <= probability < 1",
-        )
         if self.context is not None:
             _require(self.context >= 1, f"learn.context is {self.context}", "at least 1 token, or null for W - chunk")
         if self.max_grad_norm is not None:
@@ -156,7 +157,7 @@ class LearnSettings:
 
         With one epoch the guard `epochs` has all it looks at before the only step.
         """
-        return self.guard == "full" or (self.guard == "epochs" and self.epochs > 1)
+        return self.guard == "full" or (self.guard == "epochs" and (self.epochs > 1 or self.replay > 0))
 
 
 @dataclass(frozen=True)
@@ -356,33 +357,6 @@ def from_dict(data: Mapping[str, Any], *, source: str = "settings") -> Settings:
         SettingsError: naming the key, what it held and what it should hold.
     """
     return typing.cast(Settings, strict.build(Settings, data, source, {"budget": parse_bytes}))
-
-
-# --- amounts ---
-
-_UNITS = {"": 1, "b": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
-_UNITS |= {f"{letter}b": value for letter, value in _UNITS.items() if letter and letter != "b"}
-_UNITS |= {f"{letter}ib": 1024 ** (i + 1) for i, letter in enumerate("kmgt")}
-
-
-def parse_bytes(value: Any, where: str = "budget") -> int:
-    """Bytes from '6GiB', '800MB', '1.5G' or a plain number of bytes.
-
-    Raises:
-        SettingsError: the text is not an amount of memory.
-    """
-    match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*([a-z]*)\s*", str(value).lower())
-    if isinstance(value, bool) or not match or match[2] not in _UNITS or float(match[1]) == 0:
-        raise SettingsError(f"{where} is '{value}'", "an amount of memory", "write it like 6GiB, 800MB or 1.5GB")
-    return int(float(match[1]) * _UNITS[match[2]])
-
-
-def format_bytes(amount: float) -> str:
-    """Bytes for people: '1.5 GB', '812 MB' (decimal units)."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if abs(amount) >= size:
-            return f"{amount / size:.2f} {unit}" if unit == "GB" else f"{amount / size:.0f} {unit}"
-    return f"{amount:.0f} B"
 
 
 def _plain(value: Any) -> Any:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from edge import settings as settings_module
+from edge.amounts import format_bytes
 from edge.commands import options
 from edge.errors import ExportError
-from edge.settings import OnnxSettings, Settings, format_bytes
+from edge.settings import OnnxSettings, Settings
 from edge.terminal import console
 
 

@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .. import report
-from .. import settings as settings_module
+from .. import amounts, report
 from ..documents.text import read_text
 from ..terminal import Progress, print_table
 from . import options
@@ -44,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         options.make_folder(args.report)
     text = read_text(args.file).strip()
-    limit = settings_module.parse_bytes(args.limit, "--limit") if args.limit else None
+    limit = amounts.parse_bytes(args.limit, "--limit") if args.limit else None
     with Progress("measuring", args.chunks, "chunks") as progress:
         result = bench.run(
             args.model,

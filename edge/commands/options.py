@@ -13,8 +13,9 @@ from typing import Any
 
 from .. import journal
 from .. import settings as settings_module
+from ..amounts import format_bytes
 from ..errors import BudgetError, Interrupted, StorageError
-from ..settings import Settings, format_bytes
+from ..settings import Settings
 from ..terminal import console, say
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import sources
+from ..amounts import format_bytes
 from ..errors import SettingsError
-from ..settings import format_bytes
 from . import options
 
 if TYPE_CHECKING:

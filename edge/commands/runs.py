@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import journal, report
+from ..amounts import format_bytes
 from ..errors import SettingsError
-from ..settings import format_bytes
 from ..terminal import print_table
 from . import options
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -52,3 +53,30 @@ def test_lab(tmp_path: Path) -> None:
     again = subprocess.run(args, capture_output=True, text=True, check=True)
     assert [json.loads(x)["nll"] for x in path.read_text().splitlines()] == [row["nll"] for row in rows]
     assert again.stdout.count(" s/chunk") == 1 + first.stdout.count("| seeds' spread | s/chunk")
+
+
+def test_lab_writing(tmp_path: Path) -> None:
+    """Counts that can be checked by hand, and a study of a tiny model whose rows are made once."""
+    lab = runpy.run_path(str(ROOT / "scripts/lab_writing"))
+    assert lab["distinct"]([1, 2, 1, 2, 1], 1) == 2 / 5 and lab["distinct"]([1, 2, 1, 2, 1], 2) == 2 / 4
+    assert lab["distinct"]([1], 2) == 1.0
+    assert lab["longest_repeat"]([1, 2, 3, 9, 1, 2, 3, 4]) == 3 and lab["longest_repeat"]([1, 2, 3]) == 0
+    assert lab["longest_repeat"]([5] * 10) == 9  # the two may overlap
+
+    model = tiny.folder(tmp_path / "model", "llama")
+    (tmp_path / "book.txt").write_text(tiny.TEXT)
+    args = [sys.executable, str(ROOT / "scripts/lab_writing"), str(tmp_path / "book.txt"), "--model", str(model),
+            "--chunks", "2", "--chunk", "8", "--prompt", "60", "--true", "30", "--set", "compute.threads=1",
+            "--set", "learn.lr=1e-2", "--sampled", "--seeds", "1", "2", "--out", str(tmp_path / "out")]  # fmt: skip
+    subprocess.run(args, capture_output=True, text=True, check=True)
+    lines = (tmp_path / "out/writing.jsonl").read_text().splitlines()
+    rows = {(row["variation"], row["seed"]): row for row in map(json.loads, lines)}
+    assert len(rows) == len(lines) == 3 * 3
+    off, reads, both = (rows[name, 0] for name in ("no learning", "learns what it reads", "learns all"))
+    assert off["lessons"] == 0 and reads["lessons"] == 7 and both["lessons"] == 9  # 60 tokens of prompt, 16 written
+    assert off["true_perplexity"] == off["base_true_perplexity"] == pytest.approx(both["base_true_perplexity"])
+    assert reads["true_perplexity"] != pytest.approx(off["true_perplexity"], rel=1e-3)
+    assert all(row["written"] == 16 for row in rows.values())
+    again = subprocess.run(args, capture_output=True, text=True, check=True)
+    assert (tmp_path / "out/writing.jsonl").read_text().splitlines() == lines
+    assert again.stdout.count("learns all, sampled") == 2

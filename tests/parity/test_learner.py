@@ -6,6 +6,8 @@ import peft
 import pytest
 import torch
 
+from edge import replay
+from edge.adapter import block_of
 from edge.records import Learned
 from tests import tiny
 
@@ -157,3 +159,71 @@ def test_dropout_trains_differently_and_repeats_exactly() -> None:
     (_, a), (_, again), (_, without) = run(0.3), run(0.3), run(0.0)
     assert all(torch.equal(a[n], again[n]) for n in a)
     assert any(not torch.equal(a[n], without[n]) for n in a)
+
+
+def test_shallow_lessons_leave_the_lower_half_alone() -> None:
+    """Every second lesson moves the upper half only, and there as far as a full gradient would."""
+    common = ["learn.warmup_steps=0", "learn.epochs=1"]
+    runtime = tiny.runtime("llama", "learn.deep_every=2", *common)
+    with runtime.session() as session, tiny.runtime("llama", *common).session() as other:
+        session.learner.learn(IDS, LABELS)
+        other.learner.learn(IDS, LABELS)
+        first = session.adapter.snapshot()
+        assert all(torch.equal(first[name], value) for name, value in other.adapter.snapshot().items())
+        session.learner.learn(IDS, LABELS)
+        other.learner.learn(IDS, LABELS)
+        second, deep = session.adapter.snapshot(), other.adapter.snapshot()
+        half = len(runtime.base.blocks) // 2
+        lower = [name for name in first if block_of(name, default=half) < half]
+        assert 0 < len(lower) < len(first)
+        for name, value in second.items():
+            if name in lower:
+                assert torch.equal(value, first[name]) and not torch.equal(value, deep[name]), name
+            else:
+                moved = float((deep[name] - first[name]).norm())
+                assert float((value - deep[name]).norm()) < 0.05 * moved, name  # rounding alone: see above
+        session.learner.learn(IDS, LABELS)
+        assert not torch.equal(session.adapter.snapshot()[lower[0]], second[lower[0]])
+
+
+@pytest.mark.parametrize("prefix", ["full", "cached"])
+def test_replay_is_a_step_on_an_older_lesson(prefix: str) -> None:
+    """With one lesson to draw from, replay after the second is what learning the first again would be."""
+    other = IDS.flip(0)
+    common = ["learn.warmup_steps=0", "learn.epochs=1", f"learn.prefix={prefix}"]
+    with (
+        tiny.runtime("llama", "learn.replay=1", *common).session() as session,
+        tiny.runtime("llama", *common).session() as plain,
+    ):
+        session.learner.learn(IDS, LABELS)
+        assert session.learner.steps == 1  # nothing older yet
+        session.learner.learn(other, LABELS)
+        for ids in (IDS, other, IDS):
+            plain.learner.learn(ids, LABELS)
+        assert session.learner.steps == plain.learner.steps == 3
+        expected = plain.adapter.snapshot()
+        assert all(torch.equal(value, expected[name]) for name, value in session.adapter.snapshot().items())
+        kept = session.learner.snapshot()
+        session.learner.learn(IDS, LABELS)
+        ended = session.adapter.fingerprint()
+        session.learner.restore(kept)
+        session.learner.learn(IDS, LABELS)
+        assert session.adapter.fingerprint() == ended
+
+
+def test_replay_keeps_a_fair_and_bounded_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "KEPT", 20)
+    counts = [0] * 100
+    for seed in range(400):
+        kept = replay.Replay(seed)
+        for lesson in range(100):
+            kept.add(torch.tensor([lesson, lesson]), 1)
+        assert len(kept) == 20
+        for ids, labels in kept.draw(100):
+            counts[int(ids[0])] += 1
+            assert labels == 1 and ids.dtype == torch.long
+    assert sum(counts) == 400 * 20 and max(counts) < 130 and min(counts) > 40  # 80 expected, deviation 8
+    again = replay.Replay(399)
+    again.load(kept.tensors())
+    assert [ids.tolist() for ids, _ in again.draw(5)] == [ids.tolist() for ids, _ in kept.draw(5)]
+    assert len({int(ids[0]) for ids, _ in kept.draw(20)}) == 20

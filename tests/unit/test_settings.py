@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge import settings
+from edge import amounts, settings
 from edge.errors import SettingsError, TemploraError
 
 
@@ -36,7 +36,7 @@ def test_paper_preset_has_the_published_values() -> None:
         ("learn.lr=.nan", "finite"),
         ("learn.epochs=0", "at least 1"),
         ("learn.epochs=1.5", "whole number"),
-        ("learn.mode=sometimes", "all, none"),
+        ("learn.mode=sometimes", "all, read, none"),
         ("window.size=512", "window larger"),
         ("window.chunk=0", "at least 1"),
         ("learn.context=4000", "at most 2048"),
@@ -101,4 +101,4 @@ def test_no_text_breaks_the_yaml_reader(tmp_path_factory: pytest.TempPathFactory
     [("6GiB", 6 << 30), ("800MB", 800_000_000), ("1.5g", 1_500_000_000), (4096, 4096), ("2 KiB", 2048)],
 )
 def test_amounts_of_memory(text: object, expected: int) -> None:
-    assert settings.parse_bytes(text) == expected
+    assert amounts.parse_bytes(text) == expected
