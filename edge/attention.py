@@ -120,7 +120,7 @@ class _BlockAttention(torch.autograd.Function):
         for rows, seen, mask in _blocks(query, key, window):
             p, _ = _probabilities(q[:, :, rows], key[0][:, seen], mask, scale, softcap)
             folded[:, :, rows] = _product(p.flatten(1, 2), value[0][:, seen]).view(folded[:, :, rows].shape)
-            del p  # or the next block's would stand beside it
+            del p, mask  # or the next block's would stand beside them
         ctx.save_for_backward(query, key, value, out)
         ctx.window, ctx.scale, ctx.softcap = window, scale, softcap
         return out
@@ -144,7 +144,7 @@ class _BlockAttention(torch.autograd.Function):
             grad_s *= ctx.scale
             grad_q[:, :, rows] = _product(grad_s, k).view(grad_q[:, :, rows].shape)
             _add_product(grad_k[:, seen], grad_s.transpose(1, 2), q[:, :, rows].flatten(1, 2))
-            del p, slope, flat, grad_s
+            del p, slope, flat, grad_s, mask
         return grad_query, grad_k[None], grad_v[None], None, None, None
 
 
@@ -174,11 +174,15 @@ def _blocks(query: Tensor, key: Tensor, window: int) -> Any:
         end = min(start + ATTENTION_BLOCK, queries)
         first = max(0, keys - queries + start - window + 1)
         last = keys - queries + end
-        at = torch.arange(keys - queries + start, last, device=query.device)[:, None]
-        seen = torch.arange(first, last, device=query.device)[None]
-        hidden = (seen > at) | (seen <= at - window)
-        mask = torch.zeros(hidden.shape, dtype=query.dtype, device=query.device).masked_fill_(hidden, -torch.inf)
-        yield slice(start, end), slice(first, last), mask
+        yield slice(start, end), slice(first, last), _mask(query, keys - queries + start, first, last, window)
+
+
+def _mask(query: Tensor, start: int, first: int, last: int, window: int) -> Tensor:
+    """(rows, keys) for queries at [start, last) and keys at [first, last)."""
+    at = torch.arange(start, last, device=query.device)[:, None]
+    seen = torch.arange(first, last, device=query.device)[None]
+    hidden = (seen > at) | (seen <= at - window)
+    return torch.zeros(hidden.shape, dtype=query.dtype, device=query.device).masked_fill_(hidden, -torch.inf)
 
 
 def _probabilities(

@@ -27,7 +27,8 @@ HOLDING_SLACK = 80_000_000  # where activations are not recomputed: 19 to 64 MB
 MAPPED_SLACK = 52_000_000  # where a window's hidden states are too large for the heap: 15 to 38 MB
 UNITS_SLACK = 36_000_000  # what oneDNN holds for bfloat16 matmuls: kernels made for each shape, operands' copies
 KEPT_SLACK = 330_000_000  # where it is kept between chunks: an upper bound, 60 to 305 MB were measured
-GRAPH_SLICE = 64  # label positions that meet the ONNX path's head at a time, at most
+GRAPH_SLICE = 32  # label positions that meet the ONNX path's head at a time, at most
+GRAPH_RUN = 256  # tokens of a window that meet its decoder at a time
 GRAPH_ROWS = 4096 * 65536  # bytes of embeddings that a text touches: its words, 64 KiB read in around each
 GRAPH_RUNTIME = 60_000_000  # ONNX Runtime and its sessions, without weights
 GRAPH_ROOM = 256  # tokens by which its cache grows
@@ -203,7 +204,7 @@ class _Count:
         return max(sizes, default=0) * self.c + max(sizes, default=0) // 8
 
     def blocks(self, tokens: int, count: int, before: int = 0) -> int:
-        """Block attention's scratch: `count` matrices of (heads, 256, keys seen), and one of flags.
+        """Block attention's scratch: `count` matrices of (heads, 256, keys seen), the mask and flags for it.
 
         `before`: tokens of a prefix, whose full layers too go through blocks.
         """
@@ -213,7 +214,7 @@ class _Count:
         wide = (s.softcapped or before) and s.sliding < s.layers
         span = min(tokens + before, tokens + before if wide else (s.window or tokens + before) + ATTENTION_BLOCK)
         rows = min(ATTENTION_BLOCK, tokens)
-        return s.heads * rows * span * self.c * count + rows * span * 3
+        return s.heads * rows * span * self.c * count + rows * span * (self.c + 3)
 
     def repeats(self) -> int:
         """Features of the keys and values that full attention repeats for every query head."""
@@ -340,21 +341,21 @@ class _Count:
         """Every layer holds every token, in buffers that grow by `GRAPH_ROOM`."""
         return 2 * self.shape.keys * 4 * self.shape.layers * (-(-tokens // GRAPH_ROOM) * GRAPH_ROOM)
 
-    def graph_forward(self, tokens: int) -> Terms:
-        """The widest moment of a graph's run: a gated MLP, or attention with its scores."""
-        s = self.shape
-        attention = 4 * tokens * (2 * s.queries + 4 * s.keys) + 4 * s.heads * tokens * tokens
+    def graph_forward(self, window: int) -> Terms:
+        """The widest moment of a graph's run over a piece of a window: a gated MLP, or attention with its scores."""
+        s, tokens = self.shape, min(window, GRAPH_RUN)
+        attention = 4 * tokens * (2 * s.queries + 4 * s.keys) + 4 * s.heads * tokens * window
         mlp = 4 * tokens * 3 * s.intermediate
         scratch = 0 if self.settings.onnx.precision == "fp32" else 4 * max(i * o for i, o in s.linears().values())
         return {"activations": 4 * tokens * 4 * s.hidden + max(mlp, attention), "scratch": scratch}
 
     def graph_scoring(self) -> Terms:
-        """A window's keys and values are made though nobody asks for them; then the logits slice and its softmax."""
+        """A piece of a window goes through the decoder after the keys and values before it, or a slice through the head."""
         tokens = self.settings.window.size
         rows = min(self.slice, GRAPH_SLICE)
-        slices = {"logits slice": 2 * 4 * rows * self.shape.vocab, "activations": 4 * tokens * self.shape.hidden}
-        run = self.graph_forward(tokens) | {"keys and values": 2 * self.shape.keys * 4 * self.shape.layers * tokens}
-        return _largest([slices, run])
+        slices = {"logits slice": 2 * 4 * rows * self.shape.vocab, "activations": 4 * GRAPH_RUN * self.shape.hidden}
+        held = {"keys and values": 2 * self.shape.keys * 4 * self.shape.layers * tokens}
+        return held | _largest([slices, self.graph_forward(tokens)])
 
     def graph_decoding(self) -> Terms:
         """Reading the context, which is the widest moment, into the cache."""

@@ -22,9 +22,9 @@ from edge.errors import ExportError
 from edge.forward import TorchForward
 from edge.settings import AdapterSettings, ComputeSettings
 
-from .graph import cache_names, lora_inputs
-from .manifest import Manifest
-from .runtime import Engine, OnnxForward
+from .engine import Engine
+from .manifest import Manifest, cache_names, lora_inputs
+from .runtime import OnnxForward
 
 LIMITS = {"fp32": 1e-3, "nf4": 1e-3, "int8": 0.5}  # int8 rounds weights and activations: 0.1 to 0.3 by CPU
 NARROW = 0.05

@@ -32,10 +32,12 @@ from edge.errors import ExportError
 from edge.shape import KNOWN
 
 from . import nf4
+from .manifest import cache_names, lora_inputs
 from .writer import MS, DataFile, Graph
 
 OPSET = 21
 VOCABULARY_BLOCK = 1024
+VOCABULARY_PART = 16 * VOCABULARY_BLOCK
 _ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "silu": ("QuickGelu", {"alpha": 1.0}),
     "gelu_pytorch_tanh": ("FastGelu", {}),
@@ -63,16 +65,6 @@ def require_known(base: Base) -> None:
 def lora_shapes(base: Base) -> dict[str, tuple[int, int]]:
     """(inputs, outputs) of the layers whose A and B are inputs: every linear layer below the head."""
     return {name: (layer.in_features, layer.out_features) for name, layer in _linears(base)}
-
-
-def lora_inputs(name: str) -> tuple[str, str]:
-    """Names of the inputs that hold a layer's A and B."""
-    return f"{name}.lora_a", f"{name}.lora_b"
-
-
-def cache_names(layers: int, side: str) -> list[str]:
-    """Names of the cache's inputs (`past`) or outputs (`present`), keys and values of each layer in turn."""
-    return [f"{side}.{index}.{kind}" for index in range(layers) for kind in ("key", "value")]
 
 
 def head_size(config: Any) -> int:
@@ -259,29 +251,63 @@ def write_product(graph: Graph, x: str, name: str, matrix: nf4.Matrix, bias: Ten
     return out if held is None else graph.op("Add", out, held)
 
 
-def head(base: Base, data: DataFile, matrix: nf4.Matrix) -> Graph:
-    """Logits and nats of hidden states: softcap(scale * (W x + b)), and logsumexp(logits) - logits[label]."""
-    graph, ours = Graph(data), base.head
+def head(base: Base, data: DataFile, matrix: nf4.Plain) -> Graph:
+    """Logits and nats of hidden states: softcap(scale * (W x + b)), and logsumexp(logits) - logits[label].
+
+    Part by part of the vocabulary, so that `nll` never holds whole rows of logits, and that a runtime which lays weights
+    out anew when it loads them holds one part twice, not all.
+    """
+    graph = Graph(data)
     rows, labels = graph.input("hidden", ["S", matrix.columns]), graph.input("labels", ["S"], np.int64)
-    logits = write_product(graph, rows, "head", matrix, ours.bias)
+    for tensor in matrix.tensors():
+        data.add(tensor)  # whole; the parts lie in it
+    parts, normalisers, chosen = [], [], []
+    for start in range(0, matrix.rows, VOCABULARY_PART):
+        part = matrix.part(start, min(start + VOCABULARY_PART, matrix.rows))
+        logits = _head_logits(graph, base, rows, start, part)
+        parts.append(logits)
+        normalisers.append(_normalisers(graph, logits, part.rows))
+        chosen.append(_own(graph, logits, labels, start, part.rows))
+    graph.output(graph.op("Concat", *parts, axis=1), "logits", ["S", matrix.rows])
+    total = graph.op("ReduceLogSumExp", graph.op("Concat", *normalisers, axis=1), graph.constant([1]), keepdims=0)
+    graph.output(graph.op("Sub", total, graph.op("Sum", *chosen)), "nll", ["S"])
+    return graph
+
+
+def _head_logits(graph: Graph, base: Base, rows: str, start: int, part: nf4.Plain) -> str:
+    """(S, n) logits of a part of the vocabulary."""
+    ours = base.head
+    bias = None if ours.bias is None else ours.bias[start : start + part.rows]
+    logits = write_product(graph, rows, f"head.{start}", part, bias)
     if ours.scale != 1.0:
         logits = graph.op("Mul", logits, graph.constant(ours.scale, np.float32))
     if ours.softcap is not None:
         cap = graph.constant(ours.softcap, np.float32)
         logits = graph.op("Mul", graph.op("Tanh", graph.op("Div", logits, cap)), cap)
-    logits = graph.output(logits, "logits", ["S", matrix.rows])
-    chosen = graph.op("GatherElements", logits, graph.op("Unsqueeze", labels, graph.constant([1])), axis=1)
-    # A sum over a whole vocabulary loses digits in float32, so the normaliser is made of blocks'. A block's softmax
-    # gives its own: the largest entry is 1 / sum(exp(logits - max)).
-    width = max(w for w in range(1, VOCABULARY_BLOCK + 1) if matrix.rows % w == 0)
-    blocks = graph.op("Reshape", logits, graph.constant([-1, matrix.rows // width, width]))
-    last = graph.constant([2])
+    return logits
+
+
+def _normalisers(graph: Graph, logits: str, rows: int) -> str:
+    """(S, blocks) logsumexp of each block of a part.
+
+    A sum over a whole vocabulary loses digits in float32, so the normaliser is made of blocks'. A block's softmax gives
+    its own: the largest entry is 1 / sum(exp(logits - max)).
+    """
+    width = max(w for w in range(1, VOCABULARY_BLOCK + 1) if rows % w == 0)
+    blocks, last = graph.op("Reshape", logits, graph.constant([-1, rows // width, width])), graph.constant([2])
     largest = graph.op("ReduceMax", blocks, last, keepdims=0)
     likeliest = graph.op("ReduceMax", graph.op("Softmax", blocks, axis=2), last, keepdims=0)
-    normalisers = graph.op("Sub", largest, graph.op("Log", likeliest))  # (S, blocks)
-    nll = graph.op("Sub", graph.op("ReduceLogSumExp", normalisers, graph.constant([1])), chosen)
-    graph.output(graph.op("Squeeze", nll, graph.constant([1])), "nll", ["S"])
-    return graph
+    return graph.op("Sub", largest, graph.op("Log", likeliest))
+
+
+def _own(graph: Graph, logits: str, labels: str, start: int, rows: int) -> str:
+    """(S,) the label's logit where it lies in this part, else 0."""
+    zero, end, one = graph.constant(0), graph.constant(rows), graph.constant([1])
+    at = graph.op("Sub", labels, graph.constant(start))
+    here = graph.op("And", graph.op("GreaterOrEqual", at, zero), graph.op("Less", at, end))
+    place = graph.op("Unsqueeze", graph.op("Where", here, at, zero), one)
+    found = graph.op("Squeeze", graph.op("GatherElements", logits, place, axis=1), one)
+    return graph.op("Where", here, found, graph.constant(0, np.float32))
 
 
 def _linears(base: Base) -> Iterator[tuple[str, nn.Linear]]:

@@ -21,7 +21,7 @@ from typing import Any
 from edge import journal
 from edge.errors import ExportError, describe
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "templora-onnx.json"
 DECODER, HEAD, WEIGHTS = "decoder.onnx", "head.onnx", "weights.data"
 _AGAIN = "export it again with templora export"
@@ -61,6 +61,16 @@ class Manifest:
     def save(self, folder: Path) -> None:
         """Writes it; last of all, so that a folder without it is not an export."""
         (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+
+def lora_inputs(name: str) -> tuple[str, str]:
+    """Names of the inputs that hold a layer's A and B."""
+    return f"{name}.lora_a", f"{name}.lora_b"
+
+
+def cache_names(layers: int, side: str) -> list[str]:
+    """Names of the cache's inputs (`past`) or outputs (`present`), keys and values of each layer in turn."""
+    return [f"{side}.{index}.{kind}" for index in range(layers) for kind in ("key", "value")]
 
 
 def read(folder: Path) -> Manifest:

@@ -36,6 +36,14 @@ class Full:
         """Inputs."""
         return self.weight.shape[1]
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What it is made of."""
+        return (self.weight,)
+
+    def part(self, start: int, end: int) -> Full:
+        """Rows [start, end), of the same memory."""
+        return Full(self.weight[start:end])
+
 
 @dataclass(frozen=True)
 class Packed:
@@ -81,6 +89,14 @@ class Int8:
     def block(self) -> int:
         """Weights that share a scale."""
         return self.codes.shape[2]
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What it is made of."""
+        return self.codes, self.scales
+
+    def part(self, start: int, end: int) -> Int8:
+        """Rows [start, end), of the same memory."""
+        return Int8(self.codes[start:end], self.scales[start:end])
 
 
 Plain = Full | Int8

@@ -16,7 +16,8 @@ from edge.forward import Opener
 from edge.settings import Settings
 
 from . import exporter, manifest
-from .runtime import Engine, OnnxForward, choose
+from .engine import Engine, choose
+from .runtime import OnnxForward
 
 
 def opener(base: Base, settings: Settings) -> Opener:

@@ -30,18 +30,21 @@ class DataFile:
         self.path, self.size = path, 0
         self._file = path.open("xb")
         self._digest = hashlib.sha256()
-        self._places: dict[tuple[int, torch.Size, torch.dtype], tuple[int, int]] = {}
+        self._places: list[tuple[int, int, torch.dtype, int]] = []  # address, bytes, type, offset
 
     def add(self, tensor: Tensor) -> tuple[int, int]:
-        """Where it lies: offset and length. A tensor of the same memory lies there once."""
-        key = (tensor.data_ptr(), tensor.shape, tensor.dtype)
-        if key not in self._places:
-            self._write(bytes(-self.size % ALIGN))
-            offset = self.size
-            for part in torch.split(tensor.detach(), max(1, len(tensor) // 16)):  # no second copy of a whole vocabulary
-                self._write(part.contiguous().cpu().view(-1).view(torch.uint8).numpy().data)
-            self._places[key] = offset, self.size - offset
-        return self._places[key]
+        """Where it lies: offset and length. Memory that is there already, whole or as a part, is not written again."""
+        address, length = tensor.data_ptr(), tensor.numel() * tensor.element_size()
+        for start, size, kind, offset in self._places if tensor.is_contiguous() else ():
+            if kind == tensor.dtype and start <= address and address + length <= start + size:
+                return offset + address - start, length
+        self._write(bytes(-self.size % ALIGN))
+        offset = self.size
+        for part in torch.split(tensor.detach(), max(1, len(tensor) // 16)):  # no second copy of a whole vocabulary
+            self._write(part.contiguous().cpu().view(-1).view(torch.uint8).numpy().data)
+        if tensor.is_contiguous():
+            self._places.append((address, length, tensor.dtype, offset))
+        return offset, length
 
     def close(self) -> str:
         """Ends the file; the sha256 of it all."""

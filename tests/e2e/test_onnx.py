@@ -18,8 +18,8 @@ import torch
 
 from edge import cli, journal
 from edge.errors import DeviceError, ExportError
-from export import exporter, graph, manifest, runtime
-from export.runtime import Engine
+from export import engine, exporter, graph, manifest
+from export.engine import Engine
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,7 +125,7 @@ def test_missing_cut_and_flipped_files_are_refused(damaged: Path, name: str) -> 
         Engine(damaged)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 1, "files": 3, "lora": {}}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}', '{"format": 2, "files": 3, "lora": {}}'])
 def test_damaged_manifests_are_refused(damaged: Path, text: str) -> None:
     (damaged / manifest.MANIFEST).write_text(text)
     with pytest.raises(ExportError, match="damaged"):
@@ -138,7 +138,7 @@ def test_no_manifest_older_manifest_other_base(damaged: Path) -> None:
         Engine(damaged, fingerprint=tiny.runtime("llama", seed=1).base.fingerprint())
     values = json.loads(path.read_text())
     path.write_text(json.dumps({**values, "format": 0}))
-    with pytest.raises(ExportError, match=r"version 0.*version 1"):
+    with pytest.raises(ExportError, match=r"version 0.*version 2"):
         Engine(damaged)
     path.unlink()
     with pytest.raises(ExportError, match=r"there is no"):
@@ -185,7 +185,7 @@ def test_a_gpu_that_is_not_there(exported: Path, monkeypatch: pytest.MonkeyPatch
         Engine(exported, provider="cuda")
     assert Engine(exported).device == "cpu"
     # one that is named but does not take the graph: the runtime falls back to the CPU in silence
-    monkeypatch.setattr(runtime, "choose", lambda provider, exported_for: "cuda")
+    monkeypatch.setattr(engine, "choose", lambda provider, exported_for: "cuda")
     with pytest.raises((DeviceError, ExportError), match="CUDAExecutionProvider"):
         Engine(exported, provider="cuda")
 

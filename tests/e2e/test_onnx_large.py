@@ -10,8 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from edge import base as bases
 from export import exporter
+from export.engine import Engine
 from export.manifest import WEIGHTS
-from export.runtime import Engine
 from tests import tiny
 
 

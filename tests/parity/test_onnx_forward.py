@@ -12,11 +12,13 @@ from torch import Tensor
 from edge.adapter import Adapter
 from edge.base import Base, weight_of
 from edge.forward import Cache, TorchForward
+from edge.memory import GRAPH_ROOM
 from edge.paging import MemoryStore
 from edge.settings import AdapterSettings, ComputeSettings
-from export import exporter, nf4, runtime
-from export.graph import lora_inputs
-from export.runtime import Engine, OnnxForward
+from export import engine, exporter, nf4
+from export.engine import Engine
+from export.manifest import lora_inputs
+from export.runtime import OnnxForward
 from tests import tiny
 
 EXACT = [(name, precision) for name in tiny.ARCHITECTURES for precision in ("fp32", "nf4")]
@@ -91,7 +93,7 @@ def test_a_prompt_in_chunks_is_the_prompt_at_once(case: Case) -> None:
     case.shake(1)
     exact = case.reference(IDS, adapter=True)
     allowed = (case.torch.prefill(IDS)[0] - exact[-1]).abs().max() * FACTOR
-    cache = Cache(runtime.Buffers(case.engine, 0))
+    cache = Cache(engine.Buffers(case.engine, 0))
     for end, piece in ((25, IDS[:25]), (26, IDS[25:26]), (60, IDS[26:])):
         assert (case.onnx.extend(piece, cache) - exact[end - 1]).abs().max() <= allowed
     assert cache.length == len(IDS)
@@ -128,11 +130,11 @@ def gemma(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 def test_a_cache_grows_beyond_its_room(gemma: Case) -> None:
     gemma.shake(6)
-    ids = torch.randint(2, 320, (runtime.ROOM + 9,), generator=torch.Generator().manual_seed(7))
+    ids = torch.randint(2, 320, (GRAPH_ROOM + 9,), generator=torch.Generator().manual_seed(7))
     _, cache = gemma.onnx.prefill(ids[:-12])
     for token in ids[-12:]:
         last = gemma.onnx.decode(int(token), cache)
-    assert cache.state.capacity == 2 * runtime.ROOM
+    assert cache.state.capacity == 2 * GRAPH_ROOM
     exact = gemma.reference(ids, adapter=True)[-1]
     assert (last - exact).abs().max() <= (gemma.torch.prefill(ids)[0] - exact).abs().max() * FACTOR
 

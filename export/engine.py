@@ -1,0 +1,273 @@
+"""An export folder's graphs on ONNX Runtime, in numpy alone.
+
+Owns: sessions, providers, the KV cache's buffers, one decoding step with everything bound.
+Does not know: torch, adapters as objects, how the graphs are made, chunks, sampling.
+Units: nats; logits in float32; positions in tokens.
+
+Nothing here needs torch: a device that only scores or decodes holds the graph and this. A cache is one buffer for each
+layer's keys and one for its values, with room to grow. Past and present are the same buffer, so a token costs no copy of
+what is there; all inputs of a decoding step are bound once and changed in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from edge.errors import DeviceError, ExportError, describe
+from edge.memory import GRAPH_ROOM, GRAPH_RUN, GRAPH_SLICE
+
+from . import manifest as manifests
+from .manifest import DECODER, HEAD, cache_names, lora_inputs
+
+Array = np.ndarray[Any, Any]
+AdapterInputs = Mapping[str, Any]  # the graph's A and B, by input name
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class Engine:
+    """The sessions of one export folder, on one provider.
+
+    Attributes:
+        device: cpu or cuda: where the sessions really run.
+        nothing: A and B of rank 0: the base alone.
+    """
+
+    def __init__(self, folder: Path, *, provider: str = "auto", threads: int = 0, fingerprint: str = "") -> None:
+        """Loads and checks everything.
+
+        Args:
+            provider: auto, cpu or cuda.
+            fingerprint: of the base that the graph must belong to; any where empty.
+
+        Raises:
+            ExportError: damaged, incomplete, of another base, or too new for this ONNX Runtime.
+            DeviceError: the provider is not there, or did not take the graph.
+        """
+        self.folder, self.manifest = folder, manifests.read(folder)
+        if fingerprint:
+            manifests.require_base(folder, self.manifest, fingerprint)
+        manifests.verify(folder, self.manifest)
+        self.device = choose(provider, self.manifest.device)
+        self.decoder, self.head = self._open(DECODER, threads), self._open(HEAD, threads)
+        self.nothing: AdapterInputs = {
+            name: value(np.zeros(shape, np.float32), self.device)
+            for layer, (k, n) in self.manifest.lora.items()
+            for name, shape in zip(lora_inputs(layer), ((k, 0), (0, n)), strict=True)
+        }
+
+    def _open(self, name: str, threads: int) -> Any:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads
+        options.enable_cpu_mem_arena = False  # it grows by doubling, and gives nothing back
+        options.enable_mem_pattern = False
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # two sessions share the cores
+        if self.manifest.precision != "int8":  # no second copy of every weight, laid out for products of many rows
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        providers = [PROVIDERS[self.device], *([] if self.device == "cpu" else [PROVIDERS["cpu"]])]
+        try:
+            session = ort.InferenceSession(str(self.folder / name), options, providers=providers)
+        except Exception as error:  # ONNX Runtime's own errors share no base class
+            raise ExportError(
+                f"ONNX Runtime {ort.__version__} cannot load {self.folder / name} ({describe(error)})",
+                f"one that knows opset {self.manifest.opset}",
+                "update onnxruntime, or export again",
+            ) from error
+        if session.get_providers()[0] != providers[0]:  # it falls back to the CPU in silence
+            raise DeviceError(
+                f"ONNX Runtime runs {name} with {session.get_providers()[0]}", providers[0],
+                "check the CUDA libraries, or use onnx.provider=cpu",
+            )  # fmt: skip
+        return session
+
+
+def choose(provider: str, exported_for: str) -> str:
+    """The device to run on: what is asked for, or what the graph was exported for where that is there.
+
+    Raises:
+        DeviceError: a GPU is asked for, and this ONNX Runtime has none.
+    """
+    there = PROVIDERS["cuda"] in ort.get_available_providers()
+    if provider == "cuda" and not there:
+        raise DeviceError(
+            f"this ONNX Runtime knows only {', '.join(ort.get_available_providers())}", PROVIDERS["cuda"],
+            "pip install templora[onnx-gpu], or use onnx.provider=cpu",
+        )  # fmt: skip
+    if provider == "auto":
+        return "cuda" if there and exported_for == "cuda" else "cpu"
+    return provider
+
+
+class Buffers:
+    """The keys and values of a growing text: (1, G, capacity, D) each, in the order of the graph's inputs."""
+
+    def __init__(self, engine: Engine, capacity: int) -> None:
+        m = engine.manifest
+        self._engine, self.names = engine, cache_names(m.layers, "past")
+        self._shape, self._kind = (1, m.groups, 0, m.head_size), np.dtype(m.cache)
+        self.capacity = capacity
+        self.values = [self._empty(capacity) for _ in self.names]
+        self.steps: dict[int, Step] = {}  # bindings of a decoding step, for each set of A and B
+
+    def reserve(self, tokens: int, held: int) -> None:
+        """Makes room for `tokens` in all, `held` of which are there."""
+        if tokens <= self.capacity:
+            return
+        self.capacity = -(-tokens // GRAPH_ROOM) * GRAPH_ROOM
+        for index, value in enumerate(self.values):
+            self.values[index] = self._filled(value.numpy()[:, :, :held])
+        self.steps = {}
+
+    def arrays(self, held: int) -> Iterator[tuple[str, Array]]:
+        """What is held, by name."""
+        for name, value in zip(self.names, self.values, strict=True):
+            yield name, value.numpy()[:, :, :held]
+
+    def drop(self) -> None:
+        """Forgets all, and gives its memory back."""
+        self.values, self.steps = [], {}
+
+    def fill(self, arrays: Sequence[Array]) -> None:
+        """Takes what `arrays` gave, in the same order."""
+        self.values = [self._filled(array) for array in arrays]
+
+    def _empty(self, capacity: int) -> Any:
+        return value(np.zeros((*self._shape[:2], capacity, self._shape[3]), self._kind), self._engine.device)
+
+    def _filled(self, kept: Array) -> Any:
+        array = np.zeros((*self._shape[:2], self.capacity, self._shape[3]), self._kind)
+        array[:, :, : kept.shape[2]] = kept
+        return value(array, self._engine.device)
+
+
+class Reader:
+    """Scores and decodes with an engine; arrays in, arrays out."""
+
+    def __init__(self, engine: Engine, slice_size: int = GRAPH_SLICE) -> None:
+        """`slice_size`: label positions that meet the head at a time."""
+        self.engine, self.slice_size = engine, slice_size
+
+    def nll(self, ids: Array, labels: int, adapter: AdapterInputs) -> Array:
+        """(labels,) float32 nats of the last of (S,) int64 token ids.
+
+        The window is read `GRAPH_RUN` tokens at a time, after the keys and values of those before.
+        """
+        first, count = len(ids) - labels, len(ids) - 1  # the last token predicts nothing that is asked for
+        buffers, nll = Buffers(self.engine, count), []
+        for start in range(0, count, GRAPH_RUN):
+            end = min(start + GRAPH_RUN, count)
+            hidden = self._run(ids[start:end], start, buffers, adapter)
+            for at in range(max(start, first - 1), end, self.slice_size):
+                rows = slice(at, min(at + self.slice_size, end))
+                nll.append(
+                    self._head("nll", hidden[at - start : rows.stop - start], ids[rows.start + 1 : rows.stop + 1])
+                )
+        return np.concatenate(nll)
+
+    def extend(self, ids: Array, buffers: Buffers, position: int, adapter: AdapterInputs) -> Array:
+        """(V,) logits after (S,) tokens that follow the `position` ones held in `buffers`, which then holds them too."""
+        buffers.reserve(position + len(ids), position)
+        for start in range(0, len(ids), GRAPH_RUN):
+            hidden = self._run(ids[start : start + GRAPH_RUN], position + start, buffers, adapter)
+        logits: Array = self._head("logits", hidden[-1:], np.zeros(1, np.int64))[0]
+        return logits
+
+    def decode(self, token: int, buffers: Buffers, position: int, adapter: AdapterInputs) -> Array:
+        """(V,) logits after one token more; on a CPU the array is overwritten by the next call.
+
+        `adapter` must be the same object as long as its values stay in the same memory.
+        """
+        if self.engine.device != "cpu":
+            return self.extend(np.array([token], np.int64), buffers, position, adapter)
+        buffers.reserve(position + 1, position)
+        step = buffers.steps.get(id(adapter))
+        if step is None:
+            step = buffers.steps[id(adapter)] = Step(self.engine, buffers, adapter)
+        return step.run(token, position)
+
+    def _run(self, ids: Array, position: int, buffers: Buffers, adapter: AdapterInputs) -> Array:
+        """(S, H) hidden states of tokens that follow `position` others; their keys and values are kept in `buffers`."""
+        binding = self.engine.decoder.io_binding()
+        for name, array in _positions(ids, position).items():
+            binding.bind_cpu_input(name, array)
+        _bind_adapter(binding, adapter)
+        binding.bind_output("hidden")
+        _bind_cache(binding, buffers)
+        self.engine.decoder.run_with_iobinding(binding)
+        hidden: Array = binding.get_outputs()[0].numpy()
+        return hidden
+
+    def _head(self, what: str, hidden: Array, labels: Array) -> Array:
+        result: Array = self.engine.head.run([what], {"hidden": hidden, "labels": labels}, _only())[0]
+        return result
+
+
+class Step:
+    """One decoding step on the CPU with everything bound: a token goes in, (V,) logits come out."""
+
+    def __init__(self, engine: Engine, buffers: Buffers, adapter: AdapterInputs) -> None:
+        self._decoder, self._head = engine.decoder, engine.head
+        m = engine.manifest
+        self._inputs = _positions(np.zeros(1, np.int64), 0)
+        hidden = value(np.zeros((1, m.hidden), np.float32), "cpu")
+        self._logits = np.zeros((1, m.vocab), np.float32)
+        self._tokens = self._decoder.io_binding()
+        for name, array in self._inputs.items():
+            self._tokens.bind_ortvalue_input(name, value(array, "cpu"))
+        _bind_adapter(self._tokens, adapter)
+        self._tokens.bind_ortvalue_output("hidden", hidden)
+        _bind_cache(self._tokens, buffers)
+        self._states = self._head.io_binding()
+        self._states.bind_ortvalue_input("hidden", hidden)
+        self._states.bind_ortvalue_input("labels", value(np.zeros(1, np.int64), "cpu"))
+        self._states.bind_ortvalue_output("logits", value(self._logits, "cpu"))
+        self._options = _only()
+
+    def run(self, token: int, position: int) -> Array:
+        """(V,) logits after `token` at `position`; the array is overwritten by the next step."""
+        inputs = self._inputs
+        inputs["input_ids"][0] = token
+        inputs["positions"][0] = inputs["seen"][0] = position
+        inputs["total"][...] = position + 1
+        self._decoder.run_with_iobinding(self._tokens)
+        self._head.run_with_iobinding(self._states, self._options)
+        logits: Array = self._logits[0]
+        return logits
+
+
+def _positions(ids: Array, position: int) -> dict[str, Array]:
+    end = position + len(ids)
+    return {
+        "input_ids": ids,
+        "positions": np.arange(position, end, dtype=np.int64),
+        "seen": np.array([end - 1], np.int32),
+        "total": np.array(end, np.int32),
+    }
+
+
+def _bind_adapter(binding: Any, adapter: AdapterInputs) -> None:
+    for name, value in adapter.items():
+        binding.bind_ortvalue_input(name, value)
+
+
+def _bind_cache(binding: Any, buffers: Buffers) -> None:
+    for name, value in zip(buffers.names, buffers.values, strict=True):
+        binding.bind_ortvalue_input(name, value)
+        binding.bind_ortvalue_output(name.replace("past", "present", 1), value)
+
+
+def _only() -> Any:
+    """Options of a run that computes nothing but what is asked for."""
+    options = ort.RunOptions()
+    options.only_execute_path_to_fetches = True
+    return options
+
+
+def value(array: Array, device: str) -> Any:
+    """The array as the runtime's own value; on the CPU it is the same memory."""
+    return ort.OrtValue.ortvalue_from_numpy(array, device, 0)
