@@ -64,6 +64,7 @@ class Plan:
             "chosen": {
                 "loss_slice": chosen.loss_slice, "checkpointing": chosen.checkpointing,
                 "weights": chosen.weights, "paging": chosen.paging, "heap": chosen.heap,
+                "prefix": self.settings.learn.prefix,
             },
             "predicted": self.prediction.to_json(),
         }  # fmt: skip
@@ -81,6 +82,8 @@ def fit(
 ) -> Plan:
     """Settles every `auto`, and gives things up in order until the prediction fits.
 
+    `learn.prefix=auto` becomes `full` only where nothing with kept keys and values fits.
+
     Args:
         free: bytes that this process may hold on the device in all, where the settings name no budget.
         decodes: whether the run decodes, and so holds a KV cache.
@@ -92,23 +95,37 @@ def fit(
     """
     named = settings.budget is not None
     budget = settings.budget if settings.budget is not None else int(free * (1 - MARGIN))
-    chosen = settle(settings, shape, machine, roomy=True, keeps=named)
-    if not named and predict(chosen, shape, machine, decodes=decodes).peak() > share * free:
-        chosen = settle(settings, shape, machine, roomy=False)
+    prefixes = ("cached", "full") if settings.learn.prefix == "auto" else (settings.learn.prefix,)
+    refused: list[Prediction] = []
+    for allowed in (False, True) if degrade else (False,):
+        for prefix in prefixes:
+            learn = dataclasses.replace(settings.learn, prefix=prefix)  # type: ignore[arg-type]
+            open_ = dataclasses.replace(settings, learn=learn)
+            fast = settle(open_, shape, machine, roomy=True, keeps=named)
+            if not named and predict(fast, shape, machine, decodes=decodes).peak() > share * free:
+                fast = settle(open_, shape, machine, roomy=False)
+            plan = _give_up(fast, shape, machine, budget, named, decodes, allowed)
+            if isinstance(plan, Plan):
+                return plan
+            refused.append(plan)
+    raise _refusal(min(refused, key=Prediction.peak), budget, named, degrade)
+
+
+def _give_up(
+    chosen: Settings, shape: Shape, machine: Machine, budget: int, named: bool, decodes: bool, degrade: bool
+) -> Plan | Prediction:
+    """The first plan down the ladder that fits, or the smallest prediction on it."""
     given_up: list[str] = []
-    best: Prediction | None = None
-    while True:
+    best = prediction = predict(chosen, shape, machine, decodes=decodes)
+    while prediction.peak() > budget:
+        step = next(_steps(chosen, shape, machine, decodes, degrade), None)
+        if step is None:
+            return best
+        said, chosen = step
+        given_up.append(said)
         prediction = predict(chosen, shape, machine, decodes=decodes)
-        if best is None or prediction.peak() < best.peak():
-            best = prediction
-        if prediction.peak() <= budget:
-            return Plan(chosen, prediction, shape, machine, budget, named, decodes, tuple(given_up))
-        for said, less in _steps(chosen, shape, machine, decodes, degrade):
-            given_up.append(said)
-            chosen = less
-            break
-        else:
-            raise _refusal(best, budget, named, degrade)
+        best = min(best, prediction, key=Prediction.peak)
+    return Plan(chosen, prediction, shape, machine, budget, named, decodes, tuple(given_up))
 
 
 def settle(settings: Settings, shape: Shape, machine: Machine, *, roomy: bool, keeps: bool | None = None) -> Settings:

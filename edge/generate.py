@@ -21,6 +21,7 @@ from .base import Base
 from .forward import Cache
 from .learner import labels_of
 from .records import ChunkRead, ChunkWritten, Learned, TextPiece
+from .repetition import novelty
 from .score import nll_sum
 from .settings import GenerateSettings
 
@@ -127,7 +128,7 @@ def generate(
                 if settings.generate.cache == "rebuild":
                     cache = None
                 with session.paged(cache):
-                    learned, _ = _learn(session, len(session.tokens))
+                    learned, _ = _learn(session, len(session.tokens), written=True)
                 session.watch()
             index = session.chunk_index
             if full:
@@ -157,11 +158,18 @@ def _context(session: Session) -> Tensor:
     return torch.tensor(session.tokens[begin:])
 
 
-def _learn(session: Session, end: int) -> tuple[Learned | None, float]:
-    """Teaches the chunk [position, end); returns its nats before learning too."""
+def _learn(session: Session, end: int, *, written: bool = False) -> tuple[Learned | None, float]:
+    """Teaches the chunk [position, end); returns its nats before learning too.
+
+    `written`: by the model itself, and learned only where it does not repeat itself.
+    """
     window = session.window(end, learning=True)
     if session.learner is None or not labels_of(window, session.settings.learn):
         return None, 0.0
+    if written and session.settings.learn.min_novelty:
+        seen, new = (session.tokens[a:b] for a, b in ((window.context_start, window.start), (window.start, end)))
+        if novelty(seen, new) < session.settings.learn.min_novelty:
+            return Learned(skipped=True, reason="repeats itself"), 0.0
     if session.learner.drift.rests():
         with session.phase("score"):
             return Learned(skipped=True, reason="resting"), nll_sum(session, window, adapter=True)

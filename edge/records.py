@@ -36,7 +36,8 @@ class Learned:
         reason: why it was rolled back or skipped; empty otherwise.
         seconds: wall time of the learning alone.
         grad_norm: the gradient's norm at the last step.
-        skipped: nothing was learned, since the chunk was predicted well (`learn.skip_below`).
+        skipped: nothing was learned: the chunk was predicted well (`learn.skip_below`), learning rests, or the text
+            repeats itself (`learn.min_novelty`).
     """
 
     losses: tuple[float, ...] = ()

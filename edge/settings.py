@@ -93,11 +93,13 @@ class LearnSettings:
     """How the adapter learns from one chunk (the paper's algorithm 1).
 
     `mode`: `all` learns from what is read and from what the model writes, `read` only from what is read.
+    `min_novelty`: what the model wrote is learned only if at least this share of its n-grams of 4 tokens is new in the
+    window (0: always): a text that repeats itself would teach the adapter to repeat.
     `lr_ratio`: B's learning rate in terms of A's (LoRA+, arXiv 2402.12354). `lr_decay`: chunk k (from 0) is learned at
     lr / (1 + k) ** lr_decay.
     `prefix`: `full` lets gradients flow through the context too; `frozen` computes the context's keys and values
     without gradient; `cached` keeps those of the chunks before, made by an older adapter, so that only the chunk is
-    computed. `deep_every`: every so many chunks the gradient goes down to the first block, in between only through the
+    computed; `auto`: `cached`, and `full` where a memory budget has no room for those. `deep_every`: every so many chunks the gradient goes down to the first block, in between only through the
     upper half of the blocks. `replay`: so many lessons of before, chosen at random, are learned again after each.
     `skip_below`: a chunk whose nats per token lie below this fraction of the average so far is not learned.
     `drift_margin`, `drift_chunks`: an adapter whose perplexity lies above the base's
@@ -120,7 +122,8 @@ class LearnSettings:
     guard: Literal["off", "epochs", "full"] = "epochs"
     guard_factor: float = 1.5
     min_tokens: int = 2
-    prefix: Literal["full", "frozen", "cached"] = "full"
+    min_novelty: float = 0.8
+    prefix: Literal["auto", "full", "frozen", "cached"] = "auto"
     deep_every: int = 1
     replay: int = 0
     skip_below: float = 0.0
@@ -143,6 +146,7 @@ class LearnSettings:
         _require(self.drift_chunks >= 1, f"learn.drift_chunks is {self.drift_chunks}", "at least 1")
         _require(self.drift_every >= 1, f"learn.drift_every is {self.drift_every}", "at least 1")
         _require(self.min_tokens >= 1, f"learn.min_tokens is {self.min_tokens}", "at least 1")
+        _require(0 <= self.min_novelty <= 1, f"learn.min_novelty is {self.min_novelty}", "0 (off) to 1")
         _require(self.deep_every >= 1, f"learn.deep_every is {self.deep_every}", "at least 1 (always)")
         _require(self.replay >= 0, f"learn.replay is {self.replay}", "0 (none) or more")
         _require(0 <= self.skip_below < 1, f"learn.skip_below is {self.skip_below}", "0 (never) <= fraction < 1")

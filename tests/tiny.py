@@ -14,7 +14,8 @@ from edge.session import Runtime
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3_text", "gemma2", "mistral", "phi3")
 CPU = Device("cpu", "cpu", "float32")
-WINDOW = ["window.chunk=24", "window.size=64", "adapter.rank=4", "adapter.alpha=4", "learn.lr=1e-2", "learn.epochs=2"]
+WINDOW = ["window.chunk=24", "window.size=64", "adapter.rank=4", "adapter.alpha=4", "learn.lr=1e-2", "learn.epochs=2",
+          "learn.prefix=full"]  # fmt: skip
 
 TEXT = (
     "Call me Ishmael. Some years ago, never mind how long precisely, having little or no money in my purse, and "

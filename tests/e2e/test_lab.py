@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -56,13 +55,7 @@ def test_lab(tmp_path: Path) -> None:
 
 
 def test_lab_writing(tmp_path: Path) -> None:
-    """Counts that can be checked by hand, and a study of a tiny model whose rows are made once."""
-    lab = runpy.run_path(str(ROOT / "scripts/lab_writing"))
-    assert lab["distinct"]([1, 2, 1, 2, 1], 1) == 2 / 5 and lab["distinct"]([1, 2, 1, 2, 1], 2) == 2 / 4
-    assert lab["distinct"]([1], 2) == 1.0
-    assert lab["longest_repeat"]([1, 2, 3, 9, 1, 2, 3, 4]) == 3 and lab["longest_repeat"]([1, 2, 3]) == 0
-    assert lab["longest_repeat"]([5] * 10) == 9  # the two may overlap
-
+    """A study of a tiny model; its rows are made once."""
     model = tiny.folder(tmp_path / "model", "llama")
     (tmp_path / "book.txt").write_text(tiny.TEXT)
     args = [sys.executable, str(ROOT / "scripts/lab_writing"), str(tmp_path / "book.txt"), "--model", str(model),
@@ -71,9 +64,12 @@ def test_lab_writing(tmp_path: Path) -> None:
     subprocess.run(args, capture_output=True, text=True, check=True)
     lines = (tmp_path / "out/writing.jsonl").read_text().splitlines()
     rows = {(row["variation"], row["seed"]): row for row in map(json.loads, lines)}
-    assert len(rows) == len(lines) == 3 * 3
-    off, reads, both = (rows[name, 0] for name in ("no learning", "learns what it reads", "learns all"))
-    assert off["lessons"] == 0 and reads["lessons"] == 7 and both["lessons"] == 9  # 60 tokens of prompt, 16 written
+    assert len(rows) == len(lines) == 4 * 3
+    names = ("no learning", "learns what it reads", "learns all, ungated")
+    off, reads, both = (rows[name, 0] for name in names)
+    assert (
+        off["lessons"] == 0 and reads["lessons"] == 7 and both["lessons"] == 9 == rows["learns all", 0]["lessons"]
+    )  # 60 tokens of prompt, 16 written
     assert off["true_perplexity"] == off["base_true_perplexity"] == pytest.approx(both["base_true_perplexity"])
     assert reads["true_perplexity"] != pytest.approx(off["true_perplexity"], rel=1e-3)
     assert all(row["written"] == 16 for row in rows.values())

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edge.generate import TextStream
 from edge.records import ChunkRead, ChunkWritten, TextPiece
+from edge.repetition import novelty
 from tests import tiny
 
 PROMPT = tiny.TEXT[:60]
@@ -129,3 +130,24 @@ def test_streamed_text_is_the_whole_text(text: str) -> None:
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     pieces = [stream.add(token) for token in ids]
     assert "".join(pieces) + stream.flush() == Fake.decode(ids)
+
+
+def test_what_repeats_itself_is_not_learned() -> None:
+    """A tiny model without a penalty writes in circles; with the gate those chunks leave the adapter alone."""
+    common = ["generate.ignore_eos=true", "generate.repetition_penalty=1", "learn.drift_margin=0"]
+    learned, prints = {}, {}
+    for limit in (0.0, 0.8):
+        with tiny.runtime("llama", *common, f"learn.min_novelty={limit}").session() as session:
+            records = list(session.generate(tiny.TEXT[:100], max_tokens=96))
+            learned[limit] = [r.learned for r in records if isinstance(r, ChunkWritten) and r.learned]
+            prints[limit] = session.adapter.fingerprint()
+            shares = [
+                novelty(session.tokens[max(0, r.start - 40) : r.start], session.tokens[r.start : r.end])
+                for r in records
+                if isinstance(r, ChunkWritten) and r.learned
+            ]
+    assert not any(x.skipped for x in learned[0.0])
+    assert [x.skipped for x in learned[0.8]] == [share < 0.8 for share in shares]
+    skipped = [x for x in learned[0.8] if x.skipped]
+    assert skipped and all(x.reason == "repeats itself" and not x.losses for x in skipped)
+    assert prints[0.0] != prints[0.8]

@@ -103,19 +103,23 @@ def test_lasting_terms_are_exact() -> None:
 def test_a_llama_7b_fits_small_gpus() -> None:
     """Predicted only; scripts/gpu_check measures it where there is a GPU."""
     for rank, limit in ((64, 8 << 30), (16, 6 << 30)):
-        chosen = budget.settle(
-            settings.load("economical", [f"adapter.rank={rank}"]), LLAMA_7B, Machine("cuda", 2), roomy=False
-        )
-        assert predict(chosen, LLAMA_7B, Machine("cuda", 2)).peak() <= limit
+        chosen = settings.load("economical", [f"adapter.rank={rank}", f"budget={limit}"])
+        plan = budget.fit(chosen, LLAMA_7B, Machine("cuda", 2), 0)
+        assert plan.prediction.peak() <= limit
+        assert plan.settings.adapter.rank == rank
+        # rank 16: no room for keys and values as wide as the hidden states, until none are kept
+        assert plan.settings.learn.prefix == ("cached" if rank == 64 else "full")
+        wide = budget.fit(dataclasses.replace(chosen, budget=24 << 30), LLAMA_7B, Machine("cuda", 2), 0)
+        assert wide.settings.learn.prefix == "cached"
 
 
 def test_gives_up_in_order_and_results_last() -> None:
-    chosen = settings.load("economical", ["budget=20GB", "learn.epochs=2"])
+    kept = ["learn.epochs=2", "learn.prefix=cached"]
+    chosen = settings.load("economical", ["budget=20GB", *kept])
     roomy = budget.fit(chosen, DEMO, CPU, 0, decodes=True)
     unnamed = dataclasses.replace(chosen, budget=None)
-    plenty, little = (
-        budget.fit(unnamed, DEMO, CPU, int(n * roomy.prediction.peak()), decodes=True, share=0.5) for n in (2.1, 1.9)
-    )
+    fastest = budget.fit(unnamed, DEMO, CPU, 1 << 50, decodes=True, share=1.0).prediction.peak()
+    plenty, little = (budget.fit(unnamed, DEMO, CPU, int(n * fastest), decodes=True, share=0.5) for n in (2.1, 1.9))
     assert plenty.settings.compute.weights == "cached" and little.settings.compute.weights == "packed"
     assert plenty.given_up == little.given_up == ()
     assert roomy.given_up == () and roomy.settings.compute.weights == "cached"
@@ -123,7 +127,7 @@ def test_gives_up_in_order_and_results_last() -> None:
     for amount in range(4000, 900, -50):
         try:
             plan = budget.fit(
-                settings.load("economical", [f"budget={amount}MB", "learn.epochs=2"]),
+                settings.load("economical", [f"budget={amount}MB", *kept]),
                 DEMO,
                 CPU,
                 0,
