@@ -13,11 +13,13 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from . import attention, checkpoint, norms, quantize, tensorfile
 from .allocator import release_memory
@@ -151,11 +153,13 @@ class Base:
         for _, linear in self.linears():
             if getattr(linear.weight, "quant_state", None) is not None:
                 linear.dequantized = weight_of(linear, self.device.torch_dtype)
+                linear.forward = partial(_with_copy, linear)  # type: ignore[method-assign]
 
     def drop_cached_weights(self) -> None:
         """Forgets the dequantised copies; each use dequantises again."""
         for _, linear in self.linears():
             linear.__dict__.pop("dequantized", None)
+            linear.__dict__.pop("forward", None)
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {
@@ -240,6 +244,11 @@ def keep_packed_layout(model: PreTrainedModel) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def _with_copy(layer: nn.Linear, x: Tensor) -> Tensor:
+    """The layer's own forward would dequantise again."""
+    return F.linear(x, weight_of(layer, x.dtype), layer.bias)
 
 
 def weight_of(layer: nn.Linear, dtype: torch.dtype) -> Tensor:

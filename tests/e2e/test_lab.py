@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import edge
@@ -76,3 +78,32 @@ def test_lab_writing(tmp_path: Path) -> None:
     again = subprocess.run(args, capture_output=True, text=True, check=True)
     assert (tmp_path / "out/writing.jsonl").read_text().splitlines() == lines
     assert again.stdout.count("learns all, sampled") == 2
+
+
+def test_lab_sensitivity(tmp_path: Path) -> None:
+    """A tiny model's groups, each against its own 4-bit base; all layers at full weights are the full model."""
+    model = tiny.folder(tmp_path / "model", "llama")
+    (tmp_path / "book.txt").write_text(tiny.TEXT)
+    args = [sys.executable, str(ROOT / "scripts/lab_sensitivity"), str(tmp_path / "book.txt"), "--full", str(model),
+            "--model", str(model), "--tokens", "200", "--window", "64", "--budget", "0.05", "--set", "compute.threads=1",
+            "--set", "compute.matmul=float32", "--out", str(tmp_path / "out")]  # fmt: skip
+    subprocess.run(args, capture_output=True, text=True, check=True)
+    head, *rows = csv.reader((tmp_path / "out/sensitivity.csv").open())
+    found = {row[0]: [float(cell) for cell in row[1:]] for row in rows}
+    assert head[0] == "layers at 8 bits" and {"block 00", "block 01", "all q_proj", "all down_proj", "all"} <= set(
+        found
+    )
+    blocks = [row for name, row in found.items() if name.startswith("block")]
+    assert sum(row[0] for row in blocks) == pytest.approx(found["all"][0])
+    best = next(row for name, row in found.items() if name.startswith("best"))
+    assert 0 < best[0] <= 0.05
+    text = (tmp_path / "out/sensitivity.md").read_text()
+    base = float(re.search(r"NF4 base: ([\d.]+)", text)[1])
+
+    ids = edge.load(str(model), overrides=SET).base.encode(tiny.TEXT)[:200]
+    full = edge.load(str(model), overrides=[*SET, "base.precision=full", "learn.mode=none"])
+    with full.session() as session:
+        ends = range(64, len(ids) + 1, 32)
+        nats = [session.forward.nll(torch.tensor(ids[end - 64 : end]), 32).double().mean() for end in ends]
+    assert base + found["all, not quantised"][1] == pytest.approx(float(sum(nats) / len(nats)), abs=2e-4)
+    assert abs(found["all"][1] - found["all, not quantised"][1]) < abs(found["all, not quantised"][1]) / 4
