@@ -110,7 +110,7 @@ class LearnSettings:
     mode: Literal["all", "read", "none"] = "all"
     context: int | None = None
     epochs: int = 1
-    lr: float = 4e-4
+    lr: float = 2e-4
     lr_ratio: float = 1.0
     lr_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
