@@ -24,7 +24,7 @@ from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--set", "compute.matmul=float32", "--set", "window.chunk=48", "--set", "window.size=96", "--set", "adapter.rank=4", "--set", "learn.lr=1e-2",
-         "--set", "learn.drift_margin=0", "--set", "compute.threads=1", "--preset", "economical", "--no-run"]  # fmt: skip
+         "--set", "learn.drift_margin=0", "--set", "learn.prefix=full", "--set", "compute.threads=1", "--preset", "economical", "--no-run"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

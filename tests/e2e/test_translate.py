@@ -289,7 +289,8 @@ def test_protocols_are_measured_and_kept_apart(
     chunks = [[{"en": line, "de": GERMAN[line]} for line in LINES[n : n + 4]] for n in range(0, 20, 4)]
     data.write_text(json.dumps([{"inference": chunk} for chunk in chunks]), "utf-8")
     (tmp_path / "marked.json").write_text(json.dumps(chunks[-1:]), "utf-8")
-    args = ["eval", "translate", str(data), *TO_GERMAN, "--model", model, *SMALL, "--set", "learn.lr=1e-3", "--json"]
+    args = ["eval", "translate", str(data), *TO_GERMAN, "--model", model, *SMALL, "--set", "learn.lr=1e-3", "--json",
+            "--set", "compute.matmul=float32"]  # fmt: skip
     more = [
         "--protocols",
         "off,oracle,corrections",

@@ -175,7 +175,7 @@ def test_matmul_units_are_left_as_they_were_found() -> None:
 
 
 def test_peak_meter_sees_what_came_and_went() -> None:
-    allocator.trim()  # else a large free piece of the heap, resident already, serves the block
+    allocator.release_memory()  # else a large free piece of the heap, resident already, serves the block
     meter = device.PeakMeter(tiny.CPU)
     with meter.phase("big"):
         block = torch.ones(50_000_000)
