@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import Base, weight_of
+from .base import Base, linear_product, weight_of
 from .errors import ModelError, SettingsError
 from .memory import LORA_ROWS
 from .paging import Lookup
@@ -261,14 +261,14 @@ def frozen_linear(layer: nn.Linear, x: Tensor) -> Tensor:
     if getattr(layer, "dequantized", None) is None and x.device.type != "cpu":
         fast: Tensor = layer(x)  # bitsandbytes' own kernels for few tokens
         return fast
-    return F.linear(x, weight_of(layer, x.dtype), layer.bias)
+    return linear_product(layer, x)
 
 
 class _FrozenLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: nn.Linear) -> Tensor:
         ctx.layer = layer
-        return F.linear(x, weight_of(layer, x.dtype), layer.bias)
+        return linear_product(layer, x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:

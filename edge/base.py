@@ -153,7 +153,7 @@ class Base:
         for _, linear in self.linears():
             if getattr(linear.weight, "quant_state", None) is not None:
                 linear.dequantized = weight_of(linear, self.device.torch_dtype)
-                linear.forward = partial(_with_copy, linear)  # type: ignore[method-assign]
+                linear.forward = partial(linear_product, linear)  # type: ignore[method-assign]  # its own dequantises again
 
     def drop_cached_weights(self) -> None:
         """Forgets the dequantised copies; each use dequantises again."""
@@ -246,8 +246,8 @@ def keep_packed_layout(model: PreTrainedModel) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _with_copy(layer: nn.Linear, x: Tensor) -> Tensor:
-    """The layer's own forward would dequantise again."""
+def linear_product(layer: nn.Linear, x: Tensor) -> Tensor:
+    """W x + b with `weight_of` the layer."""
     return F.linear(x, weight_of(layer, x.dtype), layer.bias)
 
 

@@ -138,8 +138,7 @@ class Learner:
         """One step on each of some older lessons; why that must be undone, or an empty string, and the last gradient's norm."""
         for again, count in self._replay.draw(self.settings.replay):
             with self._timed("forward"):
-                full = self.settings.prefix == "full"
-                before = None if full else self.forward.read_prefix(again[: len(again) - count - 1], self._limit)
+                before = self._prefix_for(again[: len(again) - count - 1], count)
             seed = hash((self.settings.seed, self.chunks, -1)) if self.adapter.settings.dropout > 0 else None
             with torch.random.fork_rng(enabled=seed is not None):
                 nll = self.retry(lambda a=again, c=count, b=before, s=seed: self._gradients(a, c, b, 0.0, s))  # type: ignore[misc]

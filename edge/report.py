@@ -1,12 +1,13 @@
 """Records -> JSON, tables, plots.
 
-Owns: the shape of the final JSON line, what the tables and plots show.
-Does not know: where anything is printed or written.
+Owns: the shape of the final JSON line, what the tables and plots show, the file of rows that a study keeps.
+Does not know: where anything is printed; which paths are written to.
 Units: tokens, nats, bytes, seconds; perplexity = exp(sum of nats / sum of tokens), nothing else is called so.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,29 @@ def score_plot(chunks: Sequence[ChunkScore], path: Path, title: str) -> None:
         axes.legend()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
+
+
+class RowFile:
+    """Rows of a study, one JSON object a line, kept as they are made; a line that a stop tore is made again.
+
+    Attributes:
+        rows: what is there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+            try:
+                self.rows.append(json.loads(line))
+            except ValueError:
+                break
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Keeps a row."""
+        self.rows.append(row)
+        self.path.write_text("".join(json.dumps(kept) + "\n" for kept in self.rows), "utf-8")
 
 
 def _cells(base: Side, adapter: Side) -> tuple[str, str, str]:

@@ -43,11 +43,14 @@ class Place:
     unfinished: Path | None = None
 
     def settings(self, settings: Settings) -> Settings:
-        """`settings` with the choices about computing that the run began with: the same numbers again."""
+        """`settings` with what the planner chose when the run began: the same numbers again, whatever is free now."""
         if self.there is None or self.there.manifest is None:
             return settings
-        compute = self.there.manifest.extra.get("compute", {})
-        return settings_module.from_dict({**settings.to_dict(), "compute": compute})
+        began = self.there.manifest
+        data = {**settings.to_dict(), "compute": began.extra.get("compute", {})}
+        if settings.learn.prefix == "auto":
+            data["learn"] = {**data["learn"], "prefix": began.settings["learn"]["prefix"]}
+        return settings_module.from_dict(data)
 
 
 def place(
@@ -219,6 +222,7 @@ def open_run(
     if where.folder is None:
         return Run(None)
     kept = journal_settings(runtime.settings)
+    kept["learn"] = {**kept["learn"], "prefix": runtime.plan.settings.learn.prefix}  # no longer `auto`
     prints = {name: journal.fingerprint(text) for name, text in texts.items()}
     what = Manifest(
         command=command,

@@ -26,7 +26,10 @@ from .engine import Engine
 from .manifest import Manifest, cache_names, lora_inputs
 from .runtime import OnnxForward
 
-LIMITS = {"fp32": 1e-3, "nf4": 1e-3, "int8": 0.5}  # int8 rounds weights and activations: 0.1 to 0.3 by CPU
+LIMITS = {"fp32": 1e-3, "nf4": 1e-3, "int8": 0.25}  # int8 rounds weights and activations: a share of the spread
+INT8_ALONE = (
+    0.5  # of the base alone, whose logits lie closer: 0.27 measured; 0.63 and more with one layer's rows reversed
+)
 NARROW = 0.05
 TOKENS = 48
 _REMEDY = "report this model; the torch forward path is right"
@@ -55,7 +58,7 @@ def parity(base: Base, folder: Path) -> dict[str, float]:
             found = _logits(OnnxForward(engine, adapter, slice_size=16), ids, adapter=use)
             gap = float((wanted - found).square().mean().sqrt() / wanted.std())
             measured["adapter" if use else "base"] = gap
-            limit = _limit(base, engine.manifest)
+            limit = _limit(base, engine.manifest, adapter=use)
             if not gap <= limit:
                 raise ExportError(
                     f"the graph's logits are {gap:.2g} spreads away from the base's", f"at most {limit}", _REMEDY
@@ -86,10 +89,11 @@ def names(engine: Engine) -> None:
         )  # fmt: skip
 
 
-def _limit(base: Base, manifest: Manifest) -> float:
+def _limit(base: Base, manifest: Manifest, *, adapter: bool) -> float:
     """float16 attention, and a base that computes in 16 bits itself, round too."""
     narrow = manifest.cache == "float16" or base.device.torch_dtype != torch.float32
-    return max(LIMITS[manifest.precision], NARROW if narrow else 0.0)
+    usual = LIMITS[manifest.precision] if adapter or manifest.precision != "int8" else INT8_ALONE
+    return max(usual, NARROW if narrow else 0.0)
 
 
 def _logits(forward: TorchForward | OnnxForward, ids: Tensor, *, adapter: bool) -> Tensor:

@@ -112,7 +112,7 @@ class Buffers:
         self._shape, self._kind = (1, m.groups, 0, m.head_size), np.dtype(m.cache)
         self.capacity = capacity
         self.values = [self._empty(capacity) for _ in self.names]
-        self.steps: dict[int, Step] = {}  # bindings of a decoding step, for each set of A and B
+        self.steps: list[Step] = []  # bindings of a decoding step, for each set of A and B
 
     def reserve(self, tokens: int, held: int) -> None:
         """Makes room for `tokens` in all, `held` of which are there."""
@@ -121,7 +121,7 @@ class Buffers:
         self.capacity = -(-tokens // GRAPH_ROOM) * GRAPH_ROOM
         for index, value in enumerate(self.values):
             self.values[index] = self._filled(value.numpy()[:, :, :held])
-        self.steps = {}
+        self.steps = []
 
     def arrays(self, held: int) -> Iterator[tuple[str, Array]]:
         """What is held, by name."""
@@ -130,7 +130,7 @@ class Buffers:
 
     def drop(self) -> None:
         """Forgets all, and gives its memory back."""
-        self.values, self.steps = [], {}
+        self.values, self.steps = [], []
 
     def fill(self, arrays: Sequence[Array]) -> None:
         """Takes what `arrays` gave, in the same order."""
@@ -185,9 +185,10 @@ class Reader:
         if self.engine.device != "cpu":
             return self.extend(np.array([token], np.int64), buffers, position, adapter)
         buffers.reserve(position + 1, position)
-        step = buffers.steps.get(id(adapter))
+        step = next((step for step in buffers.steps if step.adapter is adapter), None)
         if step is None:
-            step = buffers.steps[id(adapter)] = Step(self.engine, buffers, adapter)
+            step = Step(self.engine, buffers, adapter)
+            buffers.steps.append(step)
         return step.run(token, position)
 
     def _run(self, ids: Array, position: int, buffers: Buffers, adapter: AdapterInputs) -> Array:
@@ -211,7 +212,7 @@ class Step:
     """One decoding step on the CPU with everything bound: a token goes in, (V,) logits come out."""
 
     def __init__(self, engine: Engine, buffers: Buffers, adapter: AdapterInputs) -> None:
-        self._decoder, self._head = engine.decoder, engine.head
+        self._decoder, self._head, self.adapter = engine.decoder, engine.head, adapter
         m = engine.manifest
         self._inputs = _positions(np.zeros(1, np.int64), 0)
         hidden = value(np.zeros((1, m.hidden), np.float32), "cpu")

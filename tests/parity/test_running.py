@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 
-from edge import running, tensorfile
+from edge import running, settings, tensorfile
 from edge.errors import JournalError
 from edge.records import ChunkRead, ChunkWritten, Record, TextPiece
 from edge.session import Runtime, Session
@@ -53,6 +54,29 @@ def test_score_goes_on_with_the_same_bits(options: tuple[str, ...], tmp_path: Pa
         done, again = _score(runtime, folder, None, True)
         assert [running.same(a, b) for a, b in zip(done, whole, strict=True)] == [True] * len(whole)
         assert _equal(state, again)
+
+
+@pytest.mark.parametrize("prefix", ["cached", "full"])
+def test_going_on_keeps_what_the_planner_chose(prefix: str, tmp_path: Path) -> None:
+    """`auto` is what it was when the run began, whatever the planner would say now; another choice by name is refused."""
+    began = tiny.runtime("qwen3", "learn.prefix=auto")
+    plan = began.plan
+    learn = dataclasses.replace(plan.settings.learn, prefix=prefix)
+    began.plan = dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, learn=learn))
+    whole, state = _score(began, tmp_path / "whole", None, False)
+    folder = tmp_path / "run"
+    _score(began, folder, 2, False)
+    asked = settings.load("economical", [*tiny.WINDOW, "learn.prefix=auto"])
+    where = running.place("score", "text", {}, folder=folder, resume=True)
+    chosen = where.settings(asked)
+    assert chosen.learn.prefix == prefix and asked.learn.prefix == "auto"
+    done, again = _score(Runtime(began.base, chosen), folder, None, True)
+    assert [running.same(a, b) for a, b in zip(done, whole, strict=True)] == [True] * len(whole)
+    assert _equal(state, again)
+    other = asked.override(["learn.prefix=frozen"])
+    assert where.settings(other).learn.prefix == "frozen"
+    with pytest.raises(JournalError, match="prefix"):
+        _open(Runtime(began.base, other), folder, resume=True)
 
 
 def _write(runtime: Runtime, folder: Path, prompt: str, stop_after: int | None, resume: bool) -> tuple[str, dict]:  # type: ignore[type-arg]
