@@ -207,7 +207,7 @@ def target_names(base: Base, settings: AdapterSettings) -> list[str]:
         SettingsError: nothing matches, or more layers are asked for than there are.
     """
     linears = [name.replace(".base_layer", "") for name, _ in base.linears()]
-    kinds = sorted({name.rpartition(".")[2] for name in linears})
+    kinds = [*sorted({name.rpartition(".")[2] for name in linears}), "attention", "mlp"]
     unknown = [name for name in settings.modules if name not in kinds]
     if unknown:
         raise SettingsError(f"adapter.modules names '{unknown[0]}'", "some of " + ", ".join(kinds), "correct the name")
@@ -218,7 +218,7 @@ def target_names(base: Base, settings: AdapterSettings) -> list[str]:
     first = count - top
     chosen = []
     for name in linears:
-        if settings.modules and name.rpartition(".")[2] not in settings.modules:
+        if not settings.takes(name.rpartition(".")[2]):
             continue
         if block_of(name, default=first) < first:
             continue

@@ -99,8 +99,8 @@ def head_rows(hidden: int, positions: int) -> int:
 
 def adapter_parameters(settings: Settings, shape: Shape) -> tuple[int, int]:
     """Numbers in A and B of every adapted layer, and in the largest of them."""
-    rank, names = settings.adapter.rank, settings.adapter.modules
-    chosen = [dims for name, dims in shape.linears().items() if not names or name in names]
+    rank = settings.adapter.rank
+    chosen = [dims for name, dims in shape.linears().items() if settings.adapter.takes(name)]
     blocks = min(settings.adapter.top or shape.layers, shape.layers)
     return rank * blocks * sum(i + o for i, o in chosen), rank * max([max(dims) for dims in chosen], default=0)
 

@@ -30,6 +30,9 @@ def _require(condition: bool, got: str, expected: str, remedy: str = "change the
         raise SettingsError(got, expected, remedy)
 
 
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj")  # the others are the MLP's
+
+
 @dataclass(frozen=True)
 class WindowSettings:
     """`chunk` (the paper's delta) new tokens per step, `size` (W) tokens seen by one forward."""
@@ -60,6 +63,7 @@ class AdapterSettings:
     """The temporary LoRA (arXiv 2106.09685): y = W x + s B A x, A and B in float32.
 
     `scaling`: s is alpha / rank, or alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732).
+    `modules`: kinds of linear layers by their own names, or `attention` and `mlp`; none: all.
     `start`: `repair` begins with what the 4-bit folder holds against quantisation's error (`repair.py`), `fresh` with an
     adapter that changes nothing; `auto`: the repair where there is one.
     """
@@ -81,6 +85,11 @@ class AdapterSettings:
             f"adapter.layers is '{self.layers}'",
             "'all' or 'top:N' with N >= 1",
         )
+
+    def takes(self, kind: str) -> bool:
+        """Whether linear layers of that name, the last part of the full one, are adapted."""
+        group = "attention" if kind in ATTENTION else "mlp"
+        return not self.modules or kind in self.modules or group in self.modules
 
     @property
     def top(self) -> int | None:

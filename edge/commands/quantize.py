@@ -56,11 +56,29 @@ def run(args: argparse.Namespace) -> int:
     if args.repair:
         apart = manifest["repair"]["nats_from_full"]
         steps = ", ".join(f"{value:.3f} {name}" for name, value in apart.items())
-        held = (out / manifest["repair"]["file"]).stat().st_size
-        print(f"nats a token from the full model, on held-out text: {steps}; the repair takes {format_bytes(held)}")
+        print(f"nats a token from the full model, on held-out text: {steps}")
+        cost = _repair_cost(out / manifest["repair"]["file"])
+        print(
+            f"the repair takes {format_bytes(cost['disk_bytes'])} on disk, {cost['load_seconds']:.2f} s to read, and "
+            f"{format_bytes(cost['adapter_bytes'])} of the adapter that a session has anyway"
+        )
+        manifest = {**manifest, "repair_cost": cost}
     if args.json:
         print(json.dumps({"command": "quantize", "out": str(out), "bytes": size, "seconds": seconds, **manifest}))
     return 0
+
+
+def _repair_cost(path: Path) -> dict[str, float]:
+    """What a session pays for beginning with a repair: bytes on disk and as float32 A and B, seconds to read them."""
+    from ..tensorfile import TensorFile
+
+    start = time.perf_counter()
+    numbers = sum(tensor.numel() for tensor in TensorFile(path).values())
+    return {
+        "disk_bytes": path.stat().st_size,
+        "adapter_bytes": 4 * numbers,
+        "load_seconds": time.perf_counter() - start,
+    }
 
 
 def _repair(args: argparse.Namespace) -> Finish:

@@ -98,6 +98,9 @@ def test_snapshot_and_restore_are_exact() -> None:
         (AdapterSettings(), 14, ".0."),
         (AdapterSettings(layers="top:1"), 7, ".1."),
         (AdapterSettings(modules=("down_proj",)), 2, "down_proj"),
+        (AdapterSettings(modules=("mlp",)), 6, "gate_proj"),
+        (AdapterSettings(modules=("attention",)), 8, "o_proj"),
+        (AdapterSettings(modules=("attention", "down_proj")), 10, "down_proj"),
     ],
 )
 def test_targets(settings: AdapterSettings, count: int, where: str) -> None:
@@ -105,6 +108,13 @@ def test_targets(settings: AdapterSettings, count: int, where: str) -> None:
     assert len(names) == count
     assert any(where in name for name in names)
     assert not any("lm_head" in name for name in names)
+
+
+def test_group_words_reach_fused_layers() -> None:
+    base = tiny.runtime("phi3").base
+    names = [target_names(base, AdapterSettings(modules=(group,))) for group in ("mlp", "attention")]
+    kinds = [{name.rpartition(".")[2] for name in found} for found in names]
+    assert kinds == [{"gate_up_proj", "down_proj"}, {"qkv_proj", "o_proj"}]
 
 
 @pytest.mark.parametrize("settings", [AdapterSettings(layers="top:9"), AdapterSettings(modules=("nonsense",))])
