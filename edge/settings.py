@@ -108,8 +108,8 @@ class LearnSettings:
     lr / (1 + k) ** lr_decay.
     `prefix`: `full` lets gradients flow through the context too; `frozen` computes the context's keys and values
     without gradient; `cached` keeps those of the chunks before, made by an older adapter, so that only the chunk is
-    computed; `auto`: `cached`, and `full` where a memory budget has no room for those. `deep_every`: every so many chunks the gradient goes down to the first block, in between only through the
-    upper half of the blocks. `replay`: so many lessons of before, chosen at random, are learned again after each.
+    computed; `auto`: `cached`, and `full` where a memory budget has no room for those. `deep_every`: every so many
+    chunks the gradient goes down to the first block, in between only through the upper half of the blocks. `replay`: so many lessons of before, chosen at random, are learned again after each.
     `skip_below`: a chunk whose nats per token lie below this fraction of the average so far is not learned.
     `drift_margin`, `drift_chunks`: an adapter whose perplexity lies above the base's
     by that share for so many chunks in a row is dropped (0: never); where the base does not score each chunk anyway,
