@@ -43,14 +43,16 @@ class Place:
     unfinished: Path | None = None
 
     def settings(self, settings: Settings) -> Settings:
-        """`settings` with what the planner chose when the run began: the same numbers again, whatever is free now."""
+        """`settings` with what the planner chose when the run began: the same numbers again, whatever is free now.
+
+        Where something else is asked for than was then, only the ways of computing are taken over.
+        """
         if self.there is None or self.there.manifest is None:
             return settings
         began = self.there.manifest
-        data = {**settings.to_dict(), "compute": began.extra.get("compute", {})}
-        if settings.learn.prefix == "auto":
-            data["learn"] = {**data["learn"], "prefix": began.settings["learn"]["prefix"]}
-        return settings_module.from_dict(data)
+        same = began.extra.get("asked") == journal.fingerprint(journal_settings(settings))
+        chosen = dict(began.settings) if same else {}
+        return settings_module.from_dict({**settings.to_dict(), **chosen, "compute": began.extra.get("compute", {})})
 
 
 def place(
@@ -221,8 +223,7 @@ def open_run(
     """
     if where.folder is None:
         return Run(None)
-    kept = journal_settings(runtime.settings)
-    kept["learn"] = {**kept["learn"], "prefix": runtime.plan.settings.learn.prefix}  # no longer `auto`
+    kept = journal_settings(runtime.plan.settings)  # no `auto`, and what a small budget made of the rest
     prints = {name: journal.fingerprint(text) for name, text in texts.items()}
     what = Manifest(
         command=command,
@@ -232,6 +233,7 @@ def open_run(
         extra={
             "model": runtime.base.reference,
             "compute": runtime.plan.settings.to_dict()["compute"],
+            "asked": journal.fingerprint(journal_settings(runtime.settings)),
             **({} if total is None else {"total": total}),
         },
     )

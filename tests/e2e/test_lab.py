@@ -107,3 +107,21 @@ def test_lab_sensitivity(tmp_path: Path) -> None:
         nats = [session.forward.nll(torch.tensor(ids[end - 64 : end]), 32).double().mean() for end in ends]
     assert base + found["all, not quantised"][1] == pytest.approx(float(sum(nats) / len(nats)), abs=2e-4)
     assert abs(found["all"][1] - found["all, not quantised"][1]) < abs(found["all, not quantised"][1]) / 4
+
+
+def test_lab_curve(tmp_path: Path) -> None:
+    chunks = [
+        {"start": start, "end": start + 20_000, "tokens": 20_000, "base_nll": 20_000 * 3.0, "adapter_nll": 20_000 * nats}
+        for start, nats in ((0, 3.0), (20_000, 2.9), (40_000, 2.8), (60_000, 2.7), (80_000, 2.6), (100_000, 2.5))
+    ]
+    (tmp_path / "book.json").write_text("a line that says something else\n" + json.dumps({"chunks": chunks}))
+    args = [sys.executable, str(ROOT / "scripts/lab_curve"), str(tmp_path / "book.json"), "--out", str(tmp_path / "lab")]
+    subprocess.run(args, check=True, capture_output=True, timeout=60)
+    rows = list(csv.DictReader((tmp_path / "lab/curve.csv").open()))
+    assert [(int(r["start"]), int(r["end"])) for r in rows] == [
+        (0, 40_000), (25_000, 60_000), (50_000, 100_000), (100_000, 120_000),
+    ]  # fmt: skip
+    assert [float(r["gain"]) for r in rows] == pytest.approx(
+        [1 - math.exp(-below) for below in (0.05, 0.2, 0.35, 0.5)], rel=1e-9
+    )
+    assert (tmp_path / "lab/curve.png").stat().st_size > 1000

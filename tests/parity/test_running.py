@@ -56,20 +56,22 @@ def test_score_goes_on_with_the_same_bits(options: tuple[str, ...], tmp_path: Pa
         assert _equal(state, again)
 
 
-@pytest.mark.parametrize("prefix", ["cached", "full"])
-def test_going_on_keeps_what_the_planner_chose(prefix: str, tmp_path: Path) -> None:
-    """`auto` is what it was when the run began, whatever the planner would say now; another choice by name is refused."""
+@pytest.mark.parametrize(
+    "planned", [("learn.prefix=cached",), ("learn.prefix=full",), ("learn.prefix=full", "adapter.rank=2")]
+)
+def test_going_on_keeps_what_the_planner_chose(planned: tuple[str, ...], tmp_path: Path) -> None:
+    """`auto`, and what a budget lowered, are what they were when the run began, whatever the planner would say now;
+    another choice by name is refused."""
     began = tiny.runtime("qwen3", "learn.prefix=auto")
-    plan = began.plan
-    learn = dataclasses.replace(plan.settings.learn, prefix=prefix)
-    began.plan = dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, learn=learn))
+    plan = dataclasses.replace(began.plan, settings=began.plan.settings.override(planned))
+    began = Runtime(began.base, began.settings, plan)
     whole, state = _score(began, tmp_path / "whole", None, False)
     folder = tmp_path / "run"
     _score(began, folder, 2, False)
     asked = settings.load("economical", [*tiny.WINDOW, "learn.prefix=auto"])
     where = running.place("score", "text", {}, folder=folder, resume=True)
     chosen = where.settings(asked)
-    assert chosen.learn.prefix == prefix and asked.learn.prefix == "auto"
+    assert (chosen.learn, chosen.adapter) == (plan.settings.learn, plan.settings.adapter) != (asked.learn, asked.adapter)
     done, again = _score(Runtime(began.base, chosen), folder, None, True)
     assert [running.same(a, b) for a, b in zip(done, whole, strict=True)] == [True] * len(whole)
     assert _equal(state, again)
