@@ -156,7 +156,7 @@ def _measure(
                 if stop.asked and len(done) < len(text):
                     run.snapshot(session)
                     say(f"stopped after {len(done)} of {len(text)} chunks of {protocol}")
-                    options.say_how_to_go_on(run)
+                    options.say_how_to_go_on(run, args.run_folder)
                     return done, Interrupted.exit_code
         run.finish(session, {"chunks": len(text)})
     return done, 0

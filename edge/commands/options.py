@@ -147,10 +147,13 @@ def run(
     return opened
 
 
-def say_how_to_go_on(run: Any) -> None:
-    """After a stop: where the run is, and the option that goes on with it."""
+def say_how_to_go_on(run: Any, named: Path | None = None) -> None:
+    """After a stop: where the run is, and the option that goes on with it.
+
+    `named`: what --run takes, where that is not the run's own folder.
+    """
     if run.folder is not None:
-        say(f"the run is kept in {run.folder}: the same command with --run {run.folder} --resume goes on")
+        say(f"the run is kept in {run.folder}: the same command with --run {named or run.folder} --resume goes on")
 
 
 def stopped_by(error: KeyboardInterrupt | BudgetError) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import pytest
 
 from edge import cli, device
 from edge.documents import open_document
-from edge.translation import decoding, guards, loop
+from edge.translation import decoding, evaluate, guards, loop
 from tests import tiny
 from tests.unit.documents import books
 
@@ -312,6 +314,36 @@ def test_protocols_are_measured_and_kept_apart(
     assert cli.main([*args, *more, "--resume"]) == 0  # all is there: nothing is measured again
     again = last_json(capsys)
     assert again["protocols"] == found and again["seconds"] < 5
+
+
+def test_a_stopped_measurement_says_how_to_go_on(
+    model: str, german: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, folder = tmp_path / "aligned.json", tmp_path / "run"
+    chunks = [[{"en": line, "de": GERMAN[line]} for line in LINES[n : n + 4]] for n in range(0, 12, 4)]
+    data.write_text(json.dumps([{"inference": chunk} for chunk in chunks]), "utf-8")
+    args = ["eval", "translate", str(data), *TO_GERMAN, "--model", model, *SMALL, "--json", "--protocols", "off,oracle"]
+    assert cli.main([*args, "--run", str(tmp_path / "whole")]) == 0
+    whole = last_json(capsys)["protocols"]
+    whole_way = evaluate.evaluate
+
+    def stopped(protocol: str, *rest: Any) -> Iterator[Any]:
+        for record in whole_way(protocol, *rest):
+            if protocol == "oracle" and record.index == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield record
+
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluate, "evaluate", stopped)
+        assert cli.main([*args, "--run", str(folder)]) == 130
+    said = capsys.readouterr().err
+    (how,) = re.findall(r"the same command with (.*) goes on", said)
+    assert how == f"--run {folder} --resume"
+    assert cli.main([*args, *how.split()]) == 0
+    found = last_json(capsys)["protocols"]
+    assert {name: [c["nll"] for c in row["chunks"]] for name, row in found.items()} == {
+        name: [c["nll"] for c in row["chunks"]] for name, row in whole.items()
+    }
 
 
 # --- mistakes ---
