@@ -183,8 +183,8 @@ def bench_table(result: Mapping[str, Any]) -> Any:
 
 def bench_plot(result: Mapping[str, Any], path: Path) -> None:
     """A PNG: seconds per chunk by phase, one bar a contender."""
-    pyplot = _pyplot()
-    figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
+    plots = pyplot()
+    figure, axes = plots.subplots(figsize=(8, 4), layout="constrained")
     done = {name: entry for name, entry in result["contenders"].items() if not entry["failed"]}
     left = [0.0] * len(done)
     for phase in ("score", "forward", "backward", "optimiser"):
@@ -196,13 +196,13 @@ def bench_plot(result: Mapping[str, Any], path: Path) -> None:
     axes.invert_yaxis()
     axes.legend()
     figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    plots.close(figure)
 
 
 def score_plot(chunks: Sequence[ChunkScore], path: Path, title: str) -> None:
     """A PNG: perplexity per chunk and so far, base beside adapter, over the position in tokens."""
-    pyplot = _pyplot()
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    plots = pyplot()
+    figure, axes = plots.subplots(figsize=(8, 4.5), layout="constrained")
     for name, color in (("base", "tab:gray"), ("adapter", "tab:blue")):
         running, xs, each, far = Side(), [], [], []
         for chunk in chunks:
@@ -222,7 +222,7 @@ def score_plot(chunks: Sequence[ChunkScore], path: Path, title: str) -> None:
     if axes.lines:
         axes.legend()
     figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    plots.close(figure)
 
 
 class RowFile:
@@ -258,10 +258,11 @@ def _number(value: float | None, digits: int, unit: str = "") -> str:
     return "–" if value is None else f"{value:.{digits}f}{unit}"
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """matplotlib's, without a display; loaded when something is drawn."""
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot as loaded
 
-    return pyplot
+    return loaded

@@ -111,11 +111,19 @@ def test_lab_sensitivity(tmp_path: Path) -> None:
 
 def test_lab_curve(tmp_path: Path) -> None:
     chunks = [
-        {"start": start, "end": start + 20_000, "tokens": 20_000, "base_nll": 20_000 * 3.0, "adapter_nll": 20_000 * nats}
+        records.ChunkScore(
+            0, start, start + 20_000, 20_000, 20_000 * 3.0, 20_000 * nats, seconds=1.0, peak_bytes=1
+        ).to_json()
         for start, nats in ((0, 3.0), (20_000, 2.9), (40_000, 2.8), (60_000, 2.7), (80_000, 2.6), (100_000, 2.5))
     ]
     (tmp_path / "book.json").write_text("a line that says something else\n" + json.dumps({"chunks": chunks}))
-    args = [sys.executable, str(ROOT / "scripts/lab_curve"), str(tmp_path / "book.json"), "--out", str(tmp_path / "lab")]
+    args = [
+        sys.executable,
+        str(ROOT / "scripts/lab_curve"),
+        str(tmp_path / "book.json"),
+        "--out",
+        str(tmp_path / "lab"),
+    ]
     subprocess.run(args, check=True, capture_output=True, timeout=60)
     rows = list(csv.DictReader((tmp_path / "lab/curve.csv").open()))
     assert [(int(r["start"]), int(r["end"])) for r in rows] == [
@@ -125,3 +133,6 @@ def test_lab_curve(tmp_path: Path) -> None:
         [1 - math.exp(-below) for below in (0.05, 0.2, 0.35, 0.5)], rel=1e-9
     )
     assert (tmp_path / "lab/curve.png").stat().st_size > 1000
+    (tmp_path / "book.json").write_text(json.dumps({"chunks": [{**chunks[0], "base_nll": None}]}))
+    refused = subprocess.run(args, check=False, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2 and "--no-base" in refused.stderr and "Traceback" not in refused.stderr
