@@ -24,7 +24,7 @@ from .base import Base, linear_product, weight_of
 from .errors import ModelError, SettingsError
 from .memory import LORA_ROWS
 from .paging import Lookup
-from .settings import AdapterSettings
+from .settings import AdapterSettings, group_of
 
 _numbers = itertools.count()
 
@@ -207,7 +207,8 @@ def target_names(base: Base, settings: AdapterSettings) -> list[str]:
         SettingsError: nothing matches, or more layers are asked for than there are.
     """
     linears = [name.replace(".base_layer", "") for name, _ in base.linears()]
-    kinds = [*sorted({name.rpartition(".")[2] for name in linears}), "attention", "mlp"]
+    kinds = sorted({name.rpartition(".")[2] for name in linears})
+    kinds += sorted({group_of(kind) for kind in kinds})
     unknown = [name for name in settings.modules if name not in kinds]
     if unknown:
         raise SettingsError(f"adapter.modules names '{unknown[0]}'", "some of " + ", ".join(kinds), "correct the name")

@@ -30,9 +30,6 @@ def _require(condition: bool, got: str, expected: str, remedy: str = "change the
         raise SettingsError(got, expected, remedy)
 
 
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj")  # the others are the MLP's
-
-
 @dataclass(frozen=True)
 class WindowSettings:
     """`chunk` (the paper's delta) new tokens per step, `size` (W) tokens seen by one forward."""
@@ -56,6 +53,11 @@ class BaseSettings:
     precision: Literal["nf4", "full"] = "nf4"
     trust_remote_code: bool = False
     offline: bool = False
+
+
+def group_of(kind: str) -> str:
+    """`attention` or `mlp`: where linear layers of that name lie."""
+    return "attention" if kind in ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj") else "mlp"
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,7 @@ class AdapterSettings:
 
     def takes(self, kind: str) -> bool:
         """Whether linear layers of that name, the last part of the full one, are adapted."""
-        group = "attention" if kind in ATTENTION else "mlp"
-        return not self.modules or kind in self.modules or group in self.modules
+        return not self.modules or kind in self.modules or group_of(kind) in self.modules
 
     @property
     def top(self) -> int | None:
@@ -109,7 +110,8 @@ class LearnSettings:
     `prefix`: `full` lets gradients flow through the context too; `frozen` computes the context's keys and values
     without gradient; `cached` keeps those of the chunks before, made by an older adapter, so that only the chunk is
     computed; `auto`: `cached`, and `full` where a memory budget has no room for those. `deep_every`: every so many
-    chunks the gradient goes down to the first block, in between only through the upper half of the blocks. `replay`: so many lessons of before, chosen at random, are learned again after each.
+    chunks the gradient goes down to the first block, in between only through the upper half of the blocks. `replay`: so
+    many lessons of before, chosen at random, are learned again after each.
     `skip_below`: a chunk whose nats per token lie below this fraction of the average so far is not learned.
     `drift_margin`, `drift_chunks`: an adapter whose perplexity lies above the base's
     by that share for so many chunks in a row is dropped (0: never); where the base does not score each chunk anyway,

@@ -96,6 +96,19 @@ def test_quantisation_is_repaired_and_the_base_is_the_same(folders: tuple[Path, 
     assert repaired.base.checksum() == plain.checksum()
 
 
+def test_what_the_repair_costs_is_said(
+    folders: tuple[Path, Path, dict[str, object]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--repair", "--repair-rank", "4", "--repair-texts", "2", "--repair-epochs", "0", "--json"]
+    assert cli.main(["quantize", str(folders[0]), str(tmp_path / "nf4"), *options]) == 0
+    out = capsys.readouterr().out
+    cost = json.loads(out.splitlines()[-1])["repair_cost"]
+    layers = [layer for _, layer in load(tmp_path / "nf4").base.linears()]
+    assert cost["adapter_bytes"] == 4 * 4 * sum(layer.in_features + layer.out_features for layer in layers)
+    assert cost["disk_bytes"] == (tmp_path / "nf4/repair.safetensors").stat().st_size
+    assert "the repair takes" in out and cost["load_seconds"] > 0
+
+
 def test_a_session_starts_from_the_repair(folders: tuple[Path, Path, dict[str, object]]) -> None:
     full, folder, _ = folders
     text = torch.tensor(bases.encode(tiny.tokenizer(), tiny.TEXT))

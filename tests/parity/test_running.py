@@ -71,7 +71,9 @@ def test_going_on_keeps_what_the_planner_chose(planned: tuple[str, ...], tmp_pat
     asked = settings.load("economical", [*tiny.WINDOW, "learn.prefix=auto"])
     where = running.place("score", "text", {}, folder=folder, resume=True)
     chosen = where.settings(asked)
-    assert (chosen.learn, chosen.adapter) == (plan.settings.learn, plan.settings.adapter) != (asked.learn, asked.adapter)
+    assert (
+        (chosen.learn, chosen.adapter) == (plan.settings.learn, plan.settings.adapter) != (asked.learn, asked.adapter)
+    )
     done, again = _score(Runtime(began.base, chosen), folder, None, True)
     assert [running.same(a, b) for a, b in zip(done, whole, strict=True)] == [True] * len(whole)
     assert _equal(state, again)
