@@ -30,10 +30,11 @@ from .settings import ComputeSettings, Settings
 
 @dataclass
 class Cache:
-    """A KV cache of `length` tokens; `state` is the forward path's own. Each token is held once."""
+    """A KV cache of `length` tokens; `state` and what is `marked` are the forward path's own."""
 
     state: Any
     length: int = 0
+    marked: tuple[int, Any] = (-1, None)
 
 
 class Forward(Protocol):
@@ -56,8 +57,23 @@ class Forward(Protocol):
         """Reads (S,) tokens into a new cache; returns the (V,) logits after the last one, and the cache."""
         ...
 
+    def extend(self, input_ids: Tensor, cache: Cache, *, adapter: bool = True) -> Tensor:
+        """Adds (S,) tokens to the cache; returns the (V,) logits after the last one."""
+        ...
+
     def decode(self, token: int, cache: Cache, *, adapter: bool = True) -> Tensor:
         """Adds one token to the cache; returns the (V,) logits after it."""
+        ...
+
+    def mark(self, cache: Cache) -> None:
+        """Remembers the cache as it is, for `rewind` to come back to; what was marked before is forgotten."""
+        ...
+
+    def rewind(self, cache: Cache, length: int) -> bool:
+        """Forgets all but the first `length` tokens, bit for bit as it was then; False where it cannot, and did nothing.
+
+        It can go back to the marked length, and where no layer has dropped a token to any length.
+        """
         ...
 
     def page_out(self, cache: Cache, pages: Store) -> None:
@@ -195,9 +211,40 @@ class TorchForward:
             return self._extend(input_ids, cache, adapter), cache
 
     @torch.inference_mode()
+    def extend(self, input_ids: Tensor, cache: Cache, *, adapter: bool = True) -> Tensor:
+        """See `Forward.extend`."""
+        with tended_blocks(self.base), matmul_units(self.base.device):
+            return self._extend(input_ids, cache, adapter)
+
+    @torch.inference_mode()
     def decode(self, token: int, cache: Cache, *, adapter: bool = True) -> Tensor:
         """See `Forward.decode`."""
         return self._extend(torch.tensor([token]), cache, adapter)
+
+    def mark(self, cache: Cache) -> None:
+        """See `Forward.mark`. Only layers that drop old tokens are kept; a step replaces their tensors, never changes them."""
+        sliding = {i: layer for i, layer in enumerate(cache.state.layers) if getattr(layer, "is_sliding", False)}
+        cache.marked = (cache.length, {i: (layer.keys, layer.values) for i, layer in sliding.items()})
+
+    def rewind(self, cache: Cache, length: int) -> bool:
+        """See `Forward.rewind`."""
+        from transformers.cache_utils import DynamicLayer
+
+        (at, kept), layers = cache.marked, cache.state.layers
+        if not all(isinstance(layer, DynamicLayer) for layer in layers):
+            return False  # a state that has no tokens to forget
+        dropped = {index for index, layer in enumerate(layers) if layer.keys.shape[2] < cache.length}
+        if dropped and at != length:
+            return False
+        for index, layer in enumerate(layers):
+            if index in dropped:
+                layer.keys, layer.values = kept[index]
+            else:
+                layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
+            if layer.is_sliding:
+                layer.cumulative_length = length
+        cache.length = length
+        return True
 
     def page_out(self, cache: Cache, pages: Store) -> None:
         """See `Forward.page_out`."""

@@ -129,6 +129,7 @@ class Session:
         tokens: token ids of the document so far, BOS included.
         position: first token that is not yet part of a finished chunk.
         chunk_index: number of finished chunks.
+        reading: a cache that a translator goes on with from line to line; dropped before a lesson.
         at_rest: whether a loop that has just yielded can go on from `tensors` alone; a KV cache is not among them.
     """
 
@@ -141,6 +142,7 @@ class Session:
         self.position = 0
         self.chunk_index = 0
         self.at_rest = True
+        self.reading: object | None = None
         self.meter = PeakMeter(base.device)
         self.adapter: Adapter | None = None
         self.learner: Learner | None = None

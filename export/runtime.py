@@ -45,7 +45,7 @@ class OnnxForward:
         return self.extend(input_ids, cache, adapter=adapter), cache
 
     def extend(self, input_ids: Tensor, cache: Cache, *, adapter: bool = True) -> Tensor:
-        """Adds (S,) tokens to the cache; returns the (V,) logits after the last one."""
+        """See `Forward.extend`."""
         logits = self.reader.extend(_ids(input_ids), cache.state, cache.length, self._inputs(adapter))
         cache.length += len(input_ids)
         return torch.from_numpy(logits)
@@ -55,6 +55,14 @@ class OnnxForward:
         logits = self.reader.decode(token, cache.state, cache.length, self._inputs(adapter))
         cache.length += 1
         return torch.from_numpy(logits.copy())
+
+    def mark(self, cache: Cache) -> None:
+        """See `Forward.mark`; the buffers hold every token in its place, and need no mark."""
+
+    def rewind(self, cache: Cache, length: int) -> bool:
+        """See `Forward.rewind`: what comes next is written over what is forgotten."""
+        cache.length = length
+        return True
 
     def page_out(self, cache: Cache, pages: Store) -> None:
         """See `Forward.page_out`."""

@@ -12,6 +12,7 @@ from ..documents import Unit, open_document
 from ..errors import InputError
 from ..terminal import Progress, say
 from ..translation import glossary, languages, loop, prompts
+from ..translation.context import Context
 from . import options
 from .translate import template_of
 
@@ -70,7 +71,7 @@ def _translate(args: argparse.Namespace, settings: Any, job: loop.Job, terms: li
         template = template_of(args, runtime.base.tokenizer)
         translator = ModelTranslator(session, prompts.Prompts(template, job.source, job.target, runtime.base.tokenizer))
         for number, term in enumerate(terms):
-            record = loop.translate_unit(job, translator, number, Unit(f"t{number:06d}", term), [], {})
+            record = loop.translate_unit(job, translator, number, Unit(f"t{number:06d}", term), Context(), {})
             if record.status == "model":
                 found[term] = record.text.rstrip(".。")
             progress(number + 1)

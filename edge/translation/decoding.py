@@ -4,29 +4,47 @@ Owns: what a prompt keeps when the window is too small, the token limit, when de
 Does not know: whether the result is any good (`guards`), what is learned from it.
 Units: tokens.
 
-Each attempt computes its prompt anew: a cache carried from unit to unit would hold other roundings than the one that a
-resumed run makes, and its text could differ.
+A prompt is read in parts (`Prompts.parts`), and the cache goes from unit to unit: what the next prompt has in common with
+the last one is not read again. A run that goes on after a stop reads the same parts one by one, so that roundings, and
+with them the text, are the same.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING
 
 import torch
 
 from ..errors import ModelError
+from ..forward import Cache
 from ..generate import Picker, TextStream
 from . import guards
+from .context import arrange
 from .languages import Language
 from .loop import Draft, Request
-from .prompts import Prompts
+from .prompts import Pair, Prompts
 
 if TYPE_CHECKING:
     from ..session import Session
 
 LOOK = 16  # tokens between two looks for a loop
+KEPT_SIZES = 4096  # pairs whose length is remembered
+
+
+class Reading:
+    """What a translator has read: a cache, the parts of prompts whose tokens it holds, and for which adapter."""
+
+    def __init__(self, cache: Cache, version: int) -> None:
+        self.cache, self.version = cache, version
+        self.parts: list[list[int]] = []
+
+    def common(self, parts: Sequence[Sequence[int]]) -> int:
+        """How many of the first parts it holds."""
+        pairs = enumerate(zip(self.parts, parts, strict=False))
+        return next((i for i, (held, part) in pairs if held != part), min(len(self.parts), len(parts)))
 
 
 class ModelTranslator:
@@ -36,28 +54,94 @@ class ModelTranslator:
         """A translation may have `ratio` times the tokens of its source, and `extra`; never more than a chunk."""
         self.session, self.prompts = session, prompts
         self.ratio, self.extra = ratio, extra
+        self._encoded: dict[str, list[int]] = {}
+        self._sizes: dict[Pair, int] = {}
 
     def translate(self, request: Request) -> Draft:
         """See `loop.Translator`. A line that no prompt has room for comes back empty and cut."""
         window = self.session.settings.window
         limit = int(self.ratio * len(encode_more(self.session, request.source))) + self.extra
         limit = min(limit, window.chunk)
-        prompt = self._prompt(request, window.size - limit)
-        if prompt is None:
+        parts = self._parts(request, window.size - limit)
+        if parts is None:
             return Draft("", cut=True)
-        return self.session.retrying(lambda: self._decode(prompt, limit, request))
+        return self.session.retrying(lambda: self._whole_or_nothing(parts, limit, request))
 
-    def _prompt(self, request: Request, room: int) -> list[int] | None:
-        """The prompt with as many of the last context pairs as there is room for; None where there is none at all."""
-        pairs = self.prompts.context(request.context)
-        for first in range(len(pairs) + 1):
-            text = self.prompts.prompt(pairs[first:], [request.source], request.terms)
-            ids = encode_prompt(self.session, self.prompts, text)
-            if len(ids) <= room:
-                return ids
-        return None
+    def _whole_or_nothing(self, parts: Sequence[list[int]], limit: int, request: Request) -> Draft:
+        try:
+            return self._decode(parts, limit, request)
+        except BaseException:
+            self.session.reading = None  # half a token longer, or too much for the memory
+            raise
 
-    def _decode(self, prompt: list[int], limit: int, request: Request) -> Draft:
+    # --- the prompt ---
+
+    def _parts(self, request: Request, room: int) -> list[list[int]] | None:
+        """Token ids of a prompt's parts, with as many of the last pairs as there is room for; None where there is none."""
+        block, lines = arrange(request.context, 3 * self.session.settings.window.size // 4, self._size)
+        block = self.prompts.context(block)
+        while True:
+            parts = self._ids(self.prompts.parts(block, lines, [request.source], request.terms))
+            if sum(map(len, parts)) <= room:
+                return parts
+            if not block and not lines:
+                return None
+            block, lines = (block[1:], lines) if block else ([], lines[1:])
+
+    def _size(self, pair: Pair) -> int:
+        if pair not in self._sizes:
+            if len(self._sizes) > KEPT_SIZES:
+                self._sizes.clear()
+            text = self.prompts.prompt([], [pair.source]) + self.prompts.targets([pair.target])
+            self._sizes[pair] = len(encode_more(self.session, text))
+        return self._sizes[pair]
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each part: together those of the whole, but where a token would reach across a border."""
+        before, self._encoded = self._encoded, {}
+        ids: list[int] = []
+        parts: list[list[int]] = []
+        for end, text in enumerate(accumulate(texts)):
+            whole = before.get(text) or encode_prompt(self.session, self.prompts, text)
+            self._encoded[text] = whole
+            fits = whole[: len(ids)] == ids
+            parts.append(whole[len(ids) :] if fits else encode_more(self.session, texts[end]))
+            ids = [*ids, *parts[-1]]
+        return [part for part in parts if part]
+
+    def _read(self, parts: Sequence[list[int]]) -> tuple[torch.Tensor, Cache]:
+        """Logits after the parts, and a cache that holds them: the last one read since, those before it kept.
+
+        Every part is read by itself, whether or not those before it were there: the numbers are the same.
+        """
+        session, adapter = self.session, self.session.adapter
+        version = adapter.version if adapter is not None else 0
+        reading, common = session.reading, 0
+        session.reading = None
+        if isinstance(reading, Reading) and reading.version == version:
+            common = reading.common(parts[:-1])
+            length = sum(map(len, reading.parts[:common]))
+            if not common or not session.forward.rewind(reading.cache, length):
+                reading, common = None, 0
+        else:
+            reading = None
+        for index, part in enumerate(parts[common:], common):
+            ids = torch.tensor(part)
+            if reading is None:
+                logits, cache = session.forward.prefill(ids)
+                reading = Reading(cache, version)
+            else:
+                if index == len(parts) - 1:
+                    session.forward.mark(reading.cache)
+                logits = session.forward.extend(ids, reading.cache)
+        assert reading is not None
+        reading.parts = list(parts[:-1])
+        session.reading = reading
+        return logits, reading.cache
+
+    # --- the answer ---
+
+    def _decode(self, parts: Sequence[list[int]], limit: int, request: Request) -> Draft:
         session, attempt = self.session, request.attempt
         settings = dataclasses.replace(
             session.settings.generate,
@@ -65,16 +149,16 @@ class ModelTranslator:
             repetition_penalty=attempt.repetition_penalty,
             seed=request.seed,
         )
-        picker, stream = Picker(settings), TextStream(session.base, prompt, ("\n",))
+        picker, stream = Picker(settings), TextStream(session.base, list(chain(*parts)), ("\n",))
         session.at_rest = False
         expects_loop = guards.loop(request.source, guards.Limits.loop // 3)
         made: list[int] = []
         text, cut = "", True
         with session.phase("decode"):
-            logits, cache = session.forward.prefill(torch.tensor(prompt))
+            logits, cache = self._read(parts)
             while len(made) < limit:
                 # the penalty looks at this line alone: names of the context are meant to come again
-                token, _ = picker.pick(logits, made or prompt[:1], len(made))
+                token, _ = picker.pick(logits, made or parts[0][:1], len(made))
                 made.append(token)
                 if token in session.base.eos_ids:
                     cut = False

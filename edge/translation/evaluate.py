@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from ..documents import Unit
 from ..records import ChunkEvaluated, Learned, Lesson
 from . import loop
+from .context import Context
 from .loop import Job, Translator
 from .prompts import Pair
 
@@ -128,7 +129,7 @@ def reference_nll(
 ) -> tuple[int, float]:
     """(tokens, nats) of the reference lines of a chunk."""
     ids, labels = lessons.window(context, pairs)
-    nll = 0.0
+    session.reading, nll = None, 0.0
     with session.phase("score"):
         for window, count in lessons.windows(ids, labels):
             nats = session.retrying(lambda w=window, c=count: session.forward.nll(w, c, adapter=adapter))  # type: ignore[misc]
@@ -143,14 +144,13 @@ def _taught(lesson: Lesson) -> tuple[int, float, Learned | None]:
 
 def _translated(job: Job, translator: Translator, block: Block, history: Sequence[Pair]) -> tuple[tuple[str, ...], int]:
     """A translation for each pair's source, empty where it failed the guards and is of no use; how many failed."""
-    shown, texts, marked = list(history), [], 0
+    context, texts, marked = Context(history, (), job.context_units), [], 0
     for number, pair in enumerate(block.pairs, block.start):
-        context = shown[max(0, len(shown) - job.context_units) :]
         record = loop.translate_unit(job, translator, number, Unit(f"u{number:06d}", pair.source), context, {})
         marked += record.status == "marked"
         texts.append("" if record.status == "marked" else record.text)
         if record.status in ("model", "pieces"):
-            shown.append(Pair(pair.source, record.text))
+            context = context.also(Pair(pair.source, record.text))
     return tuple(texts), marked
 
 

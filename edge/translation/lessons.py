@@ -92,6 +92,7 @@ class Lessons:
     def _learn(self, ids: list[int], labels: int) -> list[tuple[Learned, float]]:
         session = self.session
         assert session.learner is not None
+        session.reading = None  # it is the adapter's of before, and its memory is needed
         done = []
         for window, count in self.windows(ids, labels):
             if count >= session.settings.learn.min_tokens:

@@ -20,6 +20,7 @@ from ..documents import Unit, placeholders, segments
 from ..journal import fingerprint
 from ..records import Lesson, Record, UnitTranslated
 from . import guards
+from .context import Context
 from .glossary import Glossary
 from .guards import Case, Limits
 from .languages import Language
@@ -50,7 +51,7 @@ class Request(NamedTuple):
     """One unit, or a piece of one, to be translated. `seed`: below 2^31, follows from the unit and the attempt."""
 
     source: str
-    context: Sequence[Pair]
+    context: Context
     terms: Terms
     attempt: Attempt
     seed: int
@@ -144,7 +145,7 @@ def translate(
             yield from log.lesson(partial(teacher.teach_source, (number, read_until), before_lines, lines))
         # 3. one unit
         record = log.unit(
-            partial(translate_unit, job, translator, number, unit, _last(history, job.context_units), known)
+            partial(translate_unit, job, translator, number, unit, _shown(history, pending, job.context_units), known)
         )
         if log.new():
             yield record
@@ -173,6 +174,10 @@ def chunks(pairs: Sequence[Pair], context_units: int, teacher: Teacher) -> Itera
 
 def _last(pairs: list[Pair], count: int) -> list[Pair]:
     return pairs[max(0, len(pairs) - count) :]
+
+
+def _shown(history: list[Pair], pending: list[Pair], keep: int) -> Context:
+    return Context(_last(history[: len(history) - len(pending)], keep), tuple(pending), keep)
 
 
 def seed_of(unit: Unit, *more: object) -> int:
@@ -214,13 +219,13 @@ def _ahead(units: Sequence[Unit], first: int, teacher: Teacher) -> list[str]:
 
 
 def translate_unit(
-    job: Job, translator: Translator, number: int, unit: Unit, context: list[Pair], known: Mapping[str, str]
+    job: Job, translator: Translator, number: int, unit: Unit, context: Context, known: Mapping[str, str]
 ) -> UnitTranslated:
     """One unit: given, copied, translated whole, in pieces, or marked.
 
     Args:
         number: its index in the document.
-        context: the pairs that its prompt shows.
+        context: the pairs that its prompt may show.
         known: translations that are given, by source text.
     """
     begin = time.perf_counter()
@@ -270,20 +275,20 @@ def _line(
     translator: Translator,
     unit: Unit,
     source: str,
-    context: Sequence[Pair],
+    context: Context,
     attempts: Sequence[Attempt],
     tries: _Tries,
     piece: int | None = None,
 ) -> str | None:
     """The first draft of a line that passes the guards; None where none does."""
-    terms = job.glossary.applying(source)
+    terms, earlier = job.glossary.applying(source), context.last()
     for number, attempt in enumerate(attempts):
-        shown = context if attempt.context is None else context[max(0, len(context) - attempt.context) :]
+        shown = context.only(attempt.context)
         draft = translator.translate(Request(source, shown, terms, attempt, seed_of(unit, piece, number)))
         text = placeholders.tidy(" ".join(draft.text.split("\n")).strip())
         tries.count += 1
         tries.tokens += draft.tokens
-        found = guards.problems(Case(source, text, job.source, job.target, terms, draft.cut, context), job.limits)
+        found = guards.problems(Case(source, text, job.source, job.target, terms, draft.cut, earlier), job.limits)
         if not found:
             return text
         tries.failed(found)
@@ -292,23 +297,22 @@ def _line(
     return None
 
 
-def _in_pieces(job: Job, translator: Translator, unit: Unit, context: Sequence[Pair], tries: _Tries) -> str | None:
+def _in_pieces(job: Job, translator: Translator, unit: Unit, context: Context, tries: _Tries) -> str | None:
     """The unit sentence by sentence; None where it is one, or one of them fails, or the whole does."""
     pieces = segments(unit.text)
     if len(pieces) < 2:
         return None
     texts: list[str] = []
-    shown = list(context)
     for number, piece in enumerate(pieces):
         source = piece.strip()
         if guards.needs_no_translation(source):
             texts.append(source)
             continue
-        text = _line(job, translator, unit, source, shown, job.attempts[:2], tries, number)
+        text = _line(job, translator, unit, source, context, job.attempts[:2], tries, number)
         if text is None:
             return None
         texts.append(text)
-        shown = _last([*shown, Pair(source, text)], job.context_units)
+        context = context.also(Pair(source, text))
     whole = (" " if job.target.spaced else "").join(texts)
     terms = job.glossary.applying(unit.text)
     found = guards.problems(Case(unit.text, whole, job.source, job.target, terms), job.limits)

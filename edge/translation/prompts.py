@@ -5,7 +5,8 @@ Does not know: torch, sessions, how much fits a window.
 Units: lines; a unit is one line.
 
 The form is the paper's (arXiv 2401.11504, section 4.2): a source block then its target block as context, then the
-block to translate. A block is one line while decoding and the lines of a chunk while learning.
+block to translate. A block is one line while decoding and the lines of a chunk while learning; which pairs the context
+block holds, and which follow it line by line, is decided in `context`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -123,12 +125,31 @@ class Prompts:
 
     def prompt(self, context: Sequence[Pair], sources: Sequence[str], terms: Terms = ()) -> str:
         """All that comes before the target lines of `sources`."""
+        return "".join(self.parts(context, (), sources, terms))
+
+    def parts(
+        self, context: Sequence[Pair], lines: Sequence[Pair], sources: Sequence[str], terms: Terms = ()
+    ) -> list[str]:
+        """A prompt in parts, to be joined: what stands before the next unit as before this one, and the last part.
+
+        The first part ends with the context block, then comes each of `lines` as a block of its own, then `sources`.
+        A chat template that writes earlier turns otherwise than later ones leaves one part.
+        """
+        if lines and not context:
+            context, lines = lines[:1], lines[1:]
         if self.template.form == "chat":
-            return self._chat(self._messages(context, sources, terms))
-        before = ""
-        if context:
-            before = self._block([pair.source for pair in context]) + self.targets([pair.target for pair in context])
-        return self._fill(self.template.start) + before + self._terms(terms) + self._block(sources)
+            return self._chat_parts(self._messages(context, sources, terms, lines))
+        blocks = [context, *([line] for line in lines)] if context else []
+        shown = [self._block([p.source for p in block]) + self.targets([p.target for p in block]) for block in blocks]
+        first = self._fill(self.template.start) + "".join(shown[:1])
+        return [first, *shown[1:], self._terms(terms) + self._block(sources)]
+
+    def _chat_parts(self, messages: list[dict[str, str]]) -> list[str]:
+        texts = [self._chat(messages[:end], answered=True) for end in range(2, len(messages), 2)]
+        texts.append(self._chat(messages))
+        if any(not after.startswith(before) for before, after in pairwise(texts)):
+            return texts[-1:]
+        return [after[len(before) :] for before, after in pairwise(["", *texts])]
 
     def targets(self, targets: Sequence[str]) -> str:
         """What follows a prompt: the target lines and their end."""
@@ -144,16 +165,19 @@ class Prompts:
         whole = self._chat(messages, answered=True)
         return whole[len(prompt) :] if whole.startswith(prompt) else self.targets(targets)
 
-    def _messages(self, context: Sequence[Pair], sources: Sequence[str], terms: Terms) -> list[dict[str, str]]:
+    def _messages(
+        self, context: Sequence[Pair], sources: Sequence[str], terms: Terms, lines: Sequence[Pair] = ()
+    ) -> list[dict[str, str]]:
         start = self._fill(self.template.start)
         asked = self._terms(terms) + self._block(sources)
         if not context:
             return [{"role": "user", "content": start + asked}]
-        return [
-            {"role": "user", "content": start + self._block([pair.source for pair in context])},
-            {"role": "assistant", "content": "\n".join(pair.target for pair in context)},
-            {"role": "user", "content": asked},
-        ]
+        turns = []
+        for block in (context, *([line] for line in lines)):
+            turns.append({"role": "user", "content": start + self._block([pair.source for pair in block])})
+            turns.append({"role": "assistant", "content": "\n".join(pair.target for pair in block)})
+            start = ""
+        return [*turns, {"role": "user", "content": asked}]
 
     def _chat(self, messages: list[dict[str, str]], *, answered: bool = False) -> str:
         options = {"tokenize": False, "add_generation_prompt": not answered, "enable_thinking": False}

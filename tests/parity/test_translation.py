@@ -11,6 +11,7 @@ from edge.errors import ModelError
 from edge.records import ChunkEvaluated
 from edge.session import Session
 from edge.translation import evaluate, languages, loop, prompts
+from edge.translation.context import Context
 from edge.translation.decoding import ModelTranslator, encode_more, require_languages
 from edge.translation.glossary import Glossary
 from edge.translation.lessons import Lessons
@@ -19,7 +20,7 @@ from edge.translation.prompts import Pair
 from tests import tiny
 
 EN, DE = languages.find("en"), languages.find("de")
-SIZES = ("window.chunk=96", "window.size=900", "learn.lr=1e-2")
+SIZES = ("window.chunk=96", "window.size=1400", "learn.lr=1e-2")
 PAIRS = [
     Pair(f"The ship sails {n}.", f"Das Schiff fährt {n}.")
     for n in ("out", "in", "on", "by", "far", "near", "again", "home")
@@ -38,7 +39,12 @@ def made(session: Session, examples: bool = False) -> prompts.Prompts:
 
 
 def request(source: str, context: list[Pair], attempt: Attempt | None = None, seed: int = 1) -> Request:
-    return Request(source, context, [], attempt or Attempt(), seed)
+    return Request(source, Context(context, (), len(context)), [], attempt or Attempt(), seed)
+
+
+def prompt_of(translator: ModelTranslator, asked: Request, room: int = 10_000) -> list[int] | None:
+    parts = translator._parts(asked, room)
+    return None if parts is None else [token for part in parts for token in part]
 
 
 # --- decoding ---
@@ -72,12 +78,72 @@ def test_a_draft_follows_from_its_request(runtime: Any) -> None:
 def test_a_prompt_loses_its_oldest_pairs_first(runtime: Any) -> None:
     with runtime.session() as session:
         translator, form = ModelTranslator(session, made(session)), made(session)
-        every = translator._prompt(request("Line.", PAIRS), 10_000)
-        some = translator._prompt(request("Line.", PAIRS), 300)
-        assert every is not None and some is not None and len(some) <= 300 < len(every)
+        every, some = (prompt_of(translator, request("Line.", PAIRS), room) for room in (10_000, 200))
+        assert every is not None and some is not None and len(some) <= 200 < len(every)
         kept = next(n for n in range(9) if session.base.encode(form.prompt(PAIRS[n:], ["Line."])) == some)
-        assert len(session.base.encode(form.prompt(PAIRS[kept - 1 :], ["Line."]))) > 300
+        assert len(session.base.encode(form.prompt(PAIRS[kept - 1 :], ["Line."]))) > 200
         assert translator.translate(request("x" * 2000, PAIRS)).cut
+
+
+def drafts(session: Session, *, fresh: bool) -> tuple[list[loop.Draft], int]:
+    """A draft after each number of pairs, once more with another attempt; and how many tokens of prompts were read."""
+    read, forward = 0, session.forward
+    plain = forward.prefill, forward.extend
+
+    def counted(method: Any) -> Any:
+        def run(ids: torch.Tensor, *args: Any) -> Any:
+            nonlocal read
+            read += len(ids)
+            return method(ids, *args)
+
+        return run
+
+    forward.prefill, forward.extend = (counted(method) for method in plain)  # type: ignore[method-assign]
+    translator = ModelTranslator(session, made(session), ratio=0.3, extra=8)
+    context, made_so_far = Context((), (), 3), []
+    try:
+        for number, pair in enumerate(PAIRS):
+            for attempt in (Attempt(), Attempt(temperature=0.9)):
+                if fresh:
+                    session.reading = None
+                made_so_far.append(translator.translate(Request(pair.source, context, [], attempt, number)))
+            context = context.also(pair)
+    finally:
+        forward.prefill, forward.extend = plain  # type: ignore[method-assign]
+    return made_so_far, read
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "gemma3_text", "mistral"])
+def test_what_was_read_for_one_line_is_not_read_again_for_the_next(architecture: str) -> None:
+    """Bit for bit as if every prompt were read anew: sampled drafts and greedy ones; layers that slide included."""
+    with tiny.runtime(architecture, *SIZES, max_position_embeddings=2048).session() as session:
+        kept, read = drafts(session, fresh=False)
+        anew, all_of_it = drafts(session, fresh=True)
+    assert kept == anew and len({draft.text for draft in kept}) > 10
+    assert read < all_of_it / 2
+
+
+def test_a_lesson_makes_what_was_read_before_it_stale(runtime: Any) -> None:
+    asked = Request(PAIRS[3].source, Context(PAIRS[:2], PAIRS[2:3], 2), [], Attempt(), 1)
+    with runtime.session() as session:
+        translator = ModelTranslator(session, made(session))
+        before = translator.translate(asked)
+        for _ in range(3):
+            Lessons(session, made(session)).teach("self", (0, 4), [], PAIRS[:4])
+        assert session.reading is None
+        after = translator.translate(asked)
+        session.reading = None
+        assert before != after == translator.translate(asked)
+
+
+def test_the_parts_of_a_prompt_are_its_tokens(runtime: Any) -> None:
+    with runtime.session() as session:
+        form = made(session, examples=True)
+        asked = Request("A line.", Context(PAIRS[:2], PAIRS[2:4], 3), [("line", "Zeile")], Attempt(), 1)
+        first, *more = ModelTranslator(session, form)._parts(asked, 10_000) or []
+        texts = form.parts(form.context(PAIRS[:2]), PAIRS[2:4], ["A line."], [("line", "Zeile")])
+        assert first == session.base.encode(texts[0]) and [session.base.decode(part) for part in more] == texts[1:]
+        assert texts[-1].startswith("In these lines: line = Zeile.") and len(texts) == 4
 
 
 def test_a_model_that_cannot_write_a_language_is_refused(runtime: Any) -> None:
@@ -133,7 +199,7 @@ def test_a_lesson_on_one_pair_begins_with_the_prompt_that_decoding_used(runtime:
     with runtime.session() as session:
         form = made(session, examples=True)
         ids, labels = Lessons(session, form).window(PAIRS[:3], PAIRS[3:4])
-        assert ids[:-labels] == ModelTranslator(session, form)._prompt(request(PAIRS[3].source, PAIRS[:3]), 10_000)
+        assert ids[:-labels] == prompt_of(ModelTranslator(session, form), request(PAIRS[3].source, PAIRS[:3]))
 
 
 def test_a_lessons_nats_are_those_before_learning(runtime: Any) -> None:
@@ -284,5 +350,5 @@ def test_chat_lessons_end_with_the_end_of_the_turn() -> None:
         ids, labels = Lessons(session, form).window(PAIRS[:2], PAIRS[2:4])
         assert session.base.tokenizer.decode(ids[-labels:]) == f"{PAIRS[2].target}\n{PAIRS[3].target}</s>"
         assert ids[:2] == [0, *encode_more(session, "u")] and ids.count(0) == 4 and ids[-1] == 1
-        asked = ModelTranslator(session, form)._prompt(request(PAIRS[2].source, PAIRS[:2]), 10_000)
+        asked = prompt_of(ModelTranslator(session, form), request(PAIRS[2].source, PAIRS[:2]))
         assert asked is not None and session.base.decode(asked).endswith(f"user: {PAIRS[2].source}assistant: ")

@@ -175,7 +175,7 @@ def test_prompts_show_the_last_pairs_that_passed() -> None:
 
     translator = Upper2()
     list(loop.translate(job(WORDS[:5]), translator, Notes()))
-    shown = [p.source for p in translator.asked[-1].context]
+    shown = [p.source for p in translator.asked[-1].context.last()]
     assert shown == [WORDS[1], WORDS[3]]  # gamma failed: it is neither context nor lesson
 
 

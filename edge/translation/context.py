@@ -1,0 +1,68 @@
+"""Which finished pairs a prompt shows, and in what arrangement, so that a cache of it can be gone on with.
+
+Owns: the context block, the pairs that follow it line by line, when the block moves on.
+Does not know: torch, templates, caches. Units: tokens.
+
+A block that moved on with every unit would change the prompt from its beginning. Here it stays while the pairs since
+stand behind it, each as a block of one line, and moves on when there are as many of those as a prompt shows at least.
+All of it follows from the pairs and where the last lesson was, never from what a process did before: a run that goes on
+after a stop arranges its prompts the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from .prompts import Pair
+
+
+class Context(NamedTuple):
+    """Finished pairs in their order: `before` the last lesson, and `since`; a prompt shows at least `keep` of them."""
+
+    before: Sequence[Pair] = ()
+    since: Sequence[Pair] = ()
+    keep: int = 0
+
+    def last(self, count: int | None = None) -> list[Pair]:
+        """The last `count` pairs; `keep` of them where none is named."""
+        count = self.keep if count is None else count
+        pairs = [*self.before, *self.since]
+        return pairs[max(0, len(pairs) - count) :]
+
+    def only(self, count: int | None) -> Context:
+        """A context of at most `count` pairs in one block; itself where None is named."""
+        return self if count is None else Context(self.last(min(count, self.keep)), (), min(count, self.keep))
+
+    def also(self, pair: Pair) -> Context:
+        """The context with one pair more."""
+        return self._replace(since=[*self.since, pair])
+
+
+def arrange(context: Context, room: int, size: Callable[[Pair], int]) -> tuple[list[Pair], list[Pair]]:
+    """(the block, the pairs that follow it line by line).
+
+    Args:
+        room: tokens that all of them may take; the block takes half of it at most when it is made.
+        size: tokens of a pair.
+    """
+    keep = context.keep
+    if keep == 0:
+        return [], []
+    block, lines = _fitting(context.before, keep, room // 2, size), []
+    used = sum(map(size, block))
+    for pair in context.since:
+        lines.append(pair)
+        used += size(pair)
+        if len(lines) >= keep or used > room:
+            block, lines = _fitting([*block, *lines], keep, room // 2, size), []
+            used = sum(map(size, block))
+    return block, lines
+
+
+def _fitting(pairs: Sequence[Pair], count: int, room: int, size: Callable[[Pair], int]) -> list[Pair]:
+    """The last pairs: at most `count`, and what there is room for."""
+    first = len(pairs)
+    while first > max(0, len(pairs) - count) and (room := room - size(pairs[first - 1])) >= 0:
+        first -= 1
+    return list(pairs[first:])
