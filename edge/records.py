@@ -155,6 +155,7 @@ class Lesson(Record):
         tokens: label tokens.
         nll: their nats before they were learned; None where nothing was.
         seconds: since the lesson before.
+        left_out: pairs that were not learned because they do not say what their source says (`learn.min_gain`).
     """
 
     kind: ClassVar[str] = "lesson"
@@ -168,6 +169,7 @@ class Lesson(Record):
     seconds: float
     peak_bytes: int
     learned: Learned | None = None
+    left_out: int = 0
 
 
 @dataclass(frozen=True)

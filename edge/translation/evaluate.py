@@ -8,7 +8,7 @@ Protocols, never mixed:
 
     off          the base alone
     oracle       after each chunk its reference is learned, as the code of arXiv 2401.11504 does
-    self         after each chunk the model's own translations of it that passed the guards are learned
+    self         the model's own translations that passed the guards and `meaning` are learned, a chunk of tokens at a time
     corrections  the references of the first tenth of the chunks are learned, nothing after
 
 Perplexity is teacher-forced: each chunk's reference lines after its source lines, with the reference pairs before it as
@@ -83,7 +83,13 @@ def evaluate(
         One record per chunk, after it was learned.
     """
     references = [pair for block in text for pair in block.pairs]
-    own = [pair for record, block in zip(done, text, strict=False) for pair in _accepted(block, record.texts)]
+    own: list[Pair] = []
+    pending: list[Pair] = []  # of `self`: not taught yet
+    for record, block in zip(done, text, strict=False):
+        pairs = _accepted(block, record.texts)
+        if pending and lessons.full([*pending, *pairs]):
+            pending = []
+        own, pending = [*own, *pairs], [*pending, *pairs]
     for index, block in enumerate(text):
         if index < len(done):
             continue
@@ -106,9 +112,13 @@ def evaluate(
             # 3. what the protocol may know is learned
             if taught:
                 learned = lessons.teach(protocol, (block.start, block.end), context, block.pairs).learned
-        if protocol == "self" and (pairs := _accepted(block, texts)):
-            before = own[max(0, len(own) - len(pairs) - job.context_units) : len(own) - len(pairs)]
-            learned = lessons.teach("self", (block.start, block.end), before, pairs).learned
+        if protocol == "self":
+            pairs = _accepted(block, texts)
+            if pending and lessons.full([*pending, *pairs]):
+                before = own[: len(own) - len(pairs) - len(pending)][-job.context_units :] if job.context_units else []
+                learned = lessons.teach("self", (block.start, block.end), before, pending).learned
+                pending = []
+            pending += pairs
         session.at_rest = True
         yield ChunkEvaluated(
             index=index,

@@ -5,7 +5,7 @@ Units: tokens, nats, seconds.
 
 A lesson on pairs is one prompt with the whole chunk as its block: the context pairs, the chunk's source lines, then its
 target lines. The target lines and their end are the window's last tokens, and they alone are labels: the adapter is
-trained to translate, never to write the source. In a lesson on source text every line is a label, the lines read before
+trained to translate, never to write the source. Of the model's own translations those that fail `meaning` are left out. In a lesson on source text every line is a label, the lines read before
 are the context.
 """
 
@@ -20,6 +20,7 @@ import torch
 from ..records import Learned, Lesson
 from .decoding import encode_more, encode_prompt
 from .glossary import Glossary
+from .meaning import Meaning
 from .prompts import Pair, Prompts
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Lessons:
     def __init__(self, session: Session, prompts: Prompts, glossary: Glossary | None = None) -> None:
         self.session, self.prompts = session, prompts
         self.glossary = glossary or Glossary({})
+        self.meaning = Meaning(session, prompts)
         self._since = time.perf_counter()
 
     def full(self, pairs: Sequence[Pair]) -> bool:
@@ -67,8 +69,18 @@ class Lessons:
         """Teaches one chunk of pairs; `of` none only closes it."""
         if of == "none" or self.session.learner is None:
             return self._lesson("none", span, sum(len(encode_more(self.session, p.target)) for p in pairs), [])
-        ids, labels = self.window(context, pairs)
-        return self._lesson(of, span, labels, self._learn(ids, labels))
+        taught = self._meant(pairs) if of == "self" else list(pairs)
+        if not taught:
+            return self._lesson(of, span, 0, [], len(pairs))
+        ids, labels = self.window(context, taught)
+        return self._lesson(of, span, labels, self._learn(ids, labels), len(pairs) - len(taught))
+
+    def _meant(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """The pairs whose translation says what its source says (`learn.min_gain`)."""
+        least = self.session.settings.learn.min_gain
+        if not least:
+            return list(pairs)
+        return [pair for pair, gain in zip(pairs, self.meaning.gains(pairs), strict=True) if gain >= least]
 
     def teach_source(self, span: tuple[int, int], before: Sequence[str], sources: Sequence[str]) -> Lesson:
         """Teaches source lines; the lines `before` them are the context."""
@@ -102,7 +114,9 @@ class Lessons:
                 session.watch()
         return done
 
-    def _lesson(self, of: str, span: tuple[int, int], tokens: int, done: list[tuple[Learned, float]]) -> Lesson:
+    def _lesson(
+        self, of: str, span: tuple[int, int], tokens: int, done: list[tuple[Learned, float]], left_out: int = 0
+    ) -> Lesson:
         now = time.perf_counter()
         since, self._since = self._since, now
         index = self.session.chunk_index
@@ -118,6 +132,7 @@ class Lessons:
             seconds=now - since,
             peak_bytes=self.session.meter.peak,
             learned=done[-1][0] if done else None,
+            left_out=left_out,
         )
 
 

@@ -111,6 +111,7 @@ class Prompts:
         if template.form == "chat" and not getattr(tokenizer, "chat_template", None):
             raise SettingsError("the model has no chat template", "an instruction-tuned model", "use --template plain")
         self.template = template
+        self.languages = source, target
         self.names = {"source_name": source.name, "target_name": target.name}
         self.examples = [
             Pair(example[source.code], example[target.code])
@@ -140,9 +141,9 @@ class Prompts:
         if self.template.form == "chat":
             return self._chat_parts(self._messages(context, sources, terms, lines))
         blocks = [context, *([line] for line in lines)] if context else []
-        shown = [self._block([p.source for p in block]) + self.targets([p.target for p in block]) for block in blocks]
+        shown = [self.block([p.source for p in block]) + self.targets([p.target for p in block]) for block in blocks]
         first = self._fill(self.template.start) + "".join(shown[:1])
-        return [first, *shown[1:], self._terms(terms) + self._block(sources)]
+        return [first, *shown[1:], self._terms(terms) + self.block(sources)]
 
     def _chat_parts(self, messages: list[dict[str, str]]) -> list[str]:
         texts = [self._chat(messages[:end], answered=True) for end in range(2, len(messages), 2)]
@@ -169,12 +170,12 @@ class Prompts:
         self, context: Sequence[Pair], sources: Sequence[str], terms: Terms, lines: Sequence[Pair] = ()
     ) -> list[dict[str, str]]:
         start = self._fill(self.template.start)
-        asked = self._terms(terms) + self._block(sources)
+        asked = self._terms(terms) + self.block(sources)
         if not context:
             return [{"role": "user", "content": start + asked}]
         turns = []
         for block in (context, *([line] for line in lines)):
-            turns.append({"role": "user", "content": start + self._block([pair.source for pair in block])})
+            turns.append({"role": "user", "content": start + self.block([pair.source for pair in block])})
             turns.append({"role": "assistant", "content": "\n".join(pair.target for pair in block)})
             start = ""
         return [*turns, {"role": "user", "content": asked}]
@@ -189,7 +190,8 @@ class Prompts:
         each = [_fill(self.template.term, {"source": source, "target": target}) for source, target in terms]
         return self._fill(self.template.terms, terms="; ".join(each))
 
-    def _block(self, sources: Sequence[str]) -> str:
+    def block(self, sources: Sequence[str]) -> str:
+        """A block of source lines, up to where its target lines begin."""
         return self._fill(self.template.block, source="\n".join(sources))
 
     def _fill(self, text: str, **more: str) -> str:

@@ -73,7 +73,14 @@ def _name(name: consistency.Name) -> dict[str, Any]:
 def _lesson(lesson: Lesson) -> dict[str, Any]:
     value = None if lesson.nll is None else finite(perplexity(lesson.nll, lesson.tokens))
     kept = lesson.learned.kept if lesson.learned else None
-    return {"of": lesson.of, "end": lesson.end, "tokens": lesson.tokens, "perplexity": value, "kept": kept}
+    return {
+        "of": lesson.of,
+        "end": lesson.end,
+        "tokens": lesson.tokens,
+        "perplexity": value,
+        "kept": kept,
+        "left_out": lesson.left_out,
+    }
 
 
 # --- the page ---
