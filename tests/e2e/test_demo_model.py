@@ -15,6 +15,9 @@ import torch
 
 from edge.forward import TorchForward
 from edge.records import total
+from edge.translation import languages, prompts
+from edge.translation.meaning import Meaning
+from edge.translation.prompts import Pair
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_demo.json").read_text())
 TEXT = Path(__file__).resolve().parents[2] / "scripts" / "data" / "egoist.txt"
@@ -43,3 +46,21 @@ def test_bfloat16_matmuls_cost_a_fraction_of_a_percent(demo_runtime) -> None:  #
     )
     assert float(narrow.nll(ids, 512).sum()) == pytest.approx(GOLDEN["base_nll"][1], rel=5e-3)
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.model
+def test_true_translations_are_told_from_fluent_nonsense(demo_runtime) -> None:  # type: ignore[no-untyped-def]
+    lines = [
+        ("La pluie tombait sur le port.", "The rain was falling on the harbour.", "She had never liked her uncle."),
+        ("Il acheta trois pommes et du pain.", "He bought three apples and some bread.", "The king died that winter."),
+        ("Ma sœur habite à Lyon.", "My sister lives in Lyon.", "Nobody answered the telephone."),
+        ("Le train part à sept heures.", "The train leaves at seven o'clock.", "The garden was full of birds."),
+    ]
+    french, english = languages.find("fr"), languages.find("en")
+    with demo_runtime.session() as session:
+        form = prompts.Prompts(prompts.load_template("plain"), french, english)
+        meaning = Meaning(session, form)
+        true = meaning.gains([Pair(source, right) for source, right, _ in lines])
+        false = meaning.gains([Pair(source, wrong) for source, _, wrong in lines])
+        least = session.settings.learn.min_gain
+    assert min(true) > least and sum(gain < least for gain in false) >= 3

@@ -1,0 +1,142 @@
+"""What a translation gives away of its source, against plain transformers; and what is learned because of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from edge.session import Session
+from edge.translation import evaluate, prompts
+from edge.translation.lessons import Lessons
+from edge.translation.loop import Draft, Request
+from edge.translation.meaning import Meaning
+from edge.translation.prompts import Pair
+from tests import tiny
+from tests.parity.test_translation import CHUNKS, DE, EN, JOB, PAIRS, SIZES, Spy, made
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Any:
+    return tiny.runtime("qwen3", *SIZES, "learn.min_gain=0.2", max_position_embeddings=2048)
+
+
+def plain_nats(session: Session, lines: list[tuple[str, str]]) -> list[float]:
+    """Nats per token of each second text, by transformers on the whole text."""
+    form = prompts.Prompts(prompts.load_template("plain"), DE, EN)
+    text, spans = form.template.start.format(source_name="German", target_name="English"), []
+    for given, line in [*form.examples, *lines]:
+        if (given, line) == form.examples[0]:  # the examples are one block
+            text += "German:\n" + "\n".join(e.source for e in form.examples) + "\n\nEnglish:\n"
+            text += "\n".join(e.target for e in form.examples) + "\n\n"
+        elif (given, line) not in form.examples:
+            text += f"German:\n{given}\n\nEnglish:\n"
+            begin = len(session.base.encode(text))
+            text += f"{line}\n\n"
+            spans.append((begin, len(session.base.encode(text))))
+    ids = torch.tensor(session.base.encode(text))
+    with torch.inference_mode():
+        logits = session.base.model(ids[None]).logits[0].double()
+    nats = torch.nn.functional.cross_entropy(logits[:-1], ids[1:], reduction="none")
+    return [float(nats[a - 1 : b - 1].mean()) for a, b in spans]
+
+
+def test_gains_are_nats_after_another_translation_less_nats_after_its_own(runtime: Any) -> None:
+    pairs = PAIRS[:3]
+    with runtime.session() as session:
+        found = Meaning(session, made(session)).gains(pairs)
+        own = plain_nats(session, [(p.target, p.source) for p in pairs])
+        others = plain_nats(session, [(pairs[(n + 1) % 3].target, p.source) for n, p in enumerate(pairs)])
+    assert found == pytest.approx([b - a for a, b in zip(own, others, strict=True)], abs=2e-5)
+    assert max(map(abs, found)) > 2e-3
+
+
+def test_the_adapter_has_no_part_in_it(runtime: Any) -> None:
+    with runtime.session() as session:
+        before = Meaning(session, made(session)).gains(PAIRS)
+        Lessons(session, made(session)).teach("corrections", (0, 0), [], PAIRS[:4])
+        assert Meaning(session, made(session)).gains(PAIRS) == before
+
+
+def test_a_single_pair_is_compared_with_the_templates(runtime: Any) -> None:
+    with runtime.session() as session:
+        meaning = Meaning(session, made(session))
+        (example,) = meaning._example(PAIRS[:1])
+        assert example.target == "Der alte Mann schloss die Tür und setzte sich ans Feuer."
+        assert meaning.gains(PAIRS[:1]) != [0.0]
+
+
+def test_no_line_is_lost_between_windows(runtime: Any) -> None:
+    lines = [(f"given {n} " + "g" * (37 * n % 700), f"line {n}") for n in range(30)] + [("g" * 3000, "l" * 3000)]
+    with runtime.session() as session:
+        windows = list(Meaning(session, made(session))._windows(lines))
+        assert len(windows) > 3 and all(len(ids) <= 1400 for ids, _ in windows)
+        texts = [session.base.decode(ids[span]) for ids, spans in windows for span in spans]
+    assert texts[:-1] == [f"{line}\n\n" for _, line in lines[:-1]]
+    assert set(texts[-1]) == {"l"} and len(texts[-1]) == 1399
+
+
+# --- what is learned ---
+
+
+class Gains:
+    """Judges by a list."""
+
+    def __init__(self, *gains: float) -> None:
+        self.values = gains
+
+    def gains(self, pairs: list[Pair]) -> list[float]:
+        return list(self.values[: len(pairs)])
+
+
+def test_own_translations_that_say_something_else_are_left_out(runtime: Any) -> None:
+    with runtime.session() as session:
+        spy = session.learner = Spy(session.learner)  # type: ignore[assignment]
+        lessons = Lessons(session, made(session))
+        lessons.meaning = Gains(0.5, 0.1, 0.2, -1.0)  # type: ignore[assignment]
+        lesson = lessons.teach("self", (0, 4), [], PAIRS[:4])
+        ((ids, labels),) = spy.seen
+        assert session.base.decode(ids[-labels:]) == f"{PAIRS[0].target}\n{PAIRS[2].target}\n\n"
+        assert (lesson.left_out, lesson.tokens) == (2, labels)
+        lessons.meaning = Gains(0.0, 0.1)  # type: ignore[assignment]
+        lesson = lessons.teach("self", (4, 6), [], PAIRS[4:6])
+        assert lesson.left_out == 2 and lesson.learned is None and lesson.nll is None and len(spy.seen) == 1
+        assert lessons.teach("corrections", (0, 0), [], PAIRS[4:6]).left_out == 0 and len(spy.seen) == 2
+
+
+def test_without_a_limit_nothing_is_judged() -> None:
+    with tiny.runtime("qwen3", *SIZES, max_position_embeddings=2048).session() as session:
+        lessons = Lessons(session, made(session))
+        lessons.meaning = None  # type: ignore[assignment]
+        lesson = lessons.teach("self", (0, 2), [], PAIRS[:2])
+        assert lesson.left_out == 0 and lesson.learned is not None
+
+
+class Known:
+    """Translates from the pairs."""
+
+    def translate(self, request: Request) -> Draft:
+        return Draft(dict(PAIRS)[request.source], 9)
+
+
+def test_self_learns_a_chunk_at_a_time_and_goes_on_where_it_was() -> None:
+
+    def run(session: Session, done: list[Any]) -> Any:
+        lessons = Lessons(session, made(session))
+        text = evaluate.blocks(CHUNKS, lessons, lambda chunk: False)
+        return evaluate.evaluate("self", text, JOB, session, Known(), lessons, done)
+
+    built = tiny.runtime("qwen3", *SIZES, max_position_embeddings=2048)
+    with built.session() as session:
+        whole = list(run(session, []))
+    assert [record.learned is not None for record in whole] == [False, False, True, True]
+    with built.session() as session:
+        begun = run(session, [])
+        done = [next(begun), next(begun)]
+        state = {name: tensor.clone() for name, tensor in session.tensors()}
+    with built.session() as session:
+        session.restore(state)
+        rest = list(run(session, done))
+    assert [record.nll for record in rest] == [record.nll for record in whole[2:]]
+    assert [record.learned is None for record in rest] == [record.learned is None for record in whole[2:]]
