@@ -129,6 +129,7 @@ class Session:
         tokens: token ids of the document so far, BOS included.
         position: first token that is not yet part of a finished chunk.
         chunk_index: number of finished chunks.
+        forward: what scores and writes; `torch_forward` is what learns, the same one or beside it.
         reading: a cache that a translator goes on with from line to line; dropped before a lesson.
         at_rest: whether a loop that has just yielded can go on from `tensors` alone; a KV cache is not among them.
     """
@@ -149,13 +150,15 @@ class Session:
         if settings.learn.mode != "none":
             fused = settings.compute.lora == "fused"
             self.adapter = Adapter(base, settings.adapter, seed=settings.learn.seed, fused=fused)
-        torch_forward = TorchForward(base, self.adapter, settings.compute)
-        self.forward: Forward = torch_forward if other_path is None else other_path(self.adapter)
+        self.torch_forward = TorchForward(base, self.adapter, settings.compute)
+        self.forward: Forward = self.torch_forward if other_path is None else other_path(self.adapter)
         self.pages = outside(base.device, sources.cache_root() / "pages")
         if self.adapter is not None:
             pages = self.pages if settings.compute.paging != "off" else None
             moments = self.pages if settings.compute.paging == "all" else None
-            self.learner = Learner(self.adapter, torch_forward, settings.learn, settings.learn_context, moments, pages)
+            self.learner = Learner(
+                self.adapter, self.torch_forward, settings.learn, settings.learn_context, moments, pages
+            )
             self.learner.retry = self.retrying
 
     def __enter__(self) -> Session:
@@ -288,8 +291,7 @@ class Session:
         if compute.weights == "packed":
             self.base.drop_cached_weights()
         self.forward.settle(compute)
-        if self.learner is not None:
-            self.learner.forward.settle(compute)
+        self.torch_forward.settle(compute)
         if self.learner is not None and compute.paging != "off":
             self.learner.use_pages(self.pages, moments=compute.paging == "all")
         release_memory()

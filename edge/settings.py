@@ -289,10 +289,15 @@ class Settings:
         return self.window.context if self.learn.context is None else self.learn.context
 
     @property
-    def fuses(self) -> bool:
-        """Whether the first epoch's forward may serve as the score: same context, no dropout, the same forward path."""
-        same = self.forward == "torch" and self.adapter.dropout == 0 and self.learn_context == self.window.context
+    def lessons_score(self) -> bool:
+        """Whether a lesson's first forward is a score as well: same context, no dropout."""
+        same = self.adapter.dropout == 0 and self.learn_context == self.window.context
         return self.compute.fuse_first_epoch and same
+
+    @property
+    def fuses(self) -> bool:
+        """Whether the first epoch's forward may serve as the score: `lessons_score`, and the same forward path."""
+        return self.forward == "torch" and self.lessons_score
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values; `from_dict` reads them back."""

@@ -12,8 +12,8 @@ Protocols, never mixed:
     corrections  the references of the first tenth of the chunks are learned, nothing after
 
 Perplexity is teacher-forced: each chunk's reference lines after its source lines, with the reference pairs before it as
-context in every protocol, so that only the adapter differs. A prompt that translates shows what its protocol knows: the
-references of past chunks in `oracle`, else the translations made so far.
+context in every protocol, so that only the adapter differs; torch computes it, whatever translates. A prompt that
+translates shows what its protocol knows: the references of past chunks in `oracle`, else the translations made so far.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def evaluate(
             own += _accepted(block, texts)
         # 2. the references are scored; one forward does it where they are learned too
         learned: Learned | None = None
-        if taught and session.fuses:
+        if taught and session.settings.lessons_score:
             tokens, nll, learned = _taught(lessons.teach(protocol, (block.start, block.end), context, block.pairs))
         else:
             tokens, nll = reference_nll(session, lessons, context, block.pairs, adapter=protocol != "off")
@@ -142,7 +142,7 @@ def reference_nll(
     session.reading, nll = None, 0.0
     with session.phase("score"):
         for window, count in lessons.windows(ids, labels):
-            nats = session.retrying(lambda w=window, c=count: session.forward.nll(w, c, adapter=adapter))  # type: ignore[misc]
+            nats = session.retrying(lambda w=window, c=count: session.torch_forward.nll(w, c, adapter=adapter))  # type: ignore[misc]
             nll += float(nats.double().sum())
     return labels, nll
 

@@ -53,7 +53,7 @@ class Meaning:
     def _score(self, ids: list[int], labels: int) -> torch.Tensor:
         session = self.session
         with session.phase("score"):
-            return session.retrying(lambda: session.forward.nll(torch.tensor(ids), labels, adapter=False))
+            return session.retrying(lambda: session.torch_forward.nll(torch.tensor(ids), labels, adapter=False))
 
     def _windows(self, lines: Sequence[tuple[str, str]]) -> Iterator[tuple[list[int], list[slice]]]:
         """Token ids of as many lines as a window takes, after the template's examples; and where the second texts are.
