@@ -156,6 +156,7 @@ class Lesson(Record):
         nll: their nats before they were learned; None where nothing was.
         seconds: since the lesson before.
         left_out: pairs that were not learned because they do not say what their source says (`learn.min_gain`).
+        gains: of the model's own translations, each one's gain (`translation.meaning`), in their order.
     """
 
     kind: ClassVar[str] = "lesson"
@@ -170,6 +171,7 @@ class Lesson(Record):
     peak_bytes: int
     learned: Learned | None = None
     left_out: int = 0
+    gains: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -266,7 +268,7 @@ def from_json(data: Mapping[str, Any]) -> Record:
         learned = dict(values["learned"])
         learned["losses"] = tuple(learned.get("losses", ()))
         values["learned"] = Learned(**learned)
-    for name in ("token_ids", "problems", "texts"):
+    for name in ("token_ids", "problems", "texts", "gains"):
         if name in values:
             values[name] = tuple(values[name])
     return cls(**values)

@@ -213,7 +213,8 @@ def _tell(args: argparse.Namespace, result: dict[str, Any], done: list[Record], 
     if args.report:
         options.write_text(args.report / "report.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
         options.write_text(args.report / "report.html", report.page(result, args.book.name))
-        reviewed = pairs.review(record for record in done if isinstance(record, UnitTranslated))
+        doubtful = {unit.id for unit, _ in report.doubtful(done)}
+        reviewed = pairs.review((r for r in done if isinstance(r, UnitTranslated)), doubtful)
         options.write_text(args.report / "review.tsv", reviewed)
         print(f"report: {args.report / 'report.html'}, to be corrected: {args.report / 'review.tsv'}")
     say(

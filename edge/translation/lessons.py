@@ -69,18 +69,14 @@ class Lessons:
         """Teaches one chunk of pairs; `of` none only closes it."""
         if of == "none" or self.session.learner is None:
             return self._lesson("none", span, sum(len(encode_more(self.session, p.target)) for p in pairs), [])
-        taught = self._meant(pairs) if of == "self" else list(pairs)
+        least, gains, taught = self.session.settings.learn.min_gain, list[float](), list(pairs)
+        if of == "self" and least:  # what does not say what its source says is left out
+            gains = self.meaning.gains(pairs)
+            taught = [pair for pair, gain in zip(pairs, gains, strict=True) if gain >= least]
         if not taught:
-            return self._lesson(of, span, 0, [], len(pairs))
+            return self._lesson(of, span, 0, [], gains, least)
         ids, labels = self.window(context, taught)
-        return self._lesson(of, span, labels, self._learn(ids, labels), len(pairs) - len(taught))
-
-    def _meant(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """The pairs whose translation says what its source says (`learn.min_gain`)."""
-        least = self.session.settings.learn.min_gain
-        if not least:
-            return list(pairs)
-        return [pair for pair, gain in zip(pairs, self.meaning.gains(pairs), strict=True) if gain >= least]
+        return self._lesson(of, span, labels, self._learn(ids, labels), gains, least)
 
     def teach_source(self, span: tuple[int, int], before: Sequence[str], sources: Sequence[str]) -> Lesson:
         """Teaches source lines; the lines `before` them are the context."""
@@ -115,7 +111,13 @@ class Lessons:
         return done
 
     def _lesson(
-        self, of: str, span: tuple[int, int], tokens: int, done: list[tuple[Learned, float]], left_out: int = 0
+        self,
+        of: str,
+        span: tuple[int, int],
+        tokens: int,
+        done: list[tuple[Learned, float]],
+        gains: Sequence[float] = (),
+        least: float = 0.0,
     ) -> Lesson:
         now = time.perf_counter()
         since, self._since = self._since, now
@@ -132,7 +134,8 @@ class Lessons:
             seconds=now - since,
             peak_bytes=self.session.meter.peak,
             learned=done[-1][0] if done else None,
-            left_out=left_out,
+            left_out=sum(gain < least for gain in gains),
+            gains=tuple(gains),
         )
 
 

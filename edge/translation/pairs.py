@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ..records import UnitTranslated
 from .languages import Language
 from .prompts import Pair
 
-REVIEW = "# templora review: edit the second column; set the third to ok where it is right as it is"
+REVIEW = "# templora review: edit the second column; set the third to ok where it is right as it is; look first where the last says ?"
 _ARTEFACTS = re.compile(r"#<#|#>#")  # the corpus of arXiv 2401.11504 marks quotations that it split
 
 
@@ -55,9 +55,13 @@ def read(path: str | Path, source: Language, target: Language) -> list[list[Pair
     return chunks
 
 
-def review(records: Iterable[UnitTranslated]) -> str:
-    """The text of a review file."""
-    rows = [(r.source, r.text, r.status, r.id, _check(r.text)) for r in records if r.status != "copied"]
+def review(records: Iterable[UnitTranslated], doubtful: Container[str] = ()) -> str:
+    """The text of a review file; `doubtful`: ids of units that are to be looked at first."""
+    rows = [
+        (r.source, r.text, r.status, r.id, _check(r.text), "?" if r.id in doubtful else "")
+        for r in records
+        if r.status != "copied"
+    ]
     return "\n".join([REVIEW, *("\t".join(re.sub(r"[\t\n\r]+", " ", cell) for cell in row) for row in rows)]) + "\n"
 
 

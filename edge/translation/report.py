@@ -18,6 +18,7 @@ from .glossary import Glossary
 from .loop import Job
 from .prompts import Pair
 
+PASSED = ("model", "pieces", "corrected")
 STATUSES = ("model", "pieces", "corrected", "copied", "marked")
 MARK = "⚠ "  # stands before a marked unit in the translated document
 
@@ -32,7 +33,7 @@ def summary(records: Sequence[Record], job: Job) -> dict[str, Any]:
     """Counts, retries, marked units, term consistency, perplexity over time, memory and time of a run so far."""
     units = [record for record in records if isinstance(record, UnitTranslated)]
     lessons = [record for record in records if isinstance(record, Lesson)]
-    pairs = [Pair(unit.source, unit.text) for unit in units if unit.status in ("model", "pieces", "corrected")]
+    pairs = [Pair(unit.source, unit.text) for unit in units if unit.status in PASSED]
     tokens, seconds = sum(u.tokens for u in units), sum(u.seconds for u in units)
     found = [n for n in consistency.names(pairs, job.source, job.target) if consistency.is_name(n, job.target)]
     statuses = Counter(unit.status for unit in units)
@@ -48,6 +49,7 @@ def summary(records: Sequence[Record], job: Job) -> dict[str, Any]:
             for u in units
             if u.status == "marked"
         ],
+        "doubtful": [{"id": u.id, "source": u.source, "text": u.text, "gain": gain} for u, gain in doubtful(records)],
         "terms": _terms(pairs, job.glossary),
         "names": {**consistency.steadiness(found), "list": [_name(name) for name in found]},
         "lessons": [_lesson(lesson) for lesson in lessons],
@@ -57,6 +59,19 @@ def summary(records: Sequence[Record], job: Job) -> dict[str, Any]:
         "learn_seconds": sum(lesson.learned.seconds for lesson in lessons if lesson.learned),
         "peak_bytes": max((lesson.peak_bytes for lesson in lessons), default=0),
     }
+
+
+def doubtful(records: Sequence[Record]) -> list[tuple[UnitTranslated, float]]:
+    """Units that say less of their source than another line's translation does, worst first, with their gains.
+
+    Known of the model's own translations that were to be learned (`translation.meaning`).
+    """
+    passed = [r for r in records if isinstance(r, UnitTranslated) and r.status in PASSED]
+    judged = []
+    for lesson in (r for r in records if isinstance(r, Lesson) and r.gains):
+        units = [unit for unit in passed if lesson.start < unit.end <= lesson.end]
+        judged += list(zip(units, lesson.gains, strict=True))
+    return sorted(((u, gain) for u, gain in judged if gain < 0 and u.status != "corrected"), key=lambda pair: pair[1])
 
 
 def _terms(pairs: Sequence[Pair], glossary: Glossary) -> dict[str, Any]:
@@ -118,6 +133,12 @@ def page(result: Mapping[str, Any], title: str) -> str:
     if result["marked"]:
         rows = [(m["id"], m["source"], m["text"], "; ".join(m["problems"])) for m in result["marked"]]
         parts += ["<h2>Marked units</h2>", _table(("unit", "source", "best attempt", "problems"), rows)]
+    if result["doubtful"]:
+        worst = [(d["id"], d["source"], d["text"]) for d in result["doubtful"]]
+        parts += [
+            "<h2>To be looked at first: little of the source in them</h2>",
+            _table(("unit", "source", "text"), worst),
+        ]
     if result["names"]["list"]:
         steady = [(n["source"], n["target"], f"{n['steady']} of {n['units']}") for n in result["names"]["list"]]
         parts += ["<h2>Names</h2>", _table(("name", "usual translation", "units that have it"), steady)]

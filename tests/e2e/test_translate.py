@@ -32,6 +32,8 @@ SMALL = [
     "window.size=1024",
     "--set",
     "adapter.rank=4",
+    "--set",
+    "learn.min_gain=0",  # a random model finds nothing in any translation
 ]
 TO_GERMAN = ["--from", "en", "--to", "de"]
 LINES = [f"{start} {middle}." for start in ("The captain", "Her old ship", "A white whale", "My brother") for middle in (
@@ -105,6 +107,18 @@ def test_a_book_is_translated_and_reported(model: str, book: Path, german: None,
     assert json.loads((rep / "report.json").read_text("utf-8"))["units"] == result["units"]
     assert "Marked units" not in (rep / "report.html").read_text("utf-8")
     assert len((rep / "review.tsv").read_text("utf-8").splitlines()) == 21
+
+
+def test_what_the_model_doubts_is_not_learned_and_is_to_be_looked_at(model: str, book: Path, german: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    rep = tmp_path / "report"
+    assert cli.main(command(model, book, "--no-run", "--report", str(rep), "--json", "--set", "learn.min_gain=9")) == 0
+    result = last_json(capsys)
+    assert result["lessons"] and all(lesson["tokens"] == 0 and lesson["kept"] is None for lesson in result["lessons"])
+    assert 0 < len(result["doubtful"]) < sum(lesson["left_out"] for lesson in result["lessons"])
+    assert [d["gain"] for d in result["doubtful"]] == sorted(d["gain"] for d in result["doubtful"]) and result["doubtful"][-1]["gain"] < 0  # fmt: skip
+    rows = [line.split("\t") for line in (rep / "review.tsv").read_text("utf-8").splitlines()[1:]]
+    assert {row[3] for row in rows if row[5] == "?"} == {d["id"] for d in result["doubtful"]}
+    assert "To be looked at first" in (rep / "report.html").read_text("utf-8")
 
 
 def test_learning_changes_what_it_says_it_does(model: str, book: Path, german: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip

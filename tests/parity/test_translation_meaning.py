@@ -98,7 +98,7 @@ def test_own_translations_that_say_something_else_are_left_out(runtime: Any) -> 
         lesson = lessons.teach("self", (0, 4), [], PAIRS[:4])
         ((ids, labels),) = spy.seen
         assert session.base.decode(ids[-labels:]) == f"{PAIRS[0].target}\n{PAIRS[2].target}\n\n"
-        assert (lesson.left_out, lesson.tokens) == (2, labels)
+        assert (lesson.left_out, lesson.tokens) == (2, labels) and lesson.gains == (0.5, 0.1, 0.2, -1.0)
         lessons.meaning = Gains(0.0, 0.1)  # type: ignore[assignment]
         lesson = lessons.teach("self", (4, 6), [], PAIRS[4:6])
         assert lesson.left_out == 2 and lesson.learned is None and lesson.nll is None and len(spy.seen) == 1

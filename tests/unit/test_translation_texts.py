@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edge import records
 from edge.errors import InputError, SettingsError
 from edge.records import Learned, Lesson, UnitTranslated
-from edge.translation import consistency, glossary, languages, pairs, prompts, scores
+from edge.translation import consistency, glossary, languages, pairs, prompts, report, scores
 from edge.translation.prompts import Pair
 
 ZH, EN, DE = (languages.find(code) for code in ("zh", "en", "de"))
@@ -186,8 +186,9 @@ def test_only_edited_rows_of_a_review_are_corrections(tmp_path: Path) -> None:
         UnitTranslated(4, "u3", "7", "7", "copied"),
         UnitTranslated(5, "u4", "丁", "", "marked"),
     ]
-    text = pairs.review(done)
+    text = pairs.review(done, {"u1"})
     assert len(text.splitlines()) == 5
+    assert [line.split("\t")[3] for line in text.splitlines() if line.endswith("\t?")] == ["u1"]
     with pytest.raises(InputError, match="no pair"):
         pairs.read(written(tmp_path / "r.tsv", text), ZH, EN)
     edited = (
@@ -199,11 +200,24 @@ def test_only_edited_rows_of_a_review_are_corrections(tmp_path: Path) -> None:
 # --- records, names, scores ---
 
 
+def test_what_says_little_of_its_source_is_listed_worst_first() -> None:
+    units = [
+        UnitTranslated(n + 1, f"u{n}", f"source {n}", f"text {n}", status)
+        for n, status in enumerate(["model", "marked", "model", "copied", "corrected", "pieces", "model"])
+    ]
+    lessons = [
+        Lesson(0, "self", 0, 4, 9, 1.0, 0.0, 0, left_out=2, gains=(-0.1, -0.4)),
+        Lesson(1, "self", 4, 6, 9, 1.0, 0.0, 0, left_out=1, gains=(-2.0, 0.3)),
+    ]
+    found = report.doubtful([*units[:5], lessons[0], *units[5:], lessons[1]])
+    assert [(unit.id, gain) for unit, gain in found] == [("u2", -0.4), ("u0", -0.1)]
+
+
 def test_records_come_back_from_json() -> None:
     learned = Learned(losses=(1.0, 0.5), grad_norm=2.0)
     for record in (
         UnitTranslated(1, "u0", "甲", "A", "marked", ("cut: x",), 3, 40, 1.5),
-        Lesson(0, "self", 0, 9, 100, 250.0, 2.0, 1000, learned),
+        Lesson(0, "self", 0, 9, 100, 250.0, 2.0, 1000, learned, 1, (-0.5, 0.5)),
         records.ChunkEvaluated(0, 0, 2, 10, 5.5, 1.0, 1000, ("a", ""), 1, learned),
     ):
         assert records.from_json(json.loads(json.dumps(record.to_json()))) == record
