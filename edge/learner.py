@@ -72,21 +72,23 @@ class Learner:
         self._prefix: Prefix | None = None
         self._replay = Replay(settings.seed)
         self._nats = self._tokens = 0.0  # of all lessons so far
+        self._share = 1.0
         if settings.can_roll_back:
             self._save()  # its memory is taken now, not in the middle of a document
 
-    def learn(self, input_ids: Tensor, labels: int) -> tuple[Learned, Tensor]:
+    def learn(self, input_ids: Tensor, labels: int, *, share: float = 1.0) -> tuple[Learned, Tensor]:
         """Trains on one window; only the last `labels` tokens are labels, the rest is input.
 
         Args:
             input_ids: (S,) token ids, context and chunk.
             labels: how many of the last tokens are labels.
+            share: of the learning rate, for this lesson.
 
         Returns:
             What was done, and the (labels,) nats of the first epoch's forward. Without dropout these are
             the chunk's scores *before* it was learned, so no second forward is needed for them.
         """
-        start = time.perf_counter()
+        start, self._share = time.perf_counter(), share
         settings, dropout = self.settings, self.adapter.settings.dropout > 0
         losses: list[float] = []
         reason, norm, scores, skipped = "", 0.0, torch.empty(0), False
@@ -188,7 +190,7 @@ class Learner:
                     parameter.grad.mul_(limit / norm)
         warmup = self.settings.warmup_steps
         rate = self.settings.lr * (min(1.0, (self.steps + 1) / warmup) if warmup else 1.0)
-        self.optimizer.step(rate / (1 + self.chunks) ** self.settings.lr_decay)
+        self.optimizer.step(self._share * rate / (1 + self.chunks) ** self.settings.lr_decay)
         self.steps += 1
         self.adapter.version += 1
 

@@ -105,8 +105,9 @@ class LearnSettings:
     `mode`: `all` learns from what is read and from what the model writes, `read` only from what is read.
     `min_novelty`: what the model wrote is learned only if at least this share of its n-grams of 4 tokens is new in the
     window (0: always): a text that repeats itself would teach the adapter to repeat.
-    `min_gain`: a translation of the model's own is learned only if it makes its source likelier to the base, read
-    backwards, by this many nats per token more than another line's translation does (0: always).
+    `own_lr`: the model's own translations are learned at this share of `lr`, divided by the number of the lesson.
+    `min_gain`: they are learned only where they make their source likelier to the base, read backwards, by this many
+    nats per token more than another line's translation does (0: all of them, and nothing is read backwards).
     `lr_ratio`: B's learning rate in terms of A's (LoRA+, arXiv 2402.12354). `lr_decay`: chunk k (from 0) is learned at
     lr / (1 + k) ** lr_decay.
     `prefix`: `full` lets gradients flow through the context too; `frozen` computes the context's keys and values
@@ -136,7 +137,8 @@ class LearnSettings:
     guard_factor: float = 1.5
     min_tokens: int = 2
     min_novelty: float = 0.8
-    min_gain: float = 0.2
+    own_lr: float = 0.25
+    min_gain: float = 0.0
     prefix: Literal["auto", "full", "frozen", "cached"] = "auto"
     deep_every: int = 1
     replay: int = 0
@@ -161,6 +163,7 @@ class LearnSettings:
         _require(self.drift_every >= 1, f"learn.drift_every is {self.drift_every}", "at least 1")
         _require(self.min_tokens >= 1, f"learn.min_tokens is {self.min_tokens}", "at least 1")
         _require(0 <= self.min_novelty <= 1, f"learn.min_novelty is {self.min_novelty}", "0 (off) to 1")
+        _require(0 < self.own_lr <= 1, f"learn.own_lr is {self.own_lr}", "above 0, at most 1")
         _require(self.min_gain >= 0, f"learn.min_gain is {self.min_gain}", "0 (off) or more")
         _require(self.deep_every >= 1, f"learn.deep_every is {self.deep_every}", "at least 1 (always)")
         _require(self.replay >= 0, f"learn.replay is {self.replay}", "0 (none) or more")

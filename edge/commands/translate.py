@@ -43,6 +43,12 @@ def add(verbs: Any) -> None:
         metavar="FILE",
         help="your own translations: TSV, TMX, XLIFF or an edited review.tsv",
     )
+    translate.add_argument(
+        "--judge",
+        action="store_true",
+        help="read what was translated backwards, and list first in report and review what says little of its source "
+        "(with --learn self; about a quarter more time)",
+    )
     options.resumable(translate)
     options.forward(translate)
     options.common(translate)
@@ -143,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
         Stop() as stop,
     ):
         made = prompts.Prompts(template, job.source, job.target, runtime.base.tokenizer)
-        done, stopped = _translate(job, made, run, session, progress, stop, document, out, args.bilingual)
+        done, stopped = _translate(job, made, run, session, progress, stop, document, out, args.bilingual, args.judge)
         memory = runtime.memory(session)
         _write_book(document, out, done, job, args.bilingual)
         if not stopped:
@@ -172,6 +178,7 @@ def _translate(
     document: Document,
     out: Path,
     bilingual: bool,
+    judge: bool,
 ) -> tuple[list[Record], int]:
     """All records, and the exit code of a stop."""
     from ..translation.decoding import ModelTranslator, require_languages
@@ -179,7 +186,7 @@ def _translate(
 
     require_languages(session, [unit.text for unit in job.units[:200]], job.source, job.target)
     done: list[Record] = list(run.restore(session))
-    translator, teacher = ModelTranslator(session, made), Lessons(session, made, job.glossary)
+    translator, teacher = ModelTranslator(session, made), Lessons(session, made, job.glossary, judges=judge)
     began = written = time.monotonic()
     tokens = marked = 0
     try:

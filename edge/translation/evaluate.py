@@ -8,7 +8,7 @@ Protocols, never mixed:
 
     off          the base alone
     oracle       after each chunk its reference is learned, as the code of arXiv 2401.11504 does
-    self         the model's own translations that passed the guards and `meaning` are learned, a chunk of tokens at a time
+    self         the model's own translations that passed the guards are learned, a chunk of tokens at a time
     corrections  the references of the first tenth of the chunks are learned, nothing after
 
 Perplexity is teacher-forced: each chunk's reference lines after its source lines, with the reference pairs before it as

@@ -5,7 +5,8 @@ Units: tokens, nats, seconds.
 
 A lesson on pairs is one prompt with the whole chunk as its block: the context pairs, the chunk's source lines, then its
 target lines. The target lines and their end are the window's last tokens, and they alone are labels: the adapter is
-trained to translate, never to write the source. Of the model's own translations those that fail `meaning` are left out. In a lesson on source text every line is a label, the lines read before
+trained to translate, never to write the source. The model's own translations are learned at a smaller rate, which falls
+from lesson to lesson: they sharpen what it says already, and too much of that makes real text unlikely. In a lesson on source text every line is a label, the lines read before
 are the context.
 """
 
@@ -30,10 +31,13 @@ if TYPE_CHECKING:
 class Lessons:
     """The session's learner as a `loop.Teacher`."""
 
-    def __init__(self, session: Session, prompts: Prompts, glossary: Glossary | None = None) -> None:
+    def __init__(
+        self, session: Session, prompts: Prompts, glossary: Glossary | None = None, *, judges: bool = False
+    ) -> None:
+        """`judges`: the model's own translations are judged by `meaning` even where all of them are learned."""
         self.session, self.prompts = session, prompts
         self.glossary = glossary or Glossary({})
-        self.meaning = Meaning(session, prompts)
+        self.meaning, self.judges = Meaning(session, prompts), judges
         self._since = time.perf_counter()
 
     def full(self, pairs: Sequence[Pair]) -> bool:
@@ -69,14 +73,17 @@ class Lessons:
         """Teaches one chunk of pairs; `of` none only closes it."""
         if of == "none" or self.session.learner is None:
             return self._lesson("none", span, sum(len(encode_more(self.session, p.target)) for p in pairs), [])
-        least, gains, taught = self.session.settings.learn.min_gain, list[float](), list(pairs)
-        if of == "self" and least:  # what does not say what its source says is left out
-            gains = self.meaning.gains(pairs)
-            taught = [pair for pair, gain in zip(pairs, gains, strict=True) if gain >= least]
+        settings, gains, taught, share = self.session.settings.learn, list[float](), list(pairs), 1.0
+        if of == "self":
+            share = settings.own_lr / (1 + self.session.learner.chunks)
+            if settings.min_gain or self.judges:
+                gains = self.meaning.gains(pairs)
+            if settings.min_gain:  # what does not say what its source says is left out
+                taught = [pair for pair, gain in zip(pairs, gains, strict=True) if gain >= settings.min_gain]
         if not taught:
-            return self._lesson(of, span, 0, [], gains, least)
+            return self._lesson(of, span, 0, [], gains)
         ids, labels = self.window(context, taught)
-        return self._lesson(of, span, labels, self._learn(ids, labels), gains, least)
+        return self._lesson(of, span, labels, self._learn(ids, labels, share), gains)
 
     def teach_source(self, span: tuple[int, int], before: Sequence[str], sources: Sequence[str]) -> Lesson:
         """Teaches source lines; the lines `before` them are the context."""
@@ -97,7 +104,7 @@ class Lessons:
             context = settings.learn.context or size - (end - start)
             yield torch.tensor(ids[max(0, start - context) : end]), end - start
 
-    def _learn(self, ids: list[int], labels: int) -> list[tuple[Learned, float]]:
+    def _learn(self, ids: list[int], labels: int, share: float = 1.0) -> list[tuple[Learned, float]]:
         session = self.session
         assert session.learner is not None
         session.reading = None  # it is the adapter's of before, and its memory is needed
@@ -105,7 +112,7 @@ class Lessons:
         for window, count in self.windows(ids, labels):
             if count >= session.settings.learn.min_tokens:
                 with session.phase("learn"):
-                    learned, nll = session.learner.learn(window, count)
+                    learned, nll = session.learner.learn(window, count, share=share)
                 done.append((learned, float(nll.double().sum())))
                 session.watch()
         return done
@@ -117,9 +124,8 @@ class Lessons:
         tokens: int,
         done: list[tuple[Learned, float]],
         gains: Sequence[float] = (),
-        least: float = 0.0,
     ) -> Lesson:
-        now = time.perf_counter()
+        now, least = time.perf_counter(), self.session.settings.learn.min_gain
         since, self._since = self._since, now
         index = self.session.chunk_index
         self.session.finish_chunk(self.session.position)
@@ -134,7 +140,7 @@ class Lessons:
             seconds=now - since,
             peak_bytes=self.session.meter.peak,
             learned=done[-1][0] if done else None,
-            left_out=sum(gain < least for gain in gains),
+            left_out=sum(gain < least for gain in gains) if least else 0,
             gains=tuple(gains),
         )
 

@@ -33,7 +33,7 @@ SMALL = [
     "--set",
     "adapter.rank=4",
     "--set",
-    "learn.min_gain=0",  # a random model finds nothing in any translation
+    "learn.own_lr=1",
 ]
 TO_GERMAN = ["--from", "en", "--to", "de"]
 LINES = [f"{start} {middle}." for start in ("The captain", "Her old ship", "A white whale", "My brother") for middle in (
@@ -111,7 +111,12 @@ def test_a_book_is_translated_and_reported(model: str, book: Path, german: None,
 
 def test_what_the_model_doubts_is_not_learned_and_is_to_be_looked_at(model: str, book: Path, german: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     rep = tmp_path / "report"
-    assert cli.main(command(model, book, "--no-run", "--report", str(rep), "--json", "--set", "learn.min_gain=9")) == 0
+    assert (
+        cli.main(
+            command(model, book, "--no-run", "--report", str(rep), "--json", "--judge", "--set", "learn.min_gain=9")
+        )
+        == 0
+    )
     result = last_json(capsys)
     assert result["lessons"] and all(lesson["tokens"] == 0 and lesson["kept"] is None for lesson in result["lessons"])
     assert 0 < len(result["doubtful"]) < sum(lesson["left_out"] for lesson in result["lessons"])

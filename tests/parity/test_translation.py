@@ -20,7 +20,7 @@ from edge.translation.prompts import Pair
 from tests import tiny
 
 EN, DE = languages.find("en"), languages.find("de")
-SIZES = ("window.chunk=96", "window.size=1400", "learn.lr=1e-2", "learn.min_gain=0")
+SIZES = ("window.chunk=96", "window.size=1400", "learn.lr=1e-2", "learn.own_lr=1")
 PAIRS = [
     Pair(f"The ship sails {n}.", f"Das Schiff fährt {n}.")
     for n in ("out", "in", "on", "by", "far", "near", "again", "home")
@@ -172,10 +172,12 @@ class Spy:
 
     def __init__(self, learner: Any) -> None:
         self.learner, self.seen = learner, []  # type: ignore[var-annotated]
+        self.shares: list[float] = []
 
-    def learn(self, ids: torch.Tensor, labels: int) -> Any:
+    def learn(self, ids: torch.Tensor, labels: int, share: float) -> Any:
         self.seen.append((ids.tolist(), labels))
-        return self.learner.learn(ids, labels)
+        self.shares.append(share)
+        return self.learner.learn(ids, labels, share=share)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.learner, name)

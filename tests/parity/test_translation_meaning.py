@@ -110,7 +110,35 @@ def test_without_a_limit_nothing_is_judged() -> None:
         lessons = Lessons(session, made(session))
         lessons.meaning = None  # type: ignore[assignment]
         lesson = lessons.teach("self", (0, 2), [], PAIRS[:2])
-        assert lesson.left_out == 0 and lesson.learned is not None
+        assert lesson.left_out == 0 and lesson.learned is not None and lesson.gains == ()
+
+
+def test_all_are_judged_and_learned_where_that_is_asked_for() -> None:
+    with tiny.runtime("qwen3", *SIZES, max_position_embeddings=2048).session() as session:
+        lessons = Lessons(session, made(session), judges=True)
+        lessons.meaning = Gains(-1.0, 1.0)  # type: ignore[assignment]
+        lesson = lessons.teach("self", (0, 2), [], PAIRS[:2])
+        assert lesson.gains == (-1.0, 1.0) and lesson.left_out == 0 and lesson.learned is not None
+        assert lessons.teach("corrections", (0, 0), [], PAIRS[:2]).gains == ()
+
+
+def test_own_translations_are_learned_at_a_smaller_rate_that_falls() -> None:
+    with tiny.runtime("qwen3", *SIZES, "learn.own_lr=0.25", max_position_embeddings=2048).session() as session:
+        spy = session.learner = Spy(session.learner)  # type: ignore[assignment]
+        lessons = Lessons(session, made(session))
+        for of in ("corrections", "self", "self", "corrections"):
+            lessons.teach(of, (0, 2), [], PAIRS[:2])
+        assert spy.shares == [1.0, 0.25 / 2, 0.25 / 3, 1.0]
+
+
+def test_a_share_of_the_rate_is_that_rate() -> None:
+    results = []
+    for rate, share in (("1e-2", 0.25), ("2.5e-3", 1.0)):
+        with tiny.runtime("llama", f"learn.lr={rate}", "learn.warmup_steps=0").session() as session:
+            assert session.learner is not None and session.adapter is not None
+            session.learner.learn(torch.arange(2, 50), 20, share=share)
+            results.append([parameter.detach().clone() for parameter in session.adapter.parameters()])
+    assert all(torch.allclose(a, b, rtol=1e-6, atol=1e-9) for a, b in zip(*results, strict=True))
 
 
 class Known:
