@@ -318,6 +318,8 @@ class _Count:
         s, tokens = self.shape, self.settings.window.size
         one = {"KV cache": self.cache(tokens), "logits": 4 * s.vocab * 8, "scratch": self.scratch()}
         one["scratch"] += 2 * s.keys * self.c * tokens  # a layer's keys and values, copied as they grow
+        if s.window is not None:  # sliding layers as they were before a line, for another attempt at it
+            one["KV cache"] += 2 * s.keys * self.c * s.sliding * min(tokens, s.window)
         # sliding blocks, too, hold every token that was read until the first one is decoded
         whole = {"KV cache": 2 * s.keys * self.c * s.layers * tokens}
         return [*(moment | whole for moment in self.forward(tokens, labels=False)), one]
