@@ -173,7 +173,7 @@ class Session:
         """Discards the adapter. The base is bit for bit what it was."""
         if self.adapter is not None:
             self.adapter.discard()
-        self.adapter = self.learner = None
+        self.adapter = self.learner = self.reading = None
         self.pages.close()
 
     # --- the three loops ---
