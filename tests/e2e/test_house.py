@@ -101,3 +101,8 @@ def test_gpu_check_runs_its_code_on_the_cpu() -> None:
     result = json.loads(done.stdout)
     assert [len(r["seconds_per_chunk"]) for r in result["runs"]] == [3, 3]
     assert all(r["tokens_per_second_decode"] > 0 for r in result["runs"])
+    assert result["copy_bytes_per_second"] > 1e8
+    for entry in result["runs"]:
+        on, off = entry["decoding"]["adapter_on"], entry["decoding"]["adapter_off"]
+        assert 0 < on["share"] < 1 and 0 < off["share"] < 1 and on["bandwidth_limit"] < off["bandwidth_limit"]
+        assert 0 < entry["learn_share_of_matmul_peak"] < 1
