@@ -105,4 +105,4 @@ def test_gpu_check_runs_its_code_on_the_cpu() -> None:
     for entry in result["runs"]:
         on, off = entry["decoding"]["adapter_on"], entry["decoding"]["adapter_off"]
         assert 0 < on["share"] < 1 and 0 < off["share"] < 1 and on["bandwidth_limit"] < off["bandwidth_limit"]
-        assert 0 < entry["learn_share_of_matmul_peak"] < 1
+        assert entry["learn_flops"] > 1e8 and entry["learn_share_of_matmul_peak"] > 0
