@@ -27,9 +27,9 @@ HOLDING_SLACK = 80_000_000  # where activations are not recomputed: 19 to 64 MB
 MAPPED_SLACK = 52_000_000  # where a window's hidden states are too large for the heap: 15 to 38 MB
 UNITS_SLACK = 36_000_000  # what oneDNN holds for bfloat16 matmuls: kernels made for each shape, operands' copies
 KEPT_SLACK = 330_000_000  # where it is kept between chunks: an upper bound, 60 to 305 MB were measured
-GRAPH_SLICE = 32  # label positions that meet the ONNX path's head at a time, at most
+GRAPH_SLICE = 64  # label positions that meet the ONNX path's head at a time, at most
+GRAPH_PART = 16384  # entries of the vocabulary that they meet at a time
 GRAPH_RUN = 256  # tokens of a window that meet its decoder at a time
-GRAPH_ROWS = 4096 * 65536  # bytes of embeddings that a text touches: its words, 64 KiB read in around each
 GRAPH_RUNTIME = 60_000_000  # ONNX Runtime and its sessions, without weights
 GRAPH_ROOM = 256  # tokens by which its cache grows
 
@@ -103,6 +103,11 @@ def adapter_parameters(settings: Settings, shape: Shape) -> tuple[int, int]:
     chosen = [dims for name, dims in shape.linears().items() if settings.adapter.takes(name)]
     blocks = min(settings.adapter.top or shape.layers, shape.layers)
     return rank * blocks * sum(i + o for i, o in chosen), rank * max([max(dims) for dims in chosen], default=0)
+
+
+def graph_sliding_room(window: int) -> int:
+    """Tokens that a layer which sees the last `window` has room for in the ONNX path's cache: these, and a run."""
+    return -(-(window - 1 + GRAPH_RUN) // GRAPH_ROOM) * GRAPH_ROOM
 
 
 def predict(settings: Settings, shape: Shape, machine: Machine, *, decodes: bool = False) -> Prediction:
@@ -332,16 +337,16 @@ class _Count:
         linear, head = s.linear_parameters, s.vocab * s.hidden * (1 if s.tied else 2)
         width = {"nf4": 0.5 + 4 / 64, "fp32": 4.0, "int8": 1 + 4 / 32}[precision]
         terms = {"graph weights": int(linear * width), "graph head": int(head * (width if precision == "int8" else 4))}
-        if precision != "int8":  # rows that are looked up are mapped a second time, with their neighbours
-            terms["graph embedding rows"] = min(4 * s.vocab * s.hidden, GRAPH_ROWS)
         terms["graph runtime"] = GRAPH_RUNTIME
         return terms | (
             {"graph adapter": 4 * (self.parameters + self.mended)} if self.settings.learn.mode != "none" else {}
         )
 
     def graph_cache(self, tokens: int) -> int:
-        """Every layer holds every token, in buffers that grow by `GRAPH_ROOM`."""
-        return 2 * self.shape.keys * 4 * self.shape.layers * (-(-tokens // GRAPH_ROOM) * GRAPH_ROOM)
+        """Layers that see everything hold every token; the others, what they see and a run."""
+        s, tokens = self.shape, -(-tokens // GRAPH_ROOM) * GRAPH_ROOM
+        near = min(tokens, graph_sliding_room(s.window)) if s.window is not None else tokens
+        return 2 * s.keys * 4 * ((s.layers - s.sliding) * tokens + s.sliding * near)
 
     def graph_forward(self, window: int) -> Terms:
         """The widest moment of a graph's run over a piece of a window: a gated MLP, or attention with its scores."""
@@ -355,14 +360,17 @@ class _Count:
         """A piece of a window goes through the decoder after the keys and values before it, or a slice through the head."""
         tokens = self.settings.window.size
         rows = min(self.slice, GRAPH_SLICE)
-        slices = {"logits slice": 2 * 4 * rows * self.shape.vocab, "activations": 4 * GRAPH_RUN * self.shape.hidden}
-        held = {"keys and values": 2 * self.shape.keys * 4 * self.shape.layers * tokens}
+        slices = {"logits slice": 2 * 4 * rows * GRAPH_PART, "activations": 4 * GRAPH_RUN * self.shape.hidden}
+        held = {"keys and values": self.graph_cache(tokens)}
         return held | _largest([slices, self.graph_forward(tokens)])
 
     def graph_decoding(self) -> Terms:
         """Reading the context, which is the widest moment, into the cache."""
-        tokens = self.settings.window.size
-        return {"KV cache": self.graph_cache(tokens), "logits": 4 * self.shape.vocab * 8} | self.graph_forward(tokens)
+        s, tokens = self.shape, self.settings.window.size
+        held = self.graph_cache(tokens)
+        if s.window is not None:  # sliding layers as they were before a line, for another attempt at it
+            held += 2 * s.keys * 4 * s.sliding * min(tokens, graph_sliding_room(s.window))
+        return {"KV cache": held, "logits": 4 * s.vocab * 8} | self.graph_forward(tokens)
 
     def with_slack(self, terms: Terms, phase: str) -> Terms:
         """Freed heap that the allocator has not given back: measured (`scripts/bench_memory`), not derived.

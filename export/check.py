@@ -76,7 +76,8 @@ def names(engine: Engine) -> None:
     """
     m = engine.manifest
     wanted: dict[str, list[int | None]] = {
-        "input_ids": [None], "positions": [None], "seen": [1], "total": [],
+        "embedded": [None, m.hidden], "positions": [None], "seen": [1], "total": [],
+        **({"sliding.seen": [1], "sliding.total": []} if m.sliding else {}),
         **{name: [1, m.groups, None, m.head_size] for name in cache_names(m.layers, "past")},
     }  # fmt: skip
     for layer, (k, n) in m.lora.items():

@@ -1,30 +1,31 @@
 """An export folder's graphs on ONNX Runtime, in numpy alone.
 
-Owns: sessions, providers, the KV cache's buffers, one decoding step with everything bound.
-Does not know: torch, adapters as objects, how the graphs are made, chunks, sampling.
+Owns: sessions, providers, runs over a window, one decoding step with everything bound.
+Does not know: torch, adapters as objects, how the graphs are made, what a cache holds (`cache.py`), chunks, sampling.
 Units: nats; logits in float32; positions in tokens.
 
-Nothing here needs torch: a device that only scores or decodes holds the graph and this. A cache is one buffer for each
-layer's keys and one for its values, with room to grow. Past and present are the same buffer, so a token costs no copy of
-what is there; all inputs of a decoding step are bound once and changed in place.
+Nothing here needs torch: a device that only scores or decodes holds the graph and this. All inputs of a decoding step are
+bound once and changed in place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
+from edge.allocator import trim
 from edge.errors import DeviceError, ExportError, describe
-from edge.memory import GRAPH_ROOM, GRAPH_RUN, GRAPH_SLICE
+from edge.memory import GRAPH_RUN, GRAPH_SLICE
 
 from . import manifest as manifests
-from .manifest import DECODER, HEAD, cache_names, lora_inputs
+from .cache import Array, Buffers, value
+from .manifest import DECODER, HEAD, WEIGHTS, lora_inputs, part_outputs
+from .rows import Rows
 
-Array = np.ndarray[Any, Any]
 AdapterInputs = Mapping[str, Any]  # the graph's A and B, by input name
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -34,6 +35,8 @@ class Engine:
 
     Attributes:
         device: cpu or cuda: where the sessions really run.
+        rows: the embedding matrix.
+        parts: of the vocabulary, each with results of its own.
         nothing: A and B of rank 0: the base alone.
     """
 
@@ -54,11 +57,17 @@ class Engine:
         manifests.verify(folder, self.manifest)
         self.device = choose(provider, self.manifest.device)
         self.decoder, self.head = self._open(DECODER, threads), self._open(HEAD, threads)
+        self.rows = Rows(folder / WEIGHTS, self.manifest.embedding)
+        self.parts = sum(output.name.startswith("own.") for output in self.head.get_outputs())
         self.nothing: AdapterInputs = {
             name: value(np.zeros(shape, np.float32), self.device)
             for layer, (k, n) in self.manifest.lora.items()
             for name, shape in zip(lora_inputs(layer), ((k, 0), (0, n)), strict=True)
         }
+
+    def buffers(self, capacity: int) -> Buffers:
+        """An empty cache with room for so many tokens."""
+        return Buffers(self.manifest, self.device, capacity)
 
     def _open(self, name: str, threads: int) -> Any:
         options = ort.SessionOptions()
@@ -103,48 +112,6 @@ def choose(provider: str, exported_for: str) -> str:
     return provider
 
 
-class Buffers:
-    """The keys and values of a growing text: (1, G, capacity, D) each, in the order of the graph's inputs."""
-
-    def __init__(self, engine: Engine, capacity: int) -> None:
-        m = engine.manifest
-        self._engine, self.names = engine, cache_names(m.layers, "past")
-        self._shape, self._kind = (1, m.groups, 0, m.head_size), np.dtype(m.cache)
-        self.capacity = capacity
-        self.values = [self._empty(capacity) for _ in self.names]
-        self.steps: list[Step] = []  # bindings of a decoding step, for each set of A and B
-
-    def reserve(self, tokens: int, held: int) -> None:
-        """Makes room for `tokens` in all, `held` of which are there."""
-        if tokens <= self.capacity:
-            return
-        self.capacity = -(-tokens // GRAPH_ROOM) * GRAPH_ROOM
-        for index, value in enumerate(self.values):
-            self.values[index] = self._filled(value.numpy()[:, :, :held])
-        self.steps = []
-
-    def arrays(self, held: int) -> Iterator[tuple[str, Array]]:
-        """What is held, by name."""
-        for name, value in zip(self.names, self.values, strict=True):
-            yield name, value.numpy()[:, :, :held]
-
-    def drop(self) -> None:
-        """Forgets all, and gives its memory back."""
-        self.values, self.steps = [], []
-
-    def fill(self, arrays: Sequence[Array]) -> None:
-        """Takes what `arrays` gave, in the same order."""
-        self.values = [self._filled(array) for array in arrays]
-
-    def _empty(self, capacity: int) -> Any:
-        return value(np.zeros((*self._shape[:2], capacity, self._shape[3]), self._kind), self._engine.device)
-
-    def _filled(self, kept: Array) -> Any:
-        array = np.zeros((*self._shape[:2], self.capacity, self._shape[3]), self._kind)
-        array[:, :, : kept.shape[2]] = kept
-        return value(array, self._engine.device)
-
-
 class Reader:
     """Scores and decodes with an engine; arrays in, arrays out."""
 
@@ -158,15 +125,14 @@ class Reader:
         The window is read `GRAPH_RUN` tokens at a time, after the keys and values of those before.
         """
         first, count = len(ids) - labels, len(ids) - 1  # the last token predicts nothing that is asked for
-        buffers, nll = Buffers(self.engine, count), []
+        buffers, nll = self.engine.buffers(count), []
         for start in range(0, count, GRAPH_RUN):
             end = min(start + GRAPH_RUN, count)
             hidden = self._run(ids[start:end], start, buffers, adapter)
+            trim()
             for at in range(max(start, first - 1), end, self.slice_size):
-                rows = slice(at, min(at + self.slice_size, end))
-                nll.append(
-                    self._head("nll", hidden[at - start : rows.stop - start], ids[rows.start + 1 : rows.stop + 1])
-                )
+                to = min(at + self.slice_size, end)
+                nll.append(self._nats(hidden[at - start : to - start], ids[at + 1 : to + 1]))
         return np.concatenate(nll)
 
     def extend(self, ids: Array, buffers: Buffers, position: int, adapter: AdapterInputs) -> Array:
@@ -174,7 +140,7 @@ class Reader:
         buffers.reserve(position + len(ids), position)
         for start in range(0, len(ids), GRAPH_RUN):
             hidden = self._run(ids[start : start + GRAPH_RUN], position + start, buffers, adapter)
-        logits: Array = self._head("logits", hidden[-1:], np.zeros(1, np.int64))[0]
+        logits: Array = self._head(["logits"], hidden[-1:], np.zeros(1, np.int64))[0][0]
         return logits
 
     def decode(self, token: int, buffers: Buffers, position: int, adapter: AdapterInputs) -> Array:
@@ -194,7 +160,8 @@ class Reader:
     def _run(self, ids: Array, position: int, buffers: Buffers, adapter: AdapterInputs) -> Array:
         """(S, H) hidden states of tokens that follow `position` others; their keys and values are kept in `buffers`."""
         binding = self.engine.decoder.io_binding()
-        for name, array in _positions(ids, position).items():
+        buffers.slide(position, len(ids))
+        for name, array in _inputs(self.engine, self.engine.rows(ids), position, buffers.sliding).items():
             binding.bind_cpu_input(name, array)
         _bind_adapter(binding, adapter)
         binding.bind_output("hidden")
@@ -203,9 +170,21 @@ class Reader:
         hidden: Array = binding.get_outputs()[0].numpy()
         return hidden
 
-    def _head(self, what: str, hidden: Array, labels: Array) -> Array:
-        result: Array = self.engine.head.run([what], {"hidden": hidden, "labels": labels}, _only())[0]
-        return result
+    def _nats(self, hidden: Array, labels: Array) -> Array:
+        """(S,) float32 nats of the labels, one part of the vocabulary after the other.
+
+        A sum over a whole vocabulary loses digits in float32: blocks' normalisers are summed in float64.
+        """
+        parts = [self._head(list(part_outputs(index)), hidden, labels) for index in range(self.engine.parts)]
+        normalisers = np.concatenate([part for part, _ in parts], axis=1).astype(np.float64)
+        largest = normalisers.max(axis=1)
+        total = largest + np.log(np.exp(normalisers - largest[:, None]).sum(axis=1))
+        nats: Array = (total - np.sum([own for _, own in parts], axis=0)).astype(np.float32)
+        return nats
+
+    def _head(self, what: list[str], hidden: Array, labels: Array) -> list[Array]:
+        results: list[Array] = self.engine.head.run(what, {"hidden": hidden, "labels": labels}, _only())
+        return results
 
 
 class Step:
@@ -213,8 +192,9 @@ class Step:
 
     def __init__(self, engine: Engine, buffers: Buffers, adapter: AdapterInputs) -> None:
         self._decoder, self._head, self.adapter = engine.decoder, engine.head, adapter
-        m = engine.manifest
-        self._inputs = _positions(np.zeros(1, np.int64), 0)
+        m, self._rows, self._buffers = engine.manifest, engine.rows, buffers
+        self._inputs = _inputs(engine, np.zeros((1, m.hidden), np.float32), 0, 0)
+        self._token = np.zeros(1, np.int64)
         hidden = value(np.zeros((1, m.hidden), np.float32), "cpu")
         self._logits = np.zeros((1, m.vocab), np.float32)
         self._tokens = self._decoder.io_binding()
@@ -231,35 +211,44 @@ class Step:
 
     def run(self, token: int, position: int) -> Array:
         """(V,) logits after `token` at `position`; the array is overwritten by the next step."""
-        inputs = self._inputs
-        inputs["input_ids"][0] = token
+        inputs, buffers = self._inputs, self._buffers
+        buffers.slide(position, 1)
+        self._token[0] = token
+        inputs["embedded"][...] = self._rows(self._token)
         inputs["positions"][0] = inputs["seen"][0] = position
         inputs["total"][...] = position + 1
+        if "sliding.seen" in inputs:
+            inputs["sliding.seen"][0] = buffers.sliding - 1
+            inputs["sliding.total"][...] = buffers.sliding
         self._decoder.run_with_iobinding(self._tokens)
         self._head.run_with_iobinding(self._states, self._options)
         logits: Array = self._logits[0]
         return logits
 
 
-def _positions(ids: Array, position: int) -> dict[str, Array]:
-    end = position + len(ids)
-    return {
-        "input_ids": ids,
+def _inputs(engine: Engine, rows: Array, position: int, sliding: int) -> dict[str, Array]:
+    """What changes with each run, over (S, H) rows that follow `position` tokens; `sliding`: held by layers with a window."""
+    end = position + len(rows)
+    inputs = {
+        "embedded": rows,
         "positions": np.arange(position, end, dtype=np.int64),
         "seen": np.array([end - 1], np.int32),
         "total": np.array(end, np.int32),
     }
+    if engine.manifest.sliding:
+        inputs |= {"sliding.seen": np.array([sliding - 1], np.int32), "sliding.total": np.array(sliding, np.int32)}
+    return inputs
 
 
 def _bind_adapter(binding: Any, adapter: AdapterInputs) -> None:
-    for name, value in adapter.items():
-        binding.bind_ortvalue_input(name, value)
+    for name, held in adapter.items():
+        binding.bind_ortvalue_input(name, held)
 
 
 def _bind_cache(binding: Any, buffers: Buffers) -> None:
-    for name, value in zip(buffers.names, buffers.values, strict=True):
-        binding.bind_ortvalue_input(name, value)
-        binding.bind_ortvalue_output(name.replace("past", "present", 1), value)
+    for name, held in zip(buffers.names, buffers.values, strict=True):
+        binding.bind_ortvalue_input(name, held)
+        binding.bind_ortvalue_output(name.replace("past", "present", 1), held)
 
 
 def _only() -> Any:
@@ -267,8 +256,3 @@ def _only() -> Any:
     options = ort.RunOptions()
     options.only_execute_path_to_fetches = True
     return options
-
-
-def value(array: Array, device: str) -> Any:
-    """The array as the runtime's own value; on the CPU it is the same memory."""
-    return ort.OrtValue.ortvalue_from_numpy(array, device, 0)

@@ -6,10 +6,12 @@ Units: tokens; shapes as noted; one document, so there is no batch dimension but
 
 Two graphs on one data file, so that a window's hidden states meet the head in slices and its full logits never exist:
 
-    decoder  input_ids (S,) int64, positions (S,) int64, seen (1,) int32 = tokens in all - 1, total () int32 = tokens in
-             all; past.I.key, past.I.value (1, G, P, D); NAME.lora_a (K, r) and NAME.lora_b (r, N), r from 0 up
+    decoder  embedded (S, H), rows of the embedding matrix; positions (S,) int64; seen (1,) int32 = tokens in all - 1,
+             total () int32 = tokens in all, and the same of what layers with a window hold: sliding.seen, sliding.total;
+             past.I.key, past.I.value (1, G, P, D); NAME.lora_a (K, r) and NAME.lora_b (r, N), r from 0 up
              -> hidden (S, H), present.I.key, present.I.value (1, G, max(P, total), D)
-    head     hidden (S, H), labels (S,) int64 -> logits (S, V), nll (S,) in nats
+    head     hidden (S, H), labels (S,) int64 -> logits (S, V); of each part I of the vocabulary normaliser.I (S, blocks),
+             logsumexp of the logits of each block, and own.I (S,), the label's logit or 0
 
 Past and present may be one buffer: GroupQueryAttention then writes in place. Everything is read off the model's own
 modules (scales, windows, norms, rotary frequencies), so that what its config says is decided in one place.
@@ -29,15 +31,15 @@ from torch.nn import functional as F
 
 from edge.base import Base
 from edge.errors import ExportError
+from edge.memory import GRAPH_PART
 from edge.shape import KNOWN
 
 from . import nf4
-from .manifest import cache_names, lora_inputs
+from .manifest import cache_names, lora_inputs, part_outputs
 from .writer import MS, DataFile, Graph
 
 OPSET = 21
 VOCABULARY_BLOCK = 1024
-VOCABULARY_PART = 16 * VOCABULARY_BLOCK
 _ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "silu": ("QuickGelu", {"alpha": 1.0}),
     "gelu_pytorch_tanh": ("FastGelu", {}),
@@ -67,6 +69,12 @@ def lora_shapes(base: Base) -> dict[str, tuple[int, int]]:
     return {name: (layer.in_features, layer.out_features) for name, layer in _linears(base)}
 
 
+def windows(base: Base) -> dict[int, int]:
+    """The layers that see only so many tokens, themselves included, and how many."""
+    found = {index: _window(block.self_attn, base.config) for index, block in enumerate(base.blocks)}
+    return {index: window for index, window in found.items() if window is not None}
+
+
 def head_size(config: Any) -> int:
     """Features of one attention head."""
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
@@ -83,17 +91,22 @@ class DecoderGraph:
         self.head_size = head_size(base.config)
         self.names = {id(layer): name for name, layer in base.model.named_modules()}
 
-    def build(self, embedding: nf4.Plain) -> Graph:
-        """The whole graph. `embedding`: the matrix that token ids look up, shared with a tied head."""
+    def build(self) -> Graph:
+        """The whole graph."""
         graph = self.graph
-        ids = graph.input("input_ids", ["S"], np.int64)
+        states = graph.input("embedded", ["S", self.config.hidden_size])
         graph.input("positions", ["S"], np.int64)
         graph.input("seen", [1], np.int32)
         graph.input("total", [], np.int32)
+        if windows(self.base):
+            graph.input("sliding.seen", [1], np.int32)
+            graph.input("sliding.total", [], np.int32)
         self._first_position = graph.op("Gather", "positions", graph.constant([0]))
         self._rows = graph.op("Unsqueeze", graph.op("Sub", "positions", self._first_position), graph.constant([0]))
         self._angles: dict[str, tuple[str, str]] = {}
-        states = self._embed(ids, embedding)
+        scale = getattr(self.base.model.get_input_embeddings(), "scalar_embed_scale", None)
+        if scale is not None:
+            states = graph.op("Mul", states, graph.constant(scale, np.float32))
         for index, block in enumerate(self.base.blocks):
             states = self._block(states, index, block)
         states = self._norm(states, self.base.decoder.norm)  # type: ignore[arg-type]
@@ -106,20 +119,6 @@ class DecoderGraph:
                 np.float16 if self.half else np.float32,
             )
         return graph
-
-    def _embed(self, ids: str, embedding: nf4.Plain) -> str:
-        """(S, H) of token ids."""
-        graph, module = self.graph, self.base.model.get_input_embeddings()
-        if isinstance(embedding, nf4.Int8):
-            rows = graph.op(
-                "GatherBlockQuantized", graph.weight("embedding.codes", embedding.codes.flatten(1)), ids,
-                graph.weight("embedding.scales", embedding.scales), domain=MS,
-                bits=8, block_size=embedding.block, gather_axis=0, quantize_axis=1,
-            )  # fmt: skip
-        else:
-            rows = graph.op("Gather", graph.weight("embedding", embedding.weight), ids)
-        scale = getattr(module, "scalar_embed_scale", None)
-        return rows if scale is None else graph.op("Mul", rows, graph.constant(scale, np.float32))
 
     def _block(self, states: str, index: int, block: Any) -> str:
         """(S, H) after one transformer block; a sandwich block has norms after attention and MLP too."""
@@ -159,9 +158,10 @@ class DecoderGraph:
                 graph.op("Cast", value, to=TensorProto.FLOAT16),
             )
         window = _window(attention, config)
+        held = ["seen", "total"] if window is None else ["sliding.seen", "sliding.total"]
         softcap = getattr(attention, "attn_logit_softcapping", None)
         graph.ops(
-            "GroupQueryAttention", [*turned, value, *past, "seen", "total"],
+            "GroupQueryAttention", [*turned, value, *past, *held],
             [f"attended.{index}", f"present.{index}.key", f"present.{index}.value"], domain=MS,
             num_heads=heads, kv_num_heads=groups, scale=float(attention.scaling),
             local_window_size=-1 if window is None else window, softcap=float(softcap or 0.0),
@@ -252,25 +252,25 @@ def write_product(graph: Graph, x: str, name: str, matrix: nf4.Matrix, bias: Ten
 
 
 def head(base: Base, data: DataFile, matrix: nf4.Plain) -> Graph:
-    """Logits and nats of hidden states: softcap(scale * (W x + b)), and logsumexp(logits) - logits[label].
+    """Logits of hidden states, softcap(scale * (W x + b)), and what their nats are made of.
 
-    Part by part of the vocabulary, so that `nll` never holds whole rows of logits, and that a runtime which lays weights
-    out anew when it loads them holds one part twice, not all.
+    Part by part of the vocabulary, each with results of its own, so that who wants the nats asks for one part at a time
+    and never holds whole rows of logits, and that a runtime which lays weights out anew when it loads them holds one part
+    twice, not all.
     """
     graph = Graph(data)
     rows, labels = graph.input("hidden", ["S", matrix.columns]), graph.input("labels", ["S"], np.int64)
     for tensor in matrix.tensors():
         data.add(tensor)  # whole; the parts lie in it
-    parts, normalisers, chosen = [], [], []
-    for start in range(0, matrix.rows, VOCABULARY_PART):
-        part = matrix.part(start, min(start + VOCABULARY_PART, matrix.rows))
+    parts = []
+    for index, start in enumerate(range(0, matrix.rows, GRAPH_PART)):
+        part = matrix.part(start, min(start + GRAPH_PART, matrix.rows))
         logits = _head_logits(graph, base, rows, start, part)
         parts.append(logits)
-        normalisers.append(_normalisers(graph, logits, part.rows))
-        chosen.append(_own(graph, logits, labels, start, part.rows))
+        normaliser, own = part_outputs(index)
+        graph.output(_normalisers(graph, logits, part.rows), normaliser, ["S", "blocks"])
+        graph.output(_own(graph, logits, labels, start, part.rows), own, ["S"])
     graph.output(graph.op("Concat", *parts, axis=1), "logits", ["S", matrix.rows])
-    total = graph.op("ReduceLogSumExp", graph.op("Concat", *normalisers, axis=1), graph.constant([1]), keepdims=0)
-    graph.output(graph.op("Sub", total, graph.op("Sum", *chosen)), "nll", ["S"])
     return graph
 
 

@@ -5,9 +5,9 @@ Does not know: graphs, runtimes.
 Units: bytes.
 
     templora-onnx.json   this manifest: format, base fingerprint, opset, LoRA inputs and their shapes, versions, sha256
-    decoder.onnx         token ids -> hidden states
+    decoder.onnx         rows of the embedding -> hidden states
     head.onnx            hidden states -> logits and nats
-    weights.data         the weights of both
+    weights.data         the weights of both, and the embedding
     config.json, tokenizer files
 """
 
@@ -21,7 +21,9 @@ from typing import Any
 from edge import journal
 from edge.errors import ExportError, describe
 
-FORMAT = 2
+from .rows import Embedding
+
+FORMAT = 3
 MANIFEST = "templora-onnx.json"
 DECODER, HEAD, WEIGHTS = "decoder.onnx", "head.onnx", "weights.data"
 _AGAIN = "export it again with templora export"
@@ -37,6 +39,8 @@ class Manifest:
         device: what it was exported for, cpu or cuda.
         layers, groups, head_size: the cache's dimensions.
         cache: type of its numbers, float32 or float16.
+        window, sliding: tokens that some layers see at most, themselves included, and which these are.
+        embedding: where its rows lie.
         lora: (inputs, outputs) of each layer that takes A and B.
         files: bytes and sha256 of every file.
         parity: what `check.py` measured.
@@ -52,6 +56,9 @@ class Manifest:
     hidden: int
     vocab: int
     cache: str
+    window: int
+    sliding: list[int]
+    embedding: Embedding
     lora: dict[str, tuple[int, int]]
     files: dict[str, tuple[int, str]]
     versions: dict[str, str]
@@ -66,6 +73,11 @@ class Manifest:
 def lora_inputs(name: str) -> tuple[str, str]:
     """Names of the inputs that hold a layer's A and B."""
     return f"{name}.lora_a", f"{name}.lora_b"
+
+
+def part_outputs(index: int) -> tuple[str, str]:
+    """Names of the head's outputs for one part of the vocabulary: its normalisers, and the label's own logit."""
+    return f"normaliser.{index}", f"own.{index}"
 
 
 def cache_names(layers: int, side: str) -> list[str]:
@@ -87,6 +99,8 @@ def read(folder: Path) -> Manifest:
             raise ExportError(f"{folder} is an export of version {found}", f"version {FORMAT}", _AGAIN)
         values["lora"] = {name: (int(k), int(n)) for name, (k, n) in values["lora"].items()}
         values["files"] = {name: (int(size), str(digest)) for name, (size, digest) in values["files"].items()}
+        values["sliding"] = [int(index) for index in values["sliding"]]
+        values["embedding"] = Embedding(**values["embedding"])
         return Manifest(**values)
     except FileNotFoundError as error:
         raise ExportError(f"there is no {MANIFEST} in {folder}", "a folder made by templora export", _AGAIN) from error

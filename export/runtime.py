@@ -18,7 +18,8 @@ from edge.memory import GRAPH_ROOM, GRAPH_SLICE
 from edge.paging import Store
 from edge.settings import ComputeSettings
 
-from .engine import AdapterInputs, Array, Buffers, Engine, Reader, value
+from .cache import Array, value
+from .engine import AdapterInputs, Engine, Reader
 from .manifest import lora_inputs
 
 
@@ -41,7 +42,7 @@ class OnnxForward:
 
     def prefill(self, input_ids: Tensor, *, adapter: bool = True) -> tuple[Tensor, Cache]:
         """See `Forward.prefill`."""
-        cache = Cache(Buffers(self.engine, -(-(len(input_ids) + 1) // GRAPH_ROOM) * GRAPH_ROOM))
+        cache = Cache(self.engine.buffers(-(-(len(input_ids) + 1) // GRAPH_ROOM) * GRAPH_ROOM))
         return self.extend(input_ids, cache, adapter=adapter), cache
 
     def extend(self, input_ids: Tensor, cache: Cache, *, adapter: bool = True) -> Tensor:
@@ -57,10 +58,13 @@ class OnnxForward:
         return torch.from_numpy(logits.copy())
 
     def mark(self, cache: Cache) -> None:
-        """See `Forward.mark`; the buffers hold every token in its place, and need no mark."""
+        """See `Forward.mark`."""
+        cache.state.mark(cache.length)
 
     def rewind(self, cache: Cache, length: int) -> bool:
         """See `Forward.rewind`: what comes next is written over what is forgotten."""
+        if not cache.state.rewind(cache.length, length):
+            return False
         cache.length = length
         return True
 

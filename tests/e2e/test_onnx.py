@@ -125,7 +125,7 @@ def test_missing_cut_and_flipped_files_are_refused(damaged: Path, name: str) -> 
         Engine(damaged)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}', '{"format": 2, "files": 3, "lora": {}}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 3}', '{"format": 3, "files": 3, "lora": {}}'])
 def test_damaged_manifests_are_refused(damaged: Path, text: str) -> None:
     (damaged / manifest.MANIFEST).write_text(text)
     with pytest.raises(ExportError, match="damaged"):
@@ -138,7 +138,7 @@ def test_no_manifest_older_manifest_other_base(damaged: Path) -> None:
         Engine(damaged, fingerprint=tiny.runtime("llama", seed=1).base.fingerprint())
     values = json.loads(path.read_text())
     path.write_text(json.dumps({**values, "format": 0}))
-    with pytest.raises(ExportError, match=r"version 0.*version 2"):
+    with pytest.raises(ExportError, match=r"version 0.*version 3"):
         Engine(damaged)
     path.unlink()
     with pytest.raises(ExportError, match=r"there is no"):

@@ -12,10 +12,10 @@ from torch import Tensor
 from edge.adapter import Adapter
 from edge.base import Base, weight_of
 from edge.forward import Cache, TorchForward
-from edge.memory import GRAPH_ROOM
+from edge.memory import GRAPH_ROOM, graph_sliding_room
 from edge.paging import MemoryStore
 from edge.settings import AdapterSettings, ComputeSettings
-from export import engine, exporter, nf4
+from export import exporter, nf4
 from export.engine import Engine
 from export.manifest import lora_inputs
 from export.runtime import OnnxForward
@@ -93,7 +93,7 @@ def test_a_prompt_in_chunks_is_the_prompt_at_once(case: Case) -> None:
     case.shake(1)
     exact = case.reference(IDS, adapter=True)
     allowed = (case.torch.prefill(IDS)[0] - exact[-1]).abs().max() * FACTOR
-    cache = Cache(engine.Buffers(case.engine, 0))
+    cache = Cache(case.engine.buffers(0))
     for end, piece in ((25, IDS[:25]), (26, IDS[25:26]), (60, IDS[26:])):
         assert (case.onnx.extend(piece, cache) - exact[end - 1]).abs().max() <= allowed
     assert cache.length == len(IDS)
@@ -137,6 +137,54 @@ def test_a_cache_grows_beyond_its_room(gemma: Case) -> None:
     assert cache.state.capacity == 2 * GRAPH_ROOM
     exact = gemma.reference(ids, adapter=True)[-1]
     assert (last - exact).abs().max() <= (gemma.torch.prefill(ids)[0] - exact).abs().max() * FACTOR
+
+
+LONG = torch.randint(2, 320, (700,), generator=torch.Generator().manual_seed(8))
+
+
+@pytest.mark.parametrize("architecture", ["gemma3_text", "mistral"])
+def test_layers_with_a_window_forget_what_they_no_longer_see(architecture: str, tmp_path: Path) -> None:
+    case = Case(tmp_path / "graph", architecture, "nf4", max_position_embeddings=1024, sliding_window=32)
+    case.shake(6)
+    manifest = case.engine.manifest
+    room = graph_sliding_room(manifest.window)
+    assert manifest.sliding and room < len(LONG)
+    logits = case.reference(LONG, adapter=True)
+    exact = torch.nn.functional.cross_entropy(logits[:-1], LONG[1:], reduction="none")
+    allowed = (case.torch.nll(LONG, 699) - exact).abs().max() * FACTOR
+    assert (case.onnx.nll(LONG, 699) - exact).abs().max() <= allowed
+    first, cache = case.onnx.prefill(LONG[:500])
+    found = [first, *(case.onnx.decode(int(token), cache) for token in LONG[500:530])]
+    allowed = (case.torch.prefill(LONG[:530])[0] - logits[529]).abs().max() * FACTOR
+    assert (torch.stack(found) - logits[499:530]).abs().max() <= allowed
+    rows = {
+        array.shape[2]
+        for name, array in cache.state.arrays(cache.length)
+        if int(name.split(".")[1]) in manifest.sliding
+    }
+    assert rows == {cache.state.sliding} and cache.state.sliding < room
+
+
+def test_a_cache_goes_back_bit_for_bit(gemma: Case) -> None:
+    """To its mark over rows that were dropped since, and to any length where none were."""
+    gemma.shake(6)
+    _, cache = gemma.onnx.prefill(LONG[:505])
+    gemma.onnx.mark(cache)
+    tries = []
+    for end in (509, 620, 509):  # the second try makes layers with a window drop rows; the third must not notice
+        tries.append(torch.stack([gemma.onnx.decode(int(token), cache) for token in LONG[505:end]]))
+        assert gemma.onnx.rewind(cache, 505) and cache.length == 505
+    assert torch.equal(tries[0], tries[2])
+    assert torch.equal(tries[0], tries[1][:4])
+    gemma.onnx.extend(LONG[505:507], cache)
+    logits = gemma.onnx.decode(int(LONG[507]), cache)
+    assert gemma.onnx.rewind(cache, 507)
+    assert torch.equal(gemma.onnx.decode(int(LONG[507]), cache), logits)
+    for token in LONG[508:520]:
+        gemma.onnx.decode(int(token), cache)
+    before = cache.length, cache.state.sliding
+    assert not gemma.onnx.rewind(cache, 500)
+    assert (cache.length, cache.state.sliding) == before
 
 
 def test_a_cache_is_paged_bit_for_bit(gemma: Case) -> None:

@@ -1,0 +1,128 @@
+"""The KV cache of one growing text, as the graph reads and writes it.
+
+Owns: the buffers, what a layer with a sliding window may forget, going back to an earlier length.
+Does not know: graphs, tokens, bindings.
+Units: positions in tokens; shapes (1, G, room, D).
+
+Past and present are the same buffer, so a token costs no copy of what is there. A layer that sees everything has room for
+the whole text. A layer that sees the last `window` tokens has room for these and one run: where the room is used up, the
+rows that can still be seen move to its front, and the others are gone. Keys are rotated before they come here, so a row
+does not depend on where it lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from edge.memory import GRAPH_ROOM, graph_sliding_room
+
+from .manifest import Manifest, cache_names
+
+Array = np.ndarray[Any, Any]
+
+
+def value(array: Array, device: str) -> Any:
+    """The array as the runtime's own value; on the CPU it is the same memory."""
+    return ort.OrtValue.ortvalue_from_numpy(array, device, 0)
+
+
+class Buffers:
+    """Keys and values of all layers, in the order of the graph's inputs.
+
+    Attributes:
+        names: the graph's inputs.
+        values: their values.
+        capacity: tokens that a layer which sees everything has room for.
+        sliding: rows that the other layers hold.
+        steps: bindings of a decoding step to these buffers, whatever their owner keeps of them.
+    """
+
+    def __init__(self, manifest: Manifest, device: str, capacity: int) -> None:
+        m = manifest
+        self.names, self.capacity, self.sliding = cache_names(m.layers, "past"), capacity, 0
+        self._device, self._window, self._kind = device, m.window, np.dtype(m.cache)
+        self._heads, self._size = m.groups, m.head_size
+        self._limit = graph_sliding_room(m.window)
+        self._slides = [index for index in range(len(self.names)) if index // 2 in m.sliding]
+        self._moved = -1  # tokens in all when rows were dropped last
+        self._mark: tuple[int, int, int] | None = None  # tokens in all, `sliding` and `_moved` as they were
+        self._kept: dict[int, Array] = {}  # rows of the mark, once they are dropped from the buffers
+        self.steps: list[Any] = []
+        self.values: list[Any] = [self._value(index, None) for index in range(len(self.names))]
+
+    def reserve(self, tokens: int, held: int) -> None:
+        """Makes room for `tokens` in all, `held` of which are there."""
+        if tokens <= self.capacity:
+            return
+        kept = list(self.arrays(held))
+        self.capacity = -(-tokens // GRAPH_ROOM) * GRAPH_ROOM
+        for index, (_, array) in enumerate(kept):
+            if self._rooms(index) != self.values[index].shape()[2]:
+                self.values[index] = self._value(index, array)
+        self.steps = []
+
+    def slide(self, position: int, tokens: int) -> None:
+        """Makes room in the layers with a window for `tokens` after `position` others: at most a run of them."""
+        if self.sliding + tokens > min(self.capacity, self._limit):
+            keep = min(self.sliding, self._window - 1)
+            lost = self._mark is not None and self._mark[2] == self._moved
+            for index in self._slides:
+                rows = self.values[index].numpy()
+                if lost:
+                    self._kept[index] = rows[:, :, : self._mark[1]].copy()  # type: ignore[index]
+                self._put(index, rows[:, :, self.sliding - keep : self.sliding].copy())
+            self.sliding, self._moved = keep, position
+        self.sliding += tokens
+
+    def mark(self, length: int) -> None:
+        """Remembers the state with `length` tokens, for `rewind`."""
+        self._mark, self._kept = (length, self.sliding, self._moved), {}
+
+    def rewind(self, now: int, length: int) -> bool:
+        """Goes back from `now` tokens to `length`; False where rows were dropped since, and it is not the mark."""
+        if self._mark is not None and self._mark[0] == length and self._kept:
+            for index, rows in self._kept.items():
+                self._put(index, rows)
+            _, self.sliding, self._moved = self._mark
+            self._kept = {}
+            return True
+        if length <= self._moved:
+            return False
+        self.sliding -= now - length
+        if self._mark is not None and length < self._mark[0]:
+            self._mark, self._kept = None, {}
+        return True
+
+    def arrays(self, held: int) -> Iterator[tuple[str, Array]]:
+        """What is held of `held` tokens, by name."""
+        for index, (name, value) in enumerate(zip(self.names, self.values, strict=True)):
+            yield name, value.numpy()[:, :, : self.sliding if index in self._slides else held]
+
+    def drop(self) -> None:
+        """Forgets all, and gives its memory back."""
+        self.values, self.steps = [], []
+
+    def fill(self, arrays: Sequence[Array]) -> None:
+        """Takes what `arrays` gave, in the same order."""
+        self.values = [self._value(index, array) for index, array in enumerate(arrays)]
+
+    def _rooms(self, index: int) -> int:
+        return min(self.capacity, self._limit) if index in self._slides else self.capacity
+
+    def _value(self, index: int, kept: Array | None) -> Any:
+        array = np.zeros((1, self._heads, self._rooms(index), self._size), self._kind)
+        if kept is not None:
+            array[:, :, : kept.shape[2]] = kept
+        return value(array, self._device)
+
+    def _put(self, index: int, rows: Array) -> None:
+        """Writes rows to the front of a buffer, which stays where it is."""
+        held = self.values[index]
+        array: Array = held.numpy()  # on the CPU the memory itself
+        array[:, :, : rows.shape[2]] = rows
+        if self._device != "cpu":
+            held.update_inplace(array)

@@ -1,0 +1,94 @@
+"""Rows of the embedding matrix, read from an export's data file as a text asks for them.
+
+Owns: where a row lies, how it is read, what its bytes mean.
+Does not know: graphs, sessions, tokens' meaning.
+Units: bytes; float32.
+
+A lookup in a mapped matrix maps the row's neighbours too, up to 64 KiB for 2 KiB: a long text would map most of a vocabulary
+that it uses a hundredth of. A read costs a few microseconds, and nothing stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from edge.errors import ExportError, describe
+
+Array = np.ndarray[Any, Any]
+ZERO = 128  # unsigned bytes lie around it
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Where the matrix lies in the data file.
+
+    Attributes:
+        rows, columns: its shape.
+        offset: of its first row: float32, or bytes where `block` is not 0.
+        block: bytes that share a scale: value = (byte - 128) * scale; 0 for float32.
+        scales: offset of the first row's scales, float32.
+    """
+
+    rows: int
+    columns: int
+    offset: int
+    block: int = 0
+    scales: int = 0
+
+
+class Rows:
+    """The matrix of one data file."""
+
+    def __init__(self, path: Path, place: Embedding) -> None:
+        """Opens the file; it stays open.
+
+        Raises:
+            ExportError: it cannot be opened.
+        """
+        self.path, self.place = path, place
+        self._lock = Lock()
+        try:
+            self._file = path.open("rb", buffering=0)
+        except OSError as error:
+            raise self._damaged(describe(error)) from error
+
+    def __call__(self, ids: Array) -> Array:
+        """(S, columns) float32 of (S,) token ids.
+
+        Raises:
+            IndexError: an id that the matrix does not hold.
+            ExportError: the file was changed or taken away.
+        """
+        place = self.place
+        wanted, order = np.unique(ids, return_inverse=True)
+        if len(wanted) and not (wanted[0] >= 0 and wanted[-1] < place.rows):
+            raise IndexError(f"token ids {wanted[0]} to {wanted[-1]}, of a vocabulary of {place.rows}")
+        if not place.block:
+            return self._read(wanted, place.offset, place.columns, np.float32)[order]
+        codes = self._read(wanted, place.offset, place.columns, np.uint8)
+        scales = self._read(wanted, place.scales, place.columns // place.block, np.float32)
+        steps = codes.reshape(*scales.shape, place.block).astype(np.float32) - ZERO
+        values: Array = (steps * scales[..., None]).reshape(codes.shape)[order]
+        return values
+
+    def _read(self, wanted: Array, offset: int, columns: int, kind: Any) -> Array:
+        values = np.empty((len(wanted), columns), kind)
+        length = columns * values.itemsize
+        with self._lock:
+            for row, index in zip(values, wanted.tolist(), strict=True):
+                try:
+                    self._file.seek(offset + index * length)
+                    read = self._file.readinto(row.data.cast("B"))
+                except OSError as error:
+                    raise self._damaged(describe(error)) from error
+                if read != length:
+                    raise self._damaged(f"{read} of {length} bytes of row {index}")
+        return values
+
+    def _damaged(self, why: str) -> ExportError:
+        return ExportError(f"{self.path} cannot be read ({why})", "the export's weights", "export it again")
