@@ -27,9 +27,9 @@ HOLDING_SLACK = 80_000_000  # where activations are not recomputed: 19 to 64 MB
 MAPPED_SLACK = 52_000_000  # where a window's hidden states are too large for the heap: 15 to 38 MB
 UNITS_SLACK = 36_000_000  # what oneDNN holds for bfloat16 matmuls: kernels made for each shape, operands' copies
 KEPT_SLACK = 330_000_000  # where it is kept between chunks: an upper bound, 60 to 305 MB were measured
-GRAPH_SLICE = 64  # label positions that meet the ONNX path's head at a time, at most
+GRAPH_SLICE = 32  # label positions that meet the ONNX path's head at a time, at most
 GRAPH_PART = 16384  # entries of the vocabulary that they meet at a time
-GRAPH_RUN = 256  # tokens of a window that meet its decoder at a time
+GRAPH_RUN = 128  # tokens of a window that meet its decoder at a time
 GRAPH_RUNTIME = 60_000_000  # ONNX Runtime and its sessions, without weights
 GRAPH_ROOM = 256  # tokens by which its cache grows
 
@@ -107,7 +107,7 @@ def adapter_parameters(settings: Settings, shape: Shape) -> tuple[int, int]:
 
 def graph_sliding_room(window: int) -> int:
     """Tokens that a layer which sees the last `window` has room for in the ONNX path's cache: these, and a run."""
-    return -(-(window - 1 + GRAPH_RUN) // GRAPH_ROOM) * GRAPH_ROOM
+    return window + GRAPH_RUN
 
 
 def predict(settings: Settings, shape: Shape, machine: Machine, *, decodes: bool = False) -> Prediction:

@@ -19,7 +19,7 @@ import onnxruntime as ort
 
 from edge.allocator import trim
 from edge.errors import DeviceError, ExportError, describe
-from edge.memory import GRAPH_RUN, GRAPH_SLICE
+from edge.memory import GRAPH_PART, GRAPH_RUN, GRAPH_SLICE
 
 from . import manifest as manifests
 from .cache import Array, Buffers, value
@@ -36,7 +36,7 @@ class Engine:
     Attributes:
         device: cpu or cuda: where the sessions really run.
         rows: the embedding matrix.
-        parts: of the vocabulary, each with results of its own.
+        parts: names of the head's results for each part of the vocabulary.
         nothing: A and B of rank 0: the base alone.
     """
 
@@ -58,7 +58,7 @@ class Engine:
         self.device = choose(provider, self.manifest.device)
         self.decoder, self.head = self._open(DECODER, threads), self._open(HEAD, threads)
         self.rows = Rows(folder / WEIGHTS, self.manifest.embedding)
-        self.parts = sum(output.name.startswith("own.") for output in self.head.get_outputs())
+        self.parts = [part_outputs(index) for index in range(len(self.head.get_outputs()) // 2)]
         self.nothing: AdapterInputs = {
             name: value(np.zeros(shape, np.float32), self.device)
             for layer, (k, n) in self.manifest.lora.items()
@@ -140,8 +140,8 @@ class Reader:
         buffers.reserve(position + len(ids), position)
         for start in range(0, len(ids), GRAPH_RUN):
             hidden = self._run(ids[start : start + GRAPH_RUN], position + start, buffers, adapter)
-        logits: Array = self._head(["logits"], hidden[-1:], np.zeros(1, np.int64))[0][0]
-        return logits
+        parts = self._head(hidden[-1:], np.zeros(1, np.int64), scoring=False)
+        return np.concatenate([logits[0] for logits, _ in parts])
 
     def decode(self, token: int, buffers: Buffers, position: int, adapter: AdapterInputs) -> Array:
         """(V,) logits after one token more; on a CPU the array is overwritten by the next call.
@@ -171,20 +171,22 @@ class Reader:
         return hidden
 
     def _nats(self, hidden: Array, labels: Array) -> Array:
-        """(S,) float32 nats of the labels, one part of the vocabulary after the other.
+        """(S,) float32 nats of the labels.
 
         A sum over a whole vocabulary loses digits in float32: blocks' normalisers are summed in float64.
         """
-        parts = [self._head(list(part_outputs(index)), hidden, labels) for index in range(self.engine.parts)]
+        parts = self._head(hidden, labels, scoring=True)
         normalisers = np.concatenate([part for part, _ in parts], axis=1).astype(np.float64)
         largest = normalisers.max(axis=1)
         total = largest + np.log(np.exp(normalisers - largest[:, None]).sum(axis=1))
         nats: Array = (total - np.sum([own for _, own in parts], axis=0)).astype(np.float32)
         return nats
 
-    def _head(self, what: list[str], hidden: Array, labels: Array) -> list[Array]:
-        results: list[Array] = self.engine.head.run(what, {"hidden": hidden, "labels": labels}, _only())
-        return results
+    def _head(self, hidden: Array, labels: Array, *, scoring: bool) -> list[tuple[Array, Array]]:
+        names = [name for part in self.engine.parts for name in part]
+        given = {"hidden": hidden, "labels": labels, "scoring": np.array(scoring)}
+        results = iter(self.engine.head.run(names, given))
+        return list(zip(results, results, strict=True))
 
 
 class Step:
@@ -206,8 +208,13 @@ class Step:
         self._states = self._head.io_binding()
         self._states.bind_ortvalue_input("hidden", hidden)
         self._states.bind_ortvalue_input("labels", value(np.zeros(1, np.int64), "cpu"))
-        self._states.bind_ortvalue_output("logits", value(self._logits, "cpu"))
-        self._options = _only()
+        self._states.bind_ortvalue_input("scoring", value(np.array(False), "cpu"))
+        start = 0
+        for part, own in engine.parts:
+            end = min(start + GRAPH_PART, m.vocab)
+            self._states.bind_ortvalue_output(part, value(self._logits[:, start:end], "cpu"))
+            self._states.bind_ortvalue_output(own, value(np.zeros(1, np.float32), "cpu"))
+            start = end
 
     def run(self, token: int, position: int) -> Array:
         """(V,) logits after `token` at `position`; the array is overwritten by the next step."""
@@ -221,7 +228,7 @@ class Step:
             inputs["sliding.seen"][0] = buffers.sliding - 1
             inputs["sliding.total"][...] = buffers.sliding
         self._decoder.run_with_iobinding(self._tokens)
-        self._head.run_with_iobinding(self._states, self._options)
+        self._head.run_with_iobinding(self._states)
         logits: Array = self._logits[0]
         return logits
 
@@ -249,10 +256,3 @@ def _bind_cache(binding: Any, buffers: Buffers) -> None:
     for name, held in zip(buffers.names, buffers.values, strict=True):
         binding.bind_ortvalue_input(name, held)
         binding.bind_ortvalue_output(name.replace("past", "present", 1), held)
-
-
-def _only() -> Any:
-    """Options of a run that computes nothing but what is asked for."""
-    options = ort.RunOptions()
-    options.only_execute_path_to_fetches = True
-    return options

@@ -61,13 +61,13 @@ def _write_graphs(base: Base, folder: Path, precision: str, *, half: bool) -> tu
     """The two graphs and their weights; sha256 of the weights, and where the embedding lies in them."""
     data = DataFile(folder / WEIGHTS)
     embedding, head = base.model.get_input_embeddings().weight, base.head.weight
-    held = nf4.held(embedding, precision)
+    held = nf4.vocabulary(embedding, precision)
     decoder = graph.DecoderGraph(base, data, precision, half=half).build()  # held, so that addresses stay taken
     decoder.save(folder / DECODER, graph.OPSET)
     places = [data.add(tensor)[0] for tensor in held.tensors()]
     block = {"block": held.block, "scales": places[1]} if isinstance(held, nf4.Int8) else {}
     tied = head.data_ptr() == embedding.data_ptr()
-    matrix = held if tied else nf4.held(head, precision)
+    matrix = held if tied else nf4.vocabulary(head, precision)
     graph.head(base, data, matrix).save(folder / HEAD, graph.OPSET)
     return data.close(), Embedding(held.rows, held.columns, places[0], **block)
 

@@ -10,8 +10,8 @@ Two graphs on one data file, so that a window's hidden states meet the head in s
              total () int32 = tokens in all, and the same of what layers with a window hold: sliding.seen, sliding.total;
              past.I.key, past.I.value (1, G, P, D); NAME.lora_a (K, r) and NAME.lora_b (r, N), r from 0 up
              -> hidden (S, H), present.I.key, present.I.value (1, G, max(P, total), D)
-    head     hidden (S, H), labels (S,) int64 -> logits (S, V); of each part I of the vocabulary normaliser.I (S, blocks),
-             logsumexp of the logits of each block, and own.I (S,), the label's logit or 0
+    head     hidden (S, H), labels (S,) int64, scoring () bool -> of each part I of the vocabulary: part.I (S, n), its
+             logits, or when scoring (S, blocks), logsumexp of the logits of each block; own.I (S,), the label's logit or 0
 
 Past and present may be one buffer: GroupQueryAttention then writes in place. Everything is read off the model's own
 modules (scales, windows, norms, rotary frequencies), so that what its config says is decided in one place.
@@ -39,7 +39,7 @@ from .manifest import cache_names, lora_inputs, part_outputs
 from .writer import MS, DataFile, Graph
 
 OPSET = 21
-VOCABULARY_BLOCK = 1024
+NORMALISER_BLOCK = 1024
 _ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "silu": ("QuickGelu", {"alpha": 1.0}),
     "gelu_pytorch_tanh": ("FastGelu", {}),
@@ -254,23 +254,27 @@ def write_product(graph: Graph, x: str, name: str, matrix: nf4.Matrix, bias: Ten
 def head(base: Base, data: DataFile, matrix: nf4.Plain) -> Graph:
     """Logits of hidden states, softcap(scale * (W x + b)), and what their nats are made of.
 
-    Part by part of the vocabulary, each with results of its own, so that who wants the nats asks for one part at a time
-    and never holds whole rows of logits, and that a runtime which lays weights out anew when it loads them holds one part
-    twice, not all.
+    Part by part of the vocabulary, each with results of its own and a logit read by one operator, which ends its life: so
+    scoring never holds whole rows of logits, and a runtime which lays weights out anew when it loads them holds one part
+    twice, not all. (ONNX Runtime computes what is not asked for too, and frees nothing that has a reader left.)
     """
     graph = Graph(data)
     rows, labels = graph.input("hidden", ["S", matrix.columns]), graph.input("labels", ["S"], np.int64)
     for tensor in matrix.tensors():
         data.add(tensor)  # whole; the parts lie in it
-    parts = []
+    scoring = graph.input("scoring", [], np.bool_)
     for index, start in enumerate(range(0, matrix.rows, GRAPH_PART)):
         part = matrix.part(start, min(start + GRAPH_PART, matrix.rows))
-        logits = _head_logits(graph, base, rows, start, part)
-        parts.append(logits)
-        normaliser, own = part_outputs(index)
-        graph.output(_normalisers(graph, logits, part.rows), normaliser, ["S", "blocks"])
-        graph.output(_own(graph, logits, labels, start, part.rows), own, ["S"])
-    graph.output(graph.op("Concat", *parts, axis=1), "logits", ["S", matrix.rows])
+        logits, outputs = _head_logits(graph, base, rows, start, part), part_outputs(index)
+        graph.either(
+            scoring, outputs,
+            lambda logits=logits, start=start, n=part.rows: [  # type: ignore[misc]
+                _normalisers(graph, logits, n), _own(graph, logits, labels, start, n)
+            ],
+            lambda logits=logits: [graph.op("Identity", logits), graph.op("Cast", labels, to=TensorProto.FLOAT)],  # type: ignore[misc]
+        )  # fmt: skip
+        for name, shape in zip(outputs, (["S", f"of.{index}"], ["S"]), strict=True):
+            graph.output(name, name, shape)
     return graph
 
 
@@ -293,7 +297,7 @@ def _normalisers(graph: Graph, logits: str, rows: int) -> str:
     A sum over a whole vocabulary loses digits in float32, so the normaliser is made of blocks'. A block's softmax gives
     its own: the largest entry is 1 / sum(exp(logits - max)).
     """
-    width = max(w for w in range(1, VOCABULARY_BLOCK + 1) if rows % w == 0)
+    width = max(w for w in range(1, NORMALISER_BLOCK + 1) if rows % w == 0)
     blocks, last = graph.op("Reshape", logits, graph.constant([-1, rows // width, width])), graph.constant([2])
     largest = graph.op("ReduceMax", blocks, last, keepdims=0)
     likeliest = graph.op("ReduceMax", graph.op("Softmax", blocks, axis=2), last, keepdims=0)

@@ -76,8 +76,8 @@ def lora_inputs(name: str) -> tuple[str, str]:
 
 
 def part_outputs(index: int) -> tuple[str, str]:
-    """Names of the head's outputs for one part of the vocabulary: its normalisers, and the label's own logit."""
-    return f"normaliser.{index}", f"own.{index}"
+    """Names of the head's outputs for one part of the vocabulary: logits or normalisers, and the label's own logit."""
+    return f"part.{index}", f"own.{index}"
 
 
 def cache_names(layers: int, side: str) -> list[str]:

@@ -8,7 +8,8 @@ Units: bytes. Weights are written as they come, so that a graph of any size is m
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 ALIGN = 4096  # a memory page: what the runtime maps begins on one
 MS = "com.microsoft"
+Branch = Callable[[], Sequence[str]]  # writes operators; the names of their results
 _TYPES = {torch.float32: TensorProto.FLOAT, torch.uint8: TensorProto.UINT8, torch.bfloat16: TensorProto.BFLOAT16}
 
 
@@ -63,6 +65,7 @@ class Graph:
     def __init__(self, data: DataFile) -> None:
         self._data = data
         self._nodes: list[Any] = []
+        self._numbers = itertools.count()
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
         self._weights: list[Any] = []
@@ -104,13 +107,24 @@ class Graph:
 
     def op(self, operator: str, *inputs: str, domain: str = "", name: str = "", **attributes: Any) -> str:
         """One operator with one result; its name."""
-        out = name or f"{operator.lower()}.{len(self._nodes)}"
+        out = name or f"{operator.lower()}.{next(self._numbers)}"
         self._nodes.append(helper.make_node(operator, list(inputs), [out], domain=domain, **attributes))
         return out
 
     def ops(self, operator: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> None:
         """One operator with several results, whose names are given."""
         self._nodes.append(helper.make_node(operator, list(inputs), list(outputs), **attributes))
+
+    def either(self, condition: str, outputs: Sequence[str], then: Branch, otherwise: Branch) -> None:
+        """Results, float32, of `then` where the condition holds and else of `otherwise`; only one of them is computed."""
+        branches, outer = [], self._nodes
+        for write in (then, otherwise):
+            self._nodes = []
+            results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in write()]
+            branches.append(helper.make_graph(self._nodes, "branch", [], results))
+        self._nodes = outer
+        then_branch, else_branch = branches
+        self.ops("If", [condition], outputs, then_branch=then_branch, else_branch=else_branch)
 
     def save(self, path: Path, opset: int) -> None:
         """Writes the graph; the weights are in the data file already."""

@@ -71,11 +71,12 @@ def run(args: argparse.Namespace) -> int:
     made = prompts.Prompts(template, source, target, runtime.base.tokenizer)
     texts = {"text": key, "template": repr(template), "glossary": json.dumps(sorted(terms.terms.items()))}
     references = [pair for chunk in chunks for pair in chunk]
+    scored = [wanted(chunk) for chunk in chunks for _ in chunk]
     names = scores.reference_names(references, source, target)
     start, stopped, results = time.perf_counter(), 0, {}
     for name in protocols:
         done, stopped = _measure(args, name, chunks, wanted, job, made, runtime, places[name], texts)
-        results[name] = _result(done, references, names, job, args.comet)
+        results[name] = _result(done, references, scored, names, job, args.comet)
         if stopped:
             break
     result = {
@@ -165,18 +166,22 @@ def _measure(
 def _result(
     done: Sequence[ChunkEvaluated],
     references: Sequence[Pair],
+    scored: Sequence[bool],
     names: Sequence[Any],
     job: loop.Job,
     checkpoint: Path | None,
 ) -> dict[str, Any]:
+    """What a table says of a protocol; `scored`: whose translations count, the same pairs in every protocol."""
     nll, tokens = sum(r.nll for r in done), sum(r.tokens for r in done)
-    made = [(references[record.start + i], text) for record in done for i, text in enumerate(record.texts)]
+    texts = [(record.start + i, text) for record in done for i, text in enumerate(record.texts)]
+    made = [(references[number], text) for number, text in texts if scored[number]]
     result: dict[str, Any] = {
         "nll": nll,
         "tokens": tokens,
         "perplexity": finite(perplexity(nll, tokens)),
         "seconds": sum(r.seconds for r in done),
-        "translated": len(made),
+        "translated": len(texts),
+        "scored": len(made),
         "marked": sum(r.marked for r in done),
         "overlap": None,
         "names": None,

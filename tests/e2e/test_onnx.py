@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
@@ -18,8 +19,9 @@ import torch
 
 from edge import cli, journal
 from edge.errors import DeviceError, ExportError
-from export import engine, exporter, graph, manifest
+from export import engine, exporter, graph, manifest, nf4
 from export.engine import Engine
+from export.rows import Rows
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,6 +125,24 @@ def test_missing_cut_and_flipped_files_are_refused(damaged: Path, name: str) -> 
     path.unlink()
     with pytest.raises(ExportError, match=f"{name} is missing"):
         Engine(damaged)
+
+
+@pytest.mark.parametrize("precision", ["nf4", "int8"])
+def test_rows_of_the_embedding_are_read_from_the_file(precision: str, tmp_path: Path) -> None:
+    base = tiny.runtime("llama").base
+    made = exporter.export(base, tmp_path / "graph", precision)
+    rows, weight = Rows(tmp_path / "graph" / manifest.WEIGHTS, made.embedding), base.model.get_input_embeddings().weight
+    ids = np.array([7, 3, 7, made.vocab - 1])
+    kept = nf4.vocabulary(weight, precision)
+    wanted = (nf4.from_int8(kept) if isinstance(kept, nf4.Int8) else kept.weight)[ids]
+    assert np.array_equal(rows(ids), wanted.numpy())
+    assert rows(ids[:0]).shape == (0, made.hidden)
+    for wrong in (-1, made.vocab):
+        with pytest.raises(IndexError, match=f"of a vocabulary of {made.vocab}"):
+            rows(np.array([1, wrong]))
+    os.truncate(rows.path, made.embedding.offset + 4)
+    with pytest.raises(ExportError, match=r"cannot be read \(.* bytes of row 3\).*export it again"):
+        rows(ids)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 3}', '{"format": 3, "files": 3, "lora": {}}'])
