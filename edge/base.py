@@ -79,6 +79,10 @@ class Base:
             self._head = _head(self.model, self.config)
         return self._head
 
+    def forget_head(self) -> None:
+        """Looks for the head anew: the model's tensors were replaced by equal ones."""
+        self._head = None
+
     @property
     def max_positions(self) -> int | None:
         """Positions that the model was trained for, if its config says."""

@@ -4,9 +4,8 @@ Owns: the formulas.
 Does not know: torch, budgets, how a choice is carried out. It needs a model's `Shape` and settings without `auto`.
 Units: bytes. S is tokens in the window, c bytes of one number of the compute dtype.
 
-Every phase's peak is the largest of its moments (the loss, the backward pass of the last and of the first block, the
-optimiser's step, ...). What a moment holds is counted tensor by tensor from what transformers' blocks and this
-runtime keep; `tests/unit/test_budget.py` holds the counts against the live tensors of real runs.
+Every phase's peak is the largest of its moments (the loss, the backward pass of the last and of the first block, ...).
+What a moment holds is counted tensor by tensor; `tests/unit/test_budget.py` holds the counts against real runs.
 """
 
 from __future__ import annotations
@@ -168,7 +167,8 @@ class _Count:
         terms = {"weights": int(linear * (c if self.full else packed)) + norms + s.layers * 7 * 1200}
         if self.cached and not self.full:
             terms["dequantised copies"] = linear * c
-        terms["embeddings and head"] = s.vocab * s.hidden * self._embedding_bytes() * (1 if s.tied else 2)
+        if not self.graph_holds_embedding:
+            terms["embeddings and head"] = s.vocab * s.hidden * self._embedding_bytes() * (1 if s.tied else 2)
         return terms
 
     def _embedding_bytes(self) -> int:
@@ -331,16 +331,23 @@ class _Count:
 
     # - the ONNX path: a graph beside the learner's base, and no block-by-block scratch -
 
+    @property
+    def graph_holds_embedding(self) -> bool:
+        """Whether torch reads the graph's float32 embedding, which is the head too, and drops its own (`export.sharing`)."""
+        chosen = self.settings
+        wide = chosen.forward == "onnx" and chosen.onnx.precision != "int8" and self.machine.kind == "cpu"
+        return wide and self.shape.tied and self._embedding_bytes() < self.c == 4
+
     def graph(self) -> Terms:
         """What the graph's sessions hold: its weights (in use, so read in from the file), and copies of A and B."""
         s, precision = self.shape, self.settings.onnx.precision
         linear, head = s.linear_parameters, s.vocab * s.hidden * (1 if s.tied else 2)
-        width = {"nf4": 0.5 + 4 / 64, "fp32": 4.0, "int8": 1 + 4 / 32}[precision]
-        terms = {"graph weights": int(linear * width), "graph head": int(head * (width if precision == "int8" else 4))}
-        terms["graph runtime"] = GRAPH_RUNTIME
-        return terms | (
-            {"graph adapter": 4 * (self.parameters + self.mended)} if self.settings.learn.mode != "none" else {}
-        )
+        codes = 0.0 if self.machine.kind == "cpu" else 0.5  # torch's own
+        width = {"nf4": codes + 4 / 64, "fp32": 4.0, "int8": 1 + 4 / 32}[precision]
+        wide = 1 + 4 / 64 if precision == "int8" else 4
+        terms = {"graph weights": int(linear * width), "graph head": int(head * wide)}
+        copied = self.parameters + self.mended if self.settings.learn.mode != "none" else 0
+        return terms | {"graph runtime": GRAPH_RUNTIME, **({"graph adapter": 4 * copied} if copied else {})}
 
     def graph_cache(self, tokens: int) -> int:
         """Layers that see everything hold every token; the others, what they see and a run."""
@@ -367,9 +374,8 @@ class _Count:
     def graph_decoding(self) -> Terms:
         """Reading the context, which is the widest moment, into the cache."""
         s, tokens = self.shape, self.settings.window.size
-        held = self.graph_cache(tokens)
-        if s.window is not None:  # sliding layers as they were before a line, for another attempt at it
-            held += 2 * s.keys * 4 * s.sliding * min(tokens, graph_sliding_room(s.window))
+        near = min(tokens, graph_sliding_room(s.window or 0))  # as they were before a line, for another attempt at it
+        held = self.graph_cache(tokens) + 2 * s.keys * 4 * s.sliding * near
         return {"KV cache": held, "logits": 4 * s.vocab * 8} | self.graph_forward(tokens)
 
     def with_slack(self, terms: Terms, phase: str) -> Terms:

@@ -10,7 +10,7 @@ bound once and changed in place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from edge.memory import GRAPH_PART, GRAPH_RUN, GRAPH_SLICE
 
 from . import manifest as manifests
 from .cache import Array, Buffers, value
-from .manifest import DECODER, HEAD, WEIGHTS, lora_inputs, part_outputs
+from .manifest import DECODER, HEAD, WEIGHTS, Manifest, lora_inputs, part_outputs
 from .rows import Rows
 
 AdapterInputs = Mapping[str, Any]  # the graph's A and B, by input name
@@ -40,12 +40,21 @@ class Engine:
         nothing: A and B of rank 0: the base alone.
     """
 
-    def __init__(self, folder: Path, *, provider: str = "auto", threads: int = 0, fingerprint: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        provider: str = "auto",
+        threads: int = 0,
+        fingerprint: str = "",
+        share: Callable[[Path, Manifest, str], Mapping[str, Array]] | None = None,
+    ) -> None:
         """Loads and checks everything.
 
         Args:
             provider: auto, cpu or cuda.
             fingerprint: of the base that the graph must belong to; any where empty.
+            share: weights by name that lie in memory already, of the export's folder, manifest and device.
 
         Raises:
             ExportError: damaged, incomplete, of another base, or too new for this ONNX Runtime.
@@ -56,7 +65,9 @@ class Engine:
             manifests.require_base(folder, self.manifest, fingerprint)
         manifests.verify(folder, self.manifest)
         self.device = choose(provider, self.manifest.device)
-        self.decoder, self.head = self._open(DECODER, threads), self._open(HEAD, threads)
+        self._held: dict[str, Any] = {}  # shared weights, which sessions point to and do not keep alive
+        shared = share(folder, self.manifest, self.device) if share is not None else {}
+        self.decoder, self.head = (self._open(name, threads, shared) for name in (DECODER, HEAD))
         self.rows = Rows(folder / WEIGHTS, self.manifest.embedding)
         self.parts = [part_outputs(index) for index in range(len(self.head.get_outputs()) // 2)]
         self.nothing: AdapterInputs = {
@@ -69,8 +80,12 @@ class Engine:
         """An empty cache with room for so many tokens."""
         return Buffers(self.manifest, self.device, capacity)
 
-    def _open(self, name: str, threads: int) -> Any:
+    def _open(self, name: str, threads: int, shared: Mapping[str, Array]) -> Any:
         options = ort.SessionOptions()
+        held = {key: value(array, "cpu") for key, array in shared.items() if key.startswith("head.") == (name == HEAD)}
+        for key, weight in held.items():
+            options.add_initializer(key, weight)
+        self._held |= held
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
         options.enable_cpu_mem_arena = False  # it grows by doubling, and gives nothing back

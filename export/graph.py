@@ -251,6 +251,11 @@ def write_product(graph: Graph, x: str, name: str, matrix: nf4.Matrix, bias: Ten
     return out if held is None else graph.op("Add", out, held)
 
 
+def head_parts(vocab: int) -> list[tuple[str, int, int]]:
+    """Names of the vocabulary's parts, and the rows [start, end) of each."""
+    return [(f"head.{start}", start, min(start + GRAPH_PART, vocab)) for start in range(0, vocab, GRAPH_PART)]
+
+
 def head(base: Base, data: DataFile, matrix: nf4.Plain) -> Graph:
     """Logits of hidden states, softcap(scale * (W x + b)), and what their nats are made of.
 
@@ -263,9 +268,9 @@ def head(base: Base, data: DataFile, matrix: nf4.Plain) -> Graph:
     for tensor in matrix.tensors():
         data.add(tensor)  # whole; the parts lie in it
     scoring = graph.input("scoring", [], np.bool_)
-    for index, start in enumerate(range(0, matrix.rows, GRAPH_PART)):
-        part = matrix.part(start, min(start + GRAPH_PART, matrix.rows))
-        logits, outputs = _head_logits(graph, base, rows, start, part), part_outputs(index)
+    for index, (name, start, end) in enumerate(head_parts(matrix.rows)):
+        part = matrix.part(start, end)
+        logits, outputs = _head_logits(graph, base, rows, name, start, part), part_outputs(index)
         graph.either(
             scoring, outputs,
             lambda logits=logits, start=start, n=part.rows: [  # type: ignore[misc]
@@ -278,11 +283,11 @@ def head(base: Base, data: DataFile, matrix: nf4.Plain) -> Graph:
     return graph
 
 
-def _head_logits(graph: Graph, base: Base, rows: str, start: int, part: nf4.Plain) -> str:
+def _head_logits(graph: Graph, base: Base, rows: str, name: str, start: int, part: nf4.Plain) -> str:
     """(S, n) logits of a part of the vocabulary."""
     ours = base.head
     bias = None if ours.bias is None else ours.bias[start : start + part.rows]
-    logits = write_product(graph, rows, f"head.{start}", part, bias)
+    logits = write_product(graph, rows, name, part, bias)
     if ours.scale != 1.0:
         logits = graph.op("Mul", logits, graph.constant(ours.scale, np.float32))
     if ours.softcap is not None:

@@ -6,6 +6,7 @@ Does not know: graphs, arguments.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from edge import sources
@@ -15,7 +16,7 @@ from edge.errors import ExportError
 from edge.forward import Opener
 from edge.settings import Settings
 
-from . import exporter, manifest
+from . import exporter, manifest, sharing
 from .engine import Engine, choose
 from .runtime import OnnxForward
 
@@ -29,7 +30,13 @@ def opener(base: Base, settings: Settings) -> Opener:
     """
     onnx = settings.onnx
     folder = Path(onnx.graph) if onnx.graph else cached(base, onnx.precision, choose(onnx.provider, base.device.kind))
-    engine = Engine(folder, provider=onnx.provider, threads=settings.compute.threads, fingerprint=base.fingerprint())
+    engine = Engine(
+        folder,
+        provider=onnx.provider,
+        threads=settings.compute.threads,
+        fingerprint=base.fingerprint(),
+        share=partial(sharing.share, base),
+    )
 
     def open_path(adapter: Adapter | None) -> OnnxForward:
         path = OnnxForward(engine, adapter)

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+import edge
+from edge import quantize
 from edge.adapter import Adapter
 from edge.base import Base, weight_of
 from edge.forward import Cache, TorchForward
@@ -255,3 +257,33 @@ def test_nf4_is_bit_for_bit_bitsandbytes() -> None:
         packed = nf4.unpack(layer)
         assert packed.codes.data_ptr() == layer.weight.data_ptr()  # no copy
         assert torch.equal(nf4.dequantize(packed), weight_of(layer, torch.float32))
+
+
+@pytest.mark.parametrize("precision", ["nf4", "fp32", "int8"])
+def test_torch_and_graph_hold_what_is_the_same_once(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing changes but whose memory it is: what torch's side writes, the graph reads."""
+    monkeypatch.setenv("TEMPLORA_CACHE", str(tmp_path / "cache"))
+    full = tiny.model("gemma3_text", tie_word_embeddings=True).to(torch.bfloat16)
+    full.save_pretrained(tmp_path / "bf16")
+    tiny.tokenizer().save_pretrained(tmp_path / "bf16")
+    quantize.quantize_to_folder(str(tmp_path / "bf16"), tmp_path / "nf4")
+    options = ["compute.matmul=float32", "compute.dtype=float32", f"onnx.precision={precision}"]
+    with edge.load(str(tmp_path / "nf4"), overrides=options).session() as session:
+        alone = session.forward.nll(IDS, 41)
+    runtime = edge.load(str(tmp_path / "nf4"), overrides=[*options, "forward=onnx"])
+    weight = runtime.base.model.get_input_embeddings().weight
+    with runtime.session() as session:
+        assert torch.equal(session.torch_forward.nll(IDS, 41), alone)
+        graph = session.forward.nll(IDS, 41)
+        assert torch.allclose(graph, alone, atol=0.5 if precision == "int8" else 1e-4)
+        with torch.no_grad():
+            weight[IDS[-1]] *= 2
+        changed = session.forward.nll(IDS, 41)
+        assert torch.equal(changed, graph) == (precision == "int8")
+        if precision == "nf4":
+            next(runtime.base.linears())[1].weight.data[:4] ^= 7
+            assert not torch.equal(session.forward.nll(IDS, 41), changed)
+    assert weight.dtype == (torch.bfloat16 if precision == "int8" else torch.float32)
+    assert runtime.base.head.weight is weight

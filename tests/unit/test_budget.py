@@ -213,7 +213,10 @@ def test_the_onnx_path_has_terms_of_its_own() -> None:
     vocab, linear = DEMO.vocab * DEMO.hidden, DEMO.linear_parameters
     assert terms("onnx.precision=fp32")["graph weights"] == 4 * linear
     assert terms()["graph head"] == terms("onnx.precision=fp32")["graph head"] == 4 * vocab
-    assert terms("onnx.precision=int8")["graph head"] == vocab * 9 // 8
+    assert terms("onnx.precision=int8")["graph head"] == vocab * 17 // 16
+    assert terms()["graph weights"] == linear // 16  # the scales; codes are torch's own
+    assert "embeddings and head" not in terms() | terms("onnx.precision=fp32")  # torch reads the graph's
+    assert terms("onnx.precision=int8")["embeddings and head"] == terms("forward=torch")["embeddings and head"]
     assert terms()["graph adapter"] == terms()["adapter"]
     assert "graph adapter" not in terms("learn.mode=none")
     assert not any(name.startswith("graph") for name in terms("forward=torch"))
