@@ -21,8 +21,7 @@ import onnxruntime as ort
 from edge.memory import GRAPH_ROOM, graph_sliding_room
 
 from .manifest import Manifest, cache_names
-
-Array = np.ndarray[Any, Any]
+from .rows import Array
 
 
 def value(array: Array, device: str) -> Any:

@@ -22,9 +22,9 @@ from edge.errors import DeviceError, ExportError, describe
 from edge.memory import GRAPH_PART, GRAPH_RUN, GRAPH_SLICE
 
 from . import manifest as manifests
-from .cache import Array, Buffers, value
+from .cache import Buffers, value
 from .manifest import DECODER, HEAD, WEIGHTS, Manifest, lora_inputs, part_outputs
-from .rows import Rows
+from .rows import Array, Rows
 
 AdapterInputs = Mapping[str, Any]  # the graph's A and B, by input name
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

@@ -20,7 +20,7 @@ import numpy as np
 from edge.errors import ExportError, describe
 
 Array = np.ndarray[Any, Any]
-ZERO = 128  # unsigned bytes lie around it
+INT8_ZERO = 128  # unsigned bytes lie around it
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Rows:
             return self._read(wanted, place.offset, place.columns, np.float32)[order]
         codes = self._read(wanted, place.offset, place.columns, np.uint8)
         scales = self._read(wanted, place.scales, place.columns // place.block, np.float32)
-        steps = codes.reshape(*scales.shape, place.block).astype(np.float32) - ZERO
+        steps = codes.reshape(*scales.shape, place.block).astype(np.float32) - INT8_ZERO
         values: Array = (steps * scales[..., None]).reshape(codes.shape)[order]
         return values
 

@@ -18,9 +18,10 @@ from edge.memory import GRAPH_ROOM, GRAPH_SLICE
 from edge.paging import Store
 from edge.settings import ComputeSettings
 
-from .cache import Array, value
+from .cache import value
 from .engine import AdapterInputs, Engine, Reader
 from .manifest import lora_inputs
+from .rows import Array
 
 
 class OnnxForward:

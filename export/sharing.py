@@ -20,9 +20,9 @@ from torch import nn
 from edge.base import Base
 
 from . import nf4
-from .cache import Array
 from .graph import head_parts
 from .manifest import WEIGHTS, Manifest
+from .rows import Array
 
 
 def share(base: Base, folder: Path, manifest: Manifest, device: str) -> Mapping[str, Array]:
