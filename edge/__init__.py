@@ -28,10 +28,10 @@ from .errors import (
     TemploraError,
 )
 from .records import ChunkRead, ChunkScore, ChunkWritten, Learned, TextPiece, perplexity
-from .settings import Settings
 
 if TYPE_CHECKING:
     from .session import Runtime, Session, load
+    from .settings import Settings
 
 __version__ = "0.1.0"
 
@@ -62,6 +62,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Settings":
+        from .settings import Settings
+
+        return Settings
     if name in ("Runtime", "Session", "load"):
         from .allocator import tune_allocator
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 MAPPED = 4 << 20  # bytes from which on a CPU tensor goes back to the system when it is freed
@@ -44,11 +47,27 @@ def keep_heap(keep: bool) -> None:
         _mallopt(_M_TRIM_THRESHOLD, 2**31 - 1 if keep else MAPPED)
 
 
-def _mallopt(option: int, value: int) -> None:
+@contextmanager
+def keep_scratch() -> Iterator[None]:
+    """Inside, what is freed is handed out again, up to `KEPT` bytes; after it the heap is tended as before.
+
+    For work that asks for the same few blocks over and over: a decoder that widens a weight at each use would have the
+    system clear pages for all of them at every token. What is free at the end stays until the next `trim`.
+    """
+    if not _Heap.tuned or _Heap.kept:
+        yield
+        return
+    _mallopt(_M_MMAP_THRESHOLD, KEPT)
+    _mallopt(_M_TRIM_THRESHOLD, KEPT)
     try:
-        ctypes.CDLL("libc.so.6").mallopt(option, value)
-    except OSError:
-        pass  # not glibc: its own allocator decides
+        yield
+    finally:
+        keep_heap(False)
+
+
+def _mallopt(option: int, value: int) -> None:
+    if (libc := _glibc()) is not None:
+        libc.mallopt(option, value)
 
 
 def trim() -> None:
@@ -58,10 +77,18 @@ def trim() -> None:
 
 
 def _malloc_trim() -> None:
+    if (libc := _glibc()) is not None:
+        libc.malloc_trim(0)
+
+
+@cache
+def _glibc() -> Any:
+    """The C library; None where it is another one, whose own allocator decides."""
     try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        libc = ctypes.CDLL("libc.so.6")
     except OSError:
-        pass  # not glibc
+        return None
+    return libc if hasattr(libc, "mallopt") else None
 
 
 def release_memory() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from . import attention
 from .adapter import Adapter
-from .allocator import keep_heap, trim
+from .allocator import keep_heap, keep_scratch, trim
 from .base import Base
 from .device import matmul_units
 from .errors import SettingsError
@@ -219,7 +219,8 @@ class TorchForward:
     @torch.inference_mode()
     def decode(self, token: int, cache: Cache, *, adapter: bool = True) -> Tensor:
         """See `Forward.decode`."""
-        return self._extend(torch.tensor([token]), cache, adapter)
+        with keep_scratch():
+            return self._extend(torch.tensor([token]), cache, adapter)
 
     def mark(self, cache: Cache) -> None:
         """See `Forward.mark`. Only layers that drop old tokens are kept; a step replaces their tensors, never changes them."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .allocator import MAPPED
+from .graph_memory import GraphTerms, Terms, largest
 from .settings import Settings
 from .shape import Shape
 
@@ -26,13 +27,6 @@ HOLDING_SLACK = 80_000_000  # where activations are not recomputed: 19 to 64 MB
 MAPPED_SLACK = 52_000_000  # where a window's hidden states are too large for the heap: 15 to 38 MB
 UNITS_SLACK = 36_000_000  # what oneDNN holds for bfloat16 matmuls: kernels made for each shape, operands' copies
 KEPT_SLACK = 330_000_000  # where it is kept between chunks: an upper bound, 60 to 305 MB were measured
-GRAPH_SLICE = 32  # label positions that meet the ONNX path's head at a time, at most
-GRAPH_PART = 16384  # entries of the vocabulary that they meet at a time
-GRAPH_RUN = 128  # tokens of a window that meet its decoder at a time
-GRAPH_RUNTIME = 60_000_000  # ONNX Runtime and its sessions, without weights
-GRAPH_ROOM = 256  # tokens by which its cache grows
-
-Terms = dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -104,11 +98,6 @@ def adapter_parameters(settings: Settings, shape: Shape) -> tuple[int, int]:
     return rank * blocks * sum(i + o for i, o in chosen), rank * max([max(dims) for dims in chosen], default=0)
 
 
-def graph_sliding_room(window: int) -> int:
-    """Tokens that a layer which sees the last `window` has room for in the ONNX path's cache: these, and a run."""
-    return window + GRAPH_RUN
-
-
 def predict(settings: Settings, shape: Shape, machine: Machine, *, decodes: bool = False) -> Prediction:
     """Peak bytes of every phase, for settings without `auto`."""
     counted = _Count(settings, shape, machine)
@@ -118,26 +107,22 @@ def predict(settings: Settings, shape: Shape, machine: Machine, *, decodes: bool
     phases = {"load": {**held, "reading": counted.reading()}}
     if learns:
         held = held | counted.learner()
-    graph = settings.forward == "onnx"
+    graph = GraphTerms(settings, counted.shape) if settings.forward == "onnx" else None
     if graph:
-        held = held | counted.graph()
-        cache = {"KV cache": counted.graph_cache(settings.window.size)} if decodes else {}
-    phases["score"] = held | (counted.graph_scoring() if graph else _largest(counted.scoring()))
+        held = held | graph.sessions(counted.parameters + counted.mended if learns else 0, on_cpu=machine.kind == "cpu")
+        cache = {"KV cache": graph.cache(settings.window.size)} if decodes else {}
+    phases["score"] = held | (graph.scoring() if graph else largest(counted.scoring()))
     if learns:
         kept = {} if settings.compute.paging in ("cache", "all") else cache
-        phases["learn"] = held | kept | _largest(counted.learning())
+        phases["learn"] = held | kept | largest(counted.learning())
     if decodes:
-        phases["decode"] = held | (counted.graph_decoding() if graph else _largest(counted.decoding()))
+        phases["decode"] = held | (graph.decoding() if graph else largest(counted.decoding()))
     phases = {name: counted.with_slack(terms, name) for name, terms in phases.items()}
     if settings.compute.heap == "keep":
         highest = max(sum(terms.values()) for terms in phases.values())
         for name in phases.keys() - {"load"}:  # what one phase has needed, the others hold
             phases[name] = phases[name] | {"freed memory kept": highest - sum(phases[name].values())}
     return Prediction(machine.baseline, phases)
-
-
-def _largest(moments: list[Terms]) -> Terms:
-    return max(moments, key=lambda terms: sum(terms.values()))
 
 
 class _Count:
@@ -329,54 +314,12 @@ class _Count:
         whole = {"KV cache": 2 * s.keys * self.c * s.layers * tokens}
         return [*(moment | whole for moment in self.forward(tokens, labels=False)), one]
 
-    # - the ONNX path: a graph beside the learner's base, and no block-by-block scratch -
-
     @property
     def graph_holds_embedding(self) -> bool:
         """Whether torch reads the graph's float32 embedding, which is the head too, and drops its own (`export.sharing`)."""
         chosen = self.settings
         wide = chosen.forward == "onnx" and chosen.onnx.precision != "int8" and self.machine.kind == "cpu"
         return wide and self.shape.tied and self._embedding_bytes() < self.c == 4
-
-    def graph(self) -> Terms:
-        """What the graph's sessions hold: its weights (in use, so read in from the file), and copies of A and B."""
-        s, precision = self.shape, self.settings.onnx.precision
-        linear, head = s.linear_parameters, s.vocab * s.hidden * (1 if s.tied else 2)
-        codes = 0.0 if self.machine.kind == "cpu" else 0.5  # torch's own
-        width = {"nf4": codes + 4 / 64, "fp32": 4.0, "int8": 1 + 4 / 32}[precision]
-        wide = 1 + 4 / 64 if precision == "int8" else 4
-        terms = {"graph weights": int(linear * width), "graph head": int(head * wide)}
-        copied = self.parameters + self.mended if self.settings.learn.mode != "none" else 0
-        return terms | {"graph runtime": GRAPH_RUNTIME, **({"graph adapter": 4 * copied} if copied else {})}
-
-    def graph_cache(self, tokens: int) -> int:
-        """Layers that see everything hold every token; the others, what they see and a run."""
-        s, tokens = self.shape, -(-tokens // GRAPH_ROOM) * GRAPH_ROOM
-        near = min(tokens, graph_sliding_room(s.window)) if s.window is not None else tokens
-        return 2 * s.keys * 4 * ((s.layers - s.sliding) * tokens + s.sliding * near)
-
-    def graph_forward(self, window: int) -> Terms:
-        """The widest moment of a graph's run over a piece of a window: a gated MLP, or attention with its scores."""
-        s, tokens = self.shape, min(window, GRAPH_RUN)
-        attention = 4 * tokens * (2 * s.queries + 4 * s.keys) + 4 * s.heads * tokens * window
-        mlp = 4 * tokens * 3 * s.intermediate
-        scratch = 0 if self.settings.onnx.precision == "fp32" else 4 * max(i * o for i, o in s.linears().values())
-        return {"activations": 4 * tokens * 4 * s.hidden + max(mlp, attention), "scratch": scratch}
-
-    def graph_scoring(self) -> Terms:
-        """A piece of a window goes through the decoder after the keys and values before it, or a slice through the head."""
-        tokens = self.settings.window.size
-        rows = min(self.slice, GRAPH_SLICE)
-        slices = {"logits slice": 2 * 4 * rows * GRAPH_PART, "activations": 4 * GRAPH_RUN * self.shape.hidden}
-        held = {"keys and values": self.graph_cache(tokens)}
-        return held | _largest([slices, self.graph_forward(tokens)])
-
-    def graph_decoding(self) -> Terms:
-        """Reading the context, which is the widest moment, into the cache."""
-        s, tokens = self.shape, self.settings.window.size
-        near = min(tokens, graph_sliding_room(s.window or 0))  # as they were before a line, for another attempt at it
-        held = self.graph_cache(tokens) + 2 * s.keys * 4 * s.sliding * near
-        return {"KV cache": held, "logits": 4 * s.vocab * 8} | self.graph_forward(tokens)
 
     def with_slack(self, terms: Terms, phase: str) -> Terms:
         """Freed heap that the allocator has not given back: measured (`scripts/bench_memory`), not derived.

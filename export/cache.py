@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from edge.memory import GRAPH_ROOM, graph_sliding_room
+from edge.graph_memory import ROOM, sliding_room
 
 from .manifest import Manifest, cache_names
 from .rows import Array
@@ -45,7 +45,7 @@ class Buffers:
         self.names, self.capacity, self.sliding = cache_names(m.layers, "past"), capacity, 0
         self._device, self._window, self._kind = device, m.window, np.dtype(m.cache)
         self._heads, self._size = m.groups, m.head_size
-        self._limit = graph_sliding_room(m.window)
+        self._limit = sliding_room(m.window)
         self._slides = [index for index in range(len(self.names)) if index // 2 in m.sliding]
         self._moved = -1  # tokens in all when rows were dropped last
         self._mark: tuple[int, int, int] | None = None  # tokens in all, `sliding` and `_moved` as they were
@@ -58,7 +58,7 @@ class Buffers:
         if tokens <= self.capacity:
             return
         kept = list(self.arrays(held))
-        self.capacity = -(-tokens // GRAPH_ROOM) * GRAPH_ROOM
+        self.capacity = -(-tokens // ROOM) * ROOM
         for index, (_, array) in enumerate(kept):
             if self._rooms(index) != self.values[index].shape()[2]:
                 self.values[index] = self._value(index, array)

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from edge.allocator import trim
+from edge.allocator import keep_scratch, trim
 from edge.errors import DeviceError, ExportError, describe
-from edge.memory import GRAPH_PART, GRAPH_RUN, GRAPH_SLICE
+from edge.graph_memory import PART, RUN, SLICE
 
 from . import manifest as manifests
 from .cache import Buffers, value
-from .manifest import DECODER, HEAD, WEIGHTS, Manifest, lora_inputs, part_outputs
-from .rows import Array, Rows
+from .manifest import DECODER, HEAD, WEIGHTS, Manifest, head_parts, lora_inputs, part_outputs
+from .rows import Array, Mapped, Rows
 
 AdapterInputs = Mapping[str, Any]  # the graph's A and B, by input name
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -47,14 +47,14 @@ class Engine:
         provider: str = "auto",
         threads: int = 0,
         fingerprint: str = "",
-        share: Callable[[Path, Manifest, str], Mapping[str, Array]] | None = None,
+        share: Callable[[Manifest, Array | None], Mapping[str, Array]] | None = None,
     ) -> None:
         """Loads and checks everything.
 
         Args:
             provider: auto, cpu or cuda.
             fingerprint: of the base that the graph must belong to; any where empty.
-            share: weights by name that lie in memory already, of the export's folder, manifest and device.
+            share: weights by name that lie in memory already, for a graph on the CPU of this manifest and float32 head.
 
         Raises:
             ExportError: damaged, incomplete, of another base, or too new for this ONNX Runtime.
@@ -66,7 +66,15 @@ class Engine:
         manifests.verify(folder, self.manifest)
         self.device = choose(provider, self.manifest.device)
         self._held: dict[str, Any] = {}  # shared weights, which sessions point to and do not keep alive
-        shared = share(folder, self.manifest, self.device) if share is not None else {}
+        shared: dict[str, Array] = {}
+        wide = self.device == "cpu" and not self.manifest.head.block
+        self._matrix = Mapped(folder / WEIGHTS, self.manifest.head) if wide else None
+        head = None if self._matrix is None else self._matrix.matrix
+        if head is not None:
+            parts = head_parts(self.manifest.vocab)
+            shared = {f"{part}.weight": head[start:end] for part, start, end in parts}
+        if self.device == "cpu" and share is not None:
+            shared |= share(self.manifest, head)
         self.decoder, self.head = (self._open(name, threads, shared) for name in (DECODER, HEAD))
         self.rows = Rows(folder / WEIGHTS, self.manifest.embedding)
         self.parts = [part_outputs(index) for index in range(len(self.head.get_outputs()) // 2)]
@@ -79,6 +87,11 @@ class Engine:
     def buffers(self, capacity: int) -> Buffers:
         """An empty cache with room for so many tokens."""
         return Buffers(self.manifest, self.device, capacity)
+
+    def rest_head(self) -> None:
+        """Gives the head's memory back where it is mapped; it comes again when it is used."""
+        if self._matrix is not None:
+            self._matrix.release()
 
     def _open(self, name: str, threads: int, shared: Mapping[str, Array]) -> Any:
         options = ort.SessionOptions()
@@ -130,32 +143,29 @@ def choose(provider: str, exported_for: str) -> str:
 class Reader:
     """Scores and decodes with an engine; arrays in, arrays out."""
 
-    def __init__(self, engine: Engine, slice_size: int = GRAPH_SLICE) -> None:
+    def __init__(self, engine: Engine, slice_size: int = SLICE) -> None:
         """`slice_size`: label positions that meet the head at a time."""
         self.engine, self.slice_size = engine, slice_size
 
     def nll(self, ids: Array, labels: int, adapter: AdapterInputs) -> Array:
         """(labels,) float32 nats of the last of (S,) int64 token ids.
 
-        The window is read `GRAPH_RUN` tokens at a time, after the keys and values of those before.
+        The decoder reads the window first, and the head what it made of the labels: their scratch is never there together.
         """
-        first, count = len(ids) - labels, len(ids) - 1  # the last token predicts nothing that is asked for
-        buffers, nll = self.engine.buffers(count), []
-        for start in range(0, count, GRAPH_RUN):
-            end = min(start + GRAPH_RUN, count)
-            hidden = self._run(ids[start:end], start, buffers, adapter)
-            trim()
-            for at in range(max(start, first - 1), end, self.slice_size):
-                to = min(at + self.slice_size, end)
-                nll.append(self._nats(hidden[at - start : to - start], ids[at + 1 : to + 1]))
-        return np.concatenate(nll)
+        count = len(ids) - 1  # the last token predicts nothing that is asked for
+        hidden = self._states(ids[:count], labels, self.engine.buffers(count), 0, adapter)
+        trim()  # keys and values
+        slices = range(0, labels, self.slice_size)
+        wanted = ids[len(ids) - labels :]
+        return np.concatenate([
+            self._nats(hidden[at : at + self.slice_size], wanted[at : at + self.slice_size]) for at in slices
+        ])  # fmt: skip
 
     def extend(self, ids: Array, buffers: Buffers, position: int, adapter: AdapterInputs) -> Array:
         """(V,) logits after (S,) tokens that follow the `position` ones held in `buffers`, which then holds them too."""
         buffers.reserve(position + len(ids), position)
-        for start in range(0, len(ids), GRAPH_RUN):
-            hidden = self._run(ids[start : start + GRAPH_RUN], position + start, buffers, adapter)
-        parts = self._head(hidden[-1:], np.zeros(1, np.int64), scoring=False)
+        hidden = self._states(ids, 1, buffers, position, adapter)
+        parts = self._head(hidden, np.zeros(1, np.int64), scoring=False)
         return np.concatenate([logits[0] for logits, _ in parts])
 
     def decode(self, token: int, buffers: Buffers, position: int, adapter: AdapterInputs) -> Array:
@@ -170,7 +180,25 @@ class Reader:
         if step is None:
             step = Step(self.engine, buffers, adapter)
             buffers.steps.append(step)
-        return step.run(token, position)
+        with keep_scratch():
+            return step.run(token, position)
+
+    def _states(self, ids: Array, last: int, buffers: Buffers, position: int, adapter: AdapterInputs) -> Array:
+        """(last, H) hidden states of the last tokens of (S,), read `RUN` at a time after `position` others.
+
+        The head has no memory meanwhile, and no scratch is left after it, where there are enough tokens to be worth it.
+        """
+        many, states, first = len(ids) >= RUN, [], len(ids) - last
+        if many:
+            self.engine.rest_head()
+        for start in range(0, len(ids), RUN):
+            with keep_scratch():
+                hidden = self._run(ids[start : start + RUN], position + start, buffers, adapter)
+            if start + RUN > first:
+                states.append(hidden[max(0, first - start) :].copy())
+            if many:
+                trim()
+        return np.concatenate(states)
 
     def _run(self, ids: Array, position: int, buffers: Buffers, adapter: AdapterInputs) -> Array:
         """(S, H) hidden states of tokens that follow `position` others; their keys and values are kept in `buffers`."""
@@ -226,7 +254,7 @@ class Step:
         self._states.bind_ortvalue_input("scoring", value(np.array(False), "cpu"))
         start = 0
         for part, own in engine.parts:
-            end = min(start + GRAPH_PART, m.vocab)
+            end = min(start + PART, m.vocab)
             self._states.bind_ortvalue_output(part, value(self._logits[:, start:end], "cpu"))
             self._states.bind_ortvalue_output(own, value(np.zeros(1, np.float32), "cpu"))
             start = end

@@ -24,7 +24,7 @@ from edge.settings import OnnxSettings
 
 from . import check, graph, nf4
 from .manifest import DECODER, HEAD, WEIGHTS, Manifest
-from .rows import Embedding
+from .rows import Place
 from .writer import DataFile
 
 _LIBRARIES = ("templora", "torch", "transformers", "onnx", "onnxruntime", "bitsandbytes")
@@ -45,10 +45,10 @@ def export(base: Base, out: Path, precision: str = "nf4", device: str = "cpu") -
     if precision not in OnnxSettings.PRECISIONS:
         raise ExportError(f"precision '{precision}'", "one of " + ", ".join(OnnxSettings.PRECISIONS), "name another")
     with _staging(out) as folder:
-        digest, embedding = _write_graphs(base, folder, precision, half=device == "cuda")
+        digest, *places = _write_graphs(base, folder, precision, half=device == "cuda")
         base.config.to_json_file(folder / "config.json")
         base.tokenizer.save_pretrained(folder)
-        made = _manifest(base, folder, precision, device, digest, embedding)
+        made = _manifest(base, folder, precision, device, digest, *places)
         made.save(folder)
         measured = check.parity(base, folder)
         made = Manifest(**{**vars(made), "parity": measured})
@@ -57,22 +57,30 @@ def export(base: Base, out: Path, precision: str = "nf4", device: str = "cpu") -
 
 
 @torch.no_grad()
-def _write_graphs(base: Base, folder: Path, precision: str, *, half: bool) -> tuple[str, Embedding]:
-    """The two graphs and their weights; sha256 of the weights, and where the embedding lies in them."""
+def _write_graphs(base: Base, folder: Path, precision: str, *, half: bool) -> tuple[str, Place, Place]:
+    """The two graphs and their weights; sha256 of the weights, and where embedding and head lie in them."""
     data = DataFile(folder / WEIGHTS)
     embedding, head = base.model.get_input_embeddings().weight, base.head.weight
     held = nf4.vocabulary(embedding, precision)
     decoder = graph.DecoderGraph(base, data, precision, half=half).build()  # held, so that addresses stay taken
     decoder.save(folder / DECODER, graph.OPSET)
-    places = [data.add(tensor)[0] for tensor in held.tensors()]
-    block = {"block": held.block, "scales": places[1]} if isinstance(held, nf4.Int8) else {}
     tied = head.data_ptr() == embedding.data_ptr()
     matrix = held if tied else nf4.vocabulary(head, precision)
+    places = [_place(data, vocabulary) for vocabulary in (held, matrix)]
     graph.head(base, data, matrix).save(folder / HEAD, graph.OPSET)
-    return data.close(), Embedding(held.rows, held.columns, places[0], **block)
+    return data.close(), places[0], places[1]
 
 
-def _manifest(base: Base, folder: Path, precision: str, device: str, digest: str, embedding: Embedding) -> Manifest:
+def _place(data: DataFile, matrix: nf4.Plain) -> Place:
+    """Writes a matrix where it is not written yet."""
+    places = [data.add(tensor)[0] for tensor in matrix.tensors()]
+    block = {"block": matrix.block, "scales": places[1]} if isinstance(matrix, nf4.Int8) else {}
+    return Place(matrix.rows, matrix.columns, places[0], **block)
+
+
+def _manifest(
+    base: Base, folder: Path, precision: str, device: str, digest: str, embedding: Place, head: Place
+) -> Manifest:
     config, windows = base.config, graph.windows(base)
     digests = {
         path.name: journal.file_fingerprint(path) if path.name != WEIGHTS else digest for path in folder.iterdir()
@@ -92,6 +100,7 @@ def _manifest(base: Base, folder: Path, precision: str, device: str, digest: str
         window=max(windows.values(), default=0),
         sliding=sorted(windows),
         embedding=embedding,
+        head=head,
         lora=graph.lora_shapes(base),
         files={name: ((folder / name).stat().st_size, value) for name, value in sorted(digests.items())},
         versions={"python": platform.python_version(), **versions},

@@ -31,11 +31,10 @@ from torch.nn import functional as F
 
 from edge.base import Base
 from edge.errors import ExportError
-from edge.memory import GRAPH_PART
 from edge.shape import KNOWN
 
 from . import nf4
-from .manifest import cache_names, lora_inputs, part_outputs
+from .manifest import cache_names, head_parts, lora_inputs, part_outputs
 from .writer import MS, DataFile, Graph
 
 OPSET = 21
@@ -251,13 +250,10 @@ def write_product(graph: Graph, x: str, name: str, matrix: nf4.Matrix, bias: Ten
     return out if held is None else graph.op("Add", out, held)
 
 
-def head_parts(vocab: int) -> list[tuple[str, int, int]]:
-    """Names of the vocabulary's parts, and the rows [start, end) of each."""
-    return [(f"head.{start}", start, min(start + GRAPH_PART, vocab)) for start in range(0, vocab, GRAPH_PART)]
-
-
 def head(base: Base, data: DataFile, matrix: nf4.Plain) -> Graph:
     """Logits of hidden states, softcap(scale * (W x + b)), and what their nats are made of.
+
+    `matrix`: W; where it lies in the data already, whole, its parts lie in it.
 
     Part by part of the vocabulary, each with results of its own and a logit read by one operator, which ends its life: so
     scoring never holds whole rows of logits, and a runtime which lays weights out anew when it loads them holds one part
@@ -265,8 +261,6 @@ def head(base: Base, data: DataFile, matrix: nf4.Plain) -> Graph:
     """
     graph = Graph(data)
     rows, labels = graph.input("hidden", ["S", matrix.columns]), graph.input("labels", ["S"], np.int64)
-    for tensor in matrix.tensors():
-        data.add(tensor)  # whole; the parts lie in it
     scoring = graph.input("scoring", [], np.bool_)
     for index, (name, start, end) in enumerate(head_parts(matrix.rows)):
         part = matrix.part(start, end)

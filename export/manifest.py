@@ -20,10 +20,11 @@ from typing import Any
 
 from edge import journal
 from edge.errors import ExportError, describe
+from edge.graph_memory import PART
 
-from .rows import Embedding
+from .rows import Place
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "templora-onnx.json"
 DECODER, HEAD, WEIGHTS = "decoder.onnx", "head.onnx", "weights.data"
 _AGAIN = "export it again with templora export"
@@ -40,7 +41,7 @@ class Manifest:
         layers, groups, head_size: the cache's dimensions.
         cache: type of its numbers, float32 or float16.
         window, sliding: tokens that some layers see at most, themselves included, and which these are.
-        embedding: where its rows lie.
+        embedding, head: where the vocabulary's matrices lie; one place where they are one.
         lora: (inputs, outputs) of each layer that takes A and B.
         files: bytes and sha256 of every file.
         parity: what `check.py` measured.
@@ -58,7 +59,8 @@ class Manifest:
     cache: str
     window: int
     sliding: list[int]
-    embedding: Embedding
+    embedding: Place
+    head: Place
     lora: dict[str, tuple[int, int]]
     files: dict[str, tuple[int, str]]
     versions: dict[str, str]
@@ -73,6 +75,11 @@ class Manifest:
 def lora_inputs(name: str) -> tuple[str, str]:
     """Names of the inputs that hold a layer's A and B."""
     return f"{name}.lora_a", f"{name}.lora_b"
+
+
+def head_parts(vocab: int) -> list[tuple[str, int, int]]:
+    """Names of the vocabulary's parts, and the rows [start, end) of each."""
+    return [(f"head.{start}", start, min(start + PART, vocab)) for start in range(0, vocab, PART)]
 
 
 def part_outputs(index: int) -> tuple[str, str]:
@@ -100,7 +107,8 @@ def read(folder: Path) -> Manifest:
         values["lora"] = {name: (int(k), int(n)) for name, (k, n) in values["lora"].items()}
         values["files"] = {name: (int(size), str(digest)) for name, (size, digest) in values["files"].items()}
         values["sliding"] = [int(index) for index in values["sliding"]]
-        values["embedding"] = Embedding(**values["embedding"])
+        for matrix in ("embedding", "head"):
+            values[matrix] = Place(**{name: int(number) for name, number in values[matrix].items()})
         return Manifest(**values)
     except FileNotFoundError as error:
         raise ExportError(f"there is no {MANIFEST} in {folder}", "a folder made by templora export", _AGAIN) from error

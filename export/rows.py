@@ -1,15 +1,16 @@
-"""Rows of the embedding matrix, read from an export's data file as a text asks for them.
+"""The vocabulary's matrices in an export's data file: rows of the embedding as a text asks for them, the head as a whole.
 
-Owns: where a row lies, how it is read, what its bytes mean.
+Owns: where a matrix lies, how it is read, what its bytes mean, when its memory is given back.
 Does not know: graphs, sessions, tokens' meaning.
 Units: bytes; float32.
 
 A lookup in a mapped matrix maps the row's neighbours too, up to 64 KiB for 2 KiB: a long text would map most of a vocabulary
-that it uses a hundredth of. A read costs a few microseconds, and nothing stays.
+that it uses a hundredth of. A read costs a few microseconds, and nothing stays. The head is used from end to end, and mapped.
 """
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -24,8 +25,8 @@ INT8_ZERO = 128  # unsigned bytes lie around it
 
 
 @dataclass(frozen=True)
-class Embedding:
-    """Where the matrix lies in the data file.
+class Place:
+    """Where a matrix lies in the data file.
 
     Attributes:
         rows, columns: its shape.
@@ -41,10 +42,39 @@ class Embedding:
     scales: int = 0
 
 
-class Rows:
-    """The matrix of one data file."""
+class Mapped:
+    """A float32 matrix of the data file, which comes into memory as it is used.
 
-    def __init__(self, path: Path, place: Embedding) -> None:
+    Attributes:
+        matrix: (rows, columns) float32. Writing to it changes this process's memory alone, up to the next `release`.
+    """
+
+    def __init__(self, path: Path, place: Place) -> None:
+        """Maps the file.
+
+        Raises:
+            ExportError: it cannot be opened, or ends before the matrix does.
+        """
+        start = place.offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        skipped, count = place.offset - start, place.rows * place.columns
+        try:
+            with path.open("rb") as file:
+                self._memory = mmap.mmap(file.fileno(), skipped + 4 * count, access=mmap.ACCESS_COPY, offset=start)
+        except (OSError, ValueError) as error:
+            raise _damaged(path, describe(error)) from error
+        values = np.frombuffer(self._memory, np.float32, count, skipped)
+        self.matrix: Array = values.reshape(place.rows, place.columns)
+
+    def release(self) -> None:
+        """Gives its memory back where the system knows how; the next use reads it in again, from the system's own cache."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._memory.madvise(mmap.MADV_DONTNEED)
+
+
+class Rows:
+    """The embedding of one data file."""
+
+    def __init__(self, path: Path, place: Place) -> None:
         """Opens the file; it stays open.
 
         Raises:
@@ -55,7 +85,7 @@ class Rows:
         try:
             self._file = path.open("rb", buffering=0)
         except OSError as error:
-            raise self._damaged(describe(error)) from error
+            raise _damaged(path, describe(error)) from error
 
     def __call__(self, ids: Array) -> Array:
         """(S, columns) float32 of (S,) token ids.
@@ -85,10 +115,11 @@ class Rows:
                     self._file.seek(offset + index * length)
                     read = self._file.readinto(row.data.cast("B"))
                 except OSError as error:
-                    raise self._damaged(describe(error)) from error
+                    raise _damaged(self.path, describe(error)) from error
                 if read != length:
-                    raise self._damaged(f"{read} of {length} bytes of row {index}")
+                    raise _damaged(self.path, f"{read} of {length} bytes of row {index}")
         return values
 
-    def _damaged(self, why: str) -> ExportError:
-        return ExportError(f"{self.path} cannot be read ({why})", "the export's weights", "export it again")
+
+def _damaged(path: Path, why: str) -> ExportError:
+    return ExportError(f"{path} cannot be read ({why})", "the export's weights", "export it again")

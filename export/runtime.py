@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edge.adapter import Adapter
 from edge.forward import Cache
-from edge.memory import GRAPH_ROOM, GRAPH_SLICE
+from edge.graph_memory import ROOM, SLICE
 from edge.paging import Store
 from edge.settings import ComputeSettings
 
@@ -27,7 +27,7 @@ from .rows import Array
 class OnnxForward:
     """The Forward protocol on an export folder's graphs. The adapter stays torch's; the graph reads copies of it."""
 
-    def __init__(self, engine: Engine, adapter: Adapter | None, slice_size: int = GRAPH_SLICE) -> None:
+    def __init__(self, engine: Engine, adapter: Adapter | None, slice_size: int = SLICE) -> None:
         """`slice_size`: label positions that meet the head at a time."""
         self.engine, self.adapter, self.reader = engine, adapter, Reader(engine, slice_size)
         self._version = -1
@@ -35,7 +35,7 @@ class OnnxForward:
 
     def settle(self, compute: ComputeSettings) -> None:
         """See `Forward.settle`."""
-        self.reader.slice_size = min(compute.loss_slice or GRAPH_SLICE, GRAPH_SLICE)
+        self.reader.slice_size = min(compute.loss_slice or SLICE, SLICE)
 
     def nll(self, input_ids: Tensor, labels: int, *, adapter: bool = True) -> Tensor:
         """See `Forward.nll`."""
@@ -43,7 +43,7 @@ class OnnxForward:
 
     def prefill(self, input_ids: Tensor, *, adapter: bool = True) -> tuple[Tensor, Cache]:
         """See `Forward.prefill`."""
-        cache = Cache(self.engine.buffers(-(-(len(input_ids) + 1) // GRAPH_ROOM) * GRAPH_ROOM))
+        cache = Cache(self.engine.buffers(-(-(len(input_ids) + 1) // ROOM) * ROOM))
         return self.extend(input_ids, cache, adapter=adapter), cache
 
     def extend(self, input_ids: Tensor, cache: Cache, *, adapter: bool = True) -> Tensor:

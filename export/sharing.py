@@ -11,33 +11,27 @@ is in float32 in the graph, and widening is exact: torch reads the graph's file,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 from edge.base import Base
 
 from . import nf4
-from .graph import head_parts
-from .manifest import WEIGHTS, Manifest
+from .manifest import Manifest
 from .rows import Array
 
 
-def share(base: Base, folder: Path, manifest: Manifest, device: str) -> Mapping[str, Array]:
-    """Weights of the graph, by name, that lie in memory already; the base may read the export's file from here on.
+def share(base: Base, manifest: Manifest, head: Array | None) -> Mapping[str, Array]:
+    """Weights of a graph on the CPU, by name, that lie in memory already.
 
-    Nothing is shared with a graph on a GPU, or with a base that is not on the CPU.
+    `head`: the graph's own in float32, which the base reads from here on where it is the same matrix.
     """
-    if device != "cpu" or base.device.kind != "cpu":
+    if base.device.kind != "cpu":
         return {}
-    shared = _codes(base) if manifest.precision == "nf4" else {}
-    if _widens(base, manifest):
-        matrix = _mapped(folder / WEIGHTS, manifest)
-        _put(base, torch.from_numpy(matrix))
-        shared |= {f"{name}.weight": matrix[start:end] for name, start, end in head_parts(manifest.vocab)}
-    return shared
+    if head is not None and _widens(base, manifest):
+        _put(base, torch.from_numpy(head))
+    return _codes(base) if manifest.precision == "nf4" else {}
 
 
 def _codes(base: Base) -> dict[str, Array]:
@@ -52,12 +46,7 @@ def _widens(base: Base, manifest: Manifest) -> bool:
     """Whether the graph holds the embedding, which is the head too, in the dtype that torch computes in but does not store."""
     weight = base.model.get_input_embeddings().weight
     tied = base.head.weight.data_ptr() == weight.data_ptr()
-    return tied and not manifest.embedding.block and weight.dtype != base.device.torch_dtype == torch.float32
-
-
-def _mapped(path: Path, manifest: Manifest) -> Array:
-    place = manifest.embedding
-    return np.memmap(path, np.float32, "c", place.offset, (place.rows, place.columns))
+    return tied and manifest.head == manifest.embedding and weight.dtype != base.device.torch_dtype == torch.float32
 
 
 def _put(base: Base, matrix: torch.Tensor) -> None:

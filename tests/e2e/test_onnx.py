@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from edge import cli, journal
 from edge.errors import DeviceError, ExportError
 from export import engine, exporter, graph, manifest, nf4
 from export.engine import Engine
-from export.rows import Rows
+from export.rows import Mapped, Rows
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,7 +147,37 @@ def test_rows_of_the_embedding_are_read_from_the_file(precision: str, tmp_path: 
         rows(ids)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 3}', '{"format": 3, "files": 3, "lora": {}}'])
+def test_the_head_is_mapped_and_gives_its_memory_back(tmp_path: Path) -> None:
+    base = tiny.runtime("llama").base
+    made = exporter.export(base, tmp_path / "graph", "nf4")
+    mapped = Mapped(tmp_path / "graph" / manifest.WEIGHTS, made.head)
+    assert np.array_equal(mapped.matrix, base.head.weight.numpy())
+    resident = _resident(mapped)
+    mapped.release()
+    assert _resident(mapped) == 0 < resident
+    assert np.array_equal(mapped.matrix, base.head.weight.numpy())
+    with pytest.raises(ExportError, match=r"cannot be read.*export it again"):
+        Mapped(tmp_path / "nothing", made.head)
+    with pytest.raises(ExportError, match=r"cannot be read.*export it again"):
+        Mapped(tmp_path / "graph" / manifest.WEIGHTS, replace(made.head, rows=1 << 30))
+
+
+def _resident(mapped: Mapped) -> int:
+    """KiB of the matrix that this process has in memory."""
+    at = mapped.matrix.ctypes.data
+    held, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(found[1], 16) <= at < int(found[2], 16)
+        elif inside and line.startswith("Rss:"):
+            held += int(line.split()[1])
+    return held
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", f'{{"format": {manifest.FORMAT}}}', f'{{"format": {manifest.FORMAT}, "files": 3, "lora": {{}}}}'],
+)
 def test_damaged_manifests_are_refused(damaged: Path, text: str) -> None:
     (damaged / manifest.MANIFEST).write_text(text)
     with pytest.raises(ExportError, match="damaged"):
@@ -158,7 +190,7 @@ def test_no_manifest_older_manifest_other_base(damaged: Path) -> None:
         Engine(damaged, fingerprint=tiny.runtime("llama", seed=1).base.fingerprint())
     values = json.loads(path.read_text())
     path.write_text(json.dumps({**values, "format": 0}))
-    with pytest.raises(ExportError, match=r"version 0.*version 3"):
+    with pytest.raises(ExportError, match=rf"version 0.*version {manifest.FORMAT}"):
         Engine(damaged)
     path.unlink()
     with pytest.raises(ExportError, match=r"there is no"):

@@ -14,7 +14,7 @@ from edge import quantize
 from edge.adapter import Adapter
 from edge.base import Base, weight_of
 from edge.forward import Cache, TorchForward
-from edge.memory import GRAPH_ROOM, graph_sliding_room
+from edge.graph_memory import ROOM, sliding_room
 from edge.paging import MemoryStore
 from edge.settings import AdapterSettings, ComputeSettings
 from export import exporter, nf4
@@ -132,11 +132,11 @@ def gemma(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 def test_a_cache_grows_beyond_its_room(gemma: Case) -> None:
     gemma.shake(6)
-    ids = torch.randint(2, 320, (GRAPH_ROOM + 9,), generator=torch.Generator().manual_seed(7))
+    ids = torch.randint(2, 320, (ROOM + 9,), generator=torch.Generator().manual_seed(7))
     _, cache = gemma.onnx.prefill(ids[:-12])
     for token in ids[-12:]:
         last = gemma.onnx.decode(int(token), cache)
-    assert cache.state.capacity == 2 * GRAPH_ROOM
+    assert cache.state.capacity == 2 * ROOM
     exact = gemma.reference(ids, adapter=True)[-1]
     assert (last - exact).abs().max() <= (gemma.torch.prefill(ids)[0] - exact).abs().max() * FACTOR
 
@@ -149,7 +149,7 @@ def test_layers_with_a_window_forget_what_they_no_longer_see(architecture: str, 
     case = Case(tmp_path / "graph", architecture, "nf4", max_position_embeddings=1024, sliding_window=32)
     case.shake(6)
     manifest = case.engine.manifest
-    room = graph_sliding_room(manifest.window)
+    room = sliding_room(manifest.window)
     assert manifest.sliding and room < len(LONG)
     logits = case.reference(LONG, adapter=True)
     exact = torch.nn.functional.cross_entropy(logits[:-1], LONG[1:], reduction="none")

@@ -223,19 +223,19 @@ def test_the_onnx_path_has_terms_of_its_own() -> None:
 
 
 def test_the_onnx_cache_is_as_large_as_predicted() -> None:
-    from edge.memory import GRAPH_ROOM, _Count
+    from edge.graph_memory import ROOM, GraphTerms
     from export.cache import Buffers
     from export.manifest import Manifest
-    from export.rows import Embedding
+    from export.rows import Place
 
     sliding = list(range(DEMO.sliding))
     held = Manifest(
         "", "nf4", "cpu", 21, DEMO.layers, DEMO.groups, DEMO.head_dim, DEMO.hidden, DEMO.vocab, "float32",
-        DEMO.window or 0, sliding, Embedding(0, 0, 0), {}, {}, {}, {},
+        DEMO.window or 0, sliding, Place(0, 0, 0), Place(0, 0, 0), {}, {}, {}, {},
     )  # fmt: skip
     chosen = budget.fit(settings.load("economical", ["forward=onnx"]), DEMO, CPU, free=1 << 40).settings
     for tokens in (300, 2000):  # less and more than layers with a window have room for
         buffers = Buffers(held, "cpu", 0)
         buffers.reserve(tokens, 0)
-        assert buffers.capacity == -(-tokens // GRAPH_ROOM) * GRAPH_ROOM
-        assert sum(value.numpy().nbytes for value in buffers.values) == _Count(chosen, DEMO, CPU).graph_cache(tokens)
+        assert buffers.capacity == -(-tokens // ROOM) * ROOM
+        assert sum(value.numpy().nbytes for value in buffers.values) == GraphTerms(chosen, DEMO).cache(tokens)
