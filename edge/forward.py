@@ -138,7 +138,9 @@ class TorchForward:
         with self._using(adapter), tended_blocks(self.base), matmul_units(self.base.device):
             return self.loss(input_ids, labels)[1].cpu()
 
-    def loss(self, input_ids: Tensor, labels: int, prefix: Prefix | None = None) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, input_ids: Tensor, labels: int, prefix: Prefix | None = None, only: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The mean nats over the labels with gradients for the adapter, and the (labels,) nats.
 
         Call backward on the mean inside `learning()`: with checkpointing the blocks run again there.
@@ -146,6 +148,7 @@ class TorchForward:
         Args:
             prefix: what `read_prefix` made of the tokens before the one that predicts the first label. Only the
                 tokens after it are computed, and no gradient flows into it.
+            only: (labels,) bool, which of them count; the mean and the nats are of those.
         """
         ids = input_ids.to(self.base.device.name)
         first = len(ids) - labels
@@ -154,6 +157,8 @@ class TorchForward:
             predicting = self.base.decoder(input_ids=ids[None], use_cache=False).last_hidden_state[0, first - 1 : -1]
         else:
             predicting = self._after(prefix, ids[first - 1 : -1])
+        if only is not None:
+            predicting, targets = predicting[only], targets[only]
         if self.plain_loss:
             return plain_nll(predicting, self.base.head, targets)
         return sliced_nll(predicting, self.base.head, targets, slice_size=self.slice_size)

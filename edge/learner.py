@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from .forward import TorchForward
 from .paging import Lookup, MemoryStore, Store, Stored, Under
 from .prefix import Prefix
 from .records import Learned
-from .replay import Replay
+from .replay import Replay, Taught
 from .settings import LearnSettings
 from .windows import Window
 
@@ -76,38 +77,43 @@ class Learner:
         if settings.can_roll_back:
             self._save()  # its memory is taken now, not in the middle of a document
 
-    def learn(self, input_ids: Tensor, labels: int, *, share: float = 1.0) -> tuple[Learned, Tensor]:
+    def learn(
+        self, input_ids: Tensor, labels: int, *, share: float = 1.0, only: Tensor | None = None
+    ) -> tuple[Learned, Tensor]:
         """Trains on one window; only the last `labels` tokens are labels, the rest is input.
 
         Args:
             input_ids: (S,) token ids, context and chunk.
             labels: how many of the last tokens are labels.
             share: of the learning rate, for this lesson.
+            only: (labels,) bool, which of the labels count; all where None is named.
 
         Returns:
-            What was done, and the (labels,) nats of the first epoch's forward. Without dropout these are
+            What was done, and the (labels,) nats of the first epoch's forward, of those that count. Without dropout these are
             the chunk's scores *before* it was learned, so no second forward is needed for them.
         """
         start, self._share = time.perf_counter(), share
         settings, dropout = self.settings, self.adapter.settings.dropout > 0
+        lesson: Taught = (input_ids, labels, only)
         losses: list[float] = []
         reason, norm, scores, skipped = "", 0.0, torch.empty(0), False
         if settings.can_roll_back:
             self._save()
         with self._timed("forward"):
             prefix = self._prefix_for(input_ids[: len(input_ids) - labels - 1], labels)
-        enough = self._enough(labels)
+        count = labels if only is None else int(only.sum())
+        enough = self._enough(count)
         with torch.random.fork_rng(enabled=dropout):
             for epoch in range(settings.epochs):
                 # 1. one forward and backward; the same numbers however often it must be tried
                 seed = hash((settings.seed, self.chunks, epoch)) if dropout else None
                 least = enough if epoch == 0 else 0.0
-                nll = self.retry(lambda least=least, seed=seed: self._gradients(input_ids, labels, prefix, least, seed))  # type: ignore[misc]
+                nll = self.retry(partial(self._gradients, lesson, prefix, least, seed))
                 losses.append(float(nll.double().sum()))
                 if epoch == 0:
                     scores = nll.cpu()
                     skipped = losses[0] < enough
-                    self._nats, self._tokens = self._nats + losses[0], self._tokens + labels
+                    self._nats, self._tokens = self._nats + losses[0], self._tokens + count
                 if skipped:
                     break
                 # 2. refused where it went wrong
@@ -120,12 +126,12 @@ class Learner:
                     self._step(norm)
         if settings.replay and not reason and not skipped:
             reason, norm = self._learn_again(norm)
-            self._replay.add(input_ids, labels)
+            self._replay.add(lesson)
         optimizers.drop_gradients(self.adapter.parameters())
         after = None
         if settings.guard == "full" and not reason and not skipped:
             with torch.no_grad(), self.forward.learning():
-                after = float(self.forward.loss(input_ids, labels, prefix)[1].double().sum())
+                after = float(self.forward.loss(input_ids, labels, prefix, only)[1].double().sum())
             reason = self._refusal([losses[0], after])
         if reason and settings.can_roll_back:
             self._load()
@@ -138,12 +144,13 @@ class Learner:
 
     def _learn_again(self, norm: float) -> tuple[str, float]:
         """One step on each of some older lessons; why that must be undone, or an empty string, and the last gradient's norm."""
-        for again, count in self._replay.draw(self.settings.replay):
+        for lesson in self._replay.draw(self.settings.replay):
+            again, count, _ = lesson
             with self._timed("forward"):
                 before = self._prefix_for(again[: len(again) - count - 1], count)
             seed = hash((self.settings.seed, self.chunks, -1)) if self.adapter.settings.dropout > 0 else None
             with torch.random.fork_rng(enabled=seed is not None):
-                nll = self.retry(lambda a=again, c=count, b=before, s=seed: self._gradients(a, c, b, 0.0, s))  # type: ignore[misc]
+                nll = self.retry(partial(self._gradients, lesson, before, 0.0, seed))
             norm = self._gradient_norm()
             reason = self._refusal([float(nll.double().sum())], norm)
             if reason:
@@ -161,10 +168,8 @@ class Learner:
 
     # --- one step ---
 
-    def _gradients(
-        self, input_ids: Tensor, labels: int, prefix: Prefix | None, least: float, seed: int | None
-    ) -> Tensor:
-        """The (labels,) nats of one forward; leaves the gradient of their mean in the adapter's parameters.
+    def _gradients(self, lesson: Taught, prefix: Prefix | None, least: float, seed: int | None) -> Tensor:
+        """The nats of one forward's labels; leaves the gradient of their mean in the adapter's parameters.
 
         No gradient is computed where the nats sum up to less than `least`.
         """
@@ -174,7 +179,8 @@ class Learner:
         shallow = self.chunks % self.settings.deep_every != 0
         with self.forward.learning(dropout=seed is not None, shallow=shallow):
             with self._timed("forward"):
-                mean, nll = self.forward.loss(input_ids, labels, prefix)
+                input_ids, labels, only = lesson
+                mean, nll = self.forward.loss(input_ids, labels, prefix, only)
             if least and float(nll.double().sum()) < least:
                 return nll.detach()
             if self.settings.guard == "off" or torch.isfinite(mean):
@@ -281,7 +287,7 @@ class Learner:
         self.steps, self.chunks = int(steps), int(chunks)
         self.drift.restore([int(value) for value in drift])
         if self.settings.replay:
-            self._replay.load({name: snapshot[f"replay.{name}"] for name in ("sizes", "ids")})
+            self._replay.load({name: snapshot[f"replay.{name}"] for name in ("sizes", "ids", "only")})
         held = {name.removeprefix("prefix."): snapshot[name] for name in snapshot if name.startswith("prefix.")}
         self._prefix = None
         if held:

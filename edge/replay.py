@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 KEPT = 256  # lessons: a few MB of token ids at most
+Taught = tuple[Tensor, int, Tensor | None]  # (S,) token ids, how many of the last are labels, which of these count
 
 
 class Replay:
@@ -25,14 +26,15 @@ class Replay:
 
     def __init__(self, seed: int) -> None:
         self.seed, self.seen = seed, 0
-        self._lessons: list[tuple[Tensor, int]] = []
+        self._lessons: list[Taught] = []
 
     def __len__(self) -> int:
         return len(self._lessons)
 
-    def add(self, input_ids: Tensor, labels: int) -> None:
-        """A lesson, (S,) token ids, that has been learned."""
-        lesson = input_ids.to("cpu", torch.int32, copy=True), labels
+    def add(self, taught: Taught) -> None:
+        """A lesson that has been learned."""
+        input_ids, labels, only = taught
+        lesson = input_ids.to("cpu", torch.int32, copy=True), labels, None if only is None else only.cpu()
         place = self._chance("add").randrange(self.seen + 1)
         self.seen += 1
         if len(self._lessons) < KEPT:
@@ -40,22 +42,31 @@ class Replay:
         elif place < KEPT:
             self._lessons[place] = lesson
 
-    def draw(self, count: int) -> list[tuple[Tensor, int]]:
-        """At most `count` different lessons: (S,) token ids and how many of the last are labels."""
+    def draw(self, count: int) -> list[Taught]:
+        """At most `count` different lessons."""
         chosen = self._chance("draw").sample(self._lessons, min(count, len(self._lessons)))
-        return [(ids.long(), labels) for ids, labels in chosen]
+        return [(ids.long(), labels, only) for ids, labels, only in chosen]
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that must be kept to go on from here, by name."""
-        sizes = [self.seen, *(n for ids, labels in self._lessons for n in (len(ids), labels))]
-        ids = [ids for ids, _ in self._lessons]
-        return {"sizes": torch.tensor(sizes), "ids": torch.cat(ids) if ids else torch.empty(0, dtype=torch.int32)}
+        sizes = [self.seen, *(n for ids, labels, _ in self._lessons for n in (len(ids), labels))]
+        ids = [ids for ids, _, _ in self._lessons]
+        masks = [torch.ones(labels, dtype=torch.bool) if only is None else only for _, labels, only in self._lessons]
+        return {
+            "sizes": torch.tensor(sizes),
+            "ids": torch.cat(ids) if ids else torch.empty(0, dtype=torch.int32),
+            "only": torch.cat(masks).to(torch.uint8) if masks else torch.empty(0, dtype=torch.uint8),
+        }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Puts back what `tensors` gave."""
         self.seen, *sizes = [int(n) for n in state["sizes"].tolist()]
         parts = torch.split(state["ids"], sizes[::2]) if sizes else ()
-        self._lessons = [(ids.clone(), labels) for ids, labels in zip(parts, sizes[1::2], strict=True)]
+        masks = torch.split(state["only"].bool(), sizes[1::2]) if sizes else ()
+        self._lessons = [
+            (ids.clone(), labels, None if bool(only.all()) else only.clone())
+            for ids, labels, only in zip(parts, sizes[1::2], masks, strict=True)
+        ]
 
     def _chance(self, what: str) -> random.Random:
         return random.Random(f"{self.seed} {what} {self.seen}")

@@ -11,7 +11,7 @@ Protocols, never mixed:
     self         the model's own translations that passed the guards are learned, a chunk of tokens at a time
     corrections  the references of the first tenth of the chunks are learned, nothing after
 
-Perplexity is teacher-forced: each chunk's reference lines after its source lines, with the reference pairs before it as
+Perplexity is teacher-forced: the chunk's reference lines in the form of a lesson, with the reference pairs before it as
 context in every protocol, so that only the adapter differs; torch computes it, whatever translates. A prompt that
 translates shows what its protocol knows: the references of past chunks in `oracle`, else the translations made so far.
 """
@@ -21,6 +21,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..documents import Unit
@@ -138,13 +139,13 @@ def reference_nll(
     session: Session, lessons: Lessons, context: Sequence[Pair], pairs: Sequence[Pair], *, adapter: bool
 ) -> tuple[int, float]:
     """(tokens, nats) of the reference lines of a chunk."""
-    ids, labels = lessons.window(context, pairs)
+    ids, marks = lessons.window(context, pairs)
     session.reading, nll = None, 0.0
     with session.phase("score"):
-        for window, count in lessons.windows(ids, labels):
-            nats = session.retrying(lambda w=window, c=count: session.torch_forward.nll(w, c, adapter=adapter))  # type: ignore[misc]
-            nll += float(nats.double().sum())
-    return labels, nll
+        for window, count, only in lessons.windows(ids, marks):
+            nats = session.retrying(partial(session.torch_forward.nll, window, count, adapter=adapter))
+            nll += float(nats[only].double().sum())
+    return sum(marks), nll
 
 
 def _taught(lesson: Lesson) -> tuple[int, float, Learned | None]:

@@ -3,9 +3,10 @@
 Owns: how pairs are packed, which tokens are labels. Does not know: where pairs come from, how learning works.
 Units: tokens, nats, seconds.
 
-A lesson on pairs is one prompt with the whole chunk as its block: the context pairs, the chunk's source lines, then its
-target lines. The target lines and their end are the window's last tokens, and they alone are labels: the adapter is
-trained to translate, never to write the source. The model's own translations are learned at a smaller rate, which falls
+A lesson on pairs is a window as decoding has it: the context pairs, half of the chunk as a block of source lines and a block
+of target lines, the other half line by line. Target lines and their ends alone are labels: the adapter is trained to
+translate, never to write the source. A block teaches how a text goes on, a line to hold to its source: lessons of blocks
+alone lower perplexity further, and what is written with them strays from what it translates. The model's own translations are learned at a smaller rate, which falls
 from lesson to lesson: they sharpen what it says already, and too much of that makes real text unlikely. In a lesson on source text every line is a label, the lines read before
 are the context.
 """
@@ -41,33 +42,35 @@ class Lessons:
         self._since = time.perf_counter()
 
     def full(self, pairs: Sequence[Pair]) -> bool:
-        """Whether the target lines are more than a chunk, or, even without context, all of it more than a window."""
-        ids, labels = self._ids([], pairs)
+        """Whether what is learned is more than a chunk, or, even without context, all of it more than a window."""
+        ids, marks = self._ids([], pairs)
         window = self.session.settings.window
-        return labels > window.chunk or len(ids) > window.size
+        return len(ids) - marks.index(True) > window.chunk or len(ids) > window.size
 
     def source_full(self, sources: Sequence[str]) -> bool:
         """Whether source lines are more than a chunk."""
         return len(encode_more(self.session, _lines(sources))) > self.session.settings.window.chunk
 
-    def window(self, context: Sequence[Pair], pairs: Sequence[Pair]) -> tuple[list[int], int]:
-        """Token ids of a prompt and its answer, and how many of the last ones are the answer.
+    def window(self, context: Sequence[Pair], pairs: Sequence[Pair]) -> tuple[list[int], list[bool]]:
+        """Token ids of a lesson's text, and which of them are labels.
 
         The oldest context pairs are left out where the window has no room for them.
         """
         shown = self.prompts.context(context)
         for first in range(len(shown) + 1):
-            ids, labels = self._ids(shown[first:], pairs)
+            ids, marks = self._ids(shown[first:], pairs)
             if len(ids) <= self.session.settings.window.size:
                 break
-        return ids, labels
+        return ids, marks
 
-    def _ids(self, shown: Sequence[Pair], pairs: Sequence[Pair]) -> tuple[list[int], int]:
-        sources = [pair.source for pair in pairs]
-        terms = self.glossary.applying("\n".join(sources))
-        text = self.prompts.prompt(shown, sources, terms)
-        answer = encode_more(self.session, self.prompts.answer(text, shown, pairs, terms))
-        return [*encode_prompt(self.session, self.prompts, text), *answer], len(answer)
+    def _ids(self, shown: Sequence[Pair], pairs: Sequence[Pair]) -> tuple[list[int], list[bool]]:
+        ids, marks = list[int](), list[bool]()
+        for given, said in self.prompts.lesson(shown, pairs, self.glossary.applying):
+            before = encode_more(self.session, given) if ids else encode_prompt(self.session, self.prompts, given)
+            answer = encode_more(self.session, said)
+            ids += before + answer
+            marks += [False] * len(before) + [True] * len(answer)
+        return ids, marks
 
     def teach(self, of: str, span: tuple[int, int], context: Sequence[Pair], pairs: Sequence[Pair]) -> Lesson:
         """Teaches one chunk of pairs; `of` none only closes it."""
@@ -82,8 +85,8 @@ class Lessons:
                 taught = [pair for pair, gain in zip(pairs, gains, strict=True) if gain >= settings.min_gain]
         if not taught:
             return self._lesson(of, span, 0, [], gains)
-        ids, labels = self.window(context, taught)
-        return self._lesson(of, span, labels, self._learn(ids, labels, share), gains)
+        ids, marks = self.window(context, taught)
+        return self._lesson(of, span, sum(marks), self._learn(ids, marks, share), gains)
 
     def teach_source(self, span: tuple[int, int], before: Sequence[str], sources: Sequence[str]) -> Lesson:
         """Teaches source lines; the lines `before` them are the context."""
@@ -92,27 +95,28 @@ class Lessons:
             return self._lesson("none", span, len(new), [])
         ids = [*self.session.base.encode(_lines(before)), *new]
         labels = min(len(new), len(ids) - 1)
-        return self._lesson("source", span, labels, self._learn(ids, labels))
+        marks = [False] * (len(ids) - labels) + [True] * labels
+        return self._lesson("source", span, labels, self._learn(ids, marks))
 
-    def windows(self, ids: list[int], labels: int) -> Iterator[tuple[torch.Tensor, int]]:
-        """(S,) token ids with the number of their last ones that are labels: one window, more where a single long line
-        has more labels than a chunk."""
+    def windows(self, ids: list[int], marks: list[bool]) -> Iterator[tuple[torch.Tensor, int, torch.Tensor]]:
+        """(S,) token ids, how many of the last ones are learned from, and (n,) which of these are labels: one window, more
+        where a single long line is more than a chunk."""
         settings = self.session.settings
         chunk, size = settings.window.chunk, settings.window.size
-        for start in range(len(ids) - labels, len(ids), chunk):
+        for start in range(marks.index(True), len(ids), chunk):
             end = min(start + chunk, len(ids))
             context = settings.learn.context or size - (end - start)
-            yield torch.tensor(ids[max(0, start - context) : end]), end - start
+            yield torch.tensor(ids[max(0, start - context) : end]), end - start, torch.tensor(marks[start:end])
 
-    def _learn(self, ids: list[int], labels: int, share: float = 1.0) -> list[tuple[Learned, float]]:
+    def _learn(self, ids: list[int], marks: list[bool], share: float = 1.0) -> list[tuple[Learned, float]]:
         session = self.session
         assert session.learner is not None
         session.reading = None  # it is the adapter's of before, and its memory is needed
         done = []
-        for window, count in self.windows(ids, labels):
-            if count >= session.settings.learn.min_tokens:
+        for window, count, only in self.windows(ids, marks):
+            if only.sum() >= session.settings.learn.min_tokens:
                 with session.phase("learn"):
-                    learned, nll = session.learner.learn(window, count, share=share)
+                    learned, nll = session.learner.learn(window, count, share=share, only=None if only.all() else only)
                 done.append((learned, float(nll.double().sum())))
                 session.watch()
         return done

@@ -5,14 +5,14 @@ Does not know: torch, sessions, how much fits a window.
 Units: lines; a unit is one line.
 
 The form is the paper's (arXiv 2401.11504, section 4.2): a source block then its target block as context, then the
-block to translate. A block is one line while decoding and the lines of a chunk while learning; which pairs the context
-block holds, and which follow it line by line, is decided in `context`.
+block to translate. While decoding the block to translate is one line; which pairs the context block holds, and which
+follow it line by line, is decided in `context`. A lesson has both: half of a chunk as a block, the other half line by line.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -156,15 +156,49 @@ class Prompts:
         """What follows a prompt: the target lines and their end."""
         return "\n".join(targets) + self.template.end
 
-    def answer(self, prompt: str, context: Sequence[Pair], pairs: Sequence[Pair], terms: Terms = ()) -> str:
-        """What follows `prompt(context, sources, terms)` when the targets of `pairs` are right, end of turn included."""
-        targets = [pair.target for pair in pairs]
-        if self.template.form == "plain":
-            return self.targets(targets)
-        said = {"role": "assistant", "content": "\n".join(targets)}
-        messages = [*self._messages(context, [pair.source for pair in pairs], terms), said]
-        whole = self._chat(messages, answered=True)
-        return whole[len(prompt) :] if whole.startswith(prompt) else self.targets(targets)
+    def lesson(
+        self, context: Sequence[Pair], pairs: Sequence[Pair], terms: Callable[[str], Terms] = lambda source: ()
+    ) -> list[tuple[str, str]]:
+        """What is given and what must be said, in turn: the first half of `pairs` as one block, the others line by line.
+
+        Joined it is the text of a prompt and its answers, ends of turns included.
+
+        Args:
+            terms: the glossary terms that apply to source lines.
+        """
+        half = (len(pairs) + 1) // 2
+        blocks = [pairs[:half], *([pair] for pair in pairs[half:])]
+        if self.template.form == "chat":
+            return self._chat_lesson(context, blocks, terms) or self._chat_lesson(context, [pairs], terms)
+        before, turns = "".join(self.parts(context, (), ())[:-1]), []
+        for block in blocks:
+            sources = [pair.source for pair in block]
+            given = before + self._terms(terms("\n".join(sources))) + self.block(sources)
+            turns.append((given, self.targets([pair.target for pair in block])))
+            before = ""
+        return turns
+
+    def _chat_lesson(
+        self, context: Sequence[Pair], blocks: Sequence[Sequence[Pair]], terms: Callable[[str], Terms]
+    ) -> list[tuple[str, str]]:
+        """Nothing where the template writes turns otherwise when more of them follow."""
+        sources = [[pair.source for pair in block] for block in blocks]
+        messages = self._messages(context, sources[0], terms("\n".join(sources[0])))
+        before, turns = "", list[tuple[str, str]]()
+        for index, block in enumerate(blocks):
+            if index:
+                asked = self._terms(terms("\n".join(sources[index]))) + self.block(sources[index])
+                messages.append({"role": "user", "content": asked})
+            asking = self._chat(messages)
+            messages.append({"role": "assistant", "content": "\n".join(pair.target for pair in block)})
+            whole = self._chat(messages, answered=True)
+            if not (asking.startswith(before) and whole.startswith(asking)):
+                if len(blocks) > 1:
+                    return []
+                whole = asking + self.targets([pair.target for pair in block])
+            turns.append((asking[len(before) :], whole[len(asking) :]))
+            before = whole
+        return turns
 
     def _messages(
         self, context: Sequence[Pair], sources: Sequence[str], terms: Terms, lines: Sequence[Pair] = ()

@@ -174,44 +174,60 @@ class Spy:
         self.learner, self.seen = learner, []  # type: ignore[var-annotated]
         self.shares: list[float] = []
 
-    def learn(self, ids: torch.Tensor, labels: int, share: float) -> Any:
+    def learn(self, ids: torch.Tensor, labels: int, share: float, only: torch.Tensor | None) -> Any:
         self.seen.append((ids.tolist(), labels))
         self.shares.append(share)
-        return self.learner.learn(ids, labels, share=share)
+        self.only = only
+        return self.learner.learn(ids, labels, share=share, only=only)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.learner, name)
 
 
-def test_labels_are_the_target_lines_and_nothing_else(runtime: Any) -> None:
-    with runtime.session() as session:
+def test_labels_are_the_target_lines_and_nothing_else() -> None:
+    with tiny.runtime("qwen3", *SIZES, "window.chunk=192", max_position_embeddings=2048).session() as session:
         spy = session.learner = Spy(session.learner)  # type: ignore[assignment]
         lesson = Lessons(session, made(session), Glossary({"ship": "Schiff"})).teach(
             "self", (2, 4), PAIRS[:2], PAIRS[2:4]
         )
         ((ids, labels),) = spy.seen
-    answer = f"{PAIRS[2].target}\n{PAIRS[3].target}\n\n"
-    assert session.base.decode(ids[-labels:]) == answer and labels == lesson.tokens == len(answer.encode())
+    said = [f"{pair.target}\n\n" for pair in PAIRS[2:4]]
+    assert spy.only is not None
+    learned = [token for token, label in zip(ids[-labels:], spy.only.tolist(), strict=True) if label]
+    assert session.base.decode(learned) == "".join(said) and len(learned) == lesson.tokens == len(
+        "".join(said).encode()
+    )
     before = session.base.decode(ids[:-labels])
-    assert before == made(session).prompt(PAIRS[:2], [p.source for p in PAIRS[2:4]], [("ship", "Schiff")])
+    assert before == made(session).prompt(PAIRS[:2], [PAIRS[2].source], [("ship", "Schiff")])
+    between = session.base.decode(ids[len(ids) - labels + len(said[0].encode()) : -len(said[1].encode())])
+    assert between == "In these lines: ship = Schiff.\n" + made(session).block([PAIRS[3].source])
     assert lesson.of == "self" and (lesson.start, lesson.end) == (2, 4) and lesson.learned is not None
 
 
 def test_a_lesson_on_one_pair_begins_with_the_prompt_that_decoding_used(runtime: Any) -> None:
     with runtime.session() as session:
         form = made(session, examples=True)
-        ids, labels = Lessons(session, form).window(PAIRS[:3], PAIRS[3:4])
-        assert ids[:-labels] == prompt_of(ModelTranslator(session, form), request(PAIRS[3].source, PAIRS[:3]))
+        ids, marks = Lessons(session, form).window(PAIRS[:3], PAIRS[3:4])
+        assert ids[: marks.index(True)] == prompt_of(
+            ModelTranslator(session, form), request(PAIRS[3].source, PAIRS[:3])
+        )
 
 
 def test_a_lessons_nats_are_those_before_learning(runtime: Any) -> None:
     with runtime.session() as session:
         lessons = Lessons(session, made(session))
-        ids, labels = lessons.window(PAIRS[:2], PAIRS[2:4])
-        expected = float(session.forward.nll(torch.tensor(ids), labels).double().sum())
+        ids, marks = lessons.window(PAIRS[:2], PAIRS[2:4])
+        span = marks.index(True)
+        assert not all(marks[span:])
+
+        def nats() -> float:
+            nll = session.forward.nll(torch.tensor(ids), len(ids) - span)
+            return float(nll[torch.tensor(marks[span:])].double().sum())
+
+        expected = nats()
         lesson = lessons.teach("self", (2, 4), PAIRS[:2], PAIRS[2:4])
         assert lesson.nll == pytest.approx(expected, rel=1e-5)
-        assert float(session.forward.nll(torch.tensor(ids), labels).double().sum()) < expected
+        assert nats() < expected
         assert session.at_rest and session.chunk_index == 1
 
 
@@ -221,10 +237,11 @@ def test_chunks_never_hold_more_labels_than_a_chunk(runtime: Any) -> None:
         packed = list(loop.chunks(PAIRS, 2, lessons))
         assert [pair for _, chunk in packed for pair in chunk] == PAIRS and len(packed) > 1
         for context, chunk in packed:
-            ids, labels = lessons.window(context, chunk)
-            assert labels <= 96 and len(ids) <= 1400
+            ids, marks = lessons.window(context, chunk)
+            assert (len(chunk) == 1 or len(ids) - marks.index(True) <= 96) and len(ids) <= 1400
         for (_, chunk), (_, after) in zip(packed, packed[1:], strict=False):  # none could have been longer
-            assert lessons.window([], [*chunk, after[0]])[1] > 96
+            ids, marks = lessons.window([], [*chunk, after[0]])
+            assert len(ids) - marks.index(True) > 96
 
 
 def test_a_line_longer_than_a_chunk_is_taught_whole(runtime: Any) -> None:
@@ -278,14 +295,13 @@ def test_off_is_the_base_on_every_chunk(runtime: Any) -> None:
     found = measured(runtime, "off")
     with runtime.session() as session:
         for number, record in enumerate(found):
-            ids, labels = Lessons(session, made(session)).window(
+            ids, marks = Lessons(session, made(session)).window(
                 PAIRS[max(0, 2 * number - 2) : 2 * number], CHUNKS[number]
             )
             logits = session.base.model(torch.tensor([ids])).logits[0].double()
-            expected = torch.nn.functional.cross_entropy(
-                logits[-labels - 1 : -1], torch.tensor(ids[-labels:]), reduction="sum"
-            )
-            assert record.nll == pytest.approx(float(expected), rel=1e-4) and record.tokens == labels
+            at = torch.tensor(marks).nonzero()[:, 0]
+            expected = torch.nn.functional.cross_entropy(logits[at - 1], torch.tensor(ids)[at], reduction="sum")
+            assert record.nll == pytest.approx(float(expected), rel=1e-4) and record.tokens == sum(marks)
             assert record.learned is None
 
 
@@ -349,8 +365,9 @@ def test_chat_lessons_end_with_the_end_of_the_turn() -> None:
     with tiny.runtime("qwen3", *SIZES, max_position_embeddings=2048).session() as session:
         session.base.tokenizer.chat_template = CHAT
         form = prompts.Prompts(prompts.load_template("chat"), EN, DE, session.base.tokenizer)
-        ids, labels = Lessons(session, form).window(PAIRS[:2], PAIRS[2:4])
-        assert session.base.tokenizer.decode(ids[-labels:]) == f"{PAIRS[2].target}\n{PAIRS[3].target}</s>"
-        assert ids[:2] == [0, *encode_more(session, "u")] and ids.count(0) == 4 and ids[-1] == 1
+        ids, marks = Lessons(session, form).window(PAIRS[:2], PAIRS[2:4])
+        said = [token for token, label in zip(ids, marks, strict=True) if label]
+        assert session.base.tokenizer.decode(said) == f"{PAIRS[2].target}</s>{PAIRS[3].target}</s>"
+        assert ids[:2] == [0, *encode_more(session, "u")] and ids.count(0) == 6 and ids[-1] == 1
         asked = prompt_of(ModelTranslator(session, form), request(PAIRS[2].source, PAIRS[:2]))
         assert asked is not None and session.base.decode(asked).endswith(f"user: {PAIRS[2].source}assistant: ")

@@ -82,15 +82,18 @@ def test_a_plain_prompt_shows_blocks_and_terms() -> None:
     text = made.prompt(context[-2:], ["丙 {source}"], [("丙", "C {target}")])
     assert text.endswith("Chinese:\n丙 {source}\n\nEnglish:\n") and "丙 = C {target}" in text
     assert "Chinese:\n甲\n乙\n\nEnglish:\nA\nB\n\n" in text
-    assert made.answer(text, [], [Pair("丙", "C")]) == "C\n\n"
+    asked = made.lesson(context[-2:], [Pair("丙 {source}", "C")], lambda source: [("丙", "C {target}")])
+    assert asked == [(text, "C\n\n")]
 
 
-def test_what_was_decoded_is_what_is_learned() -> None:
-    """A chunk's lesson ends with the very text that the next prompt shows as context."""
+def test_what_is_learned_has_the_form_that_decoding_has() -> None:
+    """Half of a chunk is a block, the rest follows line by line, as in a prompt."""
     made = prompts.Prompts(prompts.load_template("plain"), ZH, EN)
-    chunk = [Pair("甲", "A"), Pair("乙", "B")]
-    lesson = made.prompt([], ["甲", "乙"]) + made.answer("", [], chunk)
-    assert made.prompt(chunk, ["丙"]).startswith(lesson)
+    chunk = [Pair("甲", "A"), Pair("乙", "B"), Pair("丙", "C"), Pair("丁", "D"), Pair("戊", "E")]
+    lesson = made.lesson([], chunk)
+    assert [said for _, said in lesson] == ["A\nB\nC\n\n", "D\n\n", "E\n\n"]
+    shown = "".join(made.parts(chunk[:3], chunk[3:], ["己"])[:-1])
+    assert "".join(text for turn in lesson for text in turn) == shown
 
 
 class FakeChat:
@@ -109,9 +112,25 @@ def test_a_chat_prompt_goes_through_the_models_template() -> None:
     text = made.prompt(context, ["乙"], [("乙", "B")])
     assert text.startswith("<user>You translate a book from Chinese into English.")
     assert "甲<end><assistant>A<end><user>Use these translations: 乙 = B.\n\n乙<end><assistant>" in text
-    assert made.answer(text, context, [Pair("乙", "B")], [("乙", "B")]) == "B<end>"
+    assert made.lesson(context, [Pair("乙", "B")], lambda source: [("乙", "B")]) == [(text, "B<end>")]
+    lines = made.lesson(context, [Pair("乙", "B"), Pair("丙", "C")])
+    assert lines == [(made.prompt(context, ["乙"]), "B<end>"), ("<user>丙<end><assistant>", "C<end>")]
     with pytest.raises(SettingsError, match="no chat template"):
         prompts.Prompts(prompts.load_template("chat"), ZH, EN, object())
+
+
+class Forgetful(FakeChat):
+    """A chat template that leaves out what was said before the last turn, as templates of thinking models do."""
+
+    def apply_chat_template(self, messages: list[dict[str, str]], add_generation_prompt: bool, **more: object) -> str:
+        last = messages[-2:] if not add_generation_prompt else messages[-1:]
+        return super().apply_chat_template(last, add_generation_prompt)
+
+
+def test_a_chat_template_that_changes_earlier_turns_gets_one_block() -> None:
+    made = prompts.Prompts(prompts.load_template("chat"), ZH, EN, Forgetful())
+    pairs = [Pair("乙", "B"), Pair("丙", "C")]
+    assert made.lesson([], pairs) == [(made.prompt([], ["乙", "丙"]), "B\nC<end>")]
 
 
 def test_every_shipped_template_loads_and_bad_ones_are_refused(tmp_path: Path) -> None:
