@@ -133,10 +133,10 @@ class TorchForward:
             keep_heap(compute.heap == "keep")
 
     @torch.inference_mode()
-    def nll(self, input_ids: Tensor, labels: int, *, adapter: bool = True) -> Tensor:
-        """See `Forward.nll`."""
+    def nll(self, input_ids: Tensor, labels: int, *, adapter: bool = True, only: Tensor | None = None) -> Tensor:
+        """See `Forward.nll`. `only`: as in `loss`."""
         with self._using(adapter), tended_blocks(self.base), matmul_units(self.base.device):
-            return self.loss(input_ids, labels)[1].cpu()
+            return self.loss(input_ids, labels, only=only)[1].cpu()
 
     def loss(
         self, input_ids: Tensor, labels: int, prefix: Prefix | None = None, only: Tensor | None = None

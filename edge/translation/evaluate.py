@@ -143,8 +143,8 @@ def reference_nll(
     session.reading, nll = None, 0.0
     with session.phase("score"):
         for window, count, only in lessons.windows(ids, marks):
-            nats = session.retrying(partial(session.torch_forward.nll, window, count, adapter=adapter))
-            nll += float(nats[only].double().sum())
+            nats = session.retrying(partial(session.torch_forward.nll, window, count, adapter=adapter, only=only))
+            nll += float(nats.double().sum())
     return sum(marks), nll
 
 
