@@ -7,12 +7,12 @@ Units: tokens, nats; chunks of pairs.
 Protocols, never mixed:
 
     off          the base alone
-    oracle       after each chunk its reference is learned, as the code of arXiv 2401.11504 does
+    oracle       after each chunk its reference is learned, as the code of arXiv 2401.11504 does, and in its form
     self         the model's own translations that passed the guards are learned, a chunk of tokens at a time
     corrections  the references of the first tenth of the chunks are learned, nothing after
 
-Perplexity is teacher-forced: the chunk's reference lines in the form of a lesson, with the reference pairs before it as
-context in every protocol, so that only the adapter differs; torch computes it, whatever translates. A prompt that
+Perplexity is teacher-forced, in the paper's form: each chunk's reference lines after its source lines, with the reference
+pairs before it as context in every protocol, so that only the adapter differs; torch computes it, whatever translates. A prompt that
 translates shows what its protocol knows: the references of past chunks in `oracle`, else the translations made so far.
 """
 
@@ -106,7 +106,7 @@ def evaluate(
             own += _accepted(block, texts)
         # 2. the references are scored; one forward does it where they are learned too
         learned: Learned | None = None
-        if taught and session.settings.lessons_score:
+        if protocol == "oracle" and session.settings.lessons_score:
             tokens, nll, learned = _taught(lessons.teach(protocol, (block.start, block.end), context, block.pairs))
         else:
             tokens, nll = reference_nll(session, lessons, context, block.pairs, adapter=protocol != "off")
@@ -139,7 +139,7 @@ def reference_nll(
     session: Session, lessons: Lessons, context: Sequence[Pair], pairs: Sequence[Pair], *, adapter: bool
 ) -> tuple[int, float]:
     """(tokens, nats) of the reference lines of a chunk."""
-    ids, marks = lessons.window(context, pairs)
+    ids, marks = lessons.window(context, pairs, whole=True)
     session.reading, nll = None, 0.0
     with session.phase("score"):
         for window, count, only in lessons.windows(ids, marks):

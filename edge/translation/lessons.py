@@ -43,7 +43,7 @@ class Lessons:
 
     def full(self, pairs: Sequence[Pair]) -> bool:
         """Whether what is learned is more than a chunk, or, even without context, all of it more than a window."""
-        ids, marks = self._ids([], pairs)
+        ids, marks = self._ids([], pairs, whole=False)
         window = self.session.settings.window
         return len(ids) - marks.index(True) > window.chunk or len(ids) > window.size
 
@@ -51,21 +51,23 @@ class Lessons:
         """Whether source lines are more than a chunk."""
         return len(encode_more(self.session, _lines(sources))) > self.session.settings.window.chunk
 
-    def window(self, context: Sequence[Pair], pairs: Sequence[Pair]) -> tuple[list[int], list[bool]]:
-        """Token ids of a lesson's text, and which of them are labels.
+    def window(
+        self, context: Sequence[Pair], pairs: Sequence[Pair], *, whole: bool = False
+    ) -> tuple[list[int], list[bool]]:
+        """Token ids of a lesson's text, and which of them are labels. `whole`: in the paper's form, as one block.
 
         The oldest context pairs are left out where the window has no room for them.
         """
         shown = self.prompts.context(context)
         for first in range(len(shown) + 1):
-            ids, marks = self._ids(shown[first:], pairs)
+            ids, marks = self._ids(shown[first:], pairs, whole=whole)
             if len(ids) <= self.session.settings.window.size:
                 break
         return ids, marks
 
-    def _ids(self, shown: Sequence[Pair], pairs: Sequence[Pair]) -> tuple[list[int], list[bool]]:
+    def _ids(self, shown: Sequence[Pair], pairs: Sequence[Pair], *, whole: bool) -> tuple[list[int], list[bool]]:
         ids, marks = list[int](), list[bool]()
-        for given, said in self.prompts.lesson(shown, pairs, self.glossary.applying):
+        for given, said in self.prompts.lesson(shown, pairs, self.glossary.applying, whole=whole):
             before = encode_more(self.session, given) if ids else encode_prompt(self.session, self.prompts, given)
             answer = encode_more(self.session, said)
             ids += before + answer
@@ -73,7 +75,7 @@ class Lessons:
         return ids, marks
 
     def teach(self, of: str, span: tuple[int, int], context: Sequence[Pair], pairs: Sequence[Pair]) -> Lesson:
-        """Teaches one chunk of pairs; `of` none only closes it."""
+        """Teaches one chunk of pairs; `of` none only closes it, `oracle` teaches it in the paper's form."""
         if of == "none" or self.session.learner is None:
             return self._lesson("none", span, sum(len(encode_more(self.session, p.target)) for p in pairs), [])
         settings, gains, taught, share = self.session.settings.learn, list[float](), list(pairs), 1.0
@@ -85,7 +87,7 @@ class Lessons:
                 taught = [pair for pair, gain in zip(pairs, gains, strict=True) if gain >= settings.min_gain]
         if not taught:
             return self._lesson(of, span, 0, [], gains)
-        ids, marks = self.window(context, taught)
+        ids, marks = self.window(context, taught, whole=of == "oracle")
         return self._lesson(of, span, sum(marks), self._learn(ids, marks, share), gains)
 
     def teach_source(self, span: tuple[int, int], before: Sequence[str], sources: Sequence[str]) -> Lesson:

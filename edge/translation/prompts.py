@@ -157,7 +157,12 @@ class Prompts:
         return "\n".join(targets) + self.template.end
 
     def lesson(
-        self, context: Sequence[Pair], pairs: Sequence[Pair], terms: Callable[[str], Terms] = lambda source: ()
+        self,
+        context: Sequence[Pair],
+        pairs: Sequence[Pair],
+        terms: Callable[[str], Terms] = lambda source: (),
+        *,
+        whole: bool = False,
     ) -> list[tuple[str, str]]:
         """What is given and what must be said, in turn: the first half of `pairs` as one block, the others line by line.
 
@@ -165,8 +170,9 @@ class Prompts:
 
         Args:
             terms: the glossary terms that apply to source lines.
+            whole: all of `pairs` as one block, which is the paper's form.
         """
-        half = (len(pairs) + 1) // 2
+        half = len(pairs) if whole else (len(pairs) + 1) // 2
         blocks = [pairs[:half], *([pair] for pair in pairs[half:])]
         if self.template.form == "chat":
             return self._chat_lesson(context, blocks, terms) or self._chat_lesson(context, [pairs], terms)

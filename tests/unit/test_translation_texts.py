@@ -94,6 +94,8 @@ def test_what_is_learned_has_the_form_that_decoding_has() -> None:
     assert [said for _, said in lesson] == ["A\nB\nC\n\n", "D\n\n", "E\n\n"]
     shown = "".join(made.parts(chunk[:3], chunk[3:], ["己"])[:-1])
     assert "".join(text for turn in lesson for text in turn) == shown
+    block = made.lesson([], chunk, whole=True)
+    assert block == [(made.prompt([], [pair.source for pair in chunk]), "A\nB\nC\nD\nE\n\n")]
 
 
 class FakeChat:
