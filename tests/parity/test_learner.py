@@ -48,7 +48,7 @@ def _plain(
             group["lr"] = 1e-2 * min(1.0, (step + 1) / 2) * factor
         logits = model(input_ids=IDS[None]).logits[0]
         loss = torch.nn.functional.cross_entropy(logits[:-1], labels[1:], ignore_index=-100)
-        losses.append(float(loss) * int((labels != -100).sum()))
+        losses.append(float(loss.detach()) * int((labels != -100).sum()))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
