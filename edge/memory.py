@@ -104,7 +104,7 @@ def predict(settings: Settings, shape: Shape, machine: Machine, *, decodes: bool
     held = counted.weights()
     learns = settings.learn.mode != "none"
     cache = {"KV cache": counted.cache(settings.window.size)} if decodes else {}
-    phases = {"load": {**held, "reading": counted.reading()}}
+    phases = {"load": {**held, "embeddings and head": counted.embeddings(), "reading": counted.reading()}}
     if learns:
         held = held | counted.learner()
     graph = GraphTerms(settings, counted.shape) if settings.forward == "onnx" else None
@@ -153,8 +153,12 @@ class _Count:
         if self.cached and not self.full:
             terms["dequantised copies"] = linear * c
         if not self.graph_holds_embedding:
-            terms["embeddings and head"] = s.vocab * s.hidden * self._embedding_bytes() * (1 if s.tied else 2)
+            terms["embeddings and head"] = self.embeddings()
         return terms
+
+    def embeddings(self) -> int:
+        """Embedding and head as they are loaded; `graph_holds_embedding` says whether they stay."""
+        return self.shape.vocab * self.shape.hidden * self._embedding_bytes() * (1 if self.shape.tied else 2)
 
     def _embedding_bytes(self) -> int:
         keeps = self.machine.kind == "cpu" and self.shape.packed

@@ -217,6 +217,11 @@ def test_the_onnx_path_has_terms_of_its_own() -> None:
     assert terms()["graph weights"] == linear // 16  # the scales; codes are torch's own
     assert "embeddings and head" not in terms() | terms("onnx.precision=fp32")  # torch reads the graph's
     assert terms("onnx.precision=int8")["embeddings and head"] == terms("forward=torch")["embeddings and head"]
+    loaded = [
+        budget.fit(settings.load("economical", [f"forward={path}"]), DEMO, CPU, free=1 << 40).prediction.phases["load"]
+        for path in ("onnx", "torch")
+    ]
+    assert loaded[0]["embeddings and head"] == loaded[1]["embeddings and head"] > 0  # dropped when the graph is there
     assert terms()["graph adapter"] == terms()["adapter"]
     assert "graph adapter" not in terms("learn.mode=none")
     assert not any(name.startswith("graph") for name in terms("forward=torch"))
