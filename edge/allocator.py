@@ -65,6 +65,18 @@ def keep_scratch() -> Iterator[None]:
         keep_heap(False)
 
 
+@contextmanager
+def own_pages() -> Iterator[None]:
+    """Inside, blocks from 128 KiB up are mapped by themselves: for what lasts, so that it leaves no holes in the heap."""
+    if _Heap.tuned:
+        _mallopt(_M_MMAP_THRESHOLD, 128 << 10)
+    try:
+        yield
+    finally:
+        if _Heap.tuned:
+            keep_heap(_Heap.kept)
+
+
 def _mallopt(option: int, value: int) -> None:
     if (libc := _glibc()) is not None:
         libc.mallopt(option, value)

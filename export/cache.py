@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from edge.allocator import own_pages
 from edge.graph_memory import ROOM, sliding_room
 
 from .manifest import Manifest, cache_names
@@ -113,7 +114,8 @@ class Buffers:
         return min(self.capacity, self._limit) if index in self._slides else self.capacity
 
     def _value(self, index: int, kept: Array | None) -> Any:
-        array = np.zeros((1, self._heads, self._rooms(index), self._size), self._kind)
+        with own_pages():
+            array = np.zeros((1, self._heads, self._rooms(index), self._size), self._kind)
         if kept is not None:
             array[:, :, : kept.shape[2]] = kept
         return value(array, self._device)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from edge.adapter import Adapter
+from edge.allocator import own_pages
 from edge.forward import Cache
 from edge.graph_memory import ROOM, SLICE
 from edge.paging import Store
@@ -93,7 +94,9 @@ class OnnxForward:
                 if key in self._copies:
                     self._copies[key].update_inplace(array)
                 else:
-                    self._copies[key] = value(array.copy(), self.engine.device)
+                    with own_pages():
+                        copied = array.copy()
+                    self._copies[key] = value(copied, self.engine.device)
         for key, nothing in self.engine.nothing.items():
             self._copies.setdefault(key, nothing)
         self._version = self.adapter.version
