@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -47,34 +47,32 @@ def keep_heap(keep: bool) -> None:
         _mallopt(_M_TRIM_THRESHOLD, 2**31 - 1 if keep else MAPPED)
 
 
-@contextmanager
-def keep_scratch() -> Iterator[None]:
+def keep_scratch() -> AbstractContextManager[None]:
     """Inside, what is freed is handed out again, up to `KEPT` bytes; after it the heap is tended as before.
 
     For work that asks for the same few blocks over and over: a decoder that widens a weight at each use would have the
     system clear pages for all of them at every token. What is free at the end stays until the next `trim`.
     """
-    if not _Heap.tuned or _Heap.kept:
-        yield
-        return
-    _mallopt(_M_MMAP_THRESHOLD, KEPT)
-    _mallopt(_M_TRIM_THRESHOLD, KEPT)
-    try:
-        yield
-    finally:
-        keep_heap(False)
+    return nullcontext() if _Heap.kept else _meanwhile({_M_MMAP_THRESHOLD: KEPT, _M_TRIM_THRESHOLD: KEPT})
+
+
+def own_pages() -> AbstractContextManager[None]:
+    """Inside, blocks from 128 KiB up are mapped by themselves: for what lasts, so that it leaves no holes in the heap."""
+    return _meanwhile({_M_MMAP_THRESHOLD: 128 << 10})
 
 
 @contextmanager
-def own_pages() -> Iterator[None]:
-    """Inside, blocks from 128 KiB up are mapped by themselves: for what lasts, so that it leaves no holes in the heap."""
-    if _Heap.tuned:
-        _mallopt(_M_MMAP_THRESHOLD, 128 << 10)
+def _meanwhile(options: Mapping[int, int]) -> Iterator[None]:
+    """Other options inside, where `tune_allocator` was called; after it those of `keep_heap` again."""
+    if not _Heap.tuned:
+        yield
+        return
+    for option, value in options.items():
+        _mallopt(option, value)
     try:
         yield
     finally:
-        if _Heap.tuned:
-            keep_heap(_Heap.kept)
+        keep_heap(_Heap.kept)
 
 
 def _mallopt(option: int, value: int) -> None:

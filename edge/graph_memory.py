@@ -29,6 +29,11 @@ def largest(moments: list[Terms]) -> Terms:
     return max(moments, key=lambda terms: sum(terms.values()))
 
 
+def rounded(tokens: int) -> int:
+    """Tokens that a cache which grows to `tokens` has room for."""
+    return -(-tokens // ROOM) * ROOM
+
+
 def sliding_room(window: int) -> int:
     """Tokens that a layer which sees the last `window` has room for in the cache: these, and a run."""
     return window + RUN
@@ -52,7 +57,7 @@ class GraphTerms:
 
     def cache(self, tokens: int) -> int:
         """Layers that see everything hold every token; the others, what they see and a run."""
-        s, tokens = self.shape, -(-tokens // ROOM) * ROOM
+        s, tokens = self.shape, rounded(tokens)
         near = min(tokens, sliding_room(s.window)) if s.window is not None else tokens
         return 2 * s.keys * 4 * ((s.layers - s.sliding) * tokens + s.sliding * near)
 

@@ -173,13 +173,13 @@ class Learner:
 
         No gradient is computed where the nats sum up to less than `least`.
         """
+        input_ids, labels, only = lesson
         optimizers.drop_gradients(self.adapter.parameters())
         if seed is not None:
             torch.manual_seed(seed)
         shallow = self.chunks % self.settings.deep_every != 0
         with self.forward.learning(dropout=seed is not None, shallow=shallow):
             with self._timed("forward"):
-                input_ids, labels, only = lesson
                 mean, nll = self.forward.loss(input_ids, labels, prefix, only)
             if least and float(nll.double().sum()) < least:
                 return nll.detach()

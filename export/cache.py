@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime as ort
 
 from edge.allocator import own_pages
-from edge.graph_memory import ROOM, sliding_room
+from edge.graph_memory import rounded, sliding_room
 
 from .manifest import Manifest, cache_names
 from .rows import Array
@@ -59,7 +59,7 @@ class Buffers:
         if tokens <= self.capacity:
             return
         kept = list(self.arrays(held))
-        self.capacity = -(-tokens // ROOM) * ROOM
+        self.capacity = rounded(tokens)
         for index, (_, array) in enumerate(kept):
             if self._rooms(index) != self.values[index].shape()[2]:
                 self.values[index] = self._value(index, array)

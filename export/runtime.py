@@ -15,7 +15,7 @@ from torch import Tensor
 from edge.adapter import Adapter
 from edge.allocator import own_pages
 from edge.forward import Cache
-from edge.graph_memory import ROOM, SLICE
+from edge.graph_memory import SLICE, rounded
 from edge.paging import Store
 from edge.settings import ComputeSettings
 
@@ -44,7 +44,7 @@ class OnnxForward:
 
     def prefill(self, input_ids: Tensor, *, adapter: bool = True) -> tuple[Tensor, Cache]:
         """See `Forward.prefill`."""
-        cache = Cache(self.engine.buffers(-(-(len(input_ids) + 1) // ROOM) * ROOM))
+        cache = Cache(self.engine.buffers(rounded(len(input_ids) + 1)))
         return self.extend(input_ids, cache, adapter=adapter), cache
 
     def extend(self, input_ids: Tensor, cache: Cache, *, adapter: bool = True) -> Tensor:

@@ -238,7 +238,7 @@ def test_chunks_never_hold_more_labels_than_a_chunk(runtime: Any) -> None:
         assert [pair for _, chunk in packed for pair in chunk] == PAIRS and len(packed) > 1
         for context, chunk in packed:
             ids, marks = lessons.window(context, chunk)
-            assert (len(chunk) == 1 or len(ids) - marks.index(True) <= 96) and len(ids) <= 1400
+            assert len(ids) - marks.index(True) <= 96 and len(ids) <= 1400
         for (_, chunk), (_, after) in zip(packed, packed[1:], strict=False):  # none could have been longer
             ids, marks = lessons.window([], [*chunk, after[0]])
             assert len(ids) - marks.index(True) > 96
@@ -318,6 +318,13 @@ def test_corrections_learn_the_first_tenth_alone(runtime: Any) -> None:
     off = measured(runtime, "off")
     assert found[0].nll == pytest.approx(off[0].nll, rel=1e-5)  # scored before it learns
     assert all(learned.nll < base.nll for learned, base in zip(found[1:], off[1:], strict=True))
+    with runtime.session() as session:  # the first chunk's lesson, and no other
+        lessons = Lessons(session, made(session))
+        lessons.teach("corrections", (0, 2), [], CHUNKS[0])
+        for number, record in enumerate(found[1:], 1):
+            before = PAIRS[2 * number - 2 : 2 * number]
+            _, nll = evaluate.reference_nll(session, lessons, before, CHUNKS[number], adapter=True)
+            assert record.nll == pytest.approx(nll, rel=1e-5)
 
 
 def test_self_never_sees_a_reference(runtime: Any, monkeypatch: pytest.MonkeyPatch) -> None:
