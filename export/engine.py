@@ -10,14 +10,16 @@ bound once and changed in place.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from edge.allocator import keep_scratch, trim
+from edge.allocator import trim
 from edge.errors import DeviceError, ExportError, describe
 from edge.graph_memory import PART, RUN, SLICE
 
@@ -27,6 +29,9 @@ from .manifest import DECODER, HEAD, WEIGHTS, Manifest, head_parts, lora_inputs,
 from .rows import Array, Mapped, Rows
 
 AdapterInputs = Mapping[str, Any]  # the graph's A and B, by input name
+ARENA = {  # OrtArenaCfg: it grows by regions from 1 MiB up, and no block keeps more than 16 KiB that it does not need
+    "max_mem": 0, "arena_extend_strategy": 0, "initial_growth_chunk_size_bytes": 1 << 20, "max_dead_bytes_per_chunk": 1 << 14,
+}  # fmt: skip
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -38,6 +43,7 @@ class Engine:
         rows: the embedding matrix.
         parts: names of the head's results for each part of the vocabulary.
         nothing: A and B of rank 0: the base alone.
+        shrinking: options of a run after which scratch is given back, but for the arena's first region.
     """
 
     def __init__(
@@ -76,6 +82,9 @@ class Engine:
         if self.device == "cpu" and share is not None:
             shared |= share(self.manifest, head)
         self.decoder, self.head = (self._open(name, threads, shared) for name in (DECODER, HEAD))
+        self.shrinking = ort.RunOptions()
+        if self.device == "cpu":
+            self.shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self.rows = Rows(folder / WEIGHTS, self.manifest.embedding)
         self.parts = [part_outputs(index) for index in range(len(self.head.get_outputs()) // 2)]
         self.nothing: AdapterInputs = {
@@ -101,7 +110,10 @@ class Engine:
         self._held |= held
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
-        options.enable_cpu_mem_arena = False  # it grows by doubling, and gives nothing back
+        options.enable_cpu_mem_arena = self.device == "cpu"
+        if self.device == "cpu":
+            _share_scratch(self.manifest.widened)
+            options.add_session_config_entry("session.use_env_allocators", "1")
         options.enable_mem_pattern = False
         options.add_session_config_entry("session.force_spinning_stop", "1")  # two sessions share the cores
         if self.manifest.precision != "int8":  # no second copy of every weight, laid out for products of many rows
@@ -121,6 +133,18 @@ class Engine:
                 "check the CUDA libraries, or use onnx.provider=cpu",
             )  # fmt: skip
         return session
+
+
+@cache
+def _share_scratch(widest: int) -> None:
+    """One arena on the CPU for all sessions of this process, whose first region holds a block of `widest` bytes.
+
+    A session's own arena gives nothing back. Without one, blocks of many sizes spread over the heap's holes, and where a
+    decoder widens a weight at each use, the system clears its pages for every token.
+    """
+    info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    with contextlib.suppress(RuntimeError):  # the process has one already, for another graph or its own: that one serves
+        ort.create_and_register_allocator(info, ort.OrtArenaCfg(ARENA | {"initial_chunk_size_bytes": widest + (1 << 20)}))
 
 
 def choose(provider: str, exported_for: str) -> str:
@@ -180,8 +204,7 @@ class Reader:
         if step is None:
             step = Step(self.engine, buffers, adapter)
             buffers.steps.append(step)
-        with keep_scratch():
-            return step.run(token, position)
+        return step.run(token, position)
 
     def _states(self, ids: Array, last: int, buffers: Buffers, position: int, adapter: AdapterInputs) -> Array:
         """(last, H) hidden states of the last tokens of (S,), read `RUN` at a time after `position` others.
@@ -192,8 +215,7 @@ class Reader:
         if many:
             self.engine.rest_head()
         for start in range(0, len(ids), RUN):
-            with keep_scratch():
-                hidden = self._run(ids[start : start + RUN], position + start, buffers, adapter)
+            hidden = self._run(ids[start : start + RUN], position + start, buffers, adapter)
             if start + RUN > first:
                 states.append(hidden[max(0, first - start) :].copy())
             if many:
@@ -209,7 +231,7 @@ class Reader:
         _bind_adapter(binding, adapter)
         binding.bind_output("hidden")
         _bind_cache(binding, buffers)
-        self.engine.decoder.run_with_iobinding(binding)
+        self.engine.decoder.run_with_iobinding(binding, self.engine.shrinking)
         hidden: Array = binding.get_outputs()[0].numpy()
         return hidden
 
@@ -228,7 +250,7 @@ class Reader:
     def _head(self, hidden: Array, labels: Array, *, scoring: bool) -> list[tuple[Array, Array]]:
         names = [name for part in self.engine.parts for name in part]
         given = {"hidden": hidden, "labels": labels, "scoring": np.array(scoring)}
-        results = iter(self.engine.head.run(names, given))
+        results = iter(self.engine.head.run(names, given, self.engine.shrinking))
         return list(zip(results, results, strict=True))
 
 

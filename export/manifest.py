@@ -67,6 +67,11 @@ class Manifest:
     parity: dict[str, float]
     format: int = FORMAT
 
+    @property
+    def widened(self) -> int:
+        """Bytes of the largest weight in float32, where ONNX Runtime widens weights at each use; else 0."""
+        return max(4 * k * n for k, n in self.lora.values()) if self.precision == "nf4" else 0
+
     def save(self, folder: Path) -> None:
         """Writes it; last of all, so that a folder without it is not an export."""
         (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")

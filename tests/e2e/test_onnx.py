@@ -174,6 +174,40 @@ def _resident(mapped: Mapped) -> int:
     return held
 
 
+DECODES = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from edge.allocator import tune_allocator
+from export.engine import Engine, Reader
+
+tune_allocator()
+engine = Engine(Path(sys.argv[1]), threads=1)
+reader, buffers = Reader(engine), engine.buffers(64)
+reader.extend(np.arange(2, 10), buffers, 0, engine.nothing)
+
+def faults(start):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for position in range(start, start + 20):
+        reader.decode(5, buffers, position, engine.nothing)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults(8)
+assert "torch" not in sys.modules
+print(faults(28), engine.manifest.widened // resource.getpagesize())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")
+def test_a_decoder_that_widens_its_weights_asks_for_no_pages(tmp_path: Path) -> None:
+    base = tiny.runtime("llama", nf4=True, hidden_size=512, intermediate_size=2560).base
+    exporter.export(base, tmp_path / "graph", "nf4")
+    done = subprocess.run([sys.executable, "-c", DECODES, str(tmp_path / "graph")], cwd=ROOT, capture_output=True, text=True, check=True)
+    faults, widened = map(int, done.stdout.split())
+    assert widened == 4 * 512 * 2560 // os.sysconf("SC_PAGE_SIZE")
+    assert faults < widened  # in 20 tokens; anew for each, it would be six times as many for every one
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", f'{{"format": {manifest.FORMAT}}}', f'{{"format": {manifest.FORMAT}, "files": 3, "lora": {{}}}}'],
