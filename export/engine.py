@@ -143,8 +143,12 @@ def _share_scratch(widest: int) -> None:
     decoder widens a weight at each use, the system clears its pages for every token.
     """
     info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    with contextlib.suppress(RuntimeError):  # the process has one already, for another graph or its own: that one serves
-        ort.create_and_register_allocator(info, ort.OrtArenaCfg(ARENA | {"initial_chunk_size_bytes": widest + (1 << 20)}))
+    with contextlib.suppress(
+        RuntimeError
+    ):  # the process has one already, for another graph or its own: that one serves
+        ort.create_and_register_allocator(
+            info, ort.OrtArenaCfg(ARENA | {"initial_chunk_size_bytes": widest + (1 << 20)})
+        )
 
 
 def choose(provider: str, exported_for: str) -> str:

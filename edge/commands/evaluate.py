@@ -66,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
         options.make_folder(args.report)
     key = journal.fingerprint(json.dumps([chunks, args.generate, source.tag, target.tag, args.context_units]))
     places = {name: _place(args, name) for name in protocols}
-    runtime = options.load(args, next(iter(places.values())).settings(settings), decodes=True)
+    first = next(iter(places.values()))
+    runtime = options.load(args, options.as_begun(args, first, settings), decodes=True)
     template = template_of(args, runtime.base.tokenizer)
     made = prompts.Prompts(template, source, target, runtime.base.tokenizer)
     texts = {"text": key, "template": repr(template), "glossary": json.dumps(sorted(terms.terms.items()))}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,10 @@ def place(args: argparse.Namespace, command: str, name: str, settings: Settings,
 
 def settings_of(args: argparse.Namespace) -> Settings:
     """Settings from --preset, --set and the short options."""
+    return settings_module.load(args.preset, _overrides(args))
+
+
+def _overrides(args: argparse.Namespace) -> list[str]:
     overrides = list(args.set)
     if args.device:
         overrides.append(f"compute.device={json.dumps(args.device)}")
@@ -106,7 +111,24 @@ def settings_of(args: argparse.Namespace) -> Settings:
         overrides.append("base.offline=true")
     if args.memory_budget:
         overrides.append(f"budget={json.dumps(args.memory_budget)}")
-    return settings_module.load(args.preset, overrides)
+    return overrides
+
+
+def as_begun(args: argparse.Namespace, where: Any, settings: Settings) -> Settings:
+    """`settings`, computed as the run at `where` began where one goes on; says so where it was asked for otherwise.
+
+    With --force it is computed as asked for.
+    """
+    began: Settings = where.settings(settings)
+    named = [key.partition("=")[0].removeprefix("compute.") for key in _overrides(args) if key.startswith("compute.")]
+    asked = {name: getattr(settings.compute, name) for name in dict.fromkeys(named)}
+    other = {name: value for name, value in asked.items() if value not in ("auto", 0, getattr(began.compute, name))}
+    if other and args.force:
+        return replace(began, compute=replace(began.compute, **other))
+    for name, value in other.items():
+        kept = getattr(began.compute, name)
+        say(f"note: the run goes on with compute.{name}={kept} as it began, not {value}; --force changes it")
+    return began
 
 
 def load(args: argparse.Namespace, settings: Settings, *, decodes: bool) -> Any:

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         options.make_folder(args.report)
     where = options.place(args, "score", Path(args.file).stem, settings, text)
-    runtime = options.load(args, where.settings(settings), decodes=False)
+    runtime = options.load(args, options.as_begun(args, where, settings), decodes=False)
     ids = runtime.base.encode(text)[: args.max_tokens]
     if len(ids) < 2:
         got, least = f"{args.file} holds {len(ids)} token(s)", "at least 2 (the first one is never scored)"

@@ -138,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
             options.make_folder(folder)
     texts = texts_of(job)
     where = options.place(args, "translate", args.book.stem, settings, journal.fingerprint(texts))
-    runtime = options.load(args, where.settings(settings), decodes=True)
+    runtime = options.load(args, options.as_begun(args, where, settings), decodes=True)
     template = template_of(args, runtime.base.tokenizer)
     texts["template"] = repr(template)
     start = time.perf_counter()

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         options.make_folder(args.out.parent)
     name = Path(args.prompt_file).stem if args.prompt_file else "prompt"
     where = options.place(args, "write", name, settings, prompt)
-    runtime = options.load(args, where.settings(settings), decodes=True)
+    runtime = options.load(args, options.as_begun(args, where, settings), decodes=True)
     pieces: list[str] = []
     done: list[Record] = []
     start, stopped = time.perf_counter(), 0

@@ -202,7 +202,9 @@ print(faults(28), engine.manifest.widened // resource.getpagesize())
 def test_a_decoder_that_widens_its_weights_asks_for_no_pages(tmp_path: Path) -> None:
     base = tiny.runtime("llama", nf4=True, hidden_size=512, intermediate_size=2560).base
     exporter.export(base, tmp_path / "graph", "nf4")
-    done = subprocess.run([sys.executable, "-c", DECODES, str(tmp_path / "graph")], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", DECODES, str(tmp_path / "graph")], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     faults, widened = map(int, done.stdout.split())
     assert widened == 4 * 512 * 2560 // os.sysconf("SC_PAGE_SIZE")
     assert faults < widened  # in 20 tokens; anew for each, it would be six times as many for every one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -9,12 +10,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from edge import cli
+from edge import cli, settings
+from edge.commands import options
 from tests import tiny
 
 COMMON = ["--set", "compute.threads=1", "--set", "window.chunk=64", "--set", "window.size=128", "--set", "adapter.rank=4"]  # fmt: skip
@@ -100,11 +104,29 @@ def test_stop_and_go_on(model: str, book: Path, tmp_path: Path) -> None:
     out, err = child.communicate(timeout=60)
     assert child.returncode == 130 and b"--resume" in err and json.loads(out.splitlines()[-1])["stopped"]
     done = json.loads(out.splitlines()[-1])["chunks"][-1]["end"]
-    second = start([*args, "--resume"])
+    second = start([*args, "--resume", "--set", "compute.heap=keep"])
     out, err = second.communicate(timeout=240)
     assert second.returncode == 0, err
+    assert b"note: the run goes on with compute.heap=return as it began, not keep; --force changes it" in err
     chunks = json.loads(out.splitlines()[-1])["chunks"]
     assert chunks[-1]["end"] > done and [c["index"] for c in chunks] == list(range(len(chunks)))
+
+
+def test_what_is_named_and_forced_is_computed_as_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    options.common(parser)
+    options.going_on(parser)
+    began = settings.load("economical", ["compute.threads=1", "compute.heap=return", "compute.paging=guard"])
+    where = SimpleNamespace(settings=lambda _: began)
+    asked = ["--set", "compute.threads=2", "--set", "compute.heap=keep", "--set", "compute.paging=auto", "--resume"]
+    args = parser.parse_args(asked)
+    assert options.as_begun(args, where, options.settings_of(args)) == began
+    assert "compute.threads=1 as it began, not 2" in capsys.readouterr().err
+    args = parser.parse_args([*asked, "--force"])
+    assert options.as_begun(args, where, options.settings_of(args)).compute == replace(
+        began.compute, threads=2, heap="keep"
+    )
+    assert not capsys.readouterr().err
 
 
 def test_runs_are_listed_pruned_and_told_apart(
