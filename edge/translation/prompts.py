@@ -143,7 +143,7 @@ class Prompts:
         blocks = [context, *([line] for line in lines)] if context else []
         shown = [self.block([p.source for p in block]) + self.targets([p.target for p in block]) for block in blocks]
         first = self._fill(self.template.start) + "".join(shown[:1])
-        return [first, *shown[1:], self._terms(terms) + self.block(sources)]
+        return [first, *shown[1:], self._asked(sources, terms)]
 
     def _chat_parts(self, messages: list[dict[str, str]]) -> list[str]:
         texts = [self._chat(messages[:end], answered=True) for end in range(2, len(messages), 2)]
@@ -179,7 +179,7 @@ class Prompts:
         before, turns = "".join(self.parts(context, (), ())[:-1]), []
         for block in blocks:
             sources = [pair.source for pair in block]
-            given = before + self._terms(terms("\n".join(sources))) + self.block(sources)
+            given = before + self._asked(sources, terms("\n".join(sources)))
             turns.append((given, self.targets([pair.target for pair in block])))
             before = ""
         return turns
@@ -193,7 +193,7 @@ class Prompts:
         before, turns = "", list[tuple[str, str]]()
         for index, block in enumerate(blocks):
             if index:
-                asked = self._terms(terms("\n".join(sources[index]))) + self.block(sources[index])
+                asked = self._asked(sources[index], terms("\n".join(sources[index])))
                 messages.append({"role": "user", "content": asked})
             asking = self._chat(messages)
             messages.append({"role": "assistant", "content": "\n".join(pair.target for pair in block)})
@@ -210,7 +210,7 @@ class Prompts:
         self, context: Sequence[Pair], sources: Sequence[str], terms: Terms, lines: Sequence[Pair] = ()
     ) -> list[dict[str, str]]:
         start = self._fill(self.template.start)
-        asked = self._terms(terms) + self.block(sources)
+        asked = self._asked(sources, terms)
         if not context:
             return [{"role": "user", "content": start + asked}]
         turns = []
@@ -224,11 +224,12 @@ class Prompts:
         options = {"tokenize": False, "add_generation_prompt": not answered, "enable_thinking": False}
         return str(self._tokenizer.apply_chat_template(messages, **options))
 
-    def _terms(self, terms: Terms) -> str:
+    def _asked(self, sources: Sequence[str], terms: Terms) -> str:
+        """A block of source lines, after the glossary terms that apply to it."""
         if not terms:
-            return ""
+            return self.block(sources)
         each = [_fill(self.template.term, {"source": source, "target": target}) for source, target in terms]
-        return self._fill(self.template.terms, terms="; ".join(each))
+        return self._fill(self.template.terms, terms="; ".join(each)) + self.block(sources)
 
     def block(self, sources: Sequence[str]) -> str:
         """A block of source lines, up to where its target lines begin."""
