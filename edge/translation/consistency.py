@@ -5,7 +5,9 @@ Does not know: how texts were made, references, models.
 Units: texts (units) in which a name occurs; shares of them.
 
 The translation of a name is the run of words that goes with it most closely: that with the highest Dice coefficient
-2 |both| / (|with the name| + |with the words|), counted over units.
+2 |both| / (|with the name| + |with the words|), counted over units. Where the target language has capitals it is among the
+runs that begin and end with one, and do not stand as often without: else what every sentence says (`was`) would be a name's
+usual translation.
 """
 
 from __future__ import annotations
@@ -50,10 +52,12 @@ def follow(sources: Iterable[str], pairs: Sequence[Pair], target: Language) -> l
     """The usual translation of each of `sources` in `pairs`; those that do not occur are left out."""
     texts = [(placeholders.plain(pair.source), _phrases(placeholders.plain(pair.target), target)) for pair in pairs]
     everywhere = Counter(phrase for _, phrases in texts for phrase in phrases)
+    cased = bool({"Latin", "Cyrillic", "Greek", "Armenian"} & set(target.scripts))
+    proper = {phrase for phrase in everywhere if not cased or _is_proper(phrase, everywhere)}
     result = []
     for source in sources:
         here = [phrases for text, phrases in texts if source in text]
-        counts = Counter(phrase for phrases in here for phrase in phrases)
+        counts = Counter(phrase for phrases in here for phrase in phrases & proper)
         if not here:
             continue
         dice = {phrase: 2 * count / (len(here) + everywhere[phrase]) for phrase, count in counts.items()}
@@ -63,18 +67,25 @@ def follow(sources: Iterable[str], pairs: Sequence[Pair], target: Language) -> l
 
 
 def steadiness(found: Sequence[Name]) -> dict[str, float | int | None]:
-    """How many names there are; the share always given the same translation; the mean share of units that have it."""
+    """How many names there are, and different translations of them; the share always given the same translation; the
+    mean share of units that have it."""
     if not found:
-        return {"names": 0, "always": None, "mean": None}
+        return {"names": 0, "distinct": 0, "always": None, "mean": None}
     always = sum(name.steady == name.units for name in found)
     mean = sum(name.share for name in found) / len(found)
-    return {"names": len(found), "always": always / len(found), "mean": mean}
+    distinct = len({name.target for name in found})
+    return {"names": len(found), "distinct": distinct, "always": always / len(found), "mean": mean}
 
 
-def is_name(name: Name, target: Language) -> bool:
-    """Whether a term is rendered steadily enough to be one; where the target has capitals, by a capitalised word."""
-    cased = {"Latin", "Cyrillic", "Greek", "Armenian"} & set(target.scripts)
-    return name.dice >= 0.5 and name.share >= 0.5 and (not cased or name.target[:1].isupper())
+def is_name(name: Name) -> bool:
+    """Whether a term is rendered steadily enough to be one."""
+    return name.dice >= 0.5 and name.share >= 0.5
+
+
+def _is_proper(phrase: str, everywhere: Counter[str]) -> bool:
+    """Whether its first and last words have capitals, and not only because a sentence begins with it."""
+    capitals = phrase[0].isupper() and phrase.split()[-1][0].isupper()
+    return capitals and everywhere[phrase] > everywhere[phrase[0].lower() + phrase[1:]]
 
 
 def _phrases(text: str, target: Language) -> set[str]:

@@ -35,7 +35,7 @@ def summary(records: Sequence[Record], job: Job) -> dict[str, Any]:
     lessons = [record for record in records if isinstance(record, Lesson)]
     pairs = [Pair(unit.source, unit.text) for unit in units if unit.status in PASSED]
     tokens, seconds = sum(u.tokens for u in units), sum(u.seconds for u in units)
-    found = [n for n in consistency.names(pairs, job.source, job.target) if consistency.is_name(n, job.target)]
+    found = [n for n in consistency.names(pairs, job.source, job.target) if consistency.is_name(n)]
     statuses = Counter(unit.status for unit in units)
     return {
         "from": job.source.tag,

@@ -62,4 +62,4 @@ def name_consistency(
 
 def reference_names(pairs: Sequence[Pair], source: Language, target: Language) -> list[consistency.Name]:
     """The recurring names of the source that the references render steadily."""
-    return [name for name in consistency.names(pairs, source, target) if consistency.is_name(name, target)]
+    return [name for name in consistency.names(pairs, source, target) if consistency.is_name(name)]

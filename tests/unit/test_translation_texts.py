@@ -254,8 +254,24 @@ def test_name_consistency() -> None:
     assert found["苏绵"].target == "Su Mian" and found["苏绵"].share == 1.0
     assert found["何勤"].steady == 2 and found["何勤"].units == 3 and "无此" not in found
     result = consistency.steadiness(list(found.values()))
-    assert result == {"names": 2, "always": 0.5, "mean": pytest.approx(5 / 6)}
+    assert result == {"names": 2, "distinct": 2, "always": 0.5, "mean": pytest.approx(5 / 6)}
     assert consistency.steadiness([])["always"] is None
+
+
+def test_what_every_sentence_says_is_no_names_translation() -> None:
+    said = (
+        "She was ill.",
+        "Then Su Mian was gone.",
+        "The door was shut, she said.",
+        "Suddenly Mia was there, and she ran.",
+    )
+    pairs = [Pair(f"苏绵{verb}了", text) for verb, text in zip("走跑来去", said, strict=True)]
+    found = consistency.follow(["苏绵"], pairs, EN)[0]
+    assert (found.target, found.steady) == ("Then Su Mian", 1)  # the longest; neither `was`, which all say, nor `She`
+    assert (
+        consistency.follow(["Mia"], [Pair("Mia", "米亚来了"), Pair("Mia!", "米亚！")], languages.find("zh"))[0].target
+        == "米亚"
+    )
 
 
 def test_overlap_is_sacrebleus() -> None:
