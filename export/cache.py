@@ -30,6 +30,13 @@ def value(array: Array, device: str) -> Any:
     return ort.OrtValue.ortvalue_from_numpy(array, device, 0)
 
 
+def lasting(array: Array, device: str) -> Any:
+    """A copy as the runtime's own value, outside the heap: for what stays."""
+    with own_pages():
+        copied = array.copy()
+    return value(copied, device)
+
+
 class Buffers:
     """Keys and values of all layers, in the order of the graph's inputs.
 

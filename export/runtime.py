@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from edge.adapter import Adapter
-from edge.allocator import own_pages
 from edge.forward import Cache
 from edge.graph_memory import SLICE, rounded
 from edge.paging import Store
 from edge.settings import ComputeSettings
 
-from .cache import value
+from .cache import lasting
 from .engine import AdapterInputs, Engine, Reader
 from .manifest import lora_inputs
 from .rows import Array
@@ -94,9 +93,7 @@ class OnnxForward:
                 if key in self._copies:
                     self._copies[key].update_inplace(array)
                 else:
-                    with own_pages():
-                        copied = array.copy()
-                    self._copies[key] = value(copied, self.engine.device)
+                    self._copies[key] = lasting(array, self.engine.device)
         for key, nothing in self.engine.nothing.items():
             self._copies.setdefault(key, nothing)
         self._version = self.adapter.version

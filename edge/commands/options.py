@@ -120,9 +120,12 @@ def as_begun(args: argparse.Namespace, where: Any, settings: Settings) -> Settin
     With --force it is computed as asked for.
     """
     began: Settings = where.settings(settings)
-    named = [key.partition("=")[0].removeprefix("compute.") for key in _overrides(args) if key.startswith("compute.")]
-    asked = {name: getattr(settings.compute, name) for name in dict.fromkeys(named)}
-    other = {name: value for name, value in asked.items() if value not in ("auto", 0, getattr(began.compute, name))}
+    keys = (override.partition("=")[0].strip().partition(".") for override in _overrides(args))
+    asked = {name: getattr(settings.compute, name) for section, _, name in keys if section == "compute"}
+    left = ("auto", "0")  # to the planner; false is asked for
+    other = {
+        name: value for name, value in asked.items() if str(value) not in left and value != getattr(began.compute, name)
+    }
     if other and args.force:
         return replace(began, compute=replace(began.compute, **other))
     for name, value in other.items():
