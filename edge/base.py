@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import attention, checkpoint, norms, quantize, tensorfile
+from . import attention, checkpoint, norms, quantize, tensorfile, windows
 from .allocator import release_memory
 from .device import Device, choose, set_threads
 from .errors import ModelError, describe
 from .loss import Head
-from .settings import Settings
+from .settings import Settings, WindowSettings
 from .sources import Source
 
 if TYPE_CHECKING:
@@ -99,6 +99,10 @@ class Base:
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, after the BOS token where the tokenizer has one by default."""
         return encode(self.tokenizer, text)
+
+    def sinks(self, settings: WindowSettings) -> int:
+        """See `sinks`."""
+        return sinks(self.tokenizer, settings)
 
     def decode(self, ids: list[int]) -> str:
         """Text of token ids, special tokens left out."""
@@ -221,9 +225,22 @@ def load(source: Source, settings: Settings, before_weights: Callable[[], Settin
 def encode(tokenizer: Any, text: str) -> list[int]:
     """Token ids of `text`, after the BOS token where the tokenizer has one by default."""
     ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    bos = tokenizer.bos_token_id
+    bos = default_bos(tokenizer)
+    return ids if bos is None else [bos, *ids]
+
+
+def default_bos(tokenizer: Any) -> int | None:
+    """The BOS token that the tokenizer puts before a text by itself; None where it puts none."""
+    bos: int | None = tokenizer.bos_token_id
     starts = tokenizer("a", verbose=False)["input_ids"][:1]
-    return [bos, *ids] if bos is not None and starts == [bos] else ids
+    return bos if bos is not None and starts == [bos] else None
+
+
+def sinks(tokenizer: Any, settings: WindowSettings) -> int:
+    """How many of a document's first tokens every window begins with (`windows.py`)."""
+    if settings.sinks == "off":
+        return 0
+    return windows.SINKS if default_bos(tokenizer) is None else 1
 
 
 def from_model(model: PreTrainedModel, tokenizer: Any, device: Device, reference: str = "model") -> Base:

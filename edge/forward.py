@@ -164,18 +164,18 @@ class TorchForward:
         return sliced_nll(predicting, self.base.head, targets, slice_size=self.slice_size)
 
     @torch.no_grad()
-    def read_prefix(self, input_ids: Tensor, limit: int) -> Prefix:
-        """The keys and values of (S,) tokens, S may be 0, computed with the adapter as it is now.
+    def read_prefix(self, input_ids: Tensor, limit: int, sinks: int = 0, *, adapter: bool = True) -> Prefix:
+        """The keys and values of (S,) tokens, S may be 0, computed with the adapter as it is now, or without.
 
-        `limit`: tokens that are kept at most when more are read.
+        `limit`: tokens that are kept at most when more are read, `sinks` of them the first.
         """
         config = self.base.config
         kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
         cropped = attention.is_used(self.base.model)
         windows = [config.sliding_window if cropped and kind == "sliding_attention" else None for kind in kinds]
-        prefix = Prefix(windows, limit)
+        prefix = Prefix(windows, limit, sinks)
         if len(input_ids):
-            with self._using(True), tended_blocks(self.base), matmul_units(self.base.device):
+            with self._using(adapter), tended_blocks(self.base), matmul_units(self.base.device):
                 self._after(prefix, input_ids.to(self.base.device.name))
             prefix.take(input_ids)
         return prefix

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from . import windows
 from .base import Base
 from .forward import Cache
 from .learner import labels_of
@@ -154,8 +155,8 @@ def generate(
 def _context(session: Session) -> Tensor:
     """What a new cache holds: L tokens before the open chunk, and the chunk so far; never more than W - 1."""
     settings = session.settings.window
-    begin = max(0, session.position - settings.context, len(session.tokens) - settings.size + 1)
-    return torch.tensor(session.tokens[begin:])
+    count = min(settings.context + len(session.tokens) - session.position, settings.size - 1)
+    return torch.tensor(windows.last(session.tokens, count, session.sinks))
 
 
 def _learn(session: Session, end: int, *, written: bool = False) -> tuple[Learned | None, float]:

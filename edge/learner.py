@@ -53,8 +53,9 @@ class Learner:
         context: int,
         moments: Store | None = None,
         copy: Store | None = None,
+        sinks: int = 0,
     ) -> None:
-        """`context`: tokens that a lesson sees before its labels (the paper's L_T).
+        """`context`: tokens that a lesson sees before its labels (the paper's L_T), `sinks` of them the document's first.
 
         `moments` and `copy`: where optimiser state and the guard's copy are paged to; None keeps them beside.
         """
@@ -69,6 +70,7 @@ class Learner:
         self.optimizer = optimizers.make(adapter.parameters(), settings, moments)
         self._saved: Store = copy or MemoryStore()
         self._saved_steps = 0
+        self._sinks = sinks
         self._limit = context - 1  # the last context token predicts the first label, and is computed with the labels
         self._prefix: Prefix | None = None
         self._replay = Replay(settings.seed)
@@ -207,7 +209,7 @@ class Learner:
         kept, self._prefix = self._prefix, None
         if kept is not None and kept.holds(before) and self.forward.reaches(kept, labels):
             return kept
-        return self.forward.read_prefix(before, self._limit)
+        return self.forward.read_prefix(before, self._limit, self._sinks)
 
     def _enough(self, labels: int) -> float:
         """Nats below which a lesson would teach little: a fraction of the average so far. 0 where there is none."""
@@ -291,7 +293,7 @@ class Learner:
         held = {name.removeprefix("prefix."): snapshot[name] for name in snapshot if name.startswith("prefix.")}
         self._prefix = None
         if held:
-            self._prefix = self.forward.read_prefix(held["ids"][:0], self._limit)
+            self._prefix = self.forward.read_prefix(held["ids"][:0], self._limit, self._sinks)
             self._prefix.load(held, self.forward.base.device.name)
 
 

@@ -4,6 +4,10 @@ Owns: how a chunk is computed after tokens that were computed earlier, and which
 Does not know: adapters, losses, when keys are too old.
 Units: tokens; keys and values (1, G, tokens, D).
 
+Where old tokens are dropped the document's first ones, the sinks, stay (`windows.py`), at their own positions: the gap
+between them and the rest grows with the document. Layers whose own window is shorter than what is kept see no sinks, as
+they would see none in one long forward.
+
 With `learn.prefix=frozen` or `cached` a forward touches the chunk's tokens only. A layer here gives the same answer
 however often a block is run, so that blocks may be recomputed in the backward pass.
 """
@@ -29,9 +33,12 @@ class Prefix:
         cache: what transformers' models take as `past_key_values`.
     """
 
-    def __init__(self, windows: list[int | None], limit: int) -> None:
-        """`windows`: how many tokens each layer sees; None for all. `limit`: tokens held at most."""
-        self._layers = [_Layer(limit if window is None else min(limit, window)) for window in windows]
+    def __init__(self, windows: list[int | None], limit: int, sinks: int = 0) -> None:
+        """`windows`: how many tokens each layer sees; None for all. `limit`: tokens held at most, `sinks` of them the first."""
+        self.sinks = max(0, min(sinks, limit - 1))
+        self._layers = [
+            _Layer(limit, self.sinks) if window is None or window > limit else _Layer(window) for window in windows
+        ]
         self.cache = Cache(layers=list(self._layers))
         self.limit = limit
         self.ids = torch.empty(0, dtype=torch.long)
@@ -50,7 +57,7 @@ class Prefix:
         for layer in self._layers:
             layer.take()
         self.position += len(ids)
-        self.ids = torch.cat([self.ids, ids.cpu()])[-self.limit :] if self.limit else self.ids
+        self.ids = _last(torch.cat([self.ids, ids.cpu()]), self.limit, self.sinks, 0)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that must be kept to go on from here, by name."""
@@ -72,9 +79,9 @@ class Prefix:
 class _Layer(DynamicLayer):  # type: ignore[misc]
     """One layer, as transformers' caches see it; `held` are the keys and values of the prefix."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, sinks: int = 0) -> None:
         super().__init__()
-        self.limit = limit
+        self.limit, self.sinks = limit, sinks
         self.held: tuple[Tensor, Tensor] | None = None
         self._new: tuple[Tensor, Tensor] | None = None
 
@@ -93,8 +100,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         self._new = None
         if self.held is not None:
             keys, values = torch.cat([self.held[0], keys], 2), torch.cat([self.held[1], values], 2)
-        first = max(0, keys.shape[2] - self.limit)
-        self.held = keys[:, :, first:].clone(), values[:, :, first:].clone()
+        self.held = _last(keys, self.limit, self.sinks, 2).clone(), _last(values, self.limit, self.sinks, 2).clone()
 
     def get_seq_length(self) -> int:
         """Tokens held."""
@@ -103,3 +109,12 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """(keys, offset of the first one), for models that make masks."""
         return self.get_seq_length() + query_length, 0
+
+
+def _last(tensor: Tensor, limit: int, sinks: int, dim: int) -> Tensor:
+    """The last `limit` along `dim`, `sinks` of them the first ones where others are left out."""
+    size = tensor.shape[dim]
+    if size <= limit:
+        return tensor
+    rest = tensor.narrow(dim, size - limit + sinks, limit - sinks)
+    return torch.cat([tensor.narrow(dim, 0, sinks), rest], dim) if sinks else rest

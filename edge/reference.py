@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import checkpoint, quantize
+from . import base, checkpoint, quantize
 from .base import encode, keep_packed_layout
 from .device import Device, matmul_units, timed
 from .settings import Settings
@@ -83,9 +83,10 @@ class PlainLoop:
             (labels, nats, seconds) of every chunk.
         """
         window = self.settings.window
-        for piece in windows(len(input_ids), chunk=window.chunk, context=window.context):
+        sinks = base.sinks(self.tokenizer, window)
+        for piece in windows(len(input_ids), chunk=window.chunk, context=window.context, sinks=sinks):
             start = time.perf_counter()
-            ids = torch.tensor(input_ids[piece.context_start : piece.end], device=self.device.name)[None]
+            ids = torch.tensor(piece.of(input_ids), device=self.device.name)[None]
             labels = ids.clone()
             labels[:, : ids.shape[1] - piece.labels] = -100
             with matmul_units(self.device):

@@ -129,6 +129,7 @@ class Session:
         tokens: token ids of the document so far, BOS included.
         position: first token that is not yet part of a finished chunk.
         chunk_index: number of finished chunks.
+        sinks: how many of the document's first tokens every window begins with.
         forward: what scores and writes; `torch_forward` is what learns, the same one or beside it.
         reading: a cache that a translator goes on with from line to line; dropped before a lesson.
         at_rest: whether a loop that has just yielded can go on from `tensors` alone; a KV cache is not among them.
@@ -144,6 +145,7 @@ class Session:
         self.chunk_index = 0
         self.at_rest = True
         self.reading: object | None = None
+        self.sinks = base.sinks(settings.window)
         self.meter = PeakMeter(base.device)
         self.adapter: Adapter | None = None
         self.learner: Learner | None = None
@@ -157,7 +159,7 @@ class Session:
             pages = self.pages if settings.compute.paging != "off" else None
             moments = self.pages if settings.compute.paging == "all" else None
             self.learner = Learner(
-                self.adapter, self.torch_forward, settings.learn, settings.learn_context, moments, pages
+                self.adapter, self.torch_forward, settings.learn, settings.learn_context, moments, pages, self.sinks
             )
             self.learner.retry = self.retrying
 
@@ -307,7 +309,7 @@ class Session:
             return
         half = max(2, self.settings.window.size // 8)
         end = min(window.end, window.start + half)
-        piece = window_at(window.index, window.start, end, context=min(half, window.context))
+        piece = window_at(window.index, window.start, end, context=min(half, window.context), sinks=self.sinks)
         with self.phase("score"):
             adapter, base = (scoring.nll_sum(self, piece, adapter=which) for which in (True, False))
         self.compare(None, adapter, base, piece.labels)
@@ -332,11 +334,11 @@ class Session:
     def window(self, end: int, *, learning: bool = False) -> Window:
         """The window of the chunk [position, end)."""
         context = self.settings.learn_context if learning else self.settings.window.context
-        return window_at(self.chunk_index, self.position, end, context=context)
+        return window_at(self.chunk_index, self.position, end, context=context, sinks=self.sinks)
 
     def ids(self, window: Window) -> torch.Tensor:
         """(S,) token ids of a window, on the CPU."""
-        return torch.tensor(self.tokens[window.context_start : window.end])
+        return torch.tensor(window.of(self.tokens))
 
     def finish_chunk(self, end: int) -> None:
         """Moves on: [position, end) is done."""

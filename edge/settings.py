@@ -32,10 +32,15 @@ def _require(condition: bool, got: str, expected: str, remedy: str = "change the
 
 @dataclass(frozen=True)
 class WindowSettings:
-    """`chunk` (the paper's delta) new tokens per step, `size` (W) tokens seen by one forward."""
+    """`chunk` (the paper's delta) new tokens per step, `size` (W) tokens seen by one forward.
+
+    `sinks`: whether a window that begins in the middle of a document has the document's first tokens before it
+    (`windows.py`); `off` is the published form, in which models are worse than they are.
+    """
 
     chunk: int
     size: int
+    sinks: Literal["on", "off"] = "on"
 
     def __post_init__(self) -> None:
         windows.check(self.chunk, self.size)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..records import Learned, Lesson
+from ..windows import window_at
 from .decoding import encode_more, encode_prompt
 from .glossary import Glossary
 from .meaning import Meaning
@@ -108,7 +109,8 @@ class Lessons:
         for start in range(marks.index(True), len(ids), chunk):
             end = min(start + chunk, len(ids))
             context = settings.learn.context or size - (end - start)
-            yield torch.tensor(ids[max(0, start - context) : end]), end - start, torch.tensor(marks[start:end])
+            window = window_at(0, start, end, context=context, sinks=self.session.sinks)
+            yield torch.tensor(window.of(ids)), end - start, torch.tensor(marks[start:end])
 
     def _learn(self, ids: list[int], marks: list[bool], share: float = 1.0) -> list[tuple[Learned, float]]:
         session = self.session

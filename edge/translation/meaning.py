@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .. import windows
 from .decoding import encode_more
 from .prompts import Pair, Prompts, load_template
 
@@ -69,7 +70,7 @@ class Meaning:
             if spans and len(ids) + len(before) + len(after) > size:
                 yield ids, spans
                 ids, spans = list(start), []
-            ids = [*ids, *before][-(size - len(after)) :]
+            ids = windows.last([*ids, *before], size - len(after), self.session.sinks)
             spans.append(slice(len(ids), len(ids) + len(after)))
             ids += after
         if spans:

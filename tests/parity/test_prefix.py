@@ -79,10 +79,10 @@ def test_a_cached_prefix_is_kept_short_and_read_again_where_it_does_not_fit() ->
     with tiny.runtime("llama", "learn.prefix=cached").session() as session:
         learner, reads = session.learner, []
         real = session.forward.read_prefix
-        session.forward.read_prefix = lambda ids, limit: reads.append(len(ids)) or real(ids, limit)
+        session.forward.read_prefix = lambda ids, *more: reads.append(len(ids)) or real(ids, *more)
         records = list(session.score_ids(IDS.tolist()))
         assert reads == [0]  # once, at the start
-        assert learner._prefix.ids.tolist() == IDS[-40:-1].tolist()
+        assert learner._prefix.ids.tolist() == [int(IDS[0]), *IDS[-39:-1].tolist()]
         assert learner._prefix.cache.layers[0].get_seq_length() == 39
         assert all(record.learned.kept for record in records)
         learner.learn(IDS[:WINDOW], LABELS)  # another place in the text
