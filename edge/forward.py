@@ -133,10 +133,18 @@ class TorchForward:
             keep_heap(compute.heap == "keep")
 
     @torch.inference_mode()
-    def nll(self, input_ids: Tensor, labels: int, *, adapter: bool = True, only: Tensor | None = None) -> Tensor:
-        """See `Forward.nll`. `only`: as in `loss`."""
+    def nll(
+        self,
+        input_ids: Tensor,
+        labels: int,
+        *,
+        adapter: bool = True,
+        only: Tensor | None = None,
+        prefix: Prefix | None = None,
+    ) -> Tensor:
+        """See `Forward.nll`. `only`, `prefix`: as in `loss`."""
         with self._using(adapter), tended_blocks(self.base), matmul_units(self.base.device):
-            return self.loss(input_ids, labels, only=only)[1].cpu()
+            return self.loss(input_ids, labels, prefix, only)[1].cpu()
 
     def loss(
         self, input_ids: Tensor, labels: int, prefix: Prefix | None = None, only: Tensor | None = None
@@ -175,14 +183,24 @@ class TorchForward:
         windows = [config.sliding_window if cropped and kind == "sliding_attention" else None for kind in kinds]
         prefix = Prefix(windows, limit, sinks)
         if len(input_ids):
-            with self._using(adapter), tended_blocks(self.base), matmul_units(self.base.device):
-                self._after(prefix, input_ids.to(self.base.device.name))
-            prefix.take(input_ids)
+            self.read_on(prefix, input_ids, adapter=adapter)
         return prefix
+
+    @torch.no_grad()
+    def read_on(self, prefix: Prefix, input_ids: Tensor, *, adapter: bool = True) -> None:
+        """Adds the keys and values of (S,) tokens to the prefix, S above 0."""
+        with self._using(adapter), tended_blocks(self.base), matmul_units(self.base.device):
+            self._after(prefix, input_ids.to(self.base.device.name))
+        prefix.take(input_ids)
+
+    @property
+    def position_limit(self) -> int:
+        """How many positions the model knows; `MAX_POSITION` where it names more, or none."""
+        return min(self.base.max_positions or MAX_POSITION, MAX_POSITION)
 
     def reaches(self, prefix: Prefix, count: int) -> bool:
         """Whether `count` tokens after the prefix still have positions that the model knows."""
-        return prefix.position + count <= min(self.base.max_positions or MAX_POSITION, MAX_POSITION)
+        return prefix.position + count <= self.position_limit
 
     def _after(self, prefix: Prefix, ids: Tensor) -> Tensor:
         """(n, H) last hidden states of n tokens that follow the prefix."""

@@ -54,7 +54,7 @@ class ChunkScore(Record):
     """One scored chunk: tokens [start, end) of the document, of which `tokens` were predicted.
 
     The document's first token has nothing before it and is never scored, so the first chunk has
-    `tokens == end - start - 1`.
+    `tokens == end - start - 1`. `full_nll`: of the base with full attention over all tokens before (`baseline.py`).
     """
 
     kind: ClassVar[str] = "score"
@@ -70,6 +70,7 @@ class ChunkScore(Record):
     text_bytes: int = 0
     score_seconds: float = 0.0
     learned: Learned | None = None
+    full_nll: float | None = None
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ def finite(value: float) -> float | None:
 
 
 def total(chunks: Iterable[ChunkScore], side: str) -> Side:
-    """The total of `base` or `adapter` over `chunks`, in order; chunks without that side are left out."""
+    """The total of `base`, `adapter` or `full` over `chunks`, in order; chunks without that side are left out."""
     result = Side()
     for chunk in chunks:
         nll = getattr(chunk, f"{side}_nll")

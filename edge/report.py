@@ -17,10 +17,13 @@ from .budget import Plan
 from .journal import RunInfo
 from .records import ChunkScore, Side, finite, perplexity, total
 
+SIDES = {"base": "4-bit base", "adapter": "with temporary LoRA", "full": "base, all read by attention"}
+COLORS = {"base": "tab:gray", "adapter": "tab:blue", "full": "tab:orange"}
+
 
 def score_json(chunks: Sequence[ChunkScore], seconds: float, extra: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON line of `templora score`."""
-    sides = {name: total(chunks, name) for name in ("base", "adapter")}
+    sides = {name: total(chunks, name) for name in SIDES}
     return {
         "command": "score",
         "tokens": sum(c.tokens for c in chunks),
@@ -51,14 +54,19 @@ def score_table(chunks: Sequence[ChunkScore]) -> Any:
     from rich.table import Table
 
     table = Table(title="Perplexity by position", title_justify="left")
-    for name in ("tokens", "base", "adapter", "change", "s/chunk"):
+    full = any(chunk.full_nll is not None for chunk in chunks)
+    for name in ("tokens", "base", *(["full attention"] if full else []), "adapter", "change", "s/chunk"):
         table.add_column(name, justify="right")
-    for start, end, base, adapter in by_position(chunks):
-        seconds = [c.seconds for c in chunks if start <= c.start < end]
-        table.add_row(f"{start}–{end}", *_cells(base, adapter), f"{sum(seconds) / len(seconds):.1f}")
-    base, adapter = total(chunks, "base"), total(chunks, "adapter")
+
+    def add(name: str, group: Sequence[ChunkScore]) -> None:
+        base, *others = _cells(total(group, "base"), total(group, "adapter"))
+        between = [_perplexity(total(group, "full"))] if full else []
+        table.add_row(name, base, *between, *others, f"{sum(c.seconds for c in group) / max(1, len(group)):.1f}")
+
+    for start, end, _, _ in by_position(chunks):
+        add(f"{start}–{end}", [chunk for chunk in chunks if start <= chunk.start < end])
     table.add_section()
-    table.add_row("whole text", *_cells(base, adapter), f"{sum(c.seconds for c in chunks) / max(1, len(chunks)):.1f}")
+    add("whole text", chunks)
     return table
 
 
@@ -66,10 +74,10 @@ def summary(chunks: Sequence[ChunkScore], seconds: float, peak: int) -> str:
     """Bits per byte, speed, memory and the guard's interventions, in one line."""
     tokens = sum(c.tokens for c in chunks)
     parts = []
-    for name in ("base", "adapter"):
+    for name in SIDES:
         bits = total(chunks, name).to_json()["bits_per_byte"]
         if bits is not None:
-            parts.append(f"{name} {bits:.3f} bits/byte")
+            parts.append(f"{'full attention' if name == 'full' else name} {bits:.3f} bits/byte")
     parts.append(f"{tokens} tokens in {seconds:.0f} s ({tokens / max(seconds, 1e-9):.0f} tokens/s)")
     parts.append(f"peak memory {format_bytes(peak)}")
     undone = sum(1 for c in chunks if c.learned and not c.learned.kept)
@@ -200,10 +208,10 @@ def bench_plot(result: Mapping[str, Any], path: Path) -> None:
 
 
 def score_plot(chunks: Sequence[ChunkScore], path: Path, title: str) -> None:
-    """A PNG: perplexity per chunk and so far, base beside adapter, over the position in tokens."""
+    """A PNG: perplexity per chunk and so far, all that was scored side by side, over the position in tokens."""
     plots = pyplot()
     figure, axes = plots.subplots(figsize=(8, 4.5), layout="constrained")
-    for name, color in (("base", "tab:gray"), ("adapter", "tab:blue")):
+    for name, color in COLORS.items():
         running, xs, each, far = Side(), [], [], []
         for chunk in chunks:
             nll = getattr(chunk, f"{name}_nll")
@@ -214,9 +222,8 @@ def score_plot(chunks: Sequence[ChunkScore], path: Path, title: str) -> None:
             each.append(perplexity(nll, chunk.tokens))
             far.append(perplexity(running.nll, running.tokens))
         if xs:
-            label = "4-bit base" if name == "base" else "with temporary LoRA"
             axes.plot(xs, each, ".", color=color, alpha=0.5)
-            axes.plot(xs, far, color=color, label=f"{label}: {far[-1]:.1f}")
+            axes.plot(xs, far, color=color, label=f"{SIDES[name]}: {far[-1]:.1f}")
     axes.set(xlabel="position (tokens)", ylabel="perplexity (dots: chunk, line: so far)", yscale="log", title=title)
     axes.grid(alpha=0.3, which="both")
     if axes.lines:
@@ -249,9 +256,13 @@ class RowFile:
 
 
 def _cells(base: Side, adapter: Side) -> tuple[str, str, str]:
-    values = [f"{perplexity(side.nll, side.tokens):.1f}" if side.tokens else "–" for side in (base, adapter)]
+    values = [_perplexity(side) for side in (base, adapter)]
     change = gain(base, adapter)
     return values[0], values[1], "–" if change is None else f"{-change:+.1%}"
+
+
+def _perplexity(side: Side) -> str:
+    return f"{perplexity(side.nll, side.tokens):.1f}" if side.tokens else "–"
 
 
 def _number(value: float | None, digits: int, unit: str = "") -> str:

@@ -16,11 +16,17 @@ from .records import ChunkScore, Learned
 from .windows import Window
 
 if TYPE_CHECKING:
+    from .baseline import FullAttention
     from .session import Session
 
 
-def score(session: Session, input_ids: list[int], *, with_base: bool = True) -> Iterator[ChunkScore]:
+def score(
+    session: Session, input_ids: list[int], *, with_base: bool = True, against: FullAttention | None = None
+) -> Iterator[ChunkScore]:
     """Scores `input_ids` as the document's next tokens, chunk by chunk.
+
+    Args:
+        against: scores each chunk too, for comparison.
 
     Yields:
         One record per chunk, after the adapter has learned it.
@@ -45,7 +51,12 @@ def score(session: Session, input_ids: list[int], *, with_base: bool = True) -> 
             base_nll = adapter_nll
         if base_nll is not None and adapter_nll is not None:
             learned = session.compare(learned, adapter_nll, base_nll, window.labels)
-        # 4. the record
+        # 4. what reading everything by attention would have given
+        full_nll = None
+        if against is not None:
+            with session.phase("score"):
+                full_nll = against.nll(session.tokens, window.start, window.end)
+        # 5. the record
         session.watch()
         session.finish_chunk(window.end)
         session.at_rest = True
@@ -61,6 +72,7 @@ def score(session: Session, input_ids: list[int], *, with_base: bool = True) -> 
             text_bytes=len(session.base.decode(session.tokens[window.end - window.labels : window.end]).encode()),
             score_seconds=scored,
             learned=learned,
+            full_nll=full_nll,
         )
 
 

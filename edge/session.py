@@ -27,6 +27,7 @@ from .adapter import Adapter
 from .allocator import release_memory, trim
 from .amounts import format_bytes
 from .base import Base
+from .baseline import FullAttention
 from .budget import Plan
 from .device import PeakMeter, capped, is_out_of_memory
 from .errors import BudgetError, describe
@@ -180,13 +181,21 @@ class Session:
 
     # --- the three loops ---
 
-    def score(self, text: str, *, with_base: bool = True, max_tokens: int | None = None) -> Iterator[ChunkScore]:
-        """Scores `text` chunk by chunk, each with the adapter that has learned all chunks before it."""
-        return scoring.score(self, self._encode(text)[:max_tokens], with_base=with_base)
+    def score(
+        self, text: str, *, with_base: bool = True, max_tokens: int | None = None, full: bool = False
+    ) -> Iterator[ChunkScore]:
+        """Scores `text` chunk by chunk, each with the adapter that has learned all chunks before it.
 
-    def score_ids(self, input_ids: Sequence[int], *, with_base: bool = True) -> Iterator[ChunkScore]:
+        `full`: with the base that reads everything so far by attention, too (`baseline.py`).
+        """
+        return self.score_ids(self._encode(text)[:max_tokens], with_base=with_base, full=full)
+
+    def score_ids(
+        self, input_ids: Sequence[int], *, with_base: bool = True, full: bool = False
+    ) -> Iterator[ChunkScore]:
         """`score` for text that is already tokenised."""
-        return scoring.score(self, list(input_ids), with_base=with_base)
+        against = FullAttention(self.torch_forward, self.plan, self.sinks) if full else None
+        return scoring.score(self, list(input_ids), with_base=with_base, against=against)
 
     def read(self, text: str) -> Iterator[ChunkRead]:
         """Reads `text` into the adapter; an unfinished last chunk waits for what comes next."""

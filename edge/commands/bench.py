@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     settings = options.settings_of(args)
     if args.report:
         options.make_folder(args.report)
-    text = read_text(args.file).strip()
+    text = read_text(args.file)
     limit = amounts.parse_bytes(args.limit, "--limit") if args.limit else None
     with Progress("measuring", args.chunks, "chunks") as progress:
         result = bench.run(

@@ -22,6 +22,11 @@ def add(verbs: Any) -> None:
     score.add_argument("file", metavar="FILE", help="a UTF-8 text file, or - for standard input")
     score.add_argument("--max-tokens", type=options.positive, metavar="N", help="score only the first N tokens")
     score.add_argument("--no-base", action="store_true", help="do not score with the base alone")
+    score.add_argument(
+        "--against",
+        choices=("full",),
+        help="score also with what the adapter competes with: full, the base with attention over all that was read",
+    )
     score.add_argument("--report", type=Path, metavar="DIR", help="write report.json and perplexity.png to DIR")
     options.resumable(score)
     options.forward(score)
@@ -31,7 +36,7 @@ def add(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
     settings = options.settings_of(args)
-    text = read_text(args.file).strip()
+    text = read_text(args.file)
     if args.report:
         options.make_folder(args.report)
     where = options.place(args, "score", Path(args.file).stem, settings, text)
@@ -42,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(got, least, "give more text")
     chunks: list[ChunkScore] = []
     start, stopped = time.perf_counter(), 0
-    what = {"text": text, "options": f"max_tokens={args.max_tokens} base={not args.no_base}"}
+    full = args.against == "full"
+    what = {"text": text, "options": f"max_tokens={args.max_tokens} base={not args.no_base} full={full}"}
     with (
         options.run(args, where, "score", runtime, what, len(ids)) as run,
         Progress("scoring", len(ids)) as progress,
@@ -51,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     ):
         chunks += run.restore(session)
         try:
-            for chunk in session.score_ids(ids[session.position :], with_base=not args.no_base):
+            for chunk in session.score_ids(ids[session.position :], with_base=not args.no_base, full=full):
                 chunks.append(run.add(chunk, session))
                 progress(chunk.end)
                 if stop.asked and chunk.end < len(ids):

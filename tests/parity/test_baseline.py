@@ -1,0 +1,114 @@
+"""Full attention over everything so far: what it sees, where it reads again, and that going on gives the same numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edge import cli, windows
+from edge.baseline import FullAttention
+from edge.session import Session
+from tests import tiny
+
+IDS = tiny.tokenizer()(tiny.TEXT)["input_ids"]
+IDS = [*IDS, *IDS[1:]][:500]
+CHUNK = 24
+
+
+def _plain(session: Session, ids: list[int], start: int, end: int) -> float:
+    """transformers' own forward over all of `ids`."""
+    with torch.no_grad():
+        logits = session.base.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+    nats = torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(ids[1:]), reduction="none")
+    return float(nats[len(nats) - (end - start) :].double().sum())
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_it_is_one_forward_over_the_whole_text(architecture: str) -> None:
+    with tiny.runtime(architecture, nf4=False).session() as session:
+        chunks = list(session.score_ids(IDS[:200], full=True))
+        for chunk in chunks:
+            expected = _plain(session, IDS[: chunk.end], max(1, chunk.start), chunk.end)
+            assert chunk.full_nll == pytest.approx(expected, rel=1e-4)
+        assert chunks[0].full_nll == pytest.approx(chunks[0].base_nll, rel=1e-5)
+        assert chunks[-1].full_nll != pytest.approx(chunks[-1].base_nll, rel=1e-4)
+
+
+def _limited(session: Session, limit: int) -> FullAttention:
+    """With a model that knows `limit` positions."""
+    session.base.model.config.max_position_embeddings = limit
+    return FullAttention(session.torch_forward, session.plan, session.sinks)
+
+
+def test_where_positions_run_out_the_last_tokens_are_read_again() -> None:
+    with tiny.runtime("llama", "learn.mode=none", nf4=False).session() as session:
+        full = _limited(session, 120)
+        assert full.limit == 120
+        last, seen = 0, []
+        for start in range(0, len(IDS), CHUNK):
+            end = min(start + CHUNK, len(IDS))
+            nll, first = full.nll(IDS, start, end), max(1, start)
+            if last + end - first > 120:
+                last = 120 - CHUNK  # a chunk is more than an eighth
+            context = windows.last(IDS[: first - 1], last, 1)
+            assert nll == pytest.approx(_plain(session, [*context, *IDS[first - 1 : end]], first, end), rel=1e-4)
+            last += end - first
+            seen.append(last)
+        assert max(seen) <= 120 and len(IDS) > 4 * 120
+
+
+@pytest.mark.parametrize("at", [0, 24, 96, 120, 144, 480])
+def test_going_on_gives_the_same_bits(at: int) -> None:
+    with tiny.runtime("gemma3_text", "learn.mode=none").session() as session:
+        full = _limited(session, 120)
+        straight = [full.nll(IDS, start, min(start + CHUNK, len(IDS))) for start in range(0, len(IDS), CHUNK)]
+        other = _limited(session, 120)
+        assert [other.nll(IDS, s, min(s + CHUNK, len(IDS))) for s in range(at, len(IDS), CHUNK)] == straight[
+            at // CHUNK :
+        ]
+
+
+def test_it_sees_what_memory_holds() -> None:
+    with tiny.runtime("llama", "learn.mode=none").session() as session:
+        peak = session.plan.prediction.peak("score")
+        # keys and values of 2 layers (2 groups of 16, float32), three copies of one, scores of 4 heads for 256 queries
+        each = 2 * 2 * 32 * 4 + 3 * 2 * 32 * 4 + 2 * 4 * 256 * 4
+        plan = dataclasses.replace(session.plan, budget=peak + 200 * each)
+        assert FullAttention(session.torch_forward, plan, 1).limit == 200
+        none = dataclasses.replace(session.plan, budget=peak)
+        assert FullAttention(session.torch_forward, none, 1).limit == 64  # never less than a window
+
+
+def test_the_command_shows_it_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, book = tiny.folder(tmp_path / "model", "qwen3"), tmp_path / "book.txt"
+    book.write_text(tiny.TEXT)
+
+    def run(*more: str) -> dict[str, Any]:
+        command = [
+            "score",
+            str(book),
+            "--model",
+            str(model),
+            "--against",
+            "full",
+            "--json",
+            "--run",
+            str(tmp_path / "run"),
+        ]
+        for setting in ("window.chunk=24", "window.size=64", "adapter.rank=4", "compute.threads=1"):
+            command += ["--set", setting]
+        assert cli.main([*command, *more]) == 0
+        out = capsys.readouterr().out
+        assert "full attention" in out
+        result: dict[str, Any] = json.loads(out.splitlines()[-1])
+        return result
+
+    result = run("--report", str(tmp_path / "report"))
+    assert result["full"]["nll"] == pytest.approx(sum(chunk["full_nll"] for chunk in result["chunks"]))
+    assert result["full"]["perplexity"] > 1 and result["full"]["nll"] != result["base"]["nll"]
+    assert (tmp_path / "report" / "perplexity.png").stat().st_size > 1000
