@@ -127,7 +127,7 @@ class Base:
 
     def fingerprint(self) -> str:
         """Which base this is, cheap to compute: sha256 of the 4-bit folder's manifest or of the weights."""
-        found = self._manifest().get("weights_sha256")
+        found = self.manifest().get("weights_sha256")
         return self.checksum() if found is None else str(found)
 
     def repair(self) -> Mapping[str, Tensor] | None:
@@ -136,7 +136,7 @@ class Base:
         Raises:
             ModelError: the file is damaged.
         """
-        entry = self._manifest().get("repair")
+        entry = self.manifest().get("repair")
         if self.folder is None or entry is None:
             return None
         path = self.folder / str(entry["file"])
@@ -150,10 +150,10 @@ class Base:
 
     def repair_fingerprint(self) -> str:
         """sha256 of the repair; empty where there is none."""
-        return str(self._manifest().get("repair", {}).get("sha256", ""))
+        return str(self.manifest().get("repair", {}).get("sha256", ""))
 
-    def _manifest(self) -> dict[str, Any]:
-        """The 4-bit folder's; empty where the base came from elsewhere."""
+    def manifest(self) -> dict[str, Any]:
+        """The 4-bit folder's manifest; empty where the base came from elsewhere."""
         return (checkpoint.read_manifest(self.folder) if self.folder is not None else None) or {}
 
     def cache_weights(self) -> None:

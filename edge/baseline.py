@@ -37,6 +37,7 @@ class FullAttention:
         self._forward, self._sinks, self._chunk = forward, sinks, window.chunk
         self._step = max(window.chunk, self.limit // 8)
         self._prefix: Prefix | None = None
+        self._position = 0  # tokens that it holds or has dropped
 
     def nll(self, tokens: Sequence[int], start: int, end: int) -> float:
         """Summed nats of the chunk [start, end), predicted from all tokens before it.

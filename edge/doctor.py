@@ -46,6 +46,25 @@ def examine() -> Iterator[Check]:
     yield _providers()
 
 
+def examine_model(reference: str) -> Iterator[Check]:
+    """What a model makes of kept keys and values whose beginning was dropped.
+
+    Raises:
+        ModelError, BudgetError, DeviceError, StorageError: it cannot be loaded (`session.load`).
+    """
+    from . import session, settings, soundness
+
+    chosen = settings.load("economical", ["learn.mode=none"])
+    runtime = session.load(reference, settings=chosen, decodes=False)
+    base = runtime.base
+    found = soundness.measure(base, runtime.plan.settings)
+    remedy = "learn.prefix=auto computes every window anew for this model"
+    yield Check(f"{reference} windows", found.sound, found.said(), remedy, value=found.worse)
+    count = base.sinks(chosen.window)
+    first = "its BOS token" if count == 1 else f"the document's first {count} tokens, for it has no BOS"
+    yield Check(f"{reference} sinks", True, f"every window begins with {first}", value=float(count))
+
+
 def _device_checks(name: str) -> Iterator[Check]:
     import torch
 

@@ -44,6 +44,16 @@ def again(rough: Plan, settings: Settings, *, degrade: bool) -> Plan:
     )  # fmt: skip
 
 
+def without_kept_keys(plan: Plan, settings: Settings, *, degrade: bool) -> Plan:
+    """The plan for `settings` where each window is computed anew: for a base that kept keys and values make worse."""
+    learn = dataclasses.replace(settings.learn, prefix="full")
+    anew = dataclasses.replace(settings, learn=learn)
+    free = free_for_all(plan.machine.kind)
+    return budget.fit(
+        anew, plan.shape, plan.machine, free, decodes=plan.decodes, degrade=degrade, share=FAST_SHARE
+    )  # fmt: skip
+
+
 def find(model: str, settings: Settings) -> Source:
     """What will be loaded for a model reference: a GGUF file's 4-bit conversion, where it was made already."""
     source = sources.resolve(model, offline=settings.base.offline)

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 
 from . import base as bases
-from . import budget, planning, sources
+from . import budget, planning, soundness, sources
 from . import generate as generating
 from . import score as scoring
 from . import settings as settings_module
@@ -50,6 +50,7 @@ class Runtime:
         settings: as asked for.
         plan: the same without any `auto`, with what it is predicted to need.
         measured: bytes at most held, for every phase so far.
+        notes: what the user should know of this base, one line each.
     """
 
     def __init__(self, base: Base, settings: Settings, plan: Plan | None = None) -> None:
@@ -57,6 +58,7 @@ class Runtime:
         self.settings = settings
         self.plan = plan or _plan_for(base, settings)
         self.measured: dict[str, int] = {}
+        self.notes: list[str] = []
         if self.plan.settings.compute.weights == "cached":
             base.cache_weights()
         self._other_path = other_path(base, self.plan.settings)
@@ -107,10 +109,26 @@ def load(
 
     base = bases.load(source, rough.settings, before_weights)
     meter = PeakMeter(base.device)
+    final, notes = _sound(base, chosen, final, allow_degrade)
     runtime = Runtime(base, chosen, final)
+    runtime.notes += notes
     runtime.measured["load"] = meter.read()
     release_memory()
     return runtime
+
+
+def _sound(base: Base, asked: Settings, plan: Plan, degrade: bool) -> tuple[Plan, list[str]]:
+    """The plan, without kept keys and values where they make this base worse and nobody asked for them; what to say."""
+    learn = plan.settings.learn
+    if learn.mode == "none" or learn.prefix != "cached":
+        return plan, []
+    found = soundness.of(base, plan.settings)
+    if found.sound:
+        return plan, []
+    if asked.learn.prefix != "auto":
+        return plan, [f"{found.said()}; learn.prefix=cached was asked for and is kept"]
+    note = f"{found.said()}: every window is computed anew (learn.prefix=full), which is slower"
+    return planning.without_kept_keys(plan, asked, degrade=degrade), [note]
 
 
 def _plan_for(base: Base, settings: Settings) -> Plan:

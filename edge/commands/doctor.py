@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import chain
 from typing import Any
 
 from . import options
@@ -12,6 +13,9 @@ from . import options
 def add(verbs: Any) -> None:
     """Registers the verb."""
     doctor = options.verb(verbs, "doctor", run, "try out what this machine can do")
+    doctor.add_argument(
+        "--model", metavar="MODEL", help="also try whether this model's kept keys and values may be used"
+    )
     doctor.add_argument("--json", action="store_true", help="print one JSON line last")
 
 
@@ -20,12 +24,13 @@ def run(args: argparse.Namespace) -> int:
     from .. import doctor
 
     checks = []
-    for check in doctor.examine():
+    named = doctor.examine_model(args.model) if args.model else ()
+    for check in chain(doctor.examine(), named):
         checks.append(check)
         print(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.result}")
         if not check.ok and check.remedy:
             print(f"     -> {check.remedy}")
     if args.json:
         print(json.dumps({"command": "doctor", "checks": [vars(c) for c in checks]}))
-    needed = [c for c in checks if not c.ok and not c.name.startswith("ONNX")]
+    needed = [c for c in checks if not c.ok and not c.name.startswith(("ONNX", f"{args.model} "))]
     return 6 if needed else 0

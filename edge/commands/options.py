@@ -148,6 +148,8 @@ def load(args: argparse.Namespace, settings: Settings, *, decodes: bool) -> Any:
     if runtime.plan.given_up:
         budget = format_bytes(runtime.plan.budget)
         say(f"to fit {budget}: " + "; ".join(runtime.plan.given_up))
+    for note in runtime.notes:
+        say(f"note: {note}")
     return runtime
 
 
