@@ -232,8 +232,10 @@ def encode(tokenizer: Any, text: str) -> list[int]:
 def default_bos(tokenizer: Any) -> int | None:
     """The BOS token that the tokenizer puts before a text by itself; None where it puts none."""
     bos: int | None = tokenizer.bos_token_id
+    if bos is None:
+        return None
     starts = tokenizer("a", verbose=False)["input_ids"][:1]
-    return bos if bos is not None and starts == [bos] else None
+    return bos if starts == [bos] else None
 
 
 def sinks(tokenizer: Any, settings: WindowSettings) -> int:
