@@ -251,6 +251,8 @@ def _bring(model: Embedded, near: bool, report: Report) -> None:
             else:
                 _keep(model, partial, digest)
     except (Unreachable, KeyboardInterrupt):  # what is there so far is good: the next fetch goes on
+        if begun(model) < model.piece:
+            partial.unlink(missing_ok=True)
         raise
     except BaseException:
         partial.unlink(missing_ok=True)

@@ -64,15 +64,14 @@ def _list(args: argparse.Namespace) -> int:
 
 def _fetch(args: argparse.Namespace, model: Embedded) -> int:
     start = time.perf_counter()
-    had = embedded.here(model) is not None
     with Progress(model.name, model.size, "bytes") as progress:
         path = embedded.fetch(model, offline=args.offline, notice=say, report=progress)
         progress(None)
     seconds = time.perf_counter() - start
-    print(f"{path}: {format_bytes(model.size)}, {'already there' if had else f'in {seconds:.0f} s'}")
+    print(f"{path}: {format_bytes(model.size)} in {seconds:.0f} s")
     if args.json:
         made = {"name": model.name, "path": str(path), "bytes": model.size, "sha256": model.sha256}
-        print(json.dumps({"command": "models fetch", **made, "fetched": not had, "seconds": seconds}))
+        print(json.dumps({"command": "models fetch", **made, "seconds": seconds}))
     return 0
 
 
