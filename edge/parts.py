@@ -24,6 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
+from . import storage
 from .errors import ModelError, TemploraError, describe
 
 Report = Callable[[int], None]  # gets the bytes that are there so far
@@ -193,6 +194,7 @@ def from_hub(model: Embedded, place: Path) -> Path:
 
     Raises:
         Unreachable: the hub gave no answer, or has no such file.
+        StorageError: no room for it.
     """
     if model.hub is None:
         raise Unreachable("the hub does not have it")
@@ -203,6 +205,7 @@ def from_hub(model: Embedded, place: Path) -> Path:
         found = get_hf_file_metadata(hf_hub_url(repository, file))
         if found.etag != model.sha256:  # of a large file it is the sha256
             raise Unreachable(f"the hub has another {file} (sha256 {str(found.etag)[:12]}…)")
+        storage.require_room(place, model.size, model.name)  # beside what the index gave so far
         return Path(hf_hub_download(repository, file, revision=found.commit_hash, local_dir=place))
     except TemploraError:
         raise

