@@ -1,6 +1,7 @@
 """Where freed memory goes: back to the system, or kept for the next chunk.
 
-Owns: what glibc's and torch's allocators are told. Does not know: what the memory is used for.
+Owns: what glibc's and torch's allocators are told, and how many kernels oneDNN keeps.
+Does not know: what the memory is used for.
 Units: bytes.
 """
 
@@ -15,6 +16,9 @@ from typing import Any
 
 MAPPED = 4 << 20  # bytes from which on a CPU tensor goes back to the system when it is freed
 KEPT = 32 << 20  # the same where freed memory is kept: the most that glibc allows
+KERNELS = (
+    128  # matmul kernels that oneDNN keeps: a chunk's scoring and learning make 36 to 109, whatever the architecture
+)
 _M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1  # mallopt(3)
 
 
@@ -26,12 +30,27 @@ class _Heap:
 
 
 def tune_allocator() -> None:
-    """Huge pages for tensors, few malloc arenas, expandable CUDA segments. Call it before torch is imported."""
+    """Huge pages for tensors, few malloc arenas, expandable CUDA segments, few oneDNN kernels.
+
+    Call it before torch is imported. What the environment says already is left as it is.
+    """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    _bound_kernels()
     _mallopt(_M_ARENA_MAX, 2)
     _Heap.tuned = True
     keep_heap(False)
+
+
+def _bound_kernels() -> None:
+    """The least recently used matmul kernels are dropped beyond `KERNELS`; both caches are of 1024 by default.
+
+    oneDNN makes a kernel for every new shape, which holds 0.3 to 0.6 MB of the heap, nearly all of it descriptors, and
+    takes about 1 ms. torch keeps a second copy of the descriptors by shape, and finds oneDNN's as fast without it;
+    0 would be a crash there.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "1")
 
 
 def keep_heap(keep: bool) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from edge.memory import UNITS_SLACK
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -44,3 +47,37 @@ def test_scratch_is_handed_out_again_inside_keep_scratch_alone() -> None:
     assert kept < given_back / 10
     assert after > given_back / 2
     assert trimmed > 4 << 20  # what was kept goes back
+
+
+KERNELS = """
+from edge import allocator
+allocator.tune_allocator()
+
+import torch
+from edge import device
+
+torch.set_num_threads(1)
+weight = torch.randn(64, 64)
+
+def grown(lengths):
+    before = device.resident_memory()
+    for length in lengths:
+        torch.randn(length, 64) @ weight
+    allocator.trim()
+    return device.resident_memory() - before
+
+with torch.inference_mode(), device.matmul_units(device.Device("cpu", "cpu", "float32", "bfloat16")):
+    grown(range(2, 4))
+    filled = grown(range(100, 100 + allocator.KERNELS))
+    print(filled, grown(range(300, 300 + 2 * allocator.KERNELS)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory of /proc")
+def test_ever_new_lengths_hold_no_ever_new_memory() -> None:
+    """oneDNN makes a kernel for each; what it keeps at most is what the planner counts."""
+    clean = {k: v for k, v in os.environ.items() if not k.endswith("CACHE_CAPACITY")}
+    done = subprocess.run([sys.executable, "-c", KERNELS], cwd=ROOT, env=clean, capture_output=True, text=True, check=True)  # fmt: skip
+    filled, more = map(int, done.stdout.split())
+    assert filled + more < UNITS_SLACK
+    assert more < 8 << 20
