@@ -17,7 +17,7 @@ from importlib import metadata
 from typing import Any, NoReturn
 
 from . import __version__
-from .commands import bench, doctor, evaluate, glossary, plan, quantize, runs, score, translate, write
+from .commands import bench, doctor, evaluate, glossary, overwrite, plan, quantize, runs, score, translate, write
 from .errors import Interrupted, TemploraError, describe
 from .terminal import say
 
@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         args = parser().parse_args(argv)
+        overwrite.check(args)
         return int(args.run(args))
     except TemploraError as error:
         say(f"error: {error.line()}")

@@ -23,7 +23,7 @@ from ..terminal import console, say
 def verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
     """A verb's parser; `run` gets its arguments."""
     made: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    made.set_defaults(run=run)
+    made.set_defaults(run=run, verb=name)
     return made
 
 

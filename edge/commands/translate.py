@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import journal
-from ..documents import Document, files, open_document
+from ..documents import Document, open_document
 from ..errors import BudgetError, InputError, Interrupted, OutcomeError, SettingsError
 from ..records import Record, UnitTranslated
 from ..settings import Settings
 from ..terminal import Progress, Stop, say
 from ..translation import glossary, languages, loop, pairs, prompts, report
-from . import options
+from . import options, overwrite
 
 PARTIAL_EVERY = 60.0  # seconds between two writings of the unfinished book, at the latest
 
@@ -130,9 +130,7 @@ def run(args: argparse.Namespace) -> int:
     if not job.units:
         raise InputError(f"{args.book} has no text to translate", "a document with text", "name another one")
     settings = settings_for(args, job)
-    out = args.out or args.book.with_name(f"{args.book.stem}.{job.target.tag}{args.book.suffix}")
-    if files.same_file(args.book, out):
-        raise InputError(f"{out} is the source document itself", "another file", "name another output file")
+    out = args.out or overwrite.beside(args.book, job.target.tag)
     for folder in (out.parent, args.report):
         if folder:
             options.make_folder(folder)
