@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -42,11 +43,26 @@ class Source:
 
 
 def cache_root() -> Path:
-    """`TEMPLORA_CACHE`, or `templora` under the user's cache folder."""
+    """`TEMPLORA_CACHE`, or `templora` under the user's cache folder.
+
+    Raises:
+        StorageError: there is no home folder.
+    """
     named = os.environ.get("TEMPLORA_CACHE")
     if named:
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "templora"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "templora"
+    except RuntimeError as error:
+        raise StorageError("there is no home folder", "HOME or TEMPLORA_CACHE", "set TEMPLORA_CACHE") from error
+
+
+def pages_folder() -> Path:
+    """Where what does not fit the memory is paged to: below the cache, or where temporary files go without a home."""
+    try:
+        return cache_root() / "pages"
+    except StorageError:
+        return Path(tempfile.gettempdir())
 
 
 def resolve(reference: str, *, offline: bool = False, notice: Notice | None = None) -> Source:

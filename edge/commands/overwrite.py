@@ -75,7 +75,7 @@ def read(args: argparse.Namespace) -> Iterator[Named]:
     """The files that the options name to be read; a folder is followed by the files in it."""
     for dest, what in READ.items():
         value = getattr(args, dest, None)
-        for path in _paths(args, dest, str(value)) if value else ():
+        for path in _paths(args, dest, str(value)) if value or isinstance(value, list) else ():
             yield Named(what, path)
             if dest in ("model", "set") and path.is_dir():
                 yield from (Named(what, inner) for inner in sorted(path.iterdir()) if inner.is_file())
