@@ -11,15 +11,28 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, NoReturn
 
 from . import __version__
-from .commands import bench, doctor, evaluate, glossary, models, plan, quantize, runs, score, translate, write
+from .commands import (
+    bench,
+    doctor,
+    evaluate,
+    glossary,
+    models,
+    options,
+    overwrite,
+    plan,
+    quantize,
+    runs,
+    score,
+    translate,
+    write,
+)
 from .errors import Interrupted, TemploraError, describe
-from .terminal import say
+from .terminal import say, streams
 
 VERBS = (score, write, translate, glossary, evaluate, runs, models, quantize, plan, bench, doctor)
 INTERNAL = 70
@@ -27,20 +40,23 @@ INTERNAL = 70
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    args: argparse.Namespace | None = None
     signal.signal(signal.SIGTERM, _interrupt)
+    with streams():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
         args = parser().parse_args(argv)
-        return int(args.run(args))
+        overwrite.check(args)
+        with options.as_private_as(overwrite.texts(args)):
+            return int(args.run(args))
     except TemploraError as error:
         say(f"error: {error.line()}")
         return error.exit_code
     except KeyboardInterrupt:
         say("stopped")
         return Interrupted.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         if os.environ.get("TEMPLORA_DEBUG"):
             raise

@@ -10,6 +10,7 @@ be finished by generated tokens; it is learned as one.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from . import windows
 from .base import Base
+from .errors import no_numbers
 from .forward import Cache
 from .learner import labels_of
 from .records import ChunkRead, ChunkWritten, Learned, TextPiece
@@ -203,7 +205,12 @@ class Picker:
         """The token at `position`, after `context`, given (V,) logits; and its nats under the unprocessed logits.
 
         Chance depends on seed and position alone, so that a text goes on the same wherever it was stopped.
+
+        Raises:
+            ModelError: the logits are no numbers.
         """
+        if math.isnan(float(logits.max())):
+            raise no_numbers()
         ids = torch.tensor([context], device=logits.device)
         scores = self.processors(ids, logits[None].clone())[0]
         if self.greedy:

@@ -19,11 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint, sources, storage
+from . import checkpoint, journal, sources
 from .allocator import release_memory
 from .device import Device
 from .errors import ModelError, StorageError
-from .journal.disk import sync_folder
 
 _MAX_SHARD = 2 << 30
 
@@ -112,6 +111,11 @@ def quantize_to_folder(
         raise StorageError(
             f"cannot write {out}: {error.strerror or error}", "a writable folder with room", "name another folder"
         ) from error
+    except Exception as error:
+        code = journal.system_error(error)  # safetensors is written in Rust
+        if code is None:
+            raise
+        raise journal.storage_error(error, f"write {out}", code) from error
     return manifest
 
 
@@ -119,11 +123,11 @@ def convert_once(source: sources.Source) -> sources.Source:
     """The 4-bit folder of a GGUF file, made in the cache at first use; by one process, where several come at once."""
     folder = sources.conversion_folder(source)
     if checkpoint.read_manifest(folder) is None:
-        with storage.locked(folder.name, sources.print_to_stderr):
-            if checkpoint.read_manifest(folder) is None:  # not while this process waited
+        with journal.making(folder):
+            if checkpoint.read_manifest(folder) is None:  # no other process made it meanwhile
                 shutil.rmtree(folder, ignore_errors=True)
                 quantize_to_folder(source.reference, folder)
-                release_memory()
+        release_memory()
     return sources.converted(source)
 
 
@@ -135,13 +139,13 @@ def _new_folder(out: Path, replace: bool) -> Iterator[Path]:
         folder = Path(temporary) / "folder"
         folder.mkdir()
         yield folder
-        storage.sync_tree(folder)
+        journal.sync_tree(folder)
         if replace and out.exists():
             out.rename(Path(temporary) / "old")
         elif out.exists():
             out.rmdir()
         folder.rename(out)
-    sync_folder(out.parent)
+        journal.sync_folder(out.parent)
 
 
 def _write_folder(model: Any, tokenizer: Any, folder: Path, source: sources.Source) -> dict[str, Any]:

@@ -7,7 +7,9 @@ Units: tokens, nats, bytes, seconds; perplexity = exp(sum of nats / sum of token
 
 from __future__ import annotations
 
+import io
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -189,7 +191,7 @@ def bench_table(result: Mapping[str, Any]) -> Any:
     return table
 
 
-def bench_plot(result: Mapping[str, Any], path: Path) -> None:
+def bench_plot(result: Mapping[str, Any]) -> bytes:
     """A PNG: seconds per chunk by phase, one bar a contender."""
     plots = pyplot()
     figure, axes = plots.subplots(figsize=(8, 4), layout="constrained")
@@ -200,14 +202,14 @@ def bench_plot(result: Mapping[str, Any], path: Path) -> None:
         axes.barh(list(done), seconds, left=left, label=phase)
         left = [a + b for a, b in zip(left, seconds, strict=True)]
     window = result["window"]
-    axes.set(xlabel="seconds per chunk", title=f"{result['model']}, Δ={window['chunk']}, W={window['size']}")
+    axes.set(xlabel="seconds per chunk")
+    _title(axes, f"{result['model']}, Δ={window['chunk']}, W={window['size']}")
     axes.invert_yaxis()
     axes.legend()
-    figure.savefig(path, dpi=120)
-    plots.close(figure)
+    return _png(plots, figure)
 
 
-def score_plot(chunks: Sequence[ChunkScore], path: Path, title: str) -> None:
+def score_plot(chunks: Sequence[ChunkScore], title: str) -> bytes:
     """A PNG: perplexity per chunk and so far, all that was scored side by side, over the position in tokens."""
     plots = pyplot()
     figure, axes = plots.subplots(figsize=(8, 4.5), layout="constrained")
@@ -224,12 +226,27 @@ def score_plot(chunks: Sequence[ChunkScore], path: Path, title: str) -> None:
         if xs:
             axes.plot(xs, each, ".", color=color, alpha=0.5)
             axes.plot(xs, far, color=color, label=f"{SIDES[name]}: {far[-1]:.1f}")
-    axes.set(xlabel="position (tokens)", ylabel="perplexity (dots: chunk, line: so far)", yscale="log", title=title)
+    axes.set(xlabel="position (tokens)", ylabel="perplexity (dots: chunk, line: so far)", yscale="log")
+    _title(axes, title)
     axes.grid(alpha=0.3, which="both")
     if axes.lines:
         axes.legend()
-    figure.savefig(path, dpi=120)
+    return _png(plots, figure)
+
+
+def _title(axes: Any, text: str) -> None:
+    """A title as it stands: no formulas between dollar signs, no characters that a font cannot have."""
+    shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    axes.set_title(shown, parse_math=False)
+
+
+def _png(plots: Any, figure: Any) -> bytes:
+    made = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a title in another script
+        figure.savefig(made, dpi=120, format="png")
     plots.close(figure)
+    return made.getvalue()
 
 
 class RowFile:

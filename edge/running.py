@@ -10,6 +10,8 @@ with the same numbers on the same device and versions; its records are there alr
 
 from __future__ import annotations
 
+import contextlib
+import math
 import platform
 import time
 from collections.abc import Mapping
@@ -24,23 +26,33 @@ import torch
 from . import __version__, journal, records, tensorfile
 from . import settings as settings_module
 from .base import Base
-from .errors import JournalError
+from .errors import JournalError, no_numbers
 from .journal import Journal, Manifest, RunInfo, SnapshotPolicy
 from .records import Record
 from .session import Runtime, Session
 from .settings import Settings
 
+MOST_RUNS = 10_000  # of one name
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 TIMINGS = ("seconds", "score_seconds", "decode_seconds", "peak_bytes")  # of a record: not the same when done again
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run lies, or None where none is kept; `there` is the run to go on with."""
+    """Where a run lies, or None where none is kept.
+
+    Attributes:
+        there: the run to go on with; a finished one is read, and its outputs are written again.
+        first: the first folder of the run's name, where the user named none: another one is taken where that is.
+        aside: whether a run that is in the folder makes room for a new one.
+        notes: what is worth knowing of older runs, one line each.
+    """
 
     folder: Path | None
     there: RunInfo | None = None
-    unfinished: Path | None = None
+    first: Path | None = None
+    aside: bool = False
+    notes: tuple[str, ...] = ()
 
     def settings(self, settings: Settings) -> Settings:
         """`settings` with what the planner chose when the run began: the same numbers again, whatever is free now.
@@ -56,50 +68,63 @@ class Place:
 
 
 def place(
-    command: str, name: str, key: Mapping[str, Any], *, folder: Path | None = None, resume: bool = False
+    command: str,
+    name: str,
+    key: Mapping[str, Any],
+    texts: Mapping[str, str] | None = None,
+    *,
+    folder: Path | None = None,
+    resume: bool = False,
+    fresh: bool = False,
 ) -> Place:
-    """Where the run of `command` over something called `name` lies.
+    """Where the run of `command` over something called `name` lies: the one that is there already, or a new one.
 
     Args:
         key: what it is about (text, settings, model), to tell runs of the same name apart.
+        texts: as for `open_run`; a run with another one of them is not this one.
         folder: the place that the user named; else one below `journal.default_root()` that follows from the rest.
-        resume: the run is there, and is to go on.
+        resume: the run is there; it is an error where it is not.
+        fresh: begin anew, whatever is there; that is kept.
 
     Raises:
-        JournalError: there is no such run to go on with, or it is finished.
+        JournalError: there is no such run to go on with.
         StorageError: there is no home folder.
     """
     if folder is not None:
-        return Place(folder, _resumable(folder) if resume else None)
+        there = (folder / "manifest.json").exists()
+        if fresh:
+            return Place(folder, aside=there)
+        return Place(folder, Journal.peek(folder) if there or resume else None)
     word = "".join(c if c.isalnum() or c in "._" else "_" for c in name)[:40] or "text"
     stem = f"{command}-{word}-{journal.fingerprint(key)[:8]}"
-    root = journal.default_root()
-    number, unfinished, damaged = 1, None, None
-    while ((folder := root / (stem if number == 1 else f"{stem}-{number}")) / "manifest.json").exists():
-        number += 1
+    first, number = journal.default_root() / stem, 0
+    prints = {text: journal.fingerprint(value) for text, value in (texts or {}).items()}
+    found: dict[str, RunInfo] = {}
+    notes: list[str] = []
+    while ((folder := numbered(first, number := number + 1)) / "manifest.json").exists():
         try:
             info = Journal.peek(folder)
-        except JournalError as error:
-            damaged = error  # it cannot go on, and is not in the way of a new run
+        except JournalError as error:  # it cannot go on, and is not in the way of a new run
+            notes.append(f"{error.got}; it is left as it is")
             continue
-        if info.state == "resumable":
-            unfinished = info
-    if not resume:
-        return Place(folder, None, unfinished.folder if unfinished else None)
-    if unfinished is None and damaged is not None:
-        raise damaged
-    if unfinished is None:
-        raise JournalError(
-            f"no unfinished run {stem} in {root}", "one that began so", "leave --resume out, or name it by --run"
-        )
-    return Place(unfinished.folder, unfinished)
+        assert info.manifest is not None
+        if all(info.manifest.fingerprints.get(text) == value for text, value in prints.items()):
+            found[info.state] = info
+    if fresh:
+        return Place(folder, first=first)
+    if "damaged" in found:
+        lost = found["damaged"]
+        notes.append(f"{lost.folder} is damaged ({lost.reason}); --run {lost.folder} --force goes on with what is left")
+    there_is = found.get("resumable") or found.get("finished")
+    if there_is is None and resume:
+        got = notes[-1] if notes else f"no run {stem} in {first.parent}"
+        raise JournalError(got, "one that began so", "leave --resume out, or name it by --run")
+    return Place(there_is.folder if there_is else folder, there_is, first, notes=tuple(notes))
 
 
-def _resumable(folder: Path) -> RunInfo:
-    info = Journal.peek(folder)
-    if info.state == "finished":
-        raise JournalError(f"{folder} is finished", "a run that was stopped", "leave --resume out to start a new one")
-    return info
+def numbered(first: Path, number: int) -> Path:
+    """The `number`-th folder of a name: NAME, NAME-2, NAME-3, ..."""
+    return first if number == 1 else first.with_name(f"{first.name}-{number}")
 
 
 class Run:
@@ -130,6 +155,11 @@ class Run:
         """The run folder."""
         return self.journal.root if self.journal else None
 
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its end before, and its outputs were written."""
+        return self.journal is not None and self.journal.summary is not None
+
     def restore(self, session: Session) -> list[Record]:
         """Puts the session where the last good snapshot left it; the records up to there.
 
@@ -150,9 +180,13 @@ class Run:
             The record; the one that is there already, where it was done before.
 
         Raises:
+            ModelError: its nats are no numbers.
             JournalError: done again, it came out differently.
             StorageError: it cannot be written.
         """
+        nats = [getattr(record, name, None) for name in ("base_nll", "adapter_nll", "nll")]
+        if not all(math.isfinite(value) for value in nats if value is not None):
+            raise no_numbers()
         self._seq += 1
         if self.journal is None:
             return record
@@ -184,16 +218,18 @@ class Run:
         self._policy.paid(time.perf_counter() - start)
 
     def finish(self, session: Session, summary: Mapping[str, Any]) -> None:
-        """The run has come to its end: its snapshots are not needed any more.
+        """The run has come to its end, and its outputs are on the disk: its snapshots are not needed any more.
 
-        The summary gets the adapter's fingerprint: what is discarded now can still be told from another.
+        The summary gets the adapter's fingerprint: what is discarded now can still be told from another. It is not
+        known where all records were there already, and nothing was left to do but to write the outputs.
 
         Raises:
             JournalError, StorageError: see `Journal.finish`.
         """
-        if self.journal is None:
+        if self.journal is None or self.finished:
             return
-        learned = {} if session.adapter is None else {"adapter_sha256": session.adapter.fingerprint()}
+        whole = session.adapter is not None and self._seq == self.journal.count
+        learned = {"adapter_sha256": session.adapter.fingerprint()} if whole and session.adapter else {}
         self.journal.finish({**summary, **learned})
         self.journal.close()
         journal.drop_snapshots(self.journal.root)
@@ -237,15 +273,35 @@ def open_run(
             **({} if total is None else {"total": total}),
         },
     )
-    if where.there is None:
-        opened = Journal.create(where.folder, what)
-    else:
-        opened = Journal.resume(where.folder, what, force=force)
+    opened, notes = _open(where, where.folder, what, force)
+    opened.notes[:0] = [*where.notes, *notes]
     try:
         return Run(opened, fraction=fraction, every=every)
     except BaseException:
         opened.close()
         raise
+
+
+def _open(where: Place, folder: Path, what: Manifest, force: bool) -> tuple[Journal, list[str]]:
+    """The run that is there, or a new one; and what is worth knowing, one line each."""
+    notes: list[str] = []
+    if where.aside:
+        notes.append(f"the run that was in {folder} is now {journal.set_aside(folder)}")
+    if where.there is not None:
+        try:
+            return Journal.resume(folder, what, force=force), notes
+        except JournalError as error:
+            if where.first is None or where.there.state != "finished":
+                raise
+            notes.append(f"{error.got}; a new run begins")  # what it has is not what is asked for now
+    if where.first is None:
+        return Journal.create(folder, what), notes
+    for number in range(1, MOST_RUNS):
+        new = numbered(where.first, number)
+        if not (new / "manifest.json").exists():
+            with contextlib.suppress(JournalError):  # another process has just taken it
+                return Journal.create(new, what), notes
+    raise JournalError(f"{where.first} has {MOST_RUNS} runs", "fewer", "remove some: templora runs prune --whole")
 
 
 def _base_fingerprint(runtime: Runtime) -> str:

@@ -173,7 +173,7 @@ class Session:
             self.adapter = Adapter(base, settings.adapter, seed=settings.learn.seed, fused=fused)
         self.torch_forward = TorchForward(base, self.adapter, settings.compute)
         self.forward: Forward = self.torch_forward if other_path is None else other_path(self.adapter)
-        self.pages = outside(base.device, sources.cache_root() / "pages")
+        self.pages = outside(base.device, sources.pages_folder())
         if self.adapter is not None:
             pages = self.pages if settings.compute.paging != "off" else None
             moments = self.pages if settings.compute.paging == "all" else None

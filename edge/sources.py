@@ -16,7 +16,7 @@ from typing import Literal
 
 from . import embedded, storage
 from .amounts import format_bytes
-from .errors import ModelError
+from .errors import ModelError, StorageError
 from .parts import Embedded
 from .storage import Notice
 from .storage import cache_root as cache_root
@@ -35,6 +35,14 @@ class Source:
     path: Path
     reference: str
     sha256: str | None = None
+
+
+def pages_folder() -> Path:
+    """Where what does not fit the memory is paged to: below the cache, or where temporary files go without a home."""
+    try:
+        return cache_root() / "pages"
+    except StorageError:
+        return Path(tempfile.gettempdir())
 
 
 def resolve(reference: str, *, offline: bool = False, notice: Notice | None = None) -> Source:

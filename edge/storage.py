@@ -17,17 +17,23 @@ from pathlib import Path
 
 from .amounts import format_bytes
 from .errors import StorageError
-from .journal.disk import sync_folder
 
 Notice = Callable[[str], None]
 
 
 def cache_root() -> Path:
-    """`TEMPLORA_CACHE`, or `templora` under the user's cache folder."""
+    """`TEMPLORA_CACHE`, or `templora` under the user's cache folder.
+
+    Raises:
+        StorageError: there is no home folder.
+    """
     named = os.environ.get("TEMPLORA_CACHE")
     if named:
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "templora"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "templora"
+    except RuntimeError as error:
+        raise StorageError("there is no home folder", "HOME or TEMPLORA_CACHE", "set TEMPLORA_CACHE") from error
 
 
 def sha256_file(path: Path) -> str:
@@ -102,13 +108,3 @@ def sync_file(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def sync_tree(folder: Path) -> None:
-    """The same for every file below `folder`, and the names in it."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_dir():
-            sync_folder(path)
-        else:
-            sync_file(path)
-    sync_folder(folder)

@@ -1,28 +1,143 @@
 """What people see while a command runs: progress and messages on standard error, tables on standard output.
 
-Owns: the look of both. Does not know: what is computed. Used by the command line alone.
+Owns: the look of both; that nothing in a text, a name or a model's words is obeyed by the terminal or read as markup;
+that a stream which is closed, broken or full ends printing and nothing else.
+Does not know: what is computed. Used by the command line alone.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import re
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from .errors import Interrupted
+from .errors import Interrupted, describe
+
+# C0 but tab and newline, DEL, C1: what a terminal obeys; halves of characters: what a stream cannot write.
+_OBEYED = re.compile("\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_LINE = re.compile("[\t\n\r\u2028\u2029\u202a-\u202e\u2066-\u2069]")  # what would end or turn round a line
+
+
+def harmless(text: str) -> str:
+    """`text` with what a terminal would obey, or a stream could not write, as JSON writes it: \\u001b, ..."""
+    return _OBEYED.sub(_written_out, text)
+
+
+def one_line(text: str) -> str:
+    """`harmless`, and nothing in it ends the line or turns the direction of writing."""
+    return _LINE.sub(_written_out, harmless(text))
+
+
+def _written_out(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
+
+
+class Printed:
+    """Standard output or error, as commands may use it: text is made harmless, and no write ever fails.
+
+    The first write that does fail says so on standard error, unless a reader merely went away, and ends printing.
+
+    Attributes:
+        trusted: the same stream for what may style itself.
+    """
+
+    def __init__(self, stream: Any, *, trust: bool = False) -> None:
+        self._stream = stream
+        self._trust = trust
+        self._ended = False
+        self.trusted = self if trust else Printed(stream, trust=True)
+
+    def write(self, text: str) -> int:
+        """Writes what can be written."""
+        self._try(self._stream.write, self._encodable(text if self._trust else harmless(text)))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        """Writes each."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Hands over what is buffered, where there is somebody to take it."""
+        self._try(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _encodable(self, text: str) -> str:
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        try:
+            return text.encode(encoding, "backslashreplace").decode(encoding)
+        except (LookupError, UnicodeError):
+            return text.encode("ascii", "backslashreplace").decode("ascii")
+
+    def _try(self, call: Any, *args: Any) -> None:
+        if self._ended:
+            return
+        try:
+            call(*args)
+        except (OSError, ValueError) as error:  # ValueError: the stream was closed
+            self._ended = True
+            with contextlib.suppress(OSError, ValueError):  # what is buffered goes nowhere, also when Python ends
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
+            if getattr(error, "errno", None) != errno.EPIPE and self._stream is not getattr(sys.stderr, "_stream", 0):
+                say(f"note: nothing more can be printed ({describe(error)}); the work goes on")
+
+
+@contextlib.contextmanager
+def streams() -> Iterator[None]:
+    """Inside the block standard output and error are `Printed`, and all three streams are there."""
+    for number in range(3):  # a file that is opened must not get the number of a stream
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (Printed(stream or open(os.devnull, "w")) for stream in before)  # noqa: SIM115
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _trusted(stream: Any) -> Any:
+    return getattr(stream, "trusted", stream)
 
 
 def console() -> Any:
+    """Where progress is shown; nothing is read as markup."""
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(file=_trusted(sys.stderr), markup=False, emoji=False, highlight=False)
+
+
+def working(line: str) -> Any:
+    """A context manager that shows `line` while something runs; nothing where there is no terminal."""
+    from rich.text import Text
+
+    out = console()
+    return out.status(Text(one_line(line))) if out.is_terminal else contextlib.nullcontext()
 
 
 def print_table(table: Any) -> None:
+    """Prints a rich table; nothing in its cells is read as markup or obeyed."""
     from rich.console import Console
+    from rich.segment import Segment, Segments
 
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    width = None if sys.stdout.isatty() else 160
+    out = Console(file=_trusted(sys.stdout), width=width, markup=False, emoji=False, highlight=False)
+    parts = [part if part.control else Segment(harmless(part.text), part.style) for part in out.render(table)]
+    out.print(Segments(parts), end="", crop=False)
 
 
 class Progress:
@@ -42,7 +157,7 @@ class Progress:
         )
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -118,4 +233,5 @@ class Stop:
 
 
 def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    """One line on standard error."""
+    print(one_line(line), file=sys.stderr, flush=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from edge.amounts import format_bytes
 from edge.commands import options
 from edge.errors import ExportError
 from edge.settings import OnnxSettings, Settings
-from edge.terminal import console
+from edge.terminal import working
 
 
 def add(verbs: Any) -> None:
@@ -47,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     assert onnx and onnxruntime
     from . import exporter
 
-    start, out = time.perf_counter(), console()
-    with out.status(f"exporting {args.model}") if out.is_terminal else nullcontext():
+    start = time.perf_counter()
+    with working(f"exporting {args.model}"):
         base = _load(args.model, offline=args.offline)
         made = exporter.export(base, args.out, args.precision, args.device)
     seconds = time.perf_counter() - start

@@ -118,10 +118,12 @@ def _staging(out: Path) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         yield folder
+        folder.chmod(0o755)
+        journal.sync_tree(folder)
         if out.exists():
             out.rmdir()
-        folder.chmod(0o755)
         folder.rename(out)
+        journal.sync_folder(out.parent)
     except OSError as error:
         raise StorageError(
             f"cannot write {out}: {error.strerror or error}", "a writable folder with room", "name another folder"

@@ -9,10 +9,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from edge import sources
+from edge import journal, sources
 from edge.adapter import Adapter
 from edge.base import Base
-from edge.errors import ExportError
 from edge.forward import Opener
 from edge.settings import Settings
 
@@ -51,9 +50,7 @@ def cached(base: Base, precision: str, device: str) -> Path:
     name = f"{base.fingerprint()[:16]}-{precision}-{device}-v{manifest.FORMAT}"
     folder = sources.cache_root() / "onnx" / name
     if not (folder / manifest.MANIFEST).is_file():
-        try:
-            exporter.export(base, folder, precision, device)
-        except ExportError:
-            if not (folder / manifest.MANIFEST).is_file():  # another process may have been faster
-                raise
+        with journal.making(folder):
+            if not (folder / manifest.MANIFEST).is_file():  # no other process made it meanwhile
+                exporter.export(base, folder, precision, device)
     return folder

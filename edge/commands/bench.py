@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     print_table(report.bench_table(result))
     if args.report:
         options.write_text(args.report / "bench.json", json.dumps(result, indent=1) + "\n")
-        report.bench_plot(result, args.report / "bench.png")
+        options.write_bytes(args.report / "bench.png", report.bench_plot(result))
     if args.json:
         print(json.dumps(result))
     return 0

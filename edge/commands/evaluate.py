@@ -112,14 +112,13 @@ def _wanted(which: str, source: languages.Language, target: languages.Language) 
 
 
 def _place(args: argparse.Namespace, protocol: str) -> Any:
-    """Each protocol is a run of its own below --run; going on, one that was not begun begins, a finished one is read."""
+    """Each protocol is a run of its own below --run; one that was not begun begins, a finished one is read."""
     from .. import running
 
     if args.run_folder is None:
         return running.Place(None)
     folder = args.run_folder / protocol
-    there = args.resume and (folder / "manifest.json").exists()
-    return running.Place(folder, journal.Journal.peek(folder) if there else None)
+    return running.place("eval", protocol, {}, folder=folder, fresh=args.fresh)
 
 
 def _measure(
@@ -142,7 +141,7 @@ def _measure(
         runtime.session() as session,
         Stop() as stop,
     ):
-        if run.journal is not None and run.journal.summary is not None:
+        if run.finished:
             return run.kept, 0
         lessons = Lessons(session, made, job.glossary)
         text = evaluate.blocks(chunks, lessons, wanted)

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from contextlib import nullcontext
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +20,13 @@ from .. import settings as settings_module
 from ..amounts import format_bytes
 from ..errors import BudgetError, Interrupted, StorageError
 from ..settings import Settings
-from ..terminal import console, say
+from ..terminal import say, working
 
 
 def verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
     """A verb's parser; `run` gets its arguments."""
     made: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    made.set_defaults(run=run)
+    made.set_defaults(run=run, verb=name)
     return made
 
 
@@ -74,8 +77,14 @@ def resumable(verb: argparse.ArgumentParser) -> None:
 
 def going_on(verb: argparse.ArgumentParser) -> None:
     """How a run is gone on with, and how often what that needs is kept."""
-    verb.add_argument("--resume", action="store_true", help="go on with the run that was stopped")
-    verb.add_argument("--force", action="store_true", help="resume even where device, versions or settings differ")
+    how = verb.add_mutually_exclusive_group()
+    how.add_argument(
+        "--resume", action="store_true", help="go on with the run that is there, as without it; it must be"
+    )
+    how.add_argument(
+        "--fresh", action="store_true", help="start anew; the run that is there is kept under another name"
+    )
+    verb.add_argument("--force", action="store_true", help="go on even where device, versions or settings differ")
     verb.add_argument(
         "--snapshot-every", type=int, metavar="N", help="a snapshot after so many chunks (default: by their cost)"
     )
@@ -85,17 +94,14 @@ def going_on(verb: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def place(args: argparse.Namespace, command: str, name: str, settings: Settings, text: str) -> Any:
-    """Where the run of these arguments lies (`running.Place`)."""
+def place(args: argparse.Namespace, name: str, settings: Settings, text: str, texts: dict[str, str]) -> Any:
+    """Where the run of these arguments lies (`running.Place`); `texts`: what it is about, as far as that is known."""
     from .. import running
 
     if args.no_run:
         return running.Place(None)
     key = {"text": text, "model": args.model, "settings": running.journal_settings(settings)}
-    where = running.place(command, name, key, folder=args.run_folder, resume=args.resume)
-    if where.unfinished is not None:
-        say(f"an unfinished run of the same is in {where.unfinished}; --resume goes on with it")
-    return where
+    return running.place(args.verb, name, key, texts, folder=args.run_folder, resume=args.resume, fresh=args.fresh)
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -140,12 +146,7 @@ def load(args: argparse.Namespace, settings: Settings, *, decodes: bool) -> Any:
     """The runtime that the options name; says what was given up to fit the budget."""
     import edge
 
-    out = console()
-    with (
-        out.status(f"loading {args.model} (the first time it is converted to 4 bits)")
-        if out.is_terminal
-        else nullcontext()
-    ):
+    with working(f"loading {args.model} (the first time it is converted to 4 bits)"):
         runtime = edge.load(args.model, settings=settings, decodes=decodes, allow_degrade=args.allow_degrade)
     if runtime.plan.given_up:
         budget = format_bytes(runtime.plan.budget)
@@ -173,11 +174,13 @@ def run(
     )
     for note in opened.notes:
         say(f"note: {note}")
+    if opened.finished:
+        say(f"the run in {opened.folder} is finished: its outputs are written again; --fresh starts anew")
     return opened
 
 
 def say_how_to_go_on(run: Any, named: Path | None = None) -> None:
-    """After a stop: where the run is, and the option that goes on with it.
+    """After a stop: where the run is, and the options that go on with it.
 
     `named`: what --run takes, where that is not the run's own folder.
     """
@@ -212,4 +215,26 @@ def make_folder(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a whole file or nothing; through a symbolic link, the file that it names."""
-    journal.atomic_write(path.resolve(), text.encode())
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # a file's name may be no text
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """The same for bytes."""
+    journal.atomic_write(path.resolve(), data)
+
+
+@contextmanager
+def as_private_as(texts: Sequence[Path]) -> Iterator[None]:
+    """Inside the block, what is written may be read by nobody who may not read all of `texts`."""
+    kept = os.umask(0o077)
+    mask = kept
+    for path in texts:
+        with suppress(OSError, ValueError):
+            found = os.stat(path).st_mode
+            if stat.S_ISREG(found):
+                mask |= ~(found | (found & 0o044) >> 2) & 0o077  # a folder may be entered where it may be read
+    os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(kept)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import sources
+from .. import journal, sources
 from ..amounts import format_bytes
 from ..errors import SettingsError
+from ..terminal import say
 from . import options
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
             raise SettingsError("no OUT", "a folder to make", f"templora quantize {args.model} FOLDER")
         out, replace = sources.conversion_folder(source), True
     finish = _repair(args) if args.repair else None
-    manifest = quantize.quantize_to_folder(args.model, out, offline=args.offline, finish=finish, replace=replace)
+    with journal.making(out) if replace else nullcontext():
+        manifest = quantize.quantize_to_folder(args.model, out, offline=args.offline, finish=finish, replace=replace)
     size = sum(f.stat().st_size for f in out.iterdir())
     seconds = time.perf_counter() - start
     print(f"{out}: {format_bytes(size)} in {seconds:.0f} s")
@@ -86,4 +88,4 @@ def _repair(args: argparse.Namespace) -> Finish:
 
     named = {"rank": args.repair_rank, "texts": args.repair_texts, "epochs": args.repair_epochs}
     chosen = repair.RepairSettings(**{name: value for name, value in named.items() if value is not None})
-    return lambda folder, source: repair.make(folder, source, chosen, lambda said: print(said, file=sys.stderr))
+    return lambda folder, source: repair.make(folder, source, chosen, say)

@@ -39,7 +39,9 @@ def run(args: argparse.Namespace) -> int:
     text = read_text(args.file)
     if args.report:
         options.make_folder(args.report)
-    where = options.place(args, "score", Path(args.file).stem, settings, text)
+    full = args.against == "full"
+    what = {"text": text, "options": f"max_tokens={args.max_tokens} base={not args.no_base} full={full}"}
+    where = options.place(args, Path(args.file).stem, settings, text, what)
     runtime = options.load(args, options.as_begun(args, where, settings), decodes=False)
     ids = runtime.base.encode(text)[: args.max_tokens]
     if len(ids) < 2:
@@ -47,17 +49,17 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(got, least, "give more text")
     chunks: list[ChunkScore] = []
     start, stopped = time.perf_counter(), 0
-    full = args.against == "full"
-    what = {"text": text, "options": f"max_tokens={args.max_tokens} base={not args.no_base} full={full}"}
     with (
         options.run(args, where, "score", runtime, what, len(ids)) as run,
         Progress("scoring", len(ids)) as progress,
         runtime.session() as session,
         Stop() as stop,
     ):
-        chunks += run.restore(session)
+        whole = run.finished or bool(run.kept and run.kept[-1].end >= len(ids))
+        chunks += run.kept if whole else run.restore(session)
         try:
-            for chunk in session.score_ids(ids[session.position :], with_base=not args.no_base, full=full):
+            rest = () if whole else session.score_ids(ids[session.position :], with_base=not args.no_base, full=full)
+            for chunk in rest:
                 chunks.append(run.add(chunk, session))
                 progress(chunk.end)
                 if stop.asked and chunk.end < len(ids):
@@ -66,29 +68,29 @@ def run(args: argparse.Namespace) -> int:
                     break
         except (KeyboardInterrupt, BudgetError) as error:
             stopped = options.stopped_by(error)
-        memory = runtime.memory(session)
+        result = report.score_json(
+            chunks,
+            time.perf_counter() - start,
+            {
+                "file": args.file,
+                "document_tokens": len(ids),
+                "stopped": bool(stopped),
+                "memory": runtime.memory(session),
+                "model": {"reference": args.model, "load_seconds": runtime.base.load_seconds},
+                "device": {"name": runtime.base.device.name, "dtype": runtime.base.device.units},
+                "settings": settings.to_dict(),
+            },
+        )
+        if args.report and chunks:
+            options.write_text(args.report / "report.json", json.dumps(result, indent=1) + "\n")
+            plot = report.score_plot(chunks, Path(args.file).name)
+            options.write_bytes(args.report / "perplexity.png", plot)
         if not stopped:
             run.finish(session, {"tokens": chunks[-1].end})
-    seconds = time.perf_counter() - start
-    result = report.score_json(
-        chunks,
-        seconds,
-        {
-            "file": args.file,
-            "document_tokens": len(ids),
-            "stopped": bool(stopped),
-            "memory": memory,
-            "model": {"reference": args.model, "load_seconds": runtime.base.load_seconds},
-            "device": {"name": runtime.base.device.name, "dtype": runtime.base.device.units},
-            "settings": settings.to_dict(),
-        },
-    )
     if chunks:
         print_table(report.score_table(chunks))
-        print(report.summary(chunks, seconds, result["peak_bytes"]))
+        print(report.summary(chunks, result["seconds"], result["peak_bytes"]))
     if args.report and chunks:
-        options.write_text(args.report / "report.json", json.dumps(result, indent=1) + "\n")
-        report.score_plot(chunks, args.report / "perplexity.png", Path(args.file).name)
         print(f"report: {args.report / 'report.json'}, plot: {args.report / 'perplexity.png'}")
     if args.json:
         print(json.dumps(result))

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import journal
-from ..documents import Document, files, open_document
+from ..documents import Document, open_document
 from ..errors import BudgetError, InputError, Interrupted, OutcomeError, SettingsError
 from ..records import Record, UnitTranslated
 from ..settings import Settings
 from ..terminal import Progress, Stop, say
 from ..translation import glossary, languages, loop, pairs, prompts, report
-from . import options
+from . import options, overwrite
 
 PARTIAL_EVERY = 60.0  # seconds between two writings of the unfinished book, at the latest
 
@@ -95,6 +95,7 @@ def job_of(args: argparse.Namespace, document: Document) -> loop.Job:
         frozenset(learn - {"off"}),
         glossary.read(args.glossary) if args.glossary else glossary.Glossary({}),
         corrections,
+        pairs.by_unit(args.corrections) if args.corrections else {},
     )
 
 
@@ -112,14 +113,15 @@ def settings_for(args: argparse.Namespace, job: loop.Job) -> Settings:
     return dataclasses.replace(settings, learn=dataclasses.replace(settings.learn, mode="none"))
 
 
-def texts_of(job: loop.Job) -> dict[str, str]:
+def texts_of(job: loop.Job, *, judge: bool = False) -> dict[str, str]:
     """What decides the outcome besides settings and model, by name."""
     lines = [f"{unit.id}\t{unit.text}" for unit in job.units]
     return {
         "text": "\n".join(lines),
         "glossary": json.dumps(sorted(job.glossary.terms.items())),
-        "corrections": json.dumps(job.corrections),
-        "options": f"{job.source.tag} {job.target.tag} learn={sorted(job.learn)} context={job.context_units}",
+        "corrections": json.dumps([job.corrections, job.corrected] if job.corrected else job.corrections),
+        "options": f"{job.source.tag} {job.target.tag} learn={sorted(job.learn)} context={job.context_units}"
+        + (" judge" if judge else ""),
     }
 
 
@@ -130,14 +132,15 @@ def run(args: argparse.Namespace) -> int:
     if not job.units:
         raise InputError(f"{args.book} has no text to translate", "a document with text", "name another one")
     settings = settings_for(args, job)
-    out = args.out or args.book.with_name(f"{args.book.stem}.{job.target.tag}{args.book.suffix}")
-    if files.same_file(args.book, out):
-        raise InputError(f"{out} is the source document itself", "another file", "name another output file")
+    out = args.out or overwrite.beside(args.book, job.target.tag)
     for folder in (out.parent, args.report):
         if folder:
             options.make_folder(folder)
-    texts = texts_of(job)
-    where = options.place(args, "translate", args.book.stem, settings, journal.fingerprint(texts))
+    texts = texts_of(job, judge=args.judge)
+    key = journal.fingerprint(texts)
+    if args.template:
+        texts["template"] = repr(prompts.load_template(args.template))
+    where = options.place(args, args.book.stem, settings, key, texts)
     runtime = options.load(args, options.as_begun(args, where, settings), decodes=True)
     template = template_of(args, runtime.base.tokenizer)
     texts["template"] = repr(template)
@@ -150,22 +153,23 @@ def run(args: argparse.Namespace) -> int:
     ):
         made = prompts.Prompts(template, job.source, job.target, runtime.base.tokenizer)
         done, stopped = _translate(job, made, run, session, progress, stop, document, out, args.bilingual, args.judge)
-        memory = runtime.memory(session)
         _write_book(document, out, done, job, args.bilingual)
+        result = {
+            "command": "translate",
+            "file": str(args.book),
+            "out": str(out),
+            "stopped": bool(stopped),
+            "seconds": time.perf_counter() - start,
+            **report.summary(done, job),
+            "memory": runtime.memory(session),
+            "model": {"reference": args.model, "load_seconds": runtime.base.load_seconds},
+            "settings": settings.to_dict(),
+        }
+        if args.report:
+            _write_report(args, result, done)
         if not stopped:
             run.finish(session, {"units": len(job.units)})
-    result = {
-        "command": "translate",
-        "file": str(args.book),
-        "out": str(out),
-        "stopped": bool(stopped),
-        "seconds": time.perf_counter() - start,
-        **report.summary(done, job),
-        "memory": memory,
-        "model": {"reference": args.model, "load_seconds": runtime.base.load_seconds},
-        "settings": settings.to_dict(),
-    }
-    return _tell(args, result, done, run, stopped)
+    return _tell(args, result, run, stopped)
 
 
 def _translate(
@@ -184,6 +188,8 @@ def _translate(
     from ..translation.decoding import ModelTranslator, require_languages
     from ..translation.lessons import Lessons
 
+    if run.finished or sum(isinstance(record, UnitTranslated) for record in run.kept) == len(job.units):
+        return run.kept, 0  # nothing is left to do but to write it out
     require_languages(session, [unit.text for unit in job.units[:200]], job.source, job.target)
     done: list[Record] = list(run.restore(session))
     translator, teacher = ModelTranslator(session, made), Lessons(session, made, job.glossary, judges=judge)
@@ -214,15 +220,18 @@ def _write_book(document: Document, out: Path, done: list[Record], job: loop.Job
     document.write(out, report.texts(done), language=job.target.tag, bilingual=bilingual)
 
 
-def _tell(args: argparse.Namespace, result: dict[str, Any], done: list[Record], run: Any, stopped: int) -> int:
+def _write_report(args: argparse.Namespace, result: dict[str, Any], done: list[Record]) -> None:
+    options.write_text(args.report / "report.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    options.write_text(args.report / "report.html", report.page(result, args.book.name))
+    doubtful = {unit.id for unit, _ in report.doubtful(done)}
+    reviewed = pairs.review((r for r in done if isinstance(r, UnitTranslated)), doubtful)
+    options.write_text(args.report / "review.tsv", reviewed)
+
+
+def _tell(args: argparse.Namespace, result: dict[str, Any], run: Any, stopped: int) -> int:
     units, names = result["units"], result["names"]
     print(f"{result['out']}: {units['done']} of {units['total']} units, {units['marked']} marked")
     if args.report:
-        options.write_text(args.report / "report.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-        options.write_text(args.report / "report.html", report.page(result, args.book.name))
-        doubtful = {unit.id for unit, _ in report.doubtful(done)}
-        reviewed = pairs.review((r for r in done if isinstance(r, UnitTranslated)), doubtful)
-        options.write_text(args.report / "review.tsv", reviewed)
         print(f"report: {args.report / 'report.html'}, to be corrected: {args.report / 'review.tsv'}")
     say(
         f"{result['tokens_per_second']:.1f} tokens/s, {result['retried']} units retried, {names['names']} names followed"

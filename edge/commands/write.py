@@ -38,20 +38,23 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         options.make_folder(args.out.parent)
     name = Path(args.prompt_file).stem if args.prompt_file else "prompt"
-    where = options.place(args, "write", name, settings, prompt)
+    what = {"prompt": prompt, "options": f"tokens={args.tokens}"}
+    where = options.place(args, name, settings, prompt, what)
     runtime = options.load(args, options.as_begun(args, where, settings), decodes=True)
     pieces: list[str] = []
     done: list[Record] = []
     start, stopped = time.perf_counter(), 0
-    what = {"prompt": prompt, "options": f"tokens={args.tokens}"}
     with (
         options.run(args, where, "write", runtime, what, None) as run,
         runtime.session() as session,
         Stop() as stop,
     ):
-        done += run.restore(session)
+        ended = bool(run.kept and getattr(run.kept[-1], "finish", ""))
+        done += run.kept if ended else run.restore(session)
         written = sum(r.tokens for r in done if isinstance(r, ChunkWritten))
-        ended = bool(done and isinstance(done[-1], ChunkWritten) and done[-1].finish)
+        if ended:  # nothing is left to do but to write it out
+            ids = [token for r in done if isinstance(r, ChunkWritten) for token in r.token_ids]
+            session.tokens = [*runtime.base.encode(prompt), *ids]
         records = session.generate(
             "" if done else prompt,
             max_tokens=written if ended else args.tokens,
@@ -80,14 +83,14 @@ def run(args: argparse.Namespace) -> int:
         finally:
             progress(None)
         memory = runtime.memory(session)
+        text = "".join(pieces)
+        if args.out:
+            options.write_text(args.out, text)
         if not stopped:
             run.finish(session, {"tokens": sum(r.tokens for r in done if isinstance(r, ChunkWritten))})
     chunks = [r for r in done if isinstance(r, ChunkWritten)]
     reads = [r for r in done if isinstance(r, ChunkRead)]
-    text = "".join(pieces)
     print()
-    if args.out:
-        options.write_text(args.out, text)
     made = sum(w.tokens for w in chunks)
     decode = sum(w.decode_seconds for w in chunks)
     say(f"{made} tokens, {made / decode if decode else 0:.1f} tokens/s while decoding, {len(reads)} chunks read first")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from ..errors import InputError
 from . import files
 
 
@@ -24,6 +25,8 @@ def read_text(source: str | Path, *, limit: int = files.RAW_LIMIT) -> str:
         InputError: the file is missing, a folder, too large, binary, not UTF-8 (naming the byte), or has no text.
     """
     if str(source) == "-":
+        if sys.stdin is None:
+            raise InputError("standard input is closed", "a text", "name a file")
         data = files.read_stream(sys.stdin.buffer, "standard input", limit, text=True)
         return files.decode(data, "standard input")
     return files.decode(files.read_bytes(Path(source), limit, text=True, regular=False), str(source))

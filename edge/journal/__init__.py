@@ -17,11 +17,20 @@ the next open. The wall clock is written down for people to read; nothing is dec
 One process at a time holds a run, and one thread at a time may use a `Journal`.
 """
 
-from .disk import atomic_write, atomic_writer, file_fingerprint, fingerprint
+from .disk import (
+    atomic_write,
+    atomic_writer,
+    file_fingerprint,
+    fingerprint,
+    storage_error,
+    sync_folder,
+    system_error,
+)
 from .manifest import Manifest
+from .once import making, sync_tree
 from .policy import SnapshotPolicy
 from .run import Journal
-from .runs import Pruned, RunInfo, default_root, drop_snapshots, list_runs, prune
+from .runs import Pruned, RunInfo, default_root, drop_snapshots, list_runs, prune, set_aside
 from .snapshots import Snapshot
 
 __all__ = [
@@ -38,5 +47,11 @@ __all__ = [
     "file_fingerprint",
     "fingerprint",
     "list_runs",
+    "making",
     "prune",
+    "set_aside",
+    "storage_error",
+    "sync_folder",
+    "sync_tree",
+    "system_error",
 ]

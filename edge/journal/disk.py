@@ -26,9 +26,9 @@ TEMPORARY = ".templora-"  # how the name of every unfinished file begins
 MAX_JSON = 1 << 26  # bytes; no file or line of ours is longer, so a longer one is not read
 _FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 _REMEDIES = {
-    errno.ENOSPC: "free some disk space; a run goes on with --resume",
-    errno.EDQUOT: "free some of the disk quota; a run goes on with --resume",
-    errno.EFBIG: "raise the file size limit (ulimit -f); a run goes on with --resume",
+    errno.ENOSPC: "free some disk space; the same command goes on",
+    errno.EDQUOT: "free some of the disk quota; the same command goes on",
+    errno.EFBIG: "raise the file size limit (ulimit -f); the same command goes on",
     errno.EROFS: "make the file system writable or name another folder",
     errno.EACCES: "get permission to write there or name another folder",
     errno.EPERM: "get permission to write there or name another folder",
@@ -58,7 +58,7 @@ def guarded(doing: str) -> Iterator[None]:
         raise storage_error(error, doing) from error
 
 
-def _system_error(error: Exception) -> int | None:
+def system_error(error: Exception) -> int | None:
     """The errno behind an exception; libraries written in Rust give it in their text only."""
     if isinstance(error, OSError):
         return error.errno or errno.EIO
@@ -145,7 +145,7 @@ def atomic_writer(path: Path | str) -> Iterator[Path]:
         except TemploraError:
             raise
         except Exception as error:
-            code = _system_error(error)
+            code = system_error(error)
             if code is None:
                 raise
             raise storage_error(error, doing, code) from error

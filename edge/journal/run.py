@@ -111,7 +111,11 @@ class Journal:
             kept = manifest.load(root)
             found = kept.differences(what)
             if found and (not force or kept.command != what.command):
-                remedy = "use --force to go on all the same" if kept.command == what.command else "name another folder"
+                remedy = (
+                    "use --force to go on all the same, --fresh to start anew"
+                    if kept.command == what.command
+                    else "name another folder"
+                )
                 raise JournalError(f"{root} is of another run: " + ", ".join(found), "the same run", remedy)
             if found:
                 what = dataclasses.replace(what, created=kept.created, forced=(*kept.forced, *found))
@@ -297,7 +301,7 @@ def _refuse_foreign(root: Path) -> None:
         return
     names = {entry.name for entry in os.scandir(root)}
     if manifest.NAME in names:
-        raise JournalError(f"{root} holds a run", "an empty or new folder", "use --resume, or name another folder")
+        raise JournalError(f"{root} holds a run", "an empty or new folder", "use --fresh, or name another folder")
     foreign = sorted(name for name in names - _UNFINISHED_RUN if not name.startswith(disk.TEMPORARY))
     records = root / lines.NAME
     if foreign or (os.path.lexists(records) and records.lstat().st_size):

@@ -242,6 +242,28 @@ def prune(
     return done
 
 
+def set_aside(folder: Path | str) -> Path:
+    """Renames a run's folder to the first free of NAME-before, NAME-before-2, ..., and returns that.
+
+    Raises:
+        JournalError: a process holds it.
+        StorageError: it cannot be renamed.
+    """
+    root = Path(os.path.realpath(disk.usable_path(folder)))
+    held = Lock(root)
+    try:
+        number, new = 1, root.with_name(f"{root.name}-before")
+        while os.path.lexists(new):
+            number += 1
+            new = root.with_name(f"{root.name}-before-{number}")
+        with disk.guarded(f"rename {root}"):
+            root.rename(new)
+            disk.sync_folder(root.parent)
+    finally:
+        held.release()
+    return new
+
+
 def drop_snapshots(folder: Path) -> int:
     """Removes the snapshots of the run in `folder`, which is finished; the bytes that were freed.
 

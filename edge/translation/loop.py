@@ -100,6 +100,7 @@ class Job:
     Attributes:
         context_units: how many finished pairs a prompt shows (the paper's k).
         corrections: pairs of the user's own, in their order; a unit with such a source gets that translation.
+        corrected: those that are of one unit, by its id: another unit with the same source may have another one.
         learn: what the adapter learns from: some of `LEARN`.
     """
 
@@ -110,6 +111,7 @@ class Job:
     learn: frozenset[str] = frozenset({"self"})
     glossary: Glossary = field(default_factory=lambda: Glossary({}))
     corrections: Sequence[Pair] = ()
+    corrected: Mapping[str, Pair] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     attempts: Sequence[Attempt] = ATTEMPTS
 
@@ -130,6 +132,7 @@ def translate(
     log = _Log(kept, restored)
     # 1. the user's own translations come first
     known = {_key(pair.source): pair.target for pair in job.corrections}
+    known |= {f"{id}\n{_key(pair.source)}": pair.target for id, pair in job.corrected.items()}
     if "corrections" in job.learn:
         for context, chunk in chunks(job.corrections, job.context_units, teacher):
             yield from log.lesson(partial(teacher.teach, "corrections", (0, 0), context, chunk))
@@ -226,7 +229,7 @@ def translate_unit(
     Args:
         number: its index in the document.
         context: the pairs that its prompt may show.
-        known: translations that are given, by source text.
+        known: translations that are given, by source text, or by unit id and source text.
     """
     begin = time.perf_counter()
 
@@ -237,8 +240,9 @@ def translate_unit(
             number + 1, unit.id, unit.text, text, status, tuple(tries.problems), tries.count, tries.tokens, seconds
         )
 
-    if _key(unit.text) in known:
-        return record(known[_key(unit.text)], "corrected")
+    for key in (f"{unit.id}\n{_key(unit.text)}", _key(unit.text)):
+        if key in known:
+            return record(known[key], "corrected")
     if guards.needs_no_translation(unit.text):
         return record(unit.text, "copied")
     tries = _Tries()

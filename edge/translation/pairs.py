@@ -5,8 +5,9 @@ Does not know: what the pairs are for (corrections, evaluation).
 Units: lines count from 1.
 
 A review file is a TSV of five columns: source, target, status, id, check. `check` is a fingerprint of the target as it was
-written, so that an edited row can be told from an untouched one: only rows whose target was changed, or whose status
-was set to `ok`, are corrections.
+written, so that an edited row can be told from an untouched one: rows whose target was changed, or whose status was set
+to `ok`, are corrections, and so are those that were one before (`corrected`), until they are removed. A cell that a
+spreadsheet would take for a formula has an apostrophe before it, which is taken away again.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from .languages import Language
 from .prompts import Pair
 
 REVIEW = "# templora review: edit the second column; set the third to ok where it is right as it is; look first where the last says ?"
+_REVIEWED = "# templora review"
+_FORMULA = re.compile("'*[=+\\-@＝＋－＠]")  # and what looks like one already made harmless
 _ARTEFACTS = re.compile(r"#<#|#>#")  # the corpus of arXiv 2401.11504 marks quotations that it split
 
 
@@ -62,7 +65,17 @@ def review(records: Iterable[UnitTranslated], doubtful: Container[str] = ()) -> 
         for r in records
         if r.status != "copied"
     ]
-    return "\n".join([REVIEW, *("\t".join(re.sub(r"[\t\n\r]+", " ", cell) for cell in row) for row in rows)]) + "\n"
+    return "\n".join([REVIEW, *("\t".join(_cell(cell) for cell in row) for row in rows)]) + "\n"
+
+
+def _cell(text: str) -> str:
+    text = re.sub(r"[\t\n\r]+", " ", text)
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _text_of(cell: str) -> str:
+    """What `_cell` made a cell of."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def _check(text: str) -> str:
@@ -70,21 +83,53 @@ def _check(text: str) -> str:
 
 
 def _read_tsv(path: Path, source: Language, target: Language) -> list[list[Pair]]:
-    lines = read_text(path).splitlines()
-    reviewed = bool(lines) and lines[0].startswith("# templora review")
+    lines = _lines(path)
+    if lines[0].startswith(_REVIEWED):
+        return [list(_read_review(path, lines).values())]
     pairs: list[Pair] = []
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
         cells = [cell.strip() for cell in line.split("\t")]
-        if len(cells) < (5 if reviewed else 2):
+        if len(cells) < 2:
             got = f"{path} line {number} has {len(cells)} column(s)"
             raise InputError(got, "source, tab, target", "put tabs between the columns")
-        if reviewed and cells[2].lower() != "ok" and _check(cells[1]) == cells[4]:
-            continue
         if cells[0] and cells[1]:
             pairs.append(Pair(_line(cells[0]), _line(cells[1])))
     return [pairs]
+
+
+def by_unit(path: str | Path) -> dict[str, Pair]:
+    """The corrections in a review file, by unit id; none in a file of another kind.
+
+    Raises:
+        InputError: it cannot be read, or is malformed.
+    """
+    if Path(path).suffix.lower() not in (".tsv", ".txt"):
+        return {}
+    lines = _lines(Path(path))
+    return _read_review(Path(path), lines) if lines[0].startswith(_REVIEWED) else {}
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.removesuffix("\r") for line in read_text(path).split("\n")]
+
+
+def _read_review(path: Path, lines: list[str]) -> dict[str, Pair]:
+    """The corrections in a review file by unit id, exactly as they stand there."""
+    pairs: dict[str, Pair] = {}
+    for number, line in enumerate(lines[1:], 2):
+        cells = line.split("\t")
+        if not line.strip() or (line.startswith("#") and len(cells) < 5):  # a row may begin with # as well
+            continue
+        if len(cells) < 5:
+            got = f"{path} line {number} has {len(cells)} column(s)"
+            raise InputError(got, "source, target, status, id, check", "put tabs between the columns")
+        source, target = _text_of(cells[0]), _text_of(cells[1])
+        kept = cells[2].strip().lower() in ("ok", "corrected") or _check(target) != cells[4].strip()
+        if kept and source.strip() and target.strip():
+            pairs[cells[3].strip() or f"line {number}"] = Pair(source, target)
+    return pairs
 
 
 def _read_tmx(path: Path, source: Language, target: Language) -> list[list[Pair]]:

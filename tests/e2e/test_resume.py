@@ -139,8 +139,8 @@ def test_runs_are_listed_pruned_and_told_apart(
     text = tmp_path / "short.txt"
     text.write_text(tiny.TEXT)
     args = ["score", str(text), "--model", model, *COMMON]
-    assert cli.main(args) == 0 and cli.main(args) == 0  # two runs of the same
-    assert cli.main([*args, "--resume"]) == 7  # none is unfinished
+    assert cli.main(args) == 0 and cli.main([*args, "--fresh"]) == 0  # two runs of the same
+    assert cli.main([*args, "--resume"]) == 0  # none is unfinished: its outputs are written again
     capsys.readouterr()
     assert cli.main(["runs", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
@@ -153,8 +153,8 @@ def test_runs_are_listed_pruned_and_told_apart(
     assert cli.main(["runs", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]) == 1
     assert cli.main([*args, "--no-run"]) == 0
-    assert cli.main([*args, "--run", listed[1]["folder"]]) == 7  # taken
-    assert cli.main([*args, "--run", listed[1]["folder"], "--resume"]) == 7  # finished
+    assert cli.main([*args, "--max-tokens", "9", "--run", listed[1]["folder"]]) == 7  # taken
+    assert cli.main([*args, "--run", listed[1]["folder"], "--resume"]) == 0  # finished: its outputs again
     assert cli.main(["runs", "prune", "--whole"]) == 0
     capsys.readouterr()
     assert cli.main(["runs"]) == 0 and "no runs" in capsys.readouterr().out
@@ -171,6 +171,6 @@ def test_a_damaged_older_run_is_not_in_the_way(
     (manifest,) = tmp_path.glob("templora/runs/*/manifest.json")
     manifest.write_text("{")
     assert cli.main(args) == 0
-    capsys.readouterr()
-    assert cli.main([*args, "--resume"]) == 7
+    assert str(manifest.parent) in capsys.readouterr().err
+    assert cli.main([*args, "--resume"]) == 0  # the second one, which is finished
     assert str(manifest.parent) in capsys.readouterr().err

@@ -401,7 +401,7 @@ def mistakes(folder: Path) -> dict[str, tuple[list[str], int, str]]:
         "learn from nothing": (["translate", b, *TO_GERMAN, "--learn", "corrections"], 2, "--corrections"),
         "corrections": (["translate", b, *TO_GERMAN, "--corrections", at("c.pdf")], 3, ".pdf"),
         "context": (["translate", b, *TO_GERMAN, "--context-units", "-1"], 2, "--context-units"),
-        "same file": (["translate", b, *TO_GERMAN, "--out", b], 3, "source document itself"),
+        "same file": (["translate", b, *TO_GERMAN, "--out", b], 2, "over the document"),
         "model": (["translate", b, *TO_GERMAN, "--model", "/no/model"], 4, "/no/model"),
         "template": (["translate", b, *TO_GERMAN, "--template", "fancy"], 2, "no template 'fancy'"),
         "chat": (["translate", b, *TO_GERMAN, "--template", "chat"], 2, "no chat template"),

@@ -1,0 +1,56 @@
+"""A folder that is made once, in a place that processes share.
+
+Owns: who makes it while others wait, what a killed process left of it, its durability before it has its name.
+Does not know: what is in the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import disk
+
+
+def sync_tree(folder: Path) -> None:
+    """Makes everything in `folder` durable, before the folder gets the name by which it is trusted.
+
+    Raises:
+        OSError: something cannot be made durable.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+    for path in (*(inner for inner in folder.rglob("*") if inner.is_dir()), folder):
+        disk.sync_folder(path)
+
+
+@contextlib.contextmanager
+def making(folder: Path) -> Iterator[None]:
+    """Inside the block this process alone makes `folder`: another one waits, and looks again then.
+
+    What a process that was killed left beside it, under a name that begins with `.NAME.`, is removed.
+
+    Raises:
+        StorageError: its parent cannot be made or written.
+    """
+    with disk.guarded(f"make {folder}"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(folder.parent / f".{folder.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        with contextlib.suppress(OSError):  # some file systems have no locks
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        for left in folder.parent.iterdir():
+            if left.name.startswith(f".{folder.name}.") and left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        os.close(fd)

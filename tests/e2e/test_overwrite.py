@@ -1,0 +1,194 @@
+"""Nothing that a command reads is written over: every verb, every pair of an input and an output, links and case too."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge import cli
+from edge.commands import overwrite
+from tests import tiny
+
+TO = ["--from", "en", "--to", "de"]
+PLAIN = {  # options that name no file
+    "help", "max_tokens", "no_base", "no_run", "resume", "fresh", "force", "snapshot_every", "snapshot_share", "forward",
+    "memory_budget", "allow_degrade", "device", "offline", "json", "prompt", "tokens", "bilingual", "source", "target",
+    "context_units", "learn", "judge", "least", "most", "no_translations", "task", "protocols", "chunks", "decode", "limit",
+    "contenders", "repair", "repair_rank", "repair_texts", "repair_epochs", "score_only", "action", "names", "root", "whole",
+    "unfinished", "dry_run", "precision",
+}  # fmt: skip
+# What each verb needs; IN stands for the file that is read by the option under test.
+NEEDED: dict[str, list[str]] = {
+    "score": ["FILE"], "write": ["--prompt-file", "FILE"], "translate": ["FILE", *TO], "glossary": ["FILE", *TO],
+    "eval": ["translate", "FILE", *TO], "bench": ["FILE"], "quantize": ["MODEL", "OUT"], "export": ["MODEL", "OUT"],
+    "runs": [], "plan": [], "doctor": [],
+}  # fmt: skip
+POSITIONAL = {"file": "FILE", "book": "FILE", "prompt_file": "FILE"}
+
+
+def verbs() -> dict[str, argparse.ArgumentParser]:
+    (action,) = [a for a in cli.parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    return dict(action.choices)
+
+
+def options_of(verb: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    return {action.dest: action for action in verb._actions}
+
+
+def test_every_option_of_every_verb_is_known_to_the_guard() -> None:
+    known = {*overwrite.READ, *overwrite.WRITTEN, *PLAIN}
+    assert set(verbs()) == set(NEEDED)
+    for name, verb in verbs().items():
+        found = options_of(verb)
+        assert set(found) <= known, f"{name}: say in commands/overwrite.py what {set(found) - known} names"
+        assert all(a.dest not in PLAIN for a in verb._actions if a.type is Path and a.dest != "root"), name
+        assert "report" not in found or name in overwrite.REPORTS
+
+
+def outputs(verb: str, dest: str, folder: Path) -> list[tuple[list[str], Path]]:
+    """Arguments, and the file that they would write."""
+    if dest == "report":
+        return [(["--report", str(folder)], folder / name) for name in overwrite.REPORTS[verb]]
+    if dest == "run_folder":
+        inner = folder / "off" if verb == "eval" else folder
+        return [
+            (["--run", str(folder)], inner / name)
+            for name in ("manifest.json", "records.jsonl", "summary.json", "files/x")
+        ]
+    return [(["--out", str(folder / "b.txt")], folder / "b.txt")]
+
+
+def cases() -> list[tuple[str, str, str]]:
+    return [
+        (name, source, output)
+        for name, verb in verbs().items()
+        for output in overwrite.WRITTEN
+        if output in options_of(verb)
+        for source in overwrite.READ
+        if source in options_of(verb) and source != "set"
+    ]
+
+
+@pytest.mark.parametrize(("verb", "source", "output"), cases())
+def test_an_input_is_never_an_output(
+    verb: str, source: str, output: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, text = tmp_path / "here", tmp_path / "text.txt"
+    text.write_text("Some text.")
+    if "OUT" in NEEDED[verb] and output == "out":
+        found = [([], folder / "m.gguf")]
+    else:
+        found = outputs(verb, output, folder)
+    for more, path in found:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("precious")
+        words = {"FILE": str(text), "MODEL": "/no/model", "OUT": str(path)}
+        if source in POSITIONAL:
+            words["FILE"] = str(path)
+        args = [verb, *(words.get(word, word) for word in NEEDED[verb]), *more]
+        args += [] if "MODEL" in NEEDED[verb] else ["--model", "/no/model"]
+        if source == "model" and "MODEL" in NEEDED[verb]:
+            args[1] = str(path)
+        elif source not in POSITIONAL:
+            args += [f"--{source.replace('_', '-')}", str(path)]
+        assert cli.main(args) == 2, args
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ") and " over " in line and str(path) in line
+        assert path.read_text() == "precious"
+        path.unlink()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.folder(tmp_path_factory.mktemp("overwrite") / "model", "qwen3")
+
+
+def test_the_manuscript_stays(model: Path, tmp_path: Path) -> None:
+    text = tmp_path / "m.txt"
+    text.write_text(tiny.TEXT)
+    args = ["write", "--prompt-file", str(text), "--tokens", "3", "--model", str(model), "--no-run"]
+    assert cli.main([*args, "--out", str(text)]) == 2
+    assert text.read_text() == tiny.TEXT
+
+
+@pytest.mark.parametrize("link", ["symbolic", "hard", "folder", "case", "unicode"])
+def test_links_and_spellings_lead_to_the_same_file(
+    link: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "caf\u00e9.txt"
+    text.write_text(tiny.TEXT)
+    out = tmp_path / "out.txt"
+    if link == "symbolic":
+        out.symlink_to(text)
+    elif link == "hard":
+        os.link(text, out)
+    elif link == "folder":
+        (tmp_path / "elsewhere").symlink_to(tmp_path)
+        out = tmp_path / "elsewhere" / text.name
+    else:
+        out = tmp_path / ("CAF\u00c9.TXT" if link == "case" else "cafe\u0301.txt")
+    assert cli.main(["write", "--prompt-file", str(text), "--out", str(out), "--model", "/no/model"]) == 2
+    assert " over the prompt" in capsys.readouterr().err
+    assert text.read_text() == tiny.TEXT
+
+
+def test_a_models_files_are_inputs(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, config = tmp_path / "t.txt", model / "config.json"
+    text.write_text(tiny.TEXT)
+    before = config.read_bytes()
+    assert cli.main(["write", "--prompt-file", str(text), "--model", str(model), "--out", str(config)]) == 2
+    assert config.read_bytes() == before and "over the model" in capsys.readouterr().err
+
+
+def test_standard_input_is_an_input(tmp_path: Path) -> None:
+    text = tmp_path / "report.json"
+    text.write_text(tiny.TEXT)
+    with text.open() as stream:
+        done = subprocess.run(
+            [sys.executable, "-m", "edge.cli", "score", "-", "--model", "/no/model", "--report", str(tmp_path)],
+            stdin=stream, capture_output=True, text=True,
+        )  # fmt: skip
+    assert done.returncode == 2 and "over the text" in done.stderr
+    assert text.read_text() == tiny.TEXT
+
+
+def test_outputs_do_not_take_each_others_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    book = tmp_path / "b.html"
+    book.write_text("<html><body><p>One.</p></body></html>")
+    args = ["translate", str(book), *TO, "--model", "/no/model", "--report", str(tmp_path)]
+    assert cli.main([*args, "--out", str(tmp_path / "report.html")]) == 2
+    assert "over the other output" in capsys.readouterr().err
+
+
+def test_records_of_runs_and_cached_models_are_no_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, cache = tmp_path / "run", tmp_path / "cache"
+    (run / "files").mkdir(parents=True)
+    (cache / "models" / "x").mkdir(parents=True)
+    kept = [
+        run / "records.jsonl",
+        run / "manifest.json",
+        run / "files" / "note",
+        cache / "models" / "x" / "config.json",
+    ]
+    for path in kept:
+        path.write_text("precious")
+    monkeypatch.setenv("TEMPLORA_CACHE", str(cache))
+    for path in kept:
+        assert cli.main(["write", "--prompt", "x", "--model", "/no/model", "--out", str(path)]) == 2
+        assert path.read_text() == "precious"
+    assert cli.main(["write", "--prompt", "x", "--model", "/no/model", "--out", str(run / "new.txt")]) == 4
+
+
+def test_a_named_graph_is_an_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "graph").mkdir()
+    path = tmp_path / "graph" / "manifest.json"
+    path.write_text("precious")
+    args = ["write", "--prompt", "x", "--model", "/no/model", "--set", f"onnx.graph={path.parent}", "--out", str(path)]
+    assert cli.main(args) == 2 and path.read_text() == "precious"
