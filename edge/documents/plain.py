@@ -26,7 +26,7 @@ _NARROWEST, _WIDEST = 40, 100  # widths at which texts are wrapped
 _LONGER = 2  # lines that may be longer, besides one in twenty
 _SAME = 0.1  # what the share of full lines may be less for a greater width
 _SURE = 0.9  # the share of full lines in Chinese or Japanese, where paragraphs may happen to be of one length
-_ENDS = frozenset(".!?:;…。！？：；\"”’»」』)")
+_ENDS = frozenset('.!?:;…。！？：；"”’»」』)')
 
 
 class Plain(Document):
