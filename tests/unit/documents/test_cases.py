@@ -8,6 +8,7 @@ from pathlib import Path
 
 import books
 import pytest
+import yaml
 
 from edge.documents import Document, open_document, placeholders
 from edge.errors import InputError
@@ -127,3 +128,126 @@ def test_subtitle_markup_is_no_text(tmp_path: Path) -> None:
         assert _capitals(tmp_path / "a.srt", f"{head}{body}\n") == f"{head}{written}\n"
         assert _texts(open_document(tmp_path / "a.srt")) == [text]
         assert placeholders.plain(_texts(open_document(tmp_path / "out.srt"))[0]) == placeholders.plain(text).upper()
+
+
+# --- Markdown that is not CommonMark ---
+
+_DIALECTS = """# To do
+
+- [ ] Buy seeds
+- [x] Clean the tools
+
+1. [ ] Call **Anna**
+
+> [!NOTE]
+> Water the beds in the evening.
+
+> [!tip]- A title
+> Its text with ![[embed.png]].
+
+[TOC]
+
+{{< figure src="bed.jpg" caption="The bed" >}}
+
+See [the page]({{ '/docs/vars/' | relative_url }}), [[Wiki Page|label]] and <a href="{{ url }}">a link</a>.
+
+{% include note.html content="Careful" %}
+
+## Plan {#plan}
+
+Styled paragraph
+{: .lead }
+
+- item one
+{: .x}
+
+Energy is $E = mc^2$ and the angle is $\\alpha_1 * \\beta_2$, or \\(a_1\\), not $5 and $6.
+
+$$
+\\sum_{i=1}^{n} x_i \\\\
+
+\\text{where } n > 0
+$$
+
+Apple
+: A round fruit
+: A computer maker
+
+::: tip
+Use rain water.
+:::
+
+!!! warning "Frost"
+    Cover the beds at night.
+
+    - In winter, too.
+
+{{< tip >}}
+Use rain *water*.
+{{< /tip >}}
+
+{% highlight python %}
+x = "kept"
+
+y = 1
+{% endhighlight %}
+
+A ==marked== word, H~2~O, x^2^ and [a note] :smile: here.
+
+*[HTML]: Hyper Text
+"""
+
+
+def _except(text: str, kept: list[str]) -> str:
+    """The text in capitals, but for `kept`."""
+    parts = re.split("(" + "|".join(re.escape(piece) for piece in sorted(kept, key=len, reverse=True)) + ")", text)
+    return "".join(part if at % 2 else part.upper() for at, part in enumerate(parts))
+
+
+def test_what_is_not_commonmark_is_kept_byte_for_byte(tmp_path: Path) -> None:
+    kept = [
+        "[ ]", "[x]", "[!NOTE]", "[!tip]-", "![[embed.png]]", "[TOC]", '{{< figure src="bed.jpg" caption="The bed" >}}',
+        "({{ '/docs/vars/' | relative_url }})", "[[Wiki Page|label]]", '<a href="{{ url }}">', "</a>",
+        '{% include note.html content="Careful" %}', "{#plan}", "{: .lead }", "{: .x}", "$E = mc^2$",
+        "$\\alpha_1 * \\beta_2$", "\\(a_1\\)", "$$\n\\sum_{i=1}^{n} x_i \\\\\n\n\\text{where } n > 0\n$$", "::: tip", "!!! warning",
+        "{{< tip >}}", "{{< /tip >}}", '{% highlight python %}\nx = "kept"\n\ny = 1\n{% endhighlight %}', ":smile:",
+        "*[HTML]: Hyper Text",
+    ]  # fmt: skip
+    assert all(piece in _DIALECTS for piece in kept)
+    assert _capitals(tmp_path / "a.md", _DIALECTS) == _except(_DIALECTS, kept)
+    texts = _texts(open_document(tmp_path / "a.md"))
+    for unit in ("Buy seeds", "Water the beds in the evening.", "A title", "Plan", "Styled paragraph", "item one", "Apple", "A round fruit", "Frost", "Cover the beds at night.", "Use rain water.", "Energy is ⟦1/⟧ and the angle is ⟦2/⟧, or ⟦3/⟧, not $5 and $6."):  # fmt: skip
+        assert unit in texts
+    with_returns = _DIALECTS.replace("\n", "\r\n")
+    assert _capitals(tmp_path / "b.md", with_returns) == _except(
+        with_returns, [piece.replace("\n", "\r\n") for piece in kept]
+    )
+
+
+def test_dialects_in_both_languages(tmp_path: Path) -> None:
+    document = _made(tmp_path / "a.md", _DIALECTS)
+    document.write(tmp_path / "b.md", books.translated(document), bilingual=True)
+    text = (tmp_path / "b.md").read_text()
+    for piece in ("- [ ] Buy seeds\\\n  BUY SEEDS", "> [!tip]- A title / A TITLE\n> Its text", "Apple / APPLE\n: A round fruit\\\n  A ROUND FRUIT", '!!! warning "Frost / FROST"', "$$\n\\sum"):  # fmt: skip
+        assert piece in text
+
+
+@pytest.mark.parametrize("front, kept", [
+    ("+++\ntitle = 'Spring notes'\ndraft = false\ntags = ['garden']\n[params]\ntitle = 'kept'\n+++\n", "+++\ntitle = 'SPRING NOTES'\ndraft = false\ntags = ['garden']\n[params]\ntitle = 'kept'\n+++\n"),
+    ('+++\ntitle = "A \\"new\\" spring" # why\ndescription="It grows"\n+++\n', '+++\ntitle = "A \\"NEW\\" SPRING" # WHY\ndescription="IT GROWS"\n+++\n'.replace("# WHY", "# why")),
+    ("---\ntitle: Spring notes # 1\ndescription: 'It''s here'\ndate: 2024-01-01\nnav: Garden\n---\n", "---\ntitle: SPRING NOTES # 1\ndescription: \"IT'S HERE\"\ndate: 2024-01-01\nnav: Garden\n---\n"),
+    ("---\ntitle: >\n  Folded text\ndescription: A line\n  that goes on\n---\n", None),
+    ('{\n  "title": "Spring notes",\n  "draft": false\n}\n', None),
+])  # fmt: skip
+def test_front_matter_keeps_its_form(tmp_path: Path, front: str, kept: str | None) -> None:
+    text = f"{front}\nThe beds are ready.\n"
+    assert _capitals(tmp_path / "a.md", text) == f"{kept or front}\nTHE BEDS ARE READY.\n"
+    assert _texts(open_document(tmp_path / "a.md"))[-1] == "The beds are ready."
+
+
+def test_a_title_that_yaml_would_misread_is_quoted(tmp_path: Path) -> None:
+    document = _made(tmp_path / "a.md", "---\ntitle: Spring\nlang: en\n---\nText.\n")
+    for title in ("Frühling: ein Anfang", "No", "# eins", "'s geht", "12"):
+        document.write(tmp_path / "b.md", {"u000000": title}, language="de")
+        front = (tmp_path / "b.md").read_text("utf-8").split("---")[1]
+        assert yaml.safe_load(front) == {"title": title, "lang": "de"}
