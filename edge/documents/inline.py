@@ -170,6 +170,12 @@ def encode(nodes: Sequence[Node]) -> Inline | None:
     """The text, placeholders and frame of a paragraph; None when it holds nothing to translate."""
     if not _letters(nodes):
         return None
+    if len(nodes) == 1 and isinstance(nodes[0], Text) and not _LITERAL.search(nodes[0].value):
+        text = nodes[0].value  # most paragraphs: the same as below, at once
+        bare = text.strip()
+        at = text.find(bare)
+        around = (Text(text[:at]), Hole(), Text(text[at + len(bare) :]))
+        return Inline(bare, {}, tuple(node for node in around if isinstance(node, Hole) or node.value))
     frame, core = _peel(_normal(nodes))
     table: dict[int, Pair | tuple[Node, ...]] = {}
     return Inline(_write(core, table), table, tuple(frame))
