@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 
 import yaml
 
-from . import strict, windows
+from . import strict, windows, yamltext
 from .amounts import parse_bytes
 from .errors import SettingsError
 
@@ -322,7 +322,7 @@ class Settings:
             key, equals, text = assignment.partition("=")
             _require(bool(equals), f"--set '{assignment}'", "section.key=value", "for example --set learn.lr=1e-4")
             try:
-                value = yaml.safe_load(text)
+                value = yamltext.load(text)
             except yaml.YAMLError:
                 value = text
             section, dot, name = key.strip().partition(".")
@@ -363,7 +363,7 @@ def load(preset: str | Path = "economical", overrides: Sequence[str] = ()) -> Se
             strict.suggest(name, preset_names()) or "check the name or the path",
         )
     try:
-        data = yaml.safe_load(path.read_text("utf-8"))
+        data = yamltext.read(path)
     except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
@@ -378,7 +378,7 @@ def load(preset: str | Path = "economical", overrides: Sequence[str] = ()) -> Se
 
 def description(preset: str) -> str:
     """The one-line description that a shipped preset gives of itself."""
-    data = yaml.safe_load((presets_folder() / f"{preset}.yaml").read_text("utf-8"))
+    data = yamltext.read(presets_folder() / f"{preset}.yaml")
     return str(data.get("description", ""))
 
 

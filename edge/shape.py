@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from .sources import Source
 
 KNOWN = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3")
 _GGUF_NAMES = {"gemma2": "gemma2", "gemma3": "gemma3_text", "qwen2": "qwen2", "qwen3": "qwen3", "phi3": "phi3"}
+MAX_LAYERS = 10_000  # far above any model's; a damaged or hostile header says more
+MAX_SIZE = 1 << 30
+_MAX_ENTRIES = 1_000_000  # of a GGUF header
 _GGUF_NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 
 
@@ -129,6 +133,8 @@ def from_config(config: Mapping[str, Any], *, packed: bool = False) -> Shape:
     """
     config = {**config, **config.get("text_config", {})} if config.get("text_config") else config
     kind = str(config.get("model_type", ""))
+    if not re.fullmatch(r"[\w.-]{0,64}", kind, re.ASCII):
+        raise ValueError("a model_type that is no name")
     heads = int(config["num_attention_heads"])
     hidden, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
     window = config.get("sliding_window")
@@ -156,8 +162,19 @@ def from_config(config: Mapping[str, Any], *, packed: bool = False) -> Shape:
         stored=2 if "16" in dtype else 4,
         packed=packed,
     )
-    if min(shape.layers, shape.hidden, shape.heads, shape.groups, shape.head_dim, shape.vocab) < 1:
+    sizes = (
+        shape.hidden,
+        shape.intermediate,
+        shape.heads,
+        shape.groups,
+        shape.head_dim,
+        shape.vocab,
+        shape.window or 1,
+    )
+    if min(*sizes, layers) < 1:
         raise ValueError("a size below 1")
+    if layers > MAX_LAYERS or max(sizes) > MAX_SIZE:
+        raise ValueError(f"a size of {max(*sizes, layers)}, which no model has")
     return shape
 
 
@@ -174,6 +191,8 @@ def _from_gguf(path: Path) -> Shape:
             return values.get(f"{kind}.{name}", default)
 
         layers, window = int(value("block_count")), value("attention.sliding_window")
+        if not 1 <= layers <= MAX_LAYERS:
+            raise ValueError(f"{layers} blocks, which no model has")
         config = {
             "model_type": _GGUF_NAMES.get(kind, kind),
             "num_hidden_layers": layers,
@@ -231,6 +250,8 @@ def _gguf_header(file: BinaryIO) -> tuple[dict[str, Any], dict[str, tuple[int, .
         raise ValueError("not a GGUF file")
     number(4)
     num_tensors, num_values = number(10), number(10)
+    if max(num_tensors, num_values) > _MAX_ENTRIES:
+        raise ValueError(f"{max(num_tensors, num_values)} entries, more than any header")
     values = {}
     for _ in range(num_values):
         key = text().decode("utf-8", "replace")

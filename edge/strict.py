@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import reprlib
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +50,7 @@ def build(cls: type[Any], data: Mapping[str, Any], source: str, special: Special
 
 def _convert(hint: Any, value: Any, source: str, special: Special, where: str) -> Any:
     def wrong(expected: str) -> SettingsError:
-        return SettingsError(f"{where} is {value!r} in {source}", expected, "correct the value")
+        return SettingsError(f"{where} is {_shown(value)} in {source}", expected, "correct the value")
 
     if where in special:
         return None if value is None else special[where](value, where)
@@ -94,6 +95,14 @@ def _convert(hint: Any, value: Any, source: str, special: Special, where: str) -
     if not isinstance(value, str):
         raise wrong("text")
     return value
+
+
+def _shown(value: Any) -> str:
+    """A value for a message; of a large one its beginning, without writing out the whole."""
+    short = reprlib.Repr()
+    short.maxlevel = 2
+    short.maxstring = short.maxother = 200
+    return short.repr(value)
 
 
 def suggest(name: str, known: Sequence[str]) -> str:

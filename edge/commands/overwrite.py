@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from .. import embedded
 from .. import settings as settings_module
 from .. import sources
 from ..errors import SettingsError, TemploraError
@@ -43,7 +44,7 @@ REPORTS = {  # what --report DIR leaves there, by verb
     "bench": ("bench.json", "bench.png"),
 }
 RUN = ("manifest.json", "records.jsonl", "records.damaged", "summary.json", "lock", "snapshots", "files")
-CACHES = ("demo", "models", "onnx")  # below the cache folder: what is loaded
+CACHES = (*embedded.ENTRIES, "models", "onnx")  # below the cache folder: what is loaded
 
 
 class Named(NamedTuple):

@@ -79,6 +79,10 @@ class Archive:
         except (*_DAMAGE, OSError, RuntimeError, NotImplementedError, KeyError) as error:
             raise self._damaged(f"{entry!r}: {error}") from error
 
+    def size(self, entry: str) -> int:
+        """Bytes of an entry as the directory says; 0 where there is none."""
+        return self._zip.getinfo(entry).file_size if entry in self.names else 0
+
     def write(self, stream: BinaryIO, changed: Mapping[str, bytes]) -> None:
         """The archive with some entries replaced: same order, names, dates and packing of all entries.
 

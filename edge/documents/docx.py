@@ -53,6 +53,9 @@ class Docx(Document):
             parts += [name for kind, name in related if kind == side and name not in parts]
         self._ranges: dict[str, tuple[int, int]] = {}
         numbering = Numbering()
+        size = sum(archive.size(name) for name in parts)
+        xml.check_amount(size, 0, archive.name)
+        xml.check_amount(size, sum(xml.count_paragraphs(archive.read(name)) for name in parts), archive.name)
         for name in parts:
             start = len(numbering.units)
             for element, inline in self._paragraphs(self._tree(name)):

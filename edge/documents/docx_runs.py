@@ -36,6 +36,7 @@ def _names(text: str) -> frozenset[str]:
 _WRAPPERS = _names("hyperlink ins moveTo smartTag customXml fldSimple dir bdo")
 _IGNORED = _names("proofErr lastRenderedPageBreak")
 _NOT_FORMAT = _names("lang noProof")
+_DEEPEST = 30  # fields in fields; the text of deeper ones stands between their marks as things
 _HYPHENS = {w("noBreakHyphen"): "\u2011", w("softHyphen"): "\u00ad"}
 _TEXT = frozenset((w("t"), *_HYPHENS))
 _REPEATED = _names("t br tab cr sym noBreakHyphen rPr")
@@ -141,15 +142,14 @@ def _split_runs(holder: etree._Element) -> None:
         parts = _parts(run)
         if all(child.tag in _TEXT for child in parts) or not any(child.tag in _TEXT for child in parts):
             continue
+        properties = run.find(w("rPr"))
         last = run
         for part in parts[1:]:
-            single = copy.copy(run)
-            for child in list(single):
-                if child.tag != w("rPr"):
-                    single.remove(child)
-            single.append(part)
-            single.tail = None
+            single = run.makeelement(run.tag, run.attrib)
+            if properties is not None:
+                single.append(copy.deepcopy(properties))
             last.addnext(single)
+            single.append(part)
             last = single
 
 
@@ -174,38 +174,57 @@ def _base_key(atoms: Sequence[_Atom]) -> bytes:
     return max(letters, key=lambda key: letters[key]) if letters else b""
 
 
+class _Fields:
+    """Complex fields of a paragraph: for each beginning where it ends, and where its result begins; found in one pass."""
+
+    def __init__(self, atoms: list[_Atom]) -> None:
+        self.ends: dict[int, int] = {}
+        self.separators: dict[int, int] = {}
+        opened: list[int] = []
+        for at, atom in enumerate(atoms):
+            kind = _field_kind(atom)
+            if kind == "begin":
+                opened.append(at)
+            elif kind == "separate" and opened:
+                self.separators.setdefault(opened[-1], at)
+            elif kind == "end" and opened:
+                self.ends[opened.pop()] = at
+
+
 def _fields(atoms: list[_Atom], base_key: bytes) -> list[Node]:
     """The nodes of atoms, complex fields as pairs; a field that goes beyond the paragraph is kept as things."""
+    return _between(atoms, _Fields(atoms), (0, len(atoms)), base_key, 0)
+
+
+def _between(atoms: list[_Atom], fields: _Fields, span: tuple[int, int], base_key: bytes, depth: int) -> list[Node]:
+    if depth > _DEEPEST:
+        return _formatted(atoms[span[0] : span[1]], base_key)
     result: list[Node] = []
-    plain: list[_Atom] = []
-    at = 0
-    while at < len(atoms):
-        kind = _field_kind(atoms[at])
-        end = _field_end(atoms, at) if kind == "begin" else None
+    at = first = span[0]
+    while at < span[1]:
+        end = fields.ends.get(at)
         if end is None:
-            plain.append(atoms[at])
             at += 1
             continue
-        result += _formatted(plain, base_key)
-        plain = []
-        result.append(_field(atoms[at : end + 1], base_key))
-        at = end + 1
-    return result + _formatted(plain, base_key)
+        result += _formatted(atoms[first:at], base_key)
+        result.append(_field(atoms, fields, at, base_key, depth))
+        at = first = end + 1
+    return result + _formatted(atoms[first : span[1]], base_key)
 
 
-def _field(atoms: list[_Atom], base_key: bytes) -> Node:
-    depth = 0
-    for at, atom in enumerate(atoms):
-        kind = _field_kind(atom)
-        depth += (kind == "begin") - (kind == "end")
-        if kind == "separate" and depth == 1 and all(part.element is not None for part in atoms[: at + 1]):
-            opened = tuple(part.element for part in atoms[: at + 1] if part.element is not None)
-            closed = atoms[-1].element
-            assert closed is not None
-            return Pair(_Field(opened, closed), tuple(_fields(atoms[at + 1 : -1], base_key)))
+def _field(atoms: list[_Atom], fields: _Fields, begin: int, base_key: bytes, depth: int) -> Node:
+    """A field as a pair around its result; what has none to translate, as a pair of things."""
+    end, separator = fields.ends[begin], fields.separators.get(begin)
+    if separator is not None:
+        opened = tuple(part.element for part in atoms[begin : separator + 1] if part.element is not None)
+        closed = atoms[end].element
+        assert closed is not None
+        if len(opened) == separator + 1 - begin:
+            inner = _between(atoms, fields, (separator + 1, end), base_key, depth + 1)
+            return Pair(_Field(opened, closed), tuple(inner))
     children = [
         Leaf(atom.element) if atom.element is not None else Leaf(_run(atom.text or "", atom.properties))
-        for atom in atoms
+        for atom in atoms[begin : end + 1]
     ]
     return Pair(_Format(None), tuple(children))
 
@@ -213,16 +232,6 @@ def _field(atoms: list[_Atom], base_key: bytes) -> Node:
 def _field_kind(atom: _Atom) -> str | None:
     mark = atom.element.find(w("fldChar")) if atom.element is not None and atom.element.tag == w("r") else None
     return mark.get(w("fldCharType")) if mark is not None else None
-
-
-def _field_end(atoms: list[_Atom], begin: int) -> int | None:
-    depth = 0
-    for at in range(begin, len(atoms)):
-        kind = _field_kind(atoms[at])
-        depth += (kind == "begin") - (kind == "end")
-        if depth == 0:
-            return at
-    return None
 
 
 def _formatted(atoms: Sequence[_Atom], base_key: bytes) -> list[Node]:

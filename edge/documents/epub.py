@@ -51,6 +51,7 @@ class Epub(Document):
         self._ranges: dict[str, tuple[int, int]] = {}
         numbering = Numbering()
         spine, tables = _content(archive, self._package, package)
+        _check_amount(archive, spine + tables)
         for chapter, name in enumerate(spine + tables):
             numbering.chapter = min(chapter, len(spine))
             start = len(numbering.units)
@@ -95,6 +96,16 @@ class Epub(Document):
 
 
 # --- what is in the archive ---
+
+
+def _check_amount(archive: Archive, names: list[str]) -> None:
+    """Sizes first, from the directory, then paragraphs: an archive of a few kilobytes may hold millions."""
+    size = sum(archive.size(name) for name in names)
+    xml.check_amount(size, 0, archive.name)
+    paragraphs = 0
+    for name in names:
+        paragraphs += xml.count_paragraphs(archive.read(name))
+        xml.check_amount(size, paragraphs, archive.name)
 
 
 def _refuse_protection(archive: Archive) -> None:

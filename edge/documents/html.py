@@ -39,6 +39,7 @@ class Html(Document):
         self._name = str(path)
         self._text, self._encoding = _decode(data, self._name)
         self._is_xml = self._text.lstrip().startswith("<?xml") or "http://www.w3.org/1999/xhtml" in self._text[:_HEAD]
+        xml.check_amount(len(data), xml.count_paragraphs(data), self._name)
         root = self._tree()
         numbering = Numbering()
         for piece in markup.pieces(root, title=True):

@@ -11,7 +11,7 @@ outside its text, neighbours without text share one placeholder, and a pair with
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -92,13 +92,17 @@ def fold(text: str) -> str:
 def folded(nodes: Sequence[Node]) -> list[Node]:
     """The nodes of one level with neighbouring texts joined, then folded."""
     joined: list[Node] = []
-    for node in nodes:
-        last = joined[-1] if joined else None
-        if isinstance(node, Text) and isinstance(last, Text):
-            joined[-1] = Text(last.value + node.value)
-        else:
+    texts: list[str] = []  # of neighbours: joined once, since a paragraph may have very many
+    for node in [*nodes, None]:
+        if isinstance(node, Text):
+            texts.append(node.value)
+            continue
+        if texts:
+            joined.append(Text(fold("".join(texts))))
+            texts = []
+        if node is not None:
             joined.append(node)
-    return [Text(fold(node.value)) if isinstance(node, Text) else node for node in joined]
+    return joined
 
 
 def _one_space(match: re.Match[str]) -> str:
@@ -166,6 +170,12 @@ def encode(nodes: Sequence[Node]) -> Inline | None:
     """The text, placeholders and frame of a paragraph; None when it holds nothing to translate."""
     if not _letters(nodes):
         return None
+    if len(nodes) == 1 and isinstance(nodes[0], Text) and not _LITERAL.search(nodes[0].value):
+        text = nodes[0].value  # most paragraphs: the same as below, at once
+        bare = text.strip()
+        at = text.find(bare)
+        around = (Text(text[:at]), Hole(), Text(text[at + len(bare) :]))
+        return Inline(bare, {}, tuple(node for node in around if isinstance(node, Hole) or node.value))
     frame, core = _peel(_normal(nodes))
     table: dict[int, Pair | tuple[Node, ...]] = {}
     return Inline(_write(core, table), table, tuple(frame))
@@ -179,45 +189,57 @@ def _letters(nodes: Sequence[Node]) -> bool:
 
 
 def _normal(nodes: Sequence[Node]) -> list[_Item]:
-    """Texts joined, literal brackets and pairs without letters grouped, groups joined across blanks."""
+    """Texts joined, literal brackets and pairs without letters grouped, groups joined across blanks.
+
+    Takes time linear in the nodes: what is joined is collected first.
+    """
     flat: list[_Item] = []
+    texts: list[str] = []
+    group: list[Node] = []
+    for item in _parted(nodes):
+        if isinstance(item, Text):
+            texts.append(item.value)
+            continue
+        text = "".join(texts)
+        texts = []
+        if group and (text.strip() or isinstance(item, Pair)):
+            flat.append(_Group(tuple(group)))
+            group = []
+        if group and text:
+            group.append(Text(text))  # blanks between things
+        elif text:
+            flat.append(Text(text))
+        if isinstance(item, Pair):
+            flat.append(item)
+        elif isinstance(item, _Group):
+            group += item.nodes
+    if group:
+        flat.append(_Group(tuple(group)))
+    if texts:
+        flat.append(Text("".join(texts)))
+    return flat
+
+
+def _parted(nodes: Sequence[Node]) -> Iterator[Text | _Group | Pair]:
+    """The nodes with all that is no text to translate as groups."""
     for node in nodes:
         if isinstance(node, Text):
             for at, piece in enumerate(_LITERAL.split(node.value)):
                 if at % 2:
-                    _add(flat, _Group((Leaf(piece),)))
+                    yield _Group((Leaf(piece),))
                 elif piece:
-                    _add(flat, Text(piece))
+                    yield Text(piece)
         elif isinstance(node, Pair) and _letters([node]):
-            flat.append(Pair(node.source, node.children))
+            yield Pair(node.source, node.children)
         else:
-            _add(flat, _Group((node,)))
-    return flat
-
-
-def _add(flat: list[_Item], item: Text | _Group) -> None:
-    last = flat[-1] if flat else None
-    if isinstance(item, Text):
-        if isinstance(last, Text):
-            flat[-1] = Text(last.value + item.value)
-        else:
-            flat.append(item)
-        return
-    nodes = item.nodes
-    if isinstance(last, Text) and not last.value.strip() and len(flat) > 1 and isinstance(flat[-2], _Group):
-        nodes = (last, *nodes)
-        flat.pop()
-        last = flat[-1]
-    if isinstance(last, _Group):
-        flat[-1] = _Group((*last.nodes, *nodes))
-    else:
-        flat.append(_Group(nodes))
+            yield _Group((node,))
 
 
 def _peel(items: list[_Item]) -> tuple[list[Node], list[_Item]]:
     """The frame of a unit and what is left inside it."""
     left: list[Node] = []
     right: list[Node] = []
+    # neighbours are never of one kind, so that at most a blank and a group stand on each side
     while items and not isinstance(items[0], Pair):
         first = items[0]
         if isinstance(first, Text) and (bare := first.value.lstrip()):

@@ -1,14 +1,16 @@
-"""Markdown (CommonMark with tables, footnotes, strikethrough and front matter): only words change in the source.
+"""Markdown (CommonMark with tables, footnotes, definitions, admonitions, strikethrough): only words change in the source.
 
 Owns: finding each paragraph's place in the source, writing a translation there so that it reads as the same markup.
-Does not know: inline syntax (`markdown_inline.py`).
+Does not know: inline syntax (`markdown_inline.py`), what is kept byte for byte (`markdown_opaque.py`), front matter.
 Units: character offsets into the source.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,13 +18,19 @@ from markdown_it.token import Token
 
 from ..errors import InputError
 from . import inline as tree
+from . import markdown_front as front_matter
+from . import placeholders
 from .document import Document, Edition, Kind, Numbering
 from .inline import Inline
 from .markdown_inline import Parser
+from .markdown_opaque import MASK
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _FRONT_LANGUAGE = re.compile(r"^(lang(?:uage)?:[ \t]*)([^\s#]+)", re.MULTILINE)
 _DEEPEST = 100  # blocks in blocks
+_TASK = re.compile(r"\[[ xX]\](?=[ \t])[ \t]+")
+_ALERT = re.compile(r"\[![\w/-]{1,40}\][+-]?[ \t]*")  # of GitHub and Obsidian, in a quotation
+_ESCAPE = re.compile(r"\\[!-/:-@\[-`{-~]|&#?\w{1,32};")
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class _Place:
     kind: Kind
     level: int = 0
     tight: bool = False
+    one_line: bool = False
 
 
 class Markdown(Document):
@@ -52,32 +61,29 @@ class Markdown(Document):
         self._mark = mark
         self._text = text
         self._newline = "\r\n" if "\r\n" in text else "\n"
+        self._front = front_matter.toml_or_json(text)
         try:
-            self._parser = Parser(text)
+            self._parser = Parser(re.sub(r"[^\r\n]", "", self._front) + text[len(self._front) :])
             self._places = _places(self._parser, text)
         except RecursionError as error:
             raise InputError(f"{path} is nested too deeply", "a sound document", "repair it in an editor") from error
-        self._front = self._parser.front_matter_lines
+        self._front = self._front or "".join(islice(_lines(text), self._parser.front_matter_lines))
+        self._values = front_matter.values(self._front)
         numbering = Numbering()
+        for value in self._values:
+            numbering.add(value.inline, "title")
         for place in self._places:
             numbering.add(place.inline, place.kind, opens_chapter=place.kind == "heading" and place.level <= 2)
         if not numbering.units:
             raise InputError(f"{path} holds no text", "a document with text in it", "name another file")
-        found = _FRONT_LANGUAGE.search(self._front_matter())
+        found = _FRONT_LANGUAGE.search(self._front)
         super().__init__(path, numbering.units, found[2].strip("\"'") if found else None)
 
-    def _front_matter(self) -> str:
-        lines = _LINE.findall(self._text)
-        return "".join(lines[: self._front])
-
     def _render(self, stream: BinaryIO, edition: Edition) -> None:
-        front = self._front_matter()
-        at = len(front)
-        if edition.language is not None and not edition.bilingual:
-            language = edition.language
-            front = _FRONT_LANGUAGE.sub(lambda match: match[1] + language, front, count=1)
-        parts = [front]
-        for place, unit in zip(self._places, self.units, strict=True):
+        units = self.units[len(self._values) :]
+        parts = [self._written_front(edition)]
+        at = len(self._front)
+        for place, unit in zip(self._places, units, strict=True):
             translated = edition.get(unit)
             if translated is None:
                 continue
@@ -90,10 +96,28 @@ class Markdown(Document):
         parts.append(self._text[at:])
         stream.write(self._mark + "".join(parts).encode("utf-8"))
 
+    def _written_front(self, edition: Edition) -> str:
+        parts: list[str] = []
+        at = 0
+        for value, unit in zip(self._values, self.units, strict=False):
+            translated = edition.get(unit)
+            if translated is not None:
+                shown = f"{unit.text} / {translated}" if edition.bilingual else translated
+                parts += [self._front[at : value.start], value.written(value.inline.fill(shown))]
+                at = value.end
+        front = "".join([*parts, self._front[at:]])
+        if edition.language is None or edition.bilingual:
+            return front
+        language = edition.language
+        return _FRONT_LANGUAGE.sub(lambda match: match[1] + language, front, count=1)
+
     def _written(self, place: _Place, translated: str, bilingual: bool) -> str:
         keep = _is_repeated if bilingual else None
         nodes = place.inline.fill(translated, keep=keep)
-        text = self._parser.write(nodes, cell=place.kind == "cell", heading=place.kind == "heading")
+        escaped = _ESCAPE.search(self._text, place.start, place.end) is not None
+        literal = "" if escaped else placeholders.plain(place.inline.text)
+        is_cell, is_heading = place.kind == "cell", place.kind == "heading"
+        text = self._parser.write(nodes, cell=is_cell, heading=is_heading, literal=literal)
         return text.replace("\n", self._newline + place.prefix)
 
     def _between(self, place: _Place) -> str:
@@ -101,7 +125,7 @@ class Markdown(Document):
         line = self._newline + place.prefix
         if place.kind == "cell":
             return "<br>"
-        if place.kind == "heading":
+        if place.kind == "heading" or place.one_line:
             return " / "
         if place.tight or place.kind == "footnote":
             return "\\" + line
@@ -112,8 +136,12 @@ def _is_repeated(leaf: tree.Leaf) -> bool:
     return "image" not in getattr(leaf.source, "types", ())
 
 
+def _lines(text: str) -> Iterator[str]:
+    return (match[0] for match in _LINE.finditer(text) if match[0])
+
+
 def _places(parser: Parser, text: str) -> list[_Place]:
-    lines = [match[0] for match in _LINE.finditer(text) if match[0]]
+    lines = list(_lines(text))
     starts = [0]
     for line in lines:
         starts.append(starts[-1] + len(line))
@@ -129,22 +157,76 @@ def _places(parser: Parser, text: str) -> list[_Place]:
         elif token.nesting == -1:
             opened.pop()
         elif token.type == "inline" and token.map and opened:
-            first, last = token.map[0], min(token.map[1], len(lines))
+            first, last = token.map[0], min(max(token.map[1], token.map[0] + 1), len(lines))
             if opened[-1].type in ("td_open", "th_open"):
                 cursor = cursor if row == first else 0
                 row = first
                 span = _cell_span(lines[first], token.content, cursor)
                 cursor = span[1] if span else cursor
+            elif opened[-1].type == "admonition_title_open":
+                at = lines[first].find(f'"{token.content}"')
+                span = (at + 1, at + 1 + len(token.content)) if at >= 0 else None
             else:
                 span = _span(lines[first:last], token.content, opened[-1].type == "heading_open")
-            inline = tree.encode(parser.nodes(token.content)) if span else None
-            if span is None or inline is None:
+            if span is None:
                 continue
-            start, end = starts[first] + span[0], starts[first] + span[1]
             prefix = re.sub(r"[^>\s]", " ", lines[first][: span[0]])
             kind, level = _kind(opened)
-            places.append(_Place(start, end, prefix, inline, kind, level, opened[-1].hidden))
+            one_line = opened[-1].type in ("dt_open", "admonition_title_open")
+            for start, end, content, is_title in _pieces(parser, opened, token.content, lines[first:last], span):
+                inline = tree.encode(parser.nodes(content))
+                if inline is not None:
+                    start, end = starts[first] + start, starts[first] + end
+                    places.append(
+                        _Place(start, end, prefix, inline, kind, level, opened[-1].hidden, one_line or is_title)
+                    )
     return sorted(places, key=lambda place: place.start)
+
+
+def _pieces(
+    parser: Parser, opened: list[Token], content: str, lines: list[str], span: tuple[int, int]
+) -> Iterator[tuple[int, int, str, bool]]:
+    """The parts of a paragraph that are text: where each begins and ends in its lines, its content, is it a title.
+
+    The mark of a task or an alert is no text, and a line of shortcodes or attributes alone stays a line.
+    """
+    wanted = content.split("\n")
+    task = (
+        _TASK.match(content)
+        if opened[-1].type == "paragraph_open" and "list_item_open" in _types(opened[-2:])
+        else None
+    )
+    alert = _ALERT.match(content) if "blockquote_open" in _types(opened[-2:]) else None
+    masked = parser.masked(content)
+    kept: list[bool] = []
+    at = 0
+    for line in wanted:
+        bare = masked[at : at + len(line)].strip()
+        kept.append(MASK not in bare or bare.strip(f"{MASK} \t\n") != "")
+        at += len(line) + 1
+    mark = task or alert
+    if mark is None and all(kept):
+        yield (*span, content, False)
+        return
+    skipped = mark.end() if mark else 0
+    kept[0] = kept[0] and skipped < len(wanted[0])
+    before = list(accumulate((len(line) for line in lines), initial=0))
+    ends = [before[index] + len(line.rstrip()) for index, line in enumerate(lines[: len(wanted)])]
+    first = 0
+    while first < len(wanted):
+        last = first + 1
+        while last < len(wanted) and kept[last] and kept[first] and not (alert and first == 0):
+            last += 1
+        if kept[first]:
+            part = "\n".join(wanted[first:last])
+            start = span[0] if first == 0 else ends[first] - len(wanted[first].strip())
+            shift = skipped if first == 0 else len(part) - len(part.lstrip())
+            yield start + (shift if first == 0 else 0), ends[last - 1], part[shift:], alert is not None and first == 0
+        first = last
+
+
+def _types(opened: list[Token]) -> list[str]:
+    return [token.type for token in opened]
 
 
 def _span(lines: list[str], content: str, heading: bool) -> tuple[int, int] | None:

@@ -8,17 +8,20 @@ Units: characters.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
+from mdit_py_plugins.admon import admon_plugin
+from mdit_py_plugins.deflist import deflist_plugin
 from mdit_py_plugins.footnote import footnote_plugin
 from mdit_py_plugins.front_matter import front_matter_plugin
 
 from . import inline as tree
+from . import markdown_opaque as opaque
 from .inline import Leaf, Node, Pair, Text
 
 _TRACKED = ("link", "image", "footnote_ref", "footnote_inline", "autolink", "backticks", "html_inline")
@@ -27,7 +30,13 @@ _HTML_NAMES = {"em": "em", "strong": "strong", "s": "s"}
 _BREAK = re.compile(r" *\n[ \t]*|\\\n[ \t]*")
 _SPECIAL = re.compile(r"[\\`*\[\]<]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w{1,32};)|~(?=~)")
 _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
-_LINE_START = re.compile(r"(#{1,6}(?=\s|$)|>|[-+](?=\s|$)|[-=]+\s*$|\d{1,9}[.)](?=\s|$))", re.MULTILINE)
+# what begins a block: CommonMark's, then definitions, task lists and alerts, containers, admonitions, maths, front matter
+_LINE_START = re.compile(
+    r"(#{1,6}(?=\s|$)|>|[-+](?=\s|$)|[-=]+\s*$|\d{1,9}[.)](?=\s|$)"
+    r"|[:~](?=\s)|\[(?:[ xX]\]|!)|:{3}|!!!|\?\?\?|\$\$|\+\+\+|%%|\*\[)",
+    re.MULTILINE,
+)
+_MASKS = re.compile(f"({opaque.MASK}+)")
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ class Parser:
         self._tracked = ""
         self._md = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
         self._md.use(front_matter_plugin).use(footnote_plugin, inline=True, move_to_end=False)
+        self._md.use(deflist_plugin).use(admon_plugin).use(opaque.block_plugin)
         self._md.disable(["inline", "text_join"])
         self._env: dict[str, Any] = {}
         rules = {rule.name: rule.fn for rule in self._md.inline.ruler.__rules__}
@@ -67,24 +77,37 @@ class Parser:
         self.blocks: list[Token] = self._md.parse(text, self._env)
         front = self.blocks[0] if self.blocks and self.blocks[0].type == "front_matter" else None
         self.front_matter_lines: int = front.map[1] if front and front.map else 0
+        self._references = frozenset(name.casefold() for name in self._env.get("references", {}))
+
+    def masked(self, content: str) -> str:
+        """A paragraph's source with what is kept byte for byte hidden (`markdown_opaque`); of the same length."""
+        return opaque.mask(content, self._references)
 
     def nodes(self, content: str) -> list[Node]:
         """A paragraph's tree; a paragraph that cannot be followed is one text with its markup as it stands."""
         try:
-            tokens, spans = self._tokens(content)
-            nodes, at, rest = self._level(content, tokens, spans, 0)
-            if rest or content[at:].strip():
+            masked = self.masked(content)
+            tokens, spans = self._tokens(masked)
+            reader = _Reader(self, content, masked, tokens, spans)
+            nodes = reader.level()
+            if reader.next < len(tokens) or content[reader.at :].strip():
                 raise _Misread
         except (_Misread, RecursionError):
             return [Leaf(_Source("", ("raw",))), Text(tree.fold(content))]
         return nodes
 
-    def write(self, nodes: Sequence[Node], *, cell: bool = False, heading: bool = False) -> str:
-        """Markdown for a tree: as plain as possible, but such that it is read as this tree again."""
+    def write(self, nodes: Sequence[Node], *, cell: bool = False, heading: bool = False, literal: str = "") -> str:
+        """Markdown for a tree: as plain as possible, but such that it is read as this tree again.
+
+        `literal`: characters that the source has without escapes, so that its readers take them as they are.
+        """
         if any(isinstance(node, Leaf) and getattr(node.source, "types", ()) == ("raw",) for node in nodes):
             return _string(nodes, lambda text: text, html=False)
         text = ""
-        for html, escape in ((False, _escape), (True, _escape), (True, _escape_all)):
+        ways: list[tuple[bool, Callable[[str], str]]] = [(False, _escape), (True, _escape), (True, _escape_all)]
+        if _SPECIAL.search(literal):
+            ways.insert(0, (False, lambda text: _escape(text, literal)))
+        for html, escape in ways:
             text = _string(nodes, escape, html=html).strip()
             if isinstance(_first(nodes), Text):
                 text = _escape_start(text)
@@ -105,97 +128,135 @@ class Parser:
 
         return tracked
 
-    def _tokens(self, content: str) -> tuple[list[Token], dict[int, int]]:
-        self._tracked, self._spans = content, {}
+    def _tokens(self, masked: str) -> tuple[list[Token], dict[int, int]]:
+        """The inline tokens of a masked source, and by their offsets where the tracked ones end."""
+        self._tracked, self._spans = masked, {}
         tokens: list[Token] = []
-        self._md.inline.parse(content, self._md, self._env, tokens)
+        self._md.inline.parse(masked, self._md, self._env, tokens)
+        if opaque.MASK in masked:
+            tokens = [part for token in tokens for part in _parted(token)]
         return tokens, self._spans
-
-    def _level(
-        self, content: str, tokens: list[Token], spans: dict[int, int], at: int
-    ) -> tuple[list[Node], int, list[Token]]:
-        """The nodes up to the token that closes this level, the offset there, and that token with all after it."""
-        nodes: list[Node] = []
-        if tokens and tokens[0].level > _DEEPEST:
-            raise _Misread
-        while tokens and tokens[0].nesting != -1:
-            token, tokens = tokens[0], tokens[1:]
-            if token.type == "text":
-                at = _expect(content, at, token.content)
-                nodes.append(Text(token.content))
-            elif token.type == "text_special":
-                at = _expect(content, at, token.markup)
-                nodes.append(Text(token.content))
-            elif token.type in ("softbreak", "hardbreak"):
-                match = _BREAK.match(content, at)
-                if not match:
-                    raise _Misread
-                at = match.end()
-                hard = Leaf(_Source(match[0].rstrip(" \t"), ("hardbreak",)))
-                nodes.append(hard if token.type == "hardbreak" else Text("\n"))
-            elif token.type == "link_open" and token.markup != "autolink":
-                end = spans.get(at, -1)
-                _expect(content, at, "[")
-                start = at + 1
-                children, at, tokens = self._level(content, tokens, spans, start)
-                if not tokens or end <= at:
-                    raise _Misread
-                closed = content[at:end]
-                if closed in ("]", "][]"):  # the text names the link's definition: it must be named apart from it
-                    closed = f"][{content[start:at]}]"
-                nodes.append(Pair(_Markup("link", "[", closed), tuple(children)))
-                at, tokens = end, tokens[1:]
-            elif token.nesting == 1 and token.type.removesuffix("_open") in _HTML_NAMES:
-                start = at
-                at = _expect(content, at, token.markup)
-                children, at, tokens = self._level(content, tokens, spans, at)
-                if not tokens:
-                    raise _Misread
-                at = _expect(content, at, tokens[0].markup)
-                source = _Markup(
-                    token.type.removesuffix("_open"), content[start : start + len(token.markup)], token.markup
-                )
-                nodes.append(Pair(source, tuple(children)))
-                tokens = tokens[1:]
-            else:
-                node, at, tokens = self._whole(content, token, tokens, spans, at)
-                nodes.append(node)
-        return tree.folded(nodes), at, tokens
-
-    def _whole(
-        self, content: str, token: Token, tokens: list[Token], spans: dict[int, int], at: int
-    ) -> tuple[Node, int, list[Token]]:
-        """A token whose source is kept: code, an image, an automatic link, HTML, a footnote mark."""
-        end = spans.get(at, -1)
-        if end <= at:
-            raise _Misread
-        source = content[at:end]
-        types = [token.type]
-        if token.type == "link_open":
-            while types[-1] != "link_close" and tokens:
-                types.append(tokens[0].type)
-                tokens = tokens[1:]
-        elif token.type == "footnote_ref" and source.startswith("^["):
-            return Pair(_Markup("footnote", "^[", "]"), tuple(self.nodes(source[2:-1]))), end, tokens
-        return Leaf(_Source(source, tuple(kind for kind in types if kind not in _WORDS))), end, tokens
 
     def _reads_as(self, text: str, nodes: Sequence[Node], *, html: bool) -> bool:
         try:
-            tokens, _ = self._tokens(text)
+            tokens, _ = self._tokens(self.masked(text))
         except RecursionError:
             return False
         words = "".join(token.content for token in tokens if token.type in ("text", "text_special"))
         types = [token.type for token in tokens if token.type not in _WORDS]
-        return types == _types(nodes, html=html) and " ".join(words.split()) == " ".join(_words(nodes).split())
+        return _once(types) == _once(_types(nodes, html=html)) and " ".join(words.split()) == " ".join(
+            _words(nodes).split()
+        )
+
+
+class _Reader:
+    """Follows tokens through the source that they were read from."""
+
+    def __init__(self, parser: Parser, content: str, masked: str, tokens: list[Token], spans: dict[int, int]) -> None:
+        self.next = 0  # the next token
+        self.at = 0  # where it begins
+        self._parser, self._content, self._masked = parser, content, masked
+        self._tokens, self._spans = tokens, spans
+
+    def level(self) -> list[Node]:
+        """The nodes up to the token that closes this level, which is then the next one."""
+        nodes: list[Node] = []
+        tokens = self._tokens
+        if self.next < len(tokens) and tokens[self.next].level > _DEEPEST:
+            raise _Misread
+        while self.next < len(tokens) and tokens[self.next].nesting != -1:
+            token = tokens[self.next]
+            self.next += 1
+            nodes.append(self._node(token))
+        return tree.folded(nodes)
+
+    def _node(self, token: Token) -> Node:
+        if token.type == "text":
+            self._pass(token.content)
+            return Text(token.content)
+        if token.type == "text_special":
+            self._pass(token.markup)
+            return Text(token.content)
+        if token.type == "opaque":
+            start = self.at
+            self._pass(token.content)
+            return Leaf(_Source(self._content[start : self.at], ("opaque",)))
+        if token.type in ("softbreak", "hardbreak"):
+            match = _BREAK.match(self._content, self.at)
+            if not match:
+                raise _Misread
+            self.at = match.end()
+            hard = Leaf(_Source(match[0].rstrip(" \t"), ("hardbreak",)))
+            return hard if token.type == "hardbreak" else Text("\n")
+        if token.type == "link_open" and token.markup != "autolink":
+            return self._link()
+        if token.nesting == 1 and token.type.removesuffix("_open") in _HTML_NAMES:
+            return self._emphasis(token)
+        return self._whole(token)
+
+    def _link(self) -> Node:
+        end = self._spans.get(self.at, -1)
+        self._pass("[")
+        start = self.at
+        children = self.level()
+        if self.next == len(self._tokens) or end <= self.at:
+            raise _Misread
+        closed = self._content[self.at : end]
+        if closed in ("]", "][]"):  # the text names the link's definition: it must be named apart from it
+            closed = f"][{self._content[start : self.at]}]"
+        self.at = end
+        self.next += 1
+        return Pair(_Markup("link", "[", closed), tuple(children))
+
+    def _emphasis(self, token: Token) -> Node:
+        start = self.at
+        self._pass(token.markup)
+        children = self.level()
+        if self.next == len(self._tokens):
+            raise _Misread
+        self._pass(self._tokens[self.next].markup)
+        self.next += 1
+        opened = self._content[start : start + len(token.markup)]
+        return Pair(_Markup(token.type.removesuffix("_open"), opened, token.markup), tuple(children))
+
+    def _whole(self, token: Token) -> Node:
+        """A token whose source is kept: code, an image, an automatic link, HTML, a footnote mark."""
+        end = self._spans.get(self.at, -1)
+        if end <= self.at:
+            raise _Misread
+        source = self._content[self.at : end]
+        self.at = end
+        types = [token.type]
+        if token.type == "link_open":
+            while types[-1] != "link_close" and self.next < len(self._tokens):
+                types.append(self._tokens[self.next].type)
+                self.next += 1
+        elif token.type == "footnote_ref" and source.startswith("^["):
+            return Pair(_Markup("footnote", "^[", "]"), tuple(self._parser.nodes(source[2:-1])))
+        return Leaf(_Source(source, tuple(kind for kind in types if kind not in _WORDS)))
+
+    def _pass(self, piece: str) -> None:
+        if not self._masked.startswith(piece, self.at):
+            raise _Misread
+        self.at += len(piece)
 
 
 _WORDS = ("text", "text_special", "softbreak")
 
 
-def _expect(content: str, at: int, piece: str) -> int:
-    if not content.startswith(piece, at):
-        raise _Misread
-    return at + len(piece)
+def _parted(token: Token) -> Iterator[Token]:
+    """A token, with what is masked in a text as tokens of their own."""
+    if token.type != "text" or opaque.MASK not in token.content:
+        yield token
+        return
+    for at, piece in enumerate(_MASKS.split(token.content)):
+        if piece:
+            yield Token("opaque" if at % 2 else "text", "", 0, content=piece, level=token.level)
+
+
+def _once(types: list[str]) -> list[str]:
+    """Neighbours that are kept byte for byte are one thing."""
+    return [kind for at, kind in enumerate(types) if kind != "opaque" or types[at - 1 : at] != ["opaque"]]
 
 
 def _first(nodes: Sequence[Node]) -> Node | None:
@@ -256,8 +317,8 @@ def _words(nodes: Sequence[Node]) -> str:
     return "".join(parts)
 
 
-def _escape(text: str) -> str:
-    return _SPECIAL.sub(lambda match: "\\" + match[0], text)
+def _escape(text: str, literal: str = "") -> str:
+    return _SPECIAL.sub(lambda match: match[0] if match[0] in literal else "\\" + match[0], text)
 
 
 def _escape_all(text: str) -> str:

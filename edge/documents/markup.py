@@ -69,33 +69,63 @@ def pieces(root: etree._Element, *, title: bool) -> list[Piece]:
         for element in root.iter("title", "{*}title"):
             parent = element.getparent()
             if parent is not None and local_name(parent) == "head":
-                found += _piece(element, None, [])
+                found += _piece(element, None, [], _Around(kind="title"))
                 break
-    found += _walk(root)
+    found += _walk(root, _Around())
     return found
 
 
-def _walk(parent: etree._Element) -> Iterator[Piece]:
+@dataclass(frozen=True)
+class _Around:
+    """What the elements around a run say of its kind; handed down, since a run asks for all of them."""
+
+    special: Kind | None = None  # 'toc' or 'footnote': the nearest such element decides
+    kind: Kind | None = None
+
+    def within(self, element: etree._Element) -> _Around:
+        """The same inside `element`."""
+        name = local_name(element)
+        special, kind = self.special, _KINDS.get(name, self.kind)
+        if name == "nav":
+            special = "toc"
+        elif element.attrib and _NOTE_TYPES.intersection(_types(element)):
+            special = "footnote"
+        return self if (special, kind) == (self.special, self.kind) else _Around(special, kind)
+
+    @property
+    def of_run(self) -> Kind:
+        """The kind of a run."""
+        return self.special or self.kind or "paragraph"
+
+
+def _types(element: etree._Element) -> list[str]:
+    return f"{element.get(_EPUB_TYPE) or ''} {element.get('epub:type') or ''} {element.get('role') or ''}".split()
+
+
+def _walk(parent: etree._Element, outer: _Around) -> Iterator[Piece]:
+    around = outer.within(parent)
     before: etree._Element | None = None
     run: list[etree._Element] = []
     for child in parent:
         if _is_inline(child) and not _is_paragraph_break(child):
             run.append(child)
             continue
-        yield from _piece(parent, before, run)
+        yield from _piece(parent, before, run, around)
         if not _is_skipped(child) and not _is_inline(child):
-            yield from _walk(child)
+            yield from _walk(child, around)
         before, run = child, []
-    yield from _piece(parent, before, run)
+    yield from _piece(parent, before, run, around)
 
 
-def _piece(parent: etree._Element, before: etree._Element | None, run: list[etree._Element]) -> Iterator[Piece]:
+def _piece(
+    parent: etree._Element, before: etree._Element | None, run: list[etree._Element], around: _Around
+) -> Iterator[Piece]:
     lead = parent.text if before is None else before.tail
     if not run and not (lead and tree.has_letter(lead)):
         return
     inline = tree.encode(_nodes(lead, run, _keeps_space(parent)))
     if inline is not None:
-        yield Piece(parent, before, tuple(run), inline, _kind(parent))
+        yield Piece(parent, before, tuple(run), inline, around.of_run)
 
 
 def _nodes(lead: str | None, elements: Sequence[etree._Element], keep_space: bool) -> list[Node]:
@@ -145,22 +175,6 @@ def _is_skipped(element: etree._Element) -> bool:
 def _keeps_space(element: etree._Element) -> bool:
     space = "{http://www.w3.org/XML/1998/namespace}space"
     return local_name(element) == "pre" or element.get(space) == "preserve"
-
-
-def _kind(parent: etree._Element) -> Kind:
-    kind: Kind = _KINDS.get(local_name(parent), "paragraph")
-    element: etree._Element | None = parent
-    while element is not None:
-        name = local_name(element)
-        types = f"{element.get(_EPUB_TYPE) or ''} {element.get('epub:type') or ''} {element.get('role') or ''}".split()
-        if name == "nav":
-            return "toc"
-        if _NOTE_TYPES.intersection(types):
-            return "footnote"
-        if kind == "paragraph":
-            kind = _KINDS.get(name, kind)
-        element = element.getparent()
-    return kind
 
 
 # --- writing ---
@@ -258,8 +272,8 @@ def _add_below(piece: Piece, translated: str, edition: Edition) -> None:
     """The translation as a paragraph after its source, or on a new line where the source is part of a larger block."""
     parent = piece.parent
     nodes = _copied(piece.inline.fill(translated, keep=_is_repeated))
-    blocks = [child for child in parent if not _is_inline(child) or _is_paragraph_break(child)]
-    if local_name(parent) in _CLONED and not blocks and parent.getparent() is not None:
+    is_all = piece.before is None and len(piece.elements) == len(parent)  # no block besides
+    if local_name(parent) in _CLONED and is_all and parent.getparent() is not None:
         clone = _bare_copy(parent)
         tail = parent.tail
         parent.addnext(clone)

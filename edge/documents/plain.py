@@ -23,6 +23,10 @@ _HEADING = re.compile(
     re.IGNORECASE,
 )
 _NARROWEST, _WIDEST = 40, 100  # widths at which texts are wrapped
+_LONGER = 2  # lines that may be longer, besides one in twenty
+_SAME = 0.1  # what the share of full lines may be less for a greater width
+_SURE = 0.9  # the share of full lines in Chinese or Japanese, where paragraphs may happen to be of one length
+_ENDS = frozenset('.!?:;…。！？：；"”’»」』)')
 
 
 class Plain(Document):
@@ -98,22 +102,49 @@ def _size(text: str) -> int:
 def _wrap_width(lines: list[str]) -> int:
     """The width that a text is wrapped at; 0 where each line is its own paragraph.
 
-    A text is wrapped when its lines are never longer than some usual width, and most line ends inside its
-    paragraphs stand where the next word would not have fitted.
+    A text is wrapped when most line ends inside its paragraphs stand where the next word would not have fitted. The
+    width is that of its paragraphs: a line that stands alone says nothing about it, and a few lines may be longer
+    (an address, a word that cannot be cut).
     """
-    width = max((_size(line.rstrip()) for line in lines), default=0)
-    if not _NARROWEST <= width <= _WIDEST:
-        return 0
     inner = [(a, b) for a, b in zip(lines, lines[1:], strict=False) if a.strip() and b.strip()]
-    full = sum(_continues(a, b, width) for a, b in inner)
-    return width if len(inner) >= 3 and full * 2 > len(inner) else 0
+    if len(inner) < 3:
+        return 0
+    room = [(_size(a.rstrip()), _first_size(a, b)) for a, b in inner]  # of a line, and of the word that follows it
+    sizes = sorted((size for size, _ in room), reverse=True)
+    widths = [size for size in dict.fromkeys(sizes[: 1 + _LONGER + len(sizes) // 20]) if _NARROWEST <= size <= _WIDEST]
+    shares = [_share_full(room, width) for width in widths]
+    best = max(shares, default=0.0)
+    if best <= (_SURE if _is_wide_text(inner) else 0.5):
+        return 0
+    return next(width for width, share in zip(widths, shares, strict=True) if share > best - _SAME)
+
+
+def _share_full(room: list[tuple[int, int]], width: int) -> float:
+    return sum(word > 0 and size + 1 + word > width for size, word in room) / len(room)
+
+
+def _is_wide_text(inner: list[tuple[str, str]]) -> bool:
+    return 2 * sum(tree.is_wide(line.strip()[0]) for line, _ in inner) > len(inner)
+
+
+def _first_size(line: str, following: str) -> int:
+    """The size of the word that `following` begins with; 0 where it begins a paragraph.
+
+    Chinese and Japanese lines end at any character, but for a mark that may not begin the next one.
+    """
+    word = following.split(maxsplit=1)[0] if following.strip() else ""
+    if following[:1].isspace() or not line.strip() or not word:
+        return 0
+    return 3 if tree.is_wide(word[0]) else _size(word)
 
 
 def _continues(line: str, following: str, width: int) -> bool:
-    word = following.split(maxsplit=1)[0] if following.strip() else ""
-    if following[:1].isspace() or not line.strip() or not word or tree.is_wide(word[0]):
+    word, size = _first_size(line, following), _size(line.rstrip())
+    if not word:
         return False
-    return _size(line.rstrip()) + 1 + _size(word) > width
+    # a line that was cut a little early, in mid-sentence
+    flows = following[0].islower() and line.rstrip()[-1] not in _ENDS and 3 * size > 2 * width
+    return size + 1 + word > width or flows
 
 
 def _grouped(lines: list[str], width: int) -> list[list[str]]:

@@ -7,8 +7,11 @@ Units: a unit is one cue; line lengths in characters, a Chinese one counting two
 
 from __future__ import annotations
 
+import html
 import math
 import re
+import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -21,9 +24,22 @@ from .inline import Inline, Leaf, Node, Pair, Text
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _STAMP = r"\d{1,4}[:,.]\d{1,3}[:,.]\d{1,3}[:,.]?\d{0,9}"
 _TIMES = re.compile(rf"[ \t]*{_STAMP}[ \t]*-[ -]?>[ \t]*{_STAMP}(?:[ \t].*)?", re.ASCII)
+# what people's tools make of a time: blanks inside, no hours, no thousandths, full-width characters, other arrows
+_ODD_STAMP = r"-?\d{1,4}(?:\s{0,3}[:;]\s{0,3}\d{1,3}){1,2}(?:\s{0,3}[,.:;]\s{0,3}\d{1,9})?"
+_ODD_TIMES = re.compile(rf"\s*({_ODD_STAMP})\s*(?:-[ -]?-?>|[–—=]>|→)\s*({_ODD_STAMP})(\s.*)?", re.ASCII)
+_ARROW = re.compile(r"->|[–—=]>|→")
 _INDEX = re.compile(r"[ \t]*-?\d{1,12}(?:\.\d{1,9})?[ \t]*", re.ASCII)
-_TAG = re.compile(r"<(/?)(i|b|u|s|font|em|strong)(\s[^<>]{0,200})?>|\{\\[^{}]{0,200}\}", re.IGNORECASE)
+# tags as players know them: HTML's, WebVTT's voices, classes and times, overrides of ASS and of MicroDVD
+_TAG = re.compile(
+    r"<(/?)(i|b|u|s|font|em|strong|v|c|lang|ruby|rt|span|tt|small|big|sub|sup)((?:\.[\w.-]{1,100})?(?:\s[^<>]{0,200})?)>"
+    r"|<br\s{0,3}/?>|<\d[\d:.]{3,15}>|\{\\[^{}]{0,200}\}|\{[CcFfoPSsYy]:[^{}]{0,200}\}",
+    re.IGNORECASE,
+)
+_ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|lrm|rlm|#\d{1,7}|#x[0-9a-f]{1,6});", re.IGNORECASE)
+_ASS_SPACE = re.compile(r"(?<!:)\\[hNn]")  # a hard space and line breaks; C:\notes is none
 _DASHES = ("-", "–", "—", "‐", "−")
+_ENDS = (".", "!", "?", "…", '"', "”", "»", "。", "！", "？", "」", "♪")
+_LONGEST = 1000  # characters of a cue that are looked at for a speaker
 _DEEPEST = 50  # tags in tags
 _WIDTH = 42  # a subtitle line; longer ones are cut by players
 
@@ -52,6 +68,7 @@ class Srt(Document):
         self._pieces: list[str | tuple[str, Inline]] = []
         numbering = Numbering()
         lines = [match[0] for match in _LINE.finditer(text) if match[0]]
+        _mend_times(lines, str(path))
         cues = _cues(lines)
         if not cues:
             raise InputError(
@@ -87,26 +104,98 @@ class Srt(Document):
             stream.write(text.encode("utf-8"))
 
     def _laid_out(self, source: str, inline: Inline, translated: str, edition: Edition) -> str:
+        escape = _escape if _ENTITY.search(source) else str
         if edition.bilingual:
-            text = _string(inline.fill(translated, keep=_is_repeated))
+            text = _string(inline.fill(translated, keep=_is_repeated), escape)
             return source + self._newline + " ".join(text.split())
-        text = _string(inline.fill(translated))
+        text = _string(inline.fill(translated), escape)
         return text if "\n" in text or "\r" in text else self._newline.join(_balanced(text))
+
+
+def _mend_times(lines: list[str], name: str) -> None:
+    """Writes odd times as players read them.
+
+    Raises:
+        InputError: a line looks like times, stands where they stand, and is none.
+    """
+    for at, line in enumerate(lines):
+        bare = line.rstrip("\r\n")
+        arrow = _ARROW.search(bare)
+        if not arrow or _TIMES.fullmatch(bare):
+            continue
+        odd = _ODD_TIMES.fullmatch(unicodedata.normalize("NFKC", bare))
+        if odd:
+            first, second = _stamp(odd[1]), _stamp(odd[2])
+            lines[at] = f"{first} --> {second}{odd[3] or ''}{line[len(bare) :]}"
+        elif _has_digit(bare[: arrow.start()]) and _has_digit(bare[arrow.end() :]) and _begins_cue(lines, at):
+            raise InputError(
+                f"{name} line {at + 1} is no time of a subtitle ({bare.strip()[:60]!r})",
+                "two times like 00:00:01,000 --> 00:00:02,000",
+                "correct the line",
+            )
+
+
+def _stamp(odd: str) -> str:
+    """A time without blanks; one of semicolons with colons, and a comma before its thousandths."""
+    stamp = "".join(odd.split())
+    parts = stamp.split(";") if ";" in stamp else []
+    if len(parts) == 2:
+        return ",".join(parts)
+    return ":".join(parts[:3]) + "".join(f",{part}" for part in parts[3:]) if parts else stamp
+
+
+def _has_digit(text: str) -> bool:
+    return any(char.isdigit() for char in text)
+
+
+def _begins_cue(lines: list[str], at: int) -> bool:
+    """Whether a line follows a number that stands alone, as times do."""
+    return (
+        at > 0
+        and _INDEX.fullmatch(lines[at - 1].rstrip("\r\n")) is not None
+        and not "".join(lines[at - 2 : at - 1]).strip()
+    )
 
 
 def _cues(lines: list[str]) -> list[tuple[int, int]]:
     """Where each cue's words begin and end, as line indices; blank lines at their end are left out."""
     bare = [line.rstrip("\r\n") for line in lines]
-    times = [at for at, line in enumerate(bare) if "-" in line and _TIMES.fullmatch(line)]
+    times = [
+        at for at, line in enumerate(bare) if ">" in line and (_TIMES.fullmatch(line) or _ODD_TIMES.fullmatch(line))
+    ]
+    numbers = [_number_line(bare, at) for at in times]
+    spaced = bool(times) and numbers[0] is not None and numbers[0] < times[0] - 1
     cues: list[tuple[int, int]] = []
-    for at, following in zip(times, [*times, len(lines) + 1][1:], strict=True):
-        end = min(following, len(lines))
-        if following <= len(lines) and end - 1 > at and _INDEX.fullmatch(bare[end - 1]):
-            end -= 1
+    for index, at in enumerate(times):
+        end = len(lines)
+        if index + 1 < len(times):
+            end, number = times[index + 1], numbers[index + 1]
+            if (
+                number is not None
+                and number > at
+                and (number == end - 1 or spaced or _follows(bare, numbers[index], number))
+            ):
+                end = number
         while end > at + 1 and not bare[end - 1].strip():
             end -= 1
         cues.append((at + 1, end))
     return cues
+
+
+def _number_line(bare: list[str], time: int) -> int | None:
+    """The line with the number of the cue at `time`: just before it, or with blank lines between on both sides."""
+    at = time - 1
+    while at >= 0 and not bare[at].strip():
+        at -= 1
+    if at < 0 or not _INDEX.fullmatch(bare[at]):
+        return None
+    alone = at == 0 or not bare[at - 1].strip() or ">" in bare[at - 1]
+    return at if at == time - 1 or alone else None
+
+
+def _follows(bare: list[str], before: int | None, number: int) -> bool:
+    """Whether a number is one more than that of the cue before."""
+    return before is not None and float(bare[before]) + 1 == float(bare[number])
 
 
 def _nodes(body: str) -> list[Node]:
@@ -114,7 +203,7 @@ def _nodes(body: str) -> list[Node]:
     stack: list[tuple[re.Match[str] | None, list[Node]]] = [(None, [])]
     at = 0
     for tag in _TAG.finditer(body):
-        stack[-1][1].extend(_lines(body[at : tag.start()]))
+        stack[-1][1].extend(_lines(body, at, tag.start()))
         at = tag.end()
         opens = tag[2] is not None and not tag[1]
         level = None if opens or tag[2] is None else _level(stack, tag[2])
@@ -127,7 +216,7 @@ def _nodes(body: str) -> list[Node]:
             nodes = _flat(stack[level:])[1:]
             del stack[level:]
             stack[-1][1].append(Pair(_Tags(opened[0] if opened else "", tag[0]), tuple(nodes)))
-    stack[-1][1].extend(_lines(body[at:]))
+    stack[-1][1].extend(_lines(body, at, len(body)))
     return tree.folded(_flat(stack))
 
 
@@ -148,25 +237,50 @@ def _flat(stack: list[tuple[re.Match[str] | None, list[Node]]]) -> list[Node]:
     return nodes
 
 
-def _lines(text: str) -> list[Node]:
+def _lines(body: str, start: int, end: int) -> list[Node]:
+    """The text between two tags, as players show it; a line break stays where another speaker begins."""
     nodes: list[Node] = []
-    pieces = re.split(r"(\r\n|\r|\n)", text)
-    for at, piece in enumerate(pieces):
-        if at % 2 == 0:
-            nodes.append(Text(piece))
+    pieces = re.split(r"(\r\n|\r|\n)", body[start:end])
+    at = start
+    for number, piece in enumerate(pieces):
+        at += len(piece)
+        if number % 2 == 0:
+            nodes.append(Text(_shown(piece)))
         else:
-            speaks = pieces[at + 1].lstrip().startswith(_DASHES)
-            nodes.append(Leaf(piece) if speaks else Text("\n"))
+            nodes.append(Leaf(piece) if _speaks(body, at - len(piece), at) else Text("\n"))
     return tree.folded(nodes)
 
 
-def _string(nodes: list[Node] | tuple[Node, ...]) -> str:
+def _speaks(body: str, end: int, start: int) -> bool:
+    """Whether a line that begins at `start` is another speaker's; one before it ended at `end`.
+
+    A dash in the middle of a sentence is none: the sentence goes on with a small letter, and no line began with a dash.
+    """
+    line = _TAG.sub("", body[start : start + _LONGEST]).lstrip()
+    if not line.startswith(_DASHES):
+        return False
+    before = _TAG.sub("", body[max(0, end - _LONGEST) : end]).rstrip()
+    goes_on = line.lstrip("-–—‐− \u00a0")[:1].islower() and not before.endswith(_ENDS)
+    return not goes_on or _TAG.sub("", body[:_LONGEST]).lstrip().startswith(_DASHES)
+
+
+def _shown(text: str) -> str:
+    """Text as players show it: entities as characters, ASS's hard spaces and line breaks as spaces."""
+    text = _ASS_SPACE.sub(" ", text)
+    return _ENTITY.sub(lambda match: html.unescape(match[0]), text)
+
+
+def _escape(text: str) -> str:
+    return html.escape(text, quote=False)
+
+
+def _string(nodes: list[Node] | tuple[Node, ...], escape: Callable[[str], str] = str) -> str:
     parts: list[str] = []
     for node in nodes:
         if isinstance(node, Text):
-            parts.append(node.value)
+            parts.append(escape(node.value))
         elif isinstance(node, Pair) and isinstance(node.source, _Tags):
-            parts += [node.source.opened, _string(node.children), node.source.closed]
+            parts += [node.source.opened, _string(node.children, escape), node.source.closed]
         elif isinstance(node, Leaf):
             parts.append(str(node.source))
     return "".join(parts)
@@ -178,7 +292,12 @@ def _is_repeated(leaf: Leaf) -> bool:
 
 def _balanced(text: str) -> list[str]:
     """A cue's text on as few lines of at most 42 as it needs, of about equal length, cut at spaces outside tags."""
-    words = re.findall(r"(?:<[^<>]*>|[^ ])+", text)
+    words = list[str]()
+    for word in re.findall(r"(?:<[^<>]*>|[^ ])+", text):
+        if words and _TAG.sub("", word).startswith(_DASHES):
+            words[-1] += f" {word}"  # a line that begins with a dash is another speaker's
+        else:
+            words.append(word)
     sizes = [sum(1 + tree.is_wide(char) for char in _TAG.sub("", word)) for word in words]
     total = sum(sizes) + len(sizes) - 1
     count = math.ceil(total / _WIDTH)

@@ -7,6 +7,7 @@ Units: bytes; depth in elements.
 
 from __future__ import annotations
 
+import functools
 import html.entities
 import re
 from typing import Any, cast
@@ -20,6 +21,8 @@ from .inline import names
 
 XHTML = "http://www.w3.org/1999/xhtml"
 MAX_DEPTH = 128
+MAX_PARAGRAPHS = 200_000  # of one marked-up document: ten times a long novel's, and seconds to read
+_PARAGRAPH = re.compile(rb"</(?:[\w.-]{1,20}:)?(?:p|li|td|th|dt|dd|div|h[1-6]|text|tr)\s*>|<p\s*/>|<br", re.IGNORECASE)
 _ENTITY = re.compile(rb"&([A-Za-z][A-Za-z0-9]{1,31});")
 _ILLEGAL = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ud800-\\udfff\\ufffe\\uffff]")
 _XML_ENTITIES = (b"amp", b"lt", b"gt", b"quot", b"apos")
@@ -36,6 +39,26 @@ def _parser() -> etree.XMLParser:
         recover=False,
         strip_cdata=False,
     )
+
+
+def count_paragraphs(data: bytes) -> int:
+    """About how many paragraphs a document will have, without reading it."""
+    return sum(1 for _ in _PARAGRAPH.finditer(data))
+
+
+def check_amount(size: int, paragraphs: int, name: str) -> None:
+    """Refuses a document that would take minutes to read: its texts together, and its paragraphs.
+
+    Raises:
+        InputError: more than `MARKUP_LIMIT` bytes or `MAX_PARAGRAPHS` paragraphs.
+    """
+    if size > MARKUP_LIMIT:
+        got, expected = f"{name} holds {format_bytes(size)} of marked-up text", f"at most {format_bytes(MARKUP_LIMIT)}"
+    elif paragraphs > MAX_PARAGRAPHS:
+        got, expected = f"{name} holds about {paragraphs} paragraphs", f"at most {MAX_PARAGRAPHS} in one document"
+    else:
+        return
+    raise InputError(got, expected, "split it into smaller files")
 
 
 def parse(data: bytes, name: str, *, named_entities: bool = False) -> etree._Element:
@@ -110,7 +133,12 @@ def serialise(root: etree._Element, *, declaration: bool = True) -> bytes:
 def local_name(element: etree._Element) -> str:
     """An element's name without its namespace, in lower case; '' for comments, instructions and entities."""
     tag = element.tag
-    return tag.rpartition("}")[2].lower() if isinstance(tag, str) else ""
+    return _bare(tag) if isinstance(tag, str) else ""
+
+
+@functools.lru_cache(1000)
+def _bare(tag: str) -> str:
+    return tag.rpartition("}")[2].lower()
 
 
 def sibling_name(element: etree._Element, name: str) -> str:

@@ -20,6 +20,7 @@ import regex
 
 from ..documents import placeholders, read_text
 from ..errors import InputError
+from . import tsv
 from .languages import Language
 
 MAX_TERMS = 20_000
@@ -56,13 +57,12 @@ def read(path: str | Path) -> Glossary:
     """
     terms: dict[str, str] = {}
     known: dict[str, tuple[int, str]] = {}  # by case-folded term: its line and translation
-    for number, line in enumerate(read_text(str(path)).splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
+    for number, row in tsv.rows(read_text(str(path))):
+        if not any(cell.strip() for cell in row) or row[0].lstrip().startswith("#"):
             continue
-        source, tab, rest = line.partition("\t")
-        source, target = source.strip(), rest.partition("\t")[0].strip()
+        source, target = row[0].strip(), row[1].strip() if len(row) > 1 else ""
         where = f"{path} line {number}"
-        if not tab:
+        if len(row) < 2:
             raise InputError(f"{where} has no tab", "source, tab, target", "put a tab between the two")
         if not source:
             raise InputError(f"{where} has no source term", "source, tab, target", "fill it in or remove the line")

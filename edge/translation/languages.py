@@ -96,6 +96,32 @@ def find(tag: str) -> Language:
     return Language(found.code, tag.strip().replace("_", "-"), name, scripts, found.endonym)
 
 
+_WRITTEN = {"cn": "hans", "sg": "hans", "my": "hans", "tw": "hant", "hk": "hant", "mo": "hant"}  # of Chinese
+
+
+def closeness(tag: str, asked: str) -> int:
+    """How well a text of language `tag` serves one who asked for `asked`: 0 another language, more is better.
+
+    4 the same tag, 3 the same script or region, 2 one of the two says nothing more than the language, 1 another variant.
+    """
+    ours, theirs = ([part for part in name.lower().replace("_", "-").split("-") if part] for name in (asked, tag))
+    if not ours or not theirs or ours[0] != theirs[0]:
+        return 0
+    if ours == theirs:
+        return 4
+    plain = ["zh", "hans"]  # what Chinese without more is mostly
+    first, second = (_scripts(parts if len(parts) > 1 or parts[0] != "zh" else plain) for parts in (ours, theirs))
+    if first & second:
+        return 3
+    return 2 if not first or not second else 1
+
+
+def _scripts(parts: Sequence[str]) -> set[str]:
+    """Scripts and regions of a tag; of a Chinese region its script alone."""
+    chinese = parts[0] == "zh"
+    return {_WRITTEN.get(part, part) if chinese else part for part in parts[1:]}
+
+
 def letters(text: str) -> int:
     """How many letters a text has, in any script."""
     return len(regex.findall(r"\p{L}", text))

@@ -22,12 +22,17 @@ from ..documents import files, read_text, xml
 from ..errors import InputError
 from ..journal import fingerprint
 from ..records import UnitTranslated
+from . import languages, tsv
 from .languages import Language
 from .prompts import Pair
 
+Rows = list[tuple[int, list[str]]]  # of a table, with the lines that they begin at
+
 REVIEW = "# templora review: edit the second column; set the third to ok where it is right as it is; look first where the last says ?"
-_REVIEWED = "# templora review"
 _FORMULA = re.compile("'*[=+\\-@＝＋－＠]")  # and what looks like one already made harmless
+# codes of TMX and XLIFF around which the words stand: <bpt>&lt;b&gt;</bpt>, <ph>&lt;br/&gt;</ph>
+_CODES = frozenset(("bpt", "ept", "ph", "it", "ut", "x", "bx", "ex", "sc", "ec", "cp"))
+_UNTRANSLATED = frozenset(("new", "needs-translation", "initial"))
 _ARTEFACTS = re.compile(r"#<#|#>#")  # the corpus of arXiv 2401.11504 marks quotations that it split
 
 
@@ -83,14 +88,14 @@ def _check(text: str) -> str:
 
 
 def _read_tsv(path: Path, source: Language, target: Language) -> list[list[Pair]]:
-    lines = _lines(path)
-    if lines[0].startswith(_REVIEWED):
-        return [list(_read_review(path, lines).values())]
+    rows = tsv.rows(read_text(path))
+    if _is_review(rows):
+        return [list(_read_review(path, rows).values())]
     pairs: list[Pair] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.startswith("#"):
+    for number, row in rows:
+        cells = [" ".join(cell.split()) for cell in row]
+        if not any(cells) or row[0].startswith("#"):
             continue
-        cells = [cell.strip() for cell in line.split("\t")]
         if len(cells) < 2:
             got = f"{path} line {number} has {len(cells)} column(s)"
             raise InputError(got, "source, tab, target", "put tabs between the columns")
@@ -107,20 +112,21 @@ def by_unit(path: str | Path) -> dict[str, Pair]:
     """
     if Path(path).suffix.lower() not in (".tsv", ".txt"):
         return {}
-    lines = _lines(Path(path))
-    return _read_review(Path(path), lines) if lines[0].startswith(_REVIEWED) else {}
+    rows = tsv.rows(read_text(Path(path)))
+    return _read_review(Path(path), rows) if _is_review(rows) else {}
 
 
-def _lines(path: Path) -> list[str]:
-    return [line.removesuffix("\r") for line in read_text(path).split("\n")]
+def _is_review(rows: Rows) -> bool:
+    return bool(rows) and rows[0][1][0].startswith("# templora review")
 
 
-def _read_review(path: Path, lines: list[str]) -> dict[str, Pair]:
+def _read_review(path: Path, rows: Rows) -> dict[str, Pair]:
     """The corrections in a review file by unit id, exactly as they stand there."""
     pairs: dict[str, Pair] = {}
-    for number, line in enumerate(lines[1:], 2):
-        cells = line.split("\t")
-        if not line.strip() or (line.startswith("#") and len(cells) < 5):  # a row may begin with # as well
+    for number, cells in rows[1:]:
+        if not any(cell.strip() for cell in cells):
+            continue
+        if cells[0].startswith("#") and len(cells) < 5:  # a row may begin with # as well
             continue
         if len(cells) < 5:
             got = f"{path} line {number} has {len(cells)} column(s)"
@@ -139,19 +145,49 @@ def _read_tmx(path: Path, source: Language, target: Language) -> list[list[Pair]
         for variant in _elements(unit, "tuv"):
             tag = variant.get("{http://www.w3.org/XML/1998/namespace}lang") or variant.get("lang") or ""
             for segment in _elements(variant, "seg"):
-                texts.setdefault(tag.lower().replace("_", "-").split("-")[0], _text(segment))
-        pairs.append(Pair(texts.get(source.code, ""), texts.get(target.code, "")))
+                texts.setdefault(tag, _text(segment))
+        pairs.append(Pair(_variant(texts, source), _variant(texts, target)))
     return [[pair for pair in pairs if all(pair)]]
+
+
+def _variant(texts: Mapping[str, str], language: Language) -> str:
+    """The text in the variant that is asked for; another one's of the same language only where that is missing."""
+    fits = {tag: languages.closeness(tag, language.tag) for tag in texts}
+    best = max(fits, key=lambda tag: fits[tag], default="")
+    return texts[best] if best and fits[best] > 0 else ""
 
 
 def _read_xliff(path: Path, source: Language, target: Language) -> list[list[Pair]]:
-    """XLIFF 1.2 (`trans-unit`) and 2 (`segment`)."""
+    """XLIFF 1.2 (`trans-unit`) and 2 (`segment`); what is marked as not yet translated is left out.
+
+    Raises:
+        InputError: the file says that it is of other languages.
+    """
     root = _tree(path, "xliff")
+    for element in root.iter():
+        named = [_language_of(element, "source"), _language_of(element, "target")]
+        for tag, asked in zip(named, (source, target), strict=True):
+            if tag and not languages.closeness(tag, asked.tag):
+                raise InputError(
+                    f"{path} is from '{named[0] or '?'}' to '{named[1] or '?'}'",
+                    f"from '{source.tag}' to '{target.tag}'",
+                    "name a file of these languages, or check --from and --to",
+                )
     pairs = []
     for holder in [*_elements(root, "trans-unit"), *_elements(root, "segment")]:
-        texts = {name: _text(e) for name in ("source", "target") for e in holder if xml.local_name(e) == name}
+        found = {xml.local_name(e): e for e in reversed(holder) if xml.local_name(e) in ("source", "target")}
+        state = (found["target"].get("state") if "target" in found else None) or holder.get("state") or ""
+        if state in _UNTRANSLATED or holder.get("translate") == "no":
+            continue
+        texts = {name: _text(element) for name, element in found.items()}
         pairs.append(Pair(texts.get("source", ""), texts.get("target", "")))
     return [[pair for pair in pairs if all(pair)]]
+
+
+def _language_of(element: Any, side: str) -> str:
+    """What an XLIFF element says of the language of one side: 1.2 on its files, 2 on its root."""
+    names = (f"{side}-language", "srcLang" if side == "source" else "trgLang")
+    return next((value for name in names if (value := element.get(name))), "")
 
 
 def _read_json(path: Path, source: Language, target: Language) -> list[list[Pair]]:
@@ -199,4 +235,11 @@ def _elements(root: Any, name: str) -> Iterator[Any]:
 
 
 def _text(element: Any) -> str:
-    return _line("".join(element.itertext()))
+    """An element's words; codes of the file's own format (TMX, XLIFF 1.2) are none, subflows in them neither."""
+    parts: list[str] = [element.text or ""]
+    for child in element:
+        name = xml.local_name(child)
+        if name and name not in _CODES:
+            parts.append(_text(child))
+        parts.append(child.tail or "")
+    return _line("".join(parts))

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from .. import settings, strict
+from .. import settings, strict, yamltext
 from ..errors import SettingsError
 from .languages import Language
 
@@ -83,7 +83,7 @@ def load_template(name: str) -> Template:
             f"there is no template '{name}'", "one of " + ", ".join(template_names()), "or a .yaml file"
         )
     try:
-        data = yaml.safe_load(path.read_text("utf-8"))
+        data = yamltext.read(path)
     except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError, ValueError) as error:
         raise SettingsError(f"{path} is not readable YAML", "a template file", "correct the file") from error
     if not isinstance(data, dict):

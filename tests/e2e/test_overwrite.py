@@ -20,13 +20,13 @@ PLAIN = {  # options that name no file
     "memory_budget", "allow_degrade", "device", "offline", "json", "prompt", "tokens", "bilingual", "source", "target",
     "context_units", "learn", "judge", "least", "most", "no_translations", "task", "protocols", "chunks", "decode", "limit",
     "contenders", "repair", "repair_rank", "repair_texts", "repair_epochs", "score_only", "action", "names", "root", "whole",
-    "unfinished", "dry_run", "precision",
+    "unfinished", "dry_run", "precision", "against", "name",
 }  # fmt: skip
 # What each verb needs; IN stands for the file that is read by the option under test.
 NEEDED: dict[str, list[str]] = {
     "score": ["FILE"], "write": ["--prompt-file", "FILE"], "translate": ["FILE", *TO], "glossary": ["FILE", *TO],
     "eval": ["translate", "FILE", *TO], "bench": ["FILE"], "quantize": ["MODEL", "OUT"], "export": ["MODEL", "OUT"],
-    "runs": [], "plan": [], "doctor": [],
+    "runs": [], "plan": [], "doctor": [], "models": [],
 }  # fmt: skip
 POSITIONAL = {"file": "FILE", "book": "FILE", "prompt_file": "FILE"}
 

@@ -173,7 +173,7 @@ CHUNKS = [
 
 @pytest.mark.parametrize("name, text, expected", [
     ("a.tsv", "你好\tHello\tnote\n# no\n\n再见\t\n", [[("你好", "Hello")]]),
-    ("a.tmx", TMX, [[("你好 x", "Hello")]]),
+    ("a.tmx", TMX, [[("你好", "Hello")]]),
     ("a.xlf", XLIFF, [[("你好", "Hello")]]),
     ("a.xliff", XLIFF2, [[("你好", "Hello")]]),
     ("a.json", json.dumps(CHUNKS), [[("你好", "Hello")], [("再见", "Bye")]]),
@@ -289,3 +289,62 @@ def test_comet_is_used_only_where_it_is(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(scores, "find_spec", lambda name: None)
     with pytest.raises(SettingsError, match="unbabel-comet"):
         scores.comet(tmp_path / "x.ckpt", ["a"], ["b"], ["c"])
+
+
+# --- files of other tools ---
+
+
+def test_a_table_saved_by_a_spreadsheet_is_read_as_it_is(tmp_path: Path) -> None:
+    plain = Pair('He said "no" and left.', 'Er sagte "nein" und ging.')
+    quoted = '"He said ""no"" and left."\t"Er sagte ""nein"" und ging."\r\nGood day\tGuten Tag\r\n'
+    assert pairs.read(written(tmp_path / "a.tsv", quoted), EN, DE) == [[plain, Pair("Good day", "Guten Tag")]]
+    ours = '"No," he said.\t"Nein", sagte er.\n"Yes"\t"Ja"\n'  # quotes that are characters
+    assert pairs.read(written(tmp_path / "b.tsv", ours), EN, DE) == [[Pair('"No," he said.', '"Nein", sagte er.'), Pair('"Yes"', '"Ja"')]]  # fmt: skip
+    terms = glossary.read(written(tmp_path / "g.tsv", 'the ""Pequod"""\tx\n'.replace('the ""', '"the ""'))).terms
+    assert dict(terms) == {'the "Pequod"': "x"}
+
+
+def test_rows_that_a_spreadsheet_only_quoted_are_no_corrections(tmp_path: Path) -> None:
+    text = pairs.REVIEW + "\n" + '"He said ""no""."\t"Er sagte ""nein""."\tmodel\tu000000\t{}\t\n'.format(pairs._check('Er sagte "nein".')) + "Good day\tGuten Morgen\tmodel\tu000001\t6b973d26\t\n"  # fmt: skip
+    assert pairs.read(written(tmp_path / "a.tsv", text), EN, DE) == [[Pair("Good day", "Guten Morgen")]]
+
+
+_TU = '<tmx version="1.4"><header/><body><tu>{}</tu></body></tmx>'
+
+
+def test_codes_of_other_tools_are_no_text(tmp_path: Path) -> None:
+    english = 'Open the <bpt i="1">&lt;b&gt;</bpt>door<ept i="1">&lt;/b&gt;</ept> <hi>now</hi>.<ph x="1">&lt;br/&gt;<sub>x</sub></ph>'
+    german = '<it pos="begin">&lt;i&gt;</it>Tür auf.<ut>{1}</ut>'
+    text = _TU.format(
+        f'<tuv xml:lang="en-US"><seg>{english}</seg></tuv><tuv xml:lang="de-DE"><seg>{german}</seg></tuv>'
+    )
+    assert pairs.read(written(tmp_path / "a.tmx", text), EN, DE) == [[Pair("Open the door now.", "Tür auf.")]]
+    unit = '<trans-unit id="1"><source>Open <g id="1">it</g><x id="2"/> <ph id="3">&lt;br/&gt;</ph>now</source><target>Auf</target></trans-unit>'
+    text = f'<xliff version="1.2"><file source-language="en" target-language="de"><body>{unit}</body></file></xliff>'
+    assert pairs.read(written(tmp_path / "a.xlf", text), EN, DE) == [[Pair("Open it now", "Auf")]]
+
+
+@pytest.mark.parametrize(
+    "asked, text", [("zh-CN", "软件"), ("zh", "软件"), ("zh-Hans", "软件"), ("zh-TW", "軟體"), ("zh-Hant-HK", "軟體")]
+)
+def test_the_asked_variant_is_taken(asked: str, text: str, tmp_path: Path) -> None:
+    variants = ['<tuv xml:lang="zh-TW"><seg>軟體</seg></tuv>', '<tuv xml:lang="zh-CN"><seg>软件</seg></tuv>']
+    for order in (variants, variants[::-1]):
+        tmx = written(tmp_path / "a.tmx", _TU.format('<tuv xml:lang="en"><seg>software</seg></tuv>' + "".join(order)))
+        assert pairs.read(tmx, EN, languages.find(asked)) == [[Pair("software", text)]]
+    alone = written(tmp_path / "b.tmx", _TU.format('<tuv xml:lang="en"><seg>software</seg></tuv>' + variants[0]))
+    assert pairs.read(alone, EN, languages.find("zh-CN")) == [[Pair("software", "軟體")]]  # better than none
+
+
+@pytest.mark.parametrize("head", ['version="1.2"><file source-language="en-GB" target-language="ru">', 'version="2.0" srcLang="en" trgLang="ru"><file>'])  # fmt: skip
+def test_a_file_of_other_languages_is_refused(head: str, tmp_path: Path) -> None:
+    unit = "<{0}><source>The door.</source><target>Дверь.</target></{0}>".format(
+        "segment" if "2.0" in head else "trans-unit"
+    )
+    path = written(tmp_path / "a.xlf", f"<xliff {head}{unit}</file></xliff>")
+    with pytest.raises(InputError, match=r"from 'en(-GB)?' to 'ru'; expected from 'en' to 'de'"):
+        pairs.read(path, EN, DE)
+    assert pairs.read(path, EN, languages.find("ru")) == [[Pair("The door.", "Дверь.")]]
+    new = written(tmp_path / "b.xlf", path.read_text("utf-8").replace("<target>", '<target state="new">'))
+    with pytest.raises(InputError, match="has no pair"):
+        pairs.read(new, EN, languages.find("ru"))
