@@ -16,9 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import embedded
+from .. import embedded, sources
 from .. import settings as settings_module
-from .. import sources
 from ..errors import SettingsError, TemploraError
 from ..translation import languages
 
