@@ -132,6 +132,44 @@ def test_a_cache_that_is_rebuilt_while_writing_begins_as_the_document(
         assert held == [*start, *session.tokens[len(session.tokens) - len(held) + len(start) :]]
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+@pytest.mark.parametrize("bos", [True, False])
+def test_a_true_continuation_is_as_likely_while_writing_as_in_a_plain_forward(
+    architecture: str, bos: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop that writes is told each token; its nats are those of transformers' own forward over what it holds."""
+    ids, costs = (IDS if bos else IDS[1:])[:220], {}
+    held: list[int] = []
+
+    def pick(self: object, logits: torch.Tensor, context: list[int], position: int) -> tuple[int, float]:
+        costs[position] = -float(logits.log_softmax(-1)[ids[position]])
+        return ids[position], costs[position]
+
+    monkeypatch.setattr(generate.Picker, "pick", pick)
+    runtime = tiny.runtime(architecture, "learn.mode=none", "generate.ignore_eos=true", nf4=False, bos=bos)
+    with runtime.session() as session:
+        real = session.forward.prefill
+        monkeypatch.setattr(session.forward, "prefill", lambda seen: held.append(len(session.tokens)) or real(seen))
+        session.tokens.extend(ids[:70])
+        list(session.generate(max_tokens=150))
+        assert len(held) > 5
+        for begin, end in zip(held, [*held[1:], len(ids)], strict=True):
+            context = windows.last(ids[:begin], len(_context_at(session, ids, begin)), session.sinks)
+            with torch.no_grad():
+                logits = session.base.model(input_ids=torch.tensor([[*context, *ids[begin:end]]])).logits[0]
+            nats = torch.nn.functional.cross_entropy(
+                logits[len(context) - 1 : -1], torch.tensor(ids[begin:end]), reduction="none"
+            )
+            assert [costs[at] for at in range(begin, end)] == pytest.approx(nats.tolist(), abs=1e-3)
+
+
+def _context_at(session: Session, ids: list[int], length: int) -> list[int]:
+    """What a cache holds that is built with `length` tokens there: at most a window less one, from a chunk's border on."""
+    position = length // CHUNK * CHUNK
+    count = min(SIZE - CHUNK + length - position, SIZE - 1, length)
+    return ids[:count]
+
+
 @pytest.mark.parametrize("bos", [True, False])
 def test_lessons_and_judgements_of_a_translation_begin_as_their_prompt(
     bos: bool, monkeypatch: pytest.MonkeyPatch
