@@ -29,14 +29,16 @@ def test_lab(tmp_path: Path) -> None:
     plan = {"preset": "economical", "set": SET, "seeds": [0, 1], "confirm": ["fast"],
             "variations": {"slow": ["learn.lr=1e-3"], "fast": [], "unused": ["learn.epochs=1"]}}  # fmt: skip
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
-    args = [sys.executable, str(ROOT / "scripts/lab"), str(tmp_path / "plan.yaml"), "--model", str(model),
+    args = [sys.executable, str(ROOT / "scripts/lab"), str(tmp_path / "plan.yaml"), "--model", str(model), "--attention",
             "--full", str(model), "--choose", str(tmp_path / "one.txt"), str(tmp_path / "two.txt"),
             "--confirm", str(tmp_path / "three.txt"), "--tokens", "120", "--out", str(tmp_path / "out")]  # fmt: skip
     first = subprocess.run(args, capture_output=True, text=True, check=True)
     path = tmp_path / "out/lab.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     seen = [(row["variation"], row["book"], row["seed"]) for row in rows]
-    assert len(seen) == len(set(seen)) == 3 + 3 + 2 * (3 * 2 + 2)  # base, full; two seeds: all on two books, two on one
+    assert (
+        len(seen) == len(set(seen)) == 6 + 6 + 2 * (3 * 2 + 2)
+    )  # bases, each also reading all; two seeds: all on two books, two on one
     assert ("unused", "three", 0) not in seen and ("slow", "three", 1) in seen
 
     runtime = edge.load(str(model), "economical", overrides=[*SET, "learn.seed=1"])
@@ -104,7 +106,8 @@ def test_lab_sensitivity(tmp_path: Path) -> None:
     full = edge.load(str(model), overrides=[*SET, "base.precision=full", "learn.mode=none"])
     with full.session() as session:
         ends = range(64, len(ids) + 1, 32)
-        nats = [session.forward.nll(torch.tensor(ids[end - 64 : end]), 32).double().mean() for end in ends]
+        wholes = [torch.tensor([ids[0], *ids[end - 63 : end]]) for end in ends]  # BOS before each
+            nats = [session.forward.nll(whole, 32).double().mean() for whole in wholes]
     assert base + found["all, not quantised"][1] == pytest.approx(float(sum(nats) / len(nats)), abs=2e-4)
     assert abs(found["all"][1] - found["all, not quantised"][1]) < abs(found["all, not quantised"][1]) / 4
 
