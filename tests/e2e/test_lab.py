@@ -106,8 +106,8 @@ def test_lab_sensitivity(tmp_path: Path) -> None:
     full = edge.load(str(model), overrides=[*SET, "base.precision=full", "learn.mode=none"])
     with full.session() as session:
         ends = range(64, len(ids) + 1, 32)
-            wholes = [torch.tensor([ids[0], *ids[end - 63 : end]]) for end in ends]  # BOS before each
-            nats = [session.forward.nll(whole, 32).double().mean() for whole in wholes]
+        wholes = [torch.tensor([ids[0], *ids[end - 63 : end]]) for end in ends]  # BOS before each
+        nats = [session.forward.nll(whole, 32).double().mean() for whole in wholes]
     assert base + found["all, not quantised"][1] == pytest.approx(float(sum(nats) / len(nats)), abs=2e-4)
     assert abs(found["all"][1] - found["all, not quantised"][1]) < abs(found["all, not quantised"][1]) / 4
 
