@@ -50,7 +50,7 @@ def test_score_json_report_and_plot(model: str, text: Path, tmp_path: Path, caps
     report = tmp_path / "report"
     assert cli.main(["score", str(text), "--model", model, *SMALL, "--report", str(report), "--json"]) == 0
     result = last_json(capsys)
-    assert result["tokens"] == sum(c["tokens"] for c in result["chunks"]) == len(tiny.TEXT) * 3 - 1
+    assert result["tokens"] == sum(c["tokens"] for c in result["chunks"]) == len(tiny.TEXT) * 3
     for side in ("base", "adapter"):
         assert result[side]["nll"] == pytest.approx(sum(c[f"{side}_nll"] for c in result["chunks"]))
         assert result[side]["perplexity"] > 1 and result[side]["bits_per_byte"] > 0
@@ -73,7 +73,7 @@ def test_score_options(model: str, text: Path, capsys: pytest.CaptureFixture[str
 def test_score_reads_standard_input(model: str) -> None:
     done = run("score", "-", "--model", model, *SMALL, "--json", stdin=tiny.TEXT.encode())
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["tokens"] == len(tiny.TEXT.strip())
+    assert json.loads(done.stdout.splitlines()[-1])["tokens"] == len(tiny.TEXT)
 
 
 def test_write_streams_and_reads_a_long_prompt(
