@@ -21,6 +21,7 @@ from typing import BinaryIO
 from ..amounts import format_bytes
 from ..errors import InputError
 
+_UTF8 = 0x800  # the flag of a name in UTF-8
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, OverflowError, IndexError)
 
 
@@ -39,6 +40,25 @@ class Limits:
     entries: int = 20_000
     ratio: int = 200
     ratio_from: int = 1_000_000
+
+
+class _Entry(zipfile.ZipInfo):
+    """An entry to write under the very bytes that its name had."""
+
+    raw: tuple[bytes, int] | None = None
+
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:
+        return self.raw or super()._encodeFilenameFlags()  # type: ignore[misc]
+
+
+def _name_of(info: zipfile.ZipInfo) -> str:
+    """An entry's name; many tools write UTF-8 without the flag that says so."""
+    if info.flag_bits & _UTF8 or info.filename.isascii():
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
 
 
 class Archive:
@@ -61,10 +81,12 @@ class Archive:
         names: set[str] = set()
         for info in self._entries:
             self._check_entry(info)
-            if info.filename in names:
-                raise self._refused(f"holds two entries named {info.filename!r}")
-            names.add(info.filename)
+            name = _name_of(info)
+            if name in names:
+                raise self._refused(f"holds two entries named {name!r}")
+            names.add(name)
         self.names = frozenset(names)
+        self._by_name = {_name_of(info): info for info in self._entries}
 
     def read(self, entry: str) -> bytes:
         """One entry, unpacked.
@@ -75,13 +97,13 @@ class Archive:
         if entry not in self.names:
             raise self._damaged(f"{entry!r} is missing")
         try:
-            return self._zip.read(entry)
+            return self._zip.read(self._by_name[entry])
         except (*_DAMAGE, OSError, RuntimeError, NotImplementedError, KeyError) as error:
             raise self._damaged(f"{entry!r}: {error}") from error
 
     def size(self, entry: str) -> int:
         """Bytes of an entry as the directory says; 0 where there is none."""
-        return self._zip.getinfo(entry).file_size if entry in self.names else 0
+        return self._by_name[entry].file_size if entry in self.names else 0
 
     def write(self, stream: BinaryIO, changed: Mapping[str, bytes]) -> None:
         """The archive with some entries replaced: same order, names, dates and packing of all entries.
@@ -93,16 +115,19 @@ class Archive:
         with zipfile.ZipFile(stream, "w") as out:
             out.comment = self._zip.comment
             for info in self._entries:
-                fresh = zipfile.ZipInfo(info.filename, info.date_time)
+                name = _name_of(info)
+                fresh = _Entry(info.filename, info.date_time)
+                if not info.flag_bits & _UTF8:
+                    fresh.raw = info.filename.encode("cp437"), 0
                 fresh.compress_type, fresh.external_attr = info.compress_type, info.external_attr
                 fresh.create_system, fresh.comment = info.create_system, info.comment
-                if info.filename in changed:
-                    out.writestr(fresh, changed[info.filename])
+                if name in changed:
+                    out.writestr(fresh, changed[name])
                 elif info.is_dir():
                     out.writestr(fresh, b"")
                 else:
                     fresh.file_size = info.file_size
-                    content = io.BytesIO(self.read(info.filename))
+                    content = io.BytesIO(self.read(name))
                     with out.open(fresh, "w") as target:
                         shutil.copyfileobj(content, target)
 

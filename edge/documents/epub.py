@@ -190,7 +190,8 @@ def _resolve(base: str, href: str) -> str | None:
 def _ncx_pieces(root: etree._Element) -> Iterator[Piece]:
     for element in root.iter("{*}text"):
         inline = tree.encode([Text(tree.fold(element.text or ""))])
-        if inline is not None and not len(element):
+        is_page = any(xml.local_name(outer) in ("pagelist", "pagetarget") for outer in element.iterancestors())
+        if inline is not None and not len(element) and not is_page:
             yield Piece(element, None, (), inline, "toc")
 
 

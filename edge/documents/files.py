@@ -105,7 +105,7 @@ def decode(data: bytes, name: str) -> str:
         raise InputError(
             f"{name} is not UTF-8 at byte {at} (0x{data[at]:02x})",
             "UTF-8 text",
-            "convert it, for example: iconv -f ISO-8859-1 -t UTF-8",
+            "convert it from the encoding that it is in, for example by an editor: save as UTF-8",
         ) from error
     if not data:
         raise InputError(f"{name} is empty", "a text", "name a file with text in it")

@@ -8,6 +8,7 @@ Units: a run is a stretch of text and inline elements between two blocks; each r
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,8 @@ _KINDS: dict[str, Kind] = {
     "title": "title",
 }
 _NOTE_TYPES = names("footnote footnotes endnote endnotes rearnote rearnotes doc-footnote doc-endnote")
+_PAGE_TYPES = names("pagebreak page-list doc-pagebreak doc-pagelist")  # numbers of a printed edition's pages
+_LINE_END = "templora-line-end"  # stands before each further line of a <pre>, until the tree is written
 _EPUB_TYPE = "{http://www.idpf.org/2007/ops}type"
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 
@@ -65,6 +68,9 @@ class Piece:
 def pieces(root: etree._Element, *, title: bool) -> list[Piece]:
     """The units of a tree in reading order; with `title`, the document's title comes first."""
     found: list[Piece] = []
+    for element in list(root.iter("pre", "{*}pre")):
+        if not _is_skipped(element):
+            _split_lines(element)
     if title:
         for element in root.iter("title", "{*}title"):
             parent = element.getparent()
@@ -128,6 +134,22 @@ def _piece(
         yield Piece(parent, before, tuple(run), inline, around.of_run)
 
 
+def _split_lines(pre: etree._Element) -> None:
+    """Makes each line of preformatted text a run of its own."""
+    for before in [None, *pre]:
+        text = (pre.text if before is None else before.tail) or ""
+        first, *others = re.split(r"(?<=\S)(?=[ \t]*\n)", text)
+        if not others:
+            continue
+        _set_text(pre, before, first)
+        last = before
+        for line in others:
+            mark = pre.makeelement(_LINE_END)
+            _insert(pre, last, mark)
+            mark.tail = line
+            last = mark
+
+
 def _nodes(lead: str | None, elements: Sequence[etree._Element], keep_space: bool) -> list[Node]:
     nodes = _text(lead, keep_space)
     for element in elements:
@@ -163,6 +185,8 @@ def _is_paragraph_break(element: etree._Element) -> bool:
 
 
 def _is_untranslated(element: etree._Element) -> bool:
+    if element.attrib and _PAGE_TYPES.intersection(_types(element)):
+        return True
     return element.get("translate") == "no" or "notranslate" in (element.get("class") or "").split()
 
 
@@ -198,6 +222,8 @@ def apply(found: Sequence[tuple[Piece, str | None]], edition: Edition) -> bool:
             _place(piece.parent, piece.before, piece.elements, piece.inline.fill(both))
         else:
             _add_below(piece, translated, edition)
+    if found:
+        etree.strip_tags(found[0][0].parent.getroottree(), _LINE_END)
     return changed
 
 

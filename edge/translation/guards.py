@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,13 +18,28 @@ from dataclasses import dataclass
 import regex
 
 from ..documents import placeholders
-from . import languages
+from . import languages, numerals
 from .languages import Language
 
 _LOOP = re.compile(r"(.{1,80}?)\1{2,}", re.DOTALL)
 _BROKEN = regex.compile(r"[\p{Cc}\p{Cn}\p{Co}\p{Cs}\uFFFD]")
 _SENTENCES = re.compile(r"[^.!?。！？…]+[.!?。！？…]*")
-_NUMBERS = re.compile(r"\d+(?:[.,'’\u00a0\u202f]\d{3})*")
+# what is the same in every language: addresses, mail, paths, numbers of books and articles
+_ADDRESS = re.compile(
+    r"(?:https?|ftp|file)://\S{1,2000}|\bwww\.\S{1,500}|\bmailto:\S{1,300}|[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"
+    r"|\b(?:ISBN|ISSN|DOI|EAN|ISMN|PMID|arXiv)(?:-1[03])?\s?:?\s?[\d/.–-][\dXx/.\w–-]{2,60}(?:[ –-][\dX]{1,7})*"
+    r"|\b[\w-]{1,63}(?:\.[\w-]{1,63})*\.(?:com|org|net|edu|gov|info|io|de|fr|es|it|ru|cn|jp|uk|eu|example)(?:/\S{0,500})?\b",
+    re.IGNORECASE,
+)
+_WORD = regex.compile(r"[\p{L}\p{M}]+(?:['’.-][\p{L}\p{M}]+)*")
+_SOUND = re.compile(
+    r"(?:(\w{1,3})\1+\w?|[aouäöüh]{1,3}h*|[hm]+|p?s+t+|oh|ah|eh|uh|wow|hey|hi|ha|ho|he|la)", re.IGNORECASE
+)
+_PARTICLES = frozenset(("de", "da", "di", "do", "dos", "del", "della", "der", "van", "von", "zu", "zur", "la", "le", "du", "den", "ten", "bin", "ibn", "al", "el", "y", "e", "af"))  # fmt: skip
+# words that no name is made of, in capitals as titles have them
+_NO_NAME = frozenset(
+    ["the", "a", "an", "and", "or", "of", "to", "in", "on", "at", "by", "for", "with", "from", "into", "through", "until", "is", "are", "was", "were", "be", "he", "she", "it", "we", "they", "you", "i", "his", "her", "its", "my", "our", "your", "this", "that", "not", "no", "do", "what", "when", "where", "who", "why", "how", "all", "new", "old", "great", "little", "chapter", "part", "book", "volume", "section", "prologue", "epilogue", "contents", "preface", "introduction", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "twenty", "der", "die", "das", "ein", "eine", "und", "oder", "im", "am", "mit", "von", "bis", "nicht", "kapitel", "teil", "buch", "band", "vorwort", "inhalt", "le", "les", "un", "une", "et", "ou", "dans", "avec", "pour", "pas", "chapitre", "partie", "livre", "los", "las", "una", "con", "por", "capítulo", "parte", "libro", "il", "lo", "gli", "capitolo", "глава", "часть", "и", "в", "на", "не"]
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,8 +104,8 @@ def problems(case: Case, limits: Limits | None = None) -> list[str]:
 
 
 def needs_no_translation(text: str) -> bool:
-    """Whether a unit has no letters at all (numbers, ornaments, an image): it is kept as it is."""
-    return not languages.letters(placeholders.plain(text))
+    """Whether a unit has no words at all (numbers, ornaments, an image, an address): it is kept as it is."""
+    return not languages.letters(_ADDRESS.sub(" ", placeholders.plain(text)))
 
 
 def loop(text: str, limit: int = Limits.loop) -> str:
@@ -117,9 +131,7 @@ def weight(text: str) -> float:
 
 def numbers(text: str) -> set[str]:
     """The numbers of two digits and more, without grouping marks, in ASCII digits. Smaller ones may become words."""
-    plain = "".join(str(unicodedata.digit(c, c)) if c.isdigit() else c for c in text)
-    found = (re.sub(r"\D", "", number) for number in _NUMBERS.findall(plain))
-    return {number for number in found if len(number) > 1}
+    return numerals.in_digits(text)
 
 
 # --- the checks: what is wrong, or an empty string ---
@@ -151,7 +163,12 @@ def _loop(case: Case, limits: Limits) -> str:
 
 def _copy(case: Case, limits: Limits) -> str:
     source, target = _bare(case.source), _bare(case.target)
-    if len(source) < limits.copy or case.source_language.code == case.target_language.code:
+    if source == target and _stays(case.source):
+        return ""
+    if (
+        len(_bare(_ADDRESS.sub(" ", placeholders.plain(case.source)))) < limits.copy
+        or case.source_language.code == case.target_language.code
+    ):
         return ""
     if source == target:
         return "it is the source text"
@@ -159,6 +176,20 @@ def _copy(case: Case, limits: Limits) -> str:
         source in target or (target in source and 2 * len(target) > len(source))
     )
     return "the source text is in it" if inside else ""
+
+
+def _stays(text: str) -> bool:
+    """Whether a text is right as it is in any language: names, addresses, codes, sounds.
+
+    A name is known by its capitals alone: at most five words, none of which makes up titles instead.
+    """
+    words = _WORD.findall(_ADDRESS.sub(" ", placeholders.plain(text)))
+    if all(_SOUND.fullmatch(word) for word in words):
+        return True
+    names = [word for word in words if word.casefold() not in _PARTICLES]
+    if not 1 <= len(names) <= 5 or any(word.casefold() in _NO_NAME for word in words):
+        return False
+    return all(word[0].isupper() and (not word.isupper() or len(word) <= 5) for word in names)
 
 
 def _again(case: Case, limits: Limits) -> str:
@@ -172,7 +203,9 @@ def _again(case: Case, limits: Limits) -> str:
 
 def _language(case: Case, limits: Limits) -> str:
     """Wrong script first; where the scripts are shared, the identifier's word. Glossary targets and names are let be."""
-    text = placeholders.plain(case.target)
+    if _bare(case.source) == _bare(case.target) and _stays(case.source):
+        return ""
+    text = _ADDRESS.sub(" ", placeholders.plain(case.target))
     for _, target in case.terms:
         text = text.replace(target, " ")
     size, source, wanted = languages.letters(text), case.source_language, case.target_language
@@ -212,7 +245,7 @@ def _placeholders(case: Case, limits: Limits) -> str:
 
 
 def _numbers(case: Case, limits: Limits) -> str:
-    lost = numbers(placeholders.plain(case.source)) - numbers(placeholders.plain(case.target))
+    lost = numerals.required(placeholders.plain(case.source)) - numerals.values(placeholders.plain(case.target))
     return f"{' '.join(sorted(lost))} not in it" if lost else ""
 
 

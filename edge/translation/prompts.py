@@ -22,6 +22,7 @@ import yaml
 
 from .. import settings, strict, yamltext
 from ..errors import SettingsError
+from . import chat
 from .languages import Language
 
 
@@ -222,7 +223,7 @@ class Prompts:
 
     def _chat(self, messages: list[dict[str, str]], *, answered: bool = False) -> str:
         options = {"tokenize": False, "add_generation_prompt": not answered, "enable_thinking": False}
-        return str(self._tokenizer.apply_chat_template(messages, **options))
+        return chat.bounded(lambda: self._tokenizer.apply_chat_template(messages, **options))
 
     def _asked(self, sources: Sequence[str], terms: Terms) -> str:
         """A block of source lines, after the glossary terms that apply to it."""

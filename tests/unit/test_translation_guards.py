@@ -119,3 +119,44 @@ def test_languages() -> None:
     with pytest.raises(SettingsError, match="did you mean 'de'"):
         languages.find("German")
     assert languages.likelihood("Er ging nach Hause und schlief ein.", ("en", "de"))["de"] > 0.9
+
+
+@pytest.mark.parametrize("text", [
+    "Gabriel Hernandez Whitfield", "https://www.example.org/catalogue/2024", "ISBN 978-0-306-40615-7",
+    "info@harbour-museum.example", "Johann Sebastian Bach (1685–1750)", "Hahahahahaha! Oh, oh, oh!",
+    "Ludwig van Beethoven", "www.example.com/the/way-of-the-words-and-more", "⟦1⟧Gabriel⟦/1⟧ García Márquez",
+])  # fmt: skip
+def test_a_right_copy_is_right(text: str) -> None:
+    assert kinds(text, text) == set()
+
+
+@pytest.mark.parametrize("text", [
+    "The boat came home.", "He Walked On Through The Wood", "Chapter Twenty Three", "See https://example.org/a for the whole list.",
+    "CLOSED UNTIL SUNDAY MORNING",
+])  # fmt: skip
+def test_a_wrong_copy_is_still_found(text: str) -> None:
+    assert "copy" in kinds(text, text)
+
+
+@pytest.mark.parametrize("pair, source, target", [
+    ((ZH, EN), "他12月25日来。", "He came on December 25."), ((ZH, EN), "２０２０年11月3日", "3 November 2020"),
+    ((EN, ZH), "There are 32 rooms here.", "这里有三十二个房间。"), ((EN, JA), "30,000 people", "三万人"), ((EN, ZH), "in 1984", "一九八四年"),
+    ((EN, ZH), "35,000 people", "3.5万人"), ((DE, EN), "am 24.12.2020", "on December 24, 2020"), ((EN, ZH), "110 people", "一百一十人"),
+])  # fmt: skip
+def test_numbers_are_the_same_in_other_numerals(
+    pair: tuple[languages.Language, languages.Language], source: str, target: str
+) -> None:
+    assert "numbers" not in kinds(source, target, pair)
+
+
+@pytest.mark.parametrize("pair, source, target", [
+    ((ZH, EN), "他12月25日来。", "He came on December 24."), ((EN, ZH), "There are 32 rooms here.", "这里有三百二十个房间。"),
+    ((EN, DE), "Page 12 of 20", "Seite 12 von 30"), ((DE, EN), "am 24.12.2020", "on December 25, 2020"),
+])  # fmt: skip
+def test_other_numbers_are_found(pair: tuple[languages.Language, languages.Language], source: str, target: str) -> None:
+    assert "numbers" in kinds(source, target, pair)
+
+
+def test_an_address_alone_needs_no_translation() -> None:
+    assert guards.needs_no_translation("https://www.example.org/catalogue/2024")
+    assert not guards.needs_no_translation("See https://www.example.org")

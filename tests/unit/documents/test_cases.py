@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+import zipfile
 from pathlib import Path
 
 import books
@@ -251,3 +252,103 @@ def test_a_title_that_yaml_would_misread_is_quoted(tmp_path: Path) -> None:
         document.write(tmp_path / "b.md", {"u000000": title}, language="de")
         front = (tmp_path / "b.md").read_text("utf-8").split("---")[1]
         assert yaml.safe_load(front) == {"title": title, "lang": "de"}
+
+
+# --- HTML ---
+
+
+def test_attributes_of_html_are_kept(tmp_path: Path) -> None:
+    body = '<p>See <a href="https://example.org/page ">it</a>, <a href="https://example.org/a\n  ">this</a>, <a href="{{ base_url }}/h?a=1&amp;b=&quot;é">that</a> and <img src="map .gif" alt="map">.</p>'
+    page = f'<!DOCTYPE html>\n<html><head><meta charset="utf-8"><title>Links</title></head><body>{body}</body></html>\n'
+    written = _capitals(tmp_path / "a.html", page)
+    assert re.findall(r'<[^>]*"[^>]*>', written) == re.findall(r'<[^>]*"[^>]*>', page)
+
+
+def test_html_that_names_no_encoding_gets_one(tmp_path: Path) -> None:
+    written = _capitals(
+        tmp_path / "a.html", "<html><head><title>Caf&eacute;</title></head><body><p>Prices in &euro;</p></body></html>"
+    )
+    assert (
+        written == '<html><head><meta charset="utf-8"><title>CAFÉ</title></head><body><p>PRICES IN €</p></body></html>'
+    )
+    assert "<!DOCTYPE" not in written
+    assert _capitals(tmp_path / "b.html", "<html><body><p>one</p></body></html>").count("charset") == 1
+
+
+@pytest.mark.parametrize("label, encoding, text", [
+    ("iso-8859-1", "cp1252", "She said “go home” — and he didn’t."), ("gb2312", "gb18030", "朱镕基先生与喆先生在北京见面。"),
+    ("shift_jis", "cp932", "①はじめに～春"), ("euc-kr", "cp949", "똠방각하"),
+])  # fmt: skip
+def test_labels_mean_what_browsers_take_them_for(label: str, encoding: str, text: str, tmp_path: Path) -> None:
+    page = f'<html><head><meta charset="{label}"><title>T</title></head><body><p>{text}</p></body></html>'
+    document = _made(tmp_path / "a.html", page.encode(encoding))
+    assert _texts(document) == ["T", text]
+    document.write(tmp_path / "b.html", books.translated(document))
+    assert text.upper() in (tmp_path / "b.html").read_bytes().decode(encoding)
+
+
+# --- EPUB ---
+
+
+def test_entry_names_are_kept_as_bytes(tmp_path: Path) -> None:
+    package = books.epub_entries()["OEBPS/book.opf"].replace(b'href="one.xhtml"', 'href="第一章.xhtml"'.encode())
+    data = books.make_epub(tmp_path / "a.epub", {"OEBPS/book.opf": package}).read_bytes()
+    name = "OEBPS/第一章.xhtml".encode()
+    with zipfile.ZipFile(tmp_path / "b.epub", "w") as out, zipfile.ZipFile(tmp_path / "a.epub") as source:
+        for info in source.infolist():
+            stands = "OEBPS/" + "N" * (len(name) - 6) if info.filename == "OEBPS/one.xhtml" else info.filename
+            out.writestr(stands, source.read(info))
+    assert data
+    raw = (tmp_path / "b.epub").read_bytes().replace(b"OEBPS/" + b"N" * (len(name) - 6), name)  # UTF-8 without its flag
+    document = _made(tmp_path / "c.epub", raw)
+    assert any("Call me" in unit.text for unit in document.units)
+    document.write(tmp_path / "d.epub", books.translated(document))
+    written = (tmp_path / "d.epub").read_bytes()
+    assert written.count(name) == raw.count(name) == 2
+    with zipfile.ZipFile(tmp_path / "d.epub") as out:
+        assert [i.flag_bits & 0x800 for i in out.infolist()] == [0] * len(out.infolist())
+    assert any("CALL ME" in unit.text for unit in open_document(tmp_path / "d.epub").units)
+
+
+_BODY = books.CHAPTER[: books.CHAPTER.index("<body>")] + "<body>{}</body></html>"
+
+
+def test_numbers_of_printed_pages_are_no_text(tmp_path: Path) -> None:
+    chapter = _BODY.format(
+        '<p><span epub:type="pagebreak" id="v">v</span>The foreword <span role="doc-pagebreak">vi</span>starts.</p>'
+    )
+    nav = _BODY.format(
+        '<nav epub:type="toc"><ol><li><a href="one.xhtml">Foreword</a></li></ol></nav><nav epub:type="page-list"><ol><li><a href="one.xhtml#v">v</a></li></ol></nav>'
+    )
+    ncx = '<ncx xmlns="http://www.daisy.org/z3986/2005/ncx/"><navMap><navPoint><navLabel><text>Foreword</text></navLabel></navPoint></navMap><pageList><pageTarget><navLabel><text>v</text></navLabel></pageTarget></pageList></ncx>'
+    changes = {"OEBPS/one.xhtml": chapter, "OEBPS/nav.xhtml": nav, "OEBPS/toc.ncx": ncx}
+    document = open_document(
+        books.make_epub(tmp_path / "a.epub", {name: text.encode() for name, text in changes.items()})
+    )
+    assert [text for text in _texts(document) if "Carpet" not in text and "shirt" not in text] == [
+        "The foreword ⟦1/⟧starts.",
+        "Foreword",
+        "Foreword",
+    ]
+    document.write(tmp_path / "b.epub", books.translated(document))
+    entries = books.entries_of(tmp_path / "b.epub")
+    assert b'id="v">v</span>THE FOREWORD' in entries["OEBPS/one.xhtml"] and b">v</a>" in entries["OEBPS/nav.xhtml"]
+
+
+def test_lines_of_preformatted_text_are_units(tmp_path: Path) -> None:
+    lines = [f"Line {word} of <i>the</i> ballad" for word in ("one", "two", "three")]
+    chapter = _BODY.format("<pre>\n" + "\n".join(lines) + "\n\n  Last line.\n</pre>")
+    document = open_document(books.make_epub(tmp_path / "a.epub", {"OEBPS/one.xhtml": chapter.encode()}))
+    assert _texts(document)[:4] == [f"Line {w} of ⟦1⟧the⟦/1⟧ ballad" for w in ("one", "two", "three")] + ["Last line."]
+    document.write(tmp_path / "b.epub", books.translated(document))
+    written = books.entries_of(tmp_path / "b.epub")["OEBPS/one.xhtml"].decode()
+    assert (
+        "\n".join(lines).upper().replace("<I>", "<i>").replace("</I>", "</i>") + "\n\n  LAST LINE.\n</pre>" in written
+    )
+    assert "templora" not in written
+
+
+def test_a_text_of_unknown_encoding_gets_no_hint_that_spoils_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not UTF-8") as caught:
+        _made(tmp_path / "a.txt", "第一章 韩梅梅把门关上了。".encode("gbk"))
+    assert "8859" not in str(caught.value)

@@ -11,7 +11,7 @@ import pytest
 from edge import settings, shape
 from edge.errors import ModelError, SettingsError
 from edge.sources import Source
-from edge.translation import prompts
+from edge.translation import chat, prompts
 
 _WINDOW = "window: {chunk: 512, size: 768}\n"
 _LAUGHS = "learn:\n  lr:\n    - &a0 [" + "lol, " * 10 + "]\n" + "".join(f"    - &a{n} [" + f"*a{n - 1}, " * 10 + "]\n" for n in range(1, 10))  # fmt: skip
@@ -80,3 +80,22 @@ def test_a_small_header_describes_no_impossible_model(data: bytes, said: str, tm
     finally:
         tracemalloc.stop()
     assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("template, said", [
+    ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}x", "takes more than 0.5 s"),
+    ("{{ 1 / 0 }}", "cannot be used .ZeroDivisionError"),
+    ("{{ messages[99].content.x }}", "cannot be used .UndefinedError"),
+    ("{% broken", "cannot be used .TemplateSyntaxError"),
+    ("{{ ''.__class__.__mro__ }}", "cannot be used .SecurityError"),
+])  # fmt: skip
+def test_a_chat_template_is_bounded(template: str, said: str) -> None:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    def render() -> object:
+        return render_jinja_template([[{"role": "user", "content": "x"}]], chat_template=template)[0][0]
+
+    with pytest.raises(ModelError, match=said) as caught:
+        chat.bounded(render, 0.5)
+    assert "\n" not in str(caught.value)
+    assert chat.bounded(lambda: "a text") == "a text"

@@ -1,0 +1,56 @@
+"""A model's own chat template, rendered in bounded time: whatever it does, a text or an error of one line.
+
+Owns: the limits of a template (seconds, characters), what its errors become.
+Does not know: which messages there are. The sandbox is transformers' (jinja2's immutable one).
+Units: seconds, characters.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+
+from ..errors import ModelError, describe
+
+SECONDS = 5.0  # a sound template takes a thousandth of this
+CHARACTERS = 20_000_000
+
+
+class _TooLong(BaseException):
+    """Thrown into a template that does not end."""
+
+
+def bounded(render: Callable[[], object], seconds: float = SECONDS) -> str:
+    """What `render` gives.
+
+    Runs in a thread of its own: a loop of a template is bytecode, into which an exception can be thrown.
+
+    Raises:
+        ModelError: it fails, takes too long, or gives no text or too much of it.
+    """
+    done: list[object] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(render())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_TooLong))
+        thread.join(1)
+        raise ModelError(f"the model's chat template takes more than {seconds:g} s", "a text", "use --template plain")
+    if failed:
+        raise ModelError(
+            f"the model's chat template cannot be used ({describe(failed[0])})",
+            "a template for turns of user and assistant",
+            "use --template plain",
+        ) from failed[0]
+    if not isinstance(done[0], str) or len(done[0]) > CHARACTERS:
+        raise ModelError("the model's chat template gives no usable text", "a text", "use --template plain")
+    return done[0]
