@@ -16,9 +16,7 @@ from typing import Any
 
 MAPPED = 4 << 20  # bytes from which on a CPU tensor goes back to the system when it is freed
 KEPT = 32 << 20  # the same where freed memory is kept: the most that glibc allows
-KERNELS = (
-    128  # matmul kernels that oneDNN keeps: a chunk's scoring and learning make 36 to 109, whatever the architecture
-)
+KERNELS = 128  # that oneDNN keeps for matmuls: a chunk's scoring and learning need 36 to 113, whatever the architecture
 _M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1  # mallopt(3)
 
 
@@ -45,9 +43,8 @@ def tune_allocator() -> None:
 def _bound_kernels() -> None:
     """The least recently used matmul kernels are dropped beyond `KERNELS`; both caches are of 1024 by default.
 
-    oneDNN makes a kernel for every new shape, which holds 0.3 to 0.6 MB of the heap, nearly all of it descriptors, and
-    takes about 1 ms. torch keeps a second copy of the descriptors by shape, and finds oneDNN's as fast without it;
-    0 would be a crash there.
+    oneDNN makes a kernel for every new shape. It takes about 1 ms, and holds 0.3 to 0.6 MB of the heap, nearly all of it
+    descriptors. torch keeps a second copy of those by shape, without which a product takes 1 us more; 0 crashes there.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
     os.environ.setdefault("LRU_CACHE_CAPACITY", "1")
