@@ -30,21 +30,27 @@ class FullAttention:
         limit: tokens in view at most, those of the chunk included.
     """
 
-    def __init__(self, forward: TorchForward, plan: Plan, sinks: int) -> None:
-        """`plan`: what is left of its budget holds the keys and values."""
+    def __init__(self, forward: TorchForward, plan: Plan, sinks: int, limit: int | None = None) -> None:
+        """`plan`: what is left of its budget holds the keys and values. `limit`: that of a run that goes on."""
         window = plan.settings.window
-        self.limit = max(window.size, min(forward.position_limit, _room(plan)))
+        self.limit = limit or max(window.size, min(forward.position_limit, _room(plan)))
         self._forward, self._sinks, self._chunk = forward, sinks, window.chunk
         self._step = max(window.chunk, self.limit // 8)
         self._prefix: Prefix | None = None
         self._position = 0  # tokens that it holds or has dropped
 
     def nll(self, tokens: Sequence[int], start: int, end: int) -> float:
-        """Summed nats of the chunk [start, end), predicted from all tokens before it.
-
-        `start` is a multiple of the chunk size; the document's first token is no label.
-        """
+        """Summed nats of the chunk [start, end), predicted from all tokens before it; the document's first is no label."""
         first = max(start, 1)
+        if end <= first:
+            return 0.0
+        try:
+            return self._nll(tokens, start, first, end)
+        except BaseException:
+            self._prefix = None  # half a chunk longer: read again
+            raise
+
+    def _nll(self, tokens: Sequence[int], start: int, first: int, end: int) -> float:
         if self._prefix is None or self._position != first - 1:
             self._read_again(tokens, start)
         elif self._full(self._prefix.position, first, end):
@@ -64,19 +70,17 @@ class FullAttention:
         # 1. which chunk the last reading began at
         held, began = 0, 0
         for at in range(0, start, self._chunk):
-            first = max(at, 1)
-            if self._full(held, first, at + self._chunk):
+            first, end = max(at, 1), min(at + self._chunk, start)
+            if self._full(held, first, end):
                 held, began = self._kept(first), at
-            held += at + self._chunk - first
+            held += end - first
         if self._full(held, max(start, 1), start + self._chunk):
             began = start
         # 2. from there on, chunk by chunk
         self._begin(tokens, max(began, 1))
         assert self._prefix is not None
         for at in range(began, start, self._chunk):
-            self._forward.read_on(
-                self._prefix, torch.tensor(tokens[max(at, 1) - 1 : at + self._chunk - 1]), adapter=False
-            )
+            self._read(tokens[max(at, 1) - 1 : min(at + self._chunk, start) - 1])
 
     def _kept(self, first: int) -> int:
         """Tokens that are read again before the chunk whose first label is `first`."""
@@ -87,14 +91,23 @@ class FullAttention:
         self._prefix = self._forward.read_prefix(torch.empty(0, dtype=torch.long), self.limit, self._sinks)
         ids = windows.last(tokens[: first - 1], self._kept(first), self._sinks) if first > 1 else []
         for at in range(0, len(ids), self._chunk):
-            self._forward.read_on(self._prefix, torch.tensor(ids[at : at + self._chunk]), adapter=False)
+            self._read(ids[at : at + self._chunk])
+
+    def _read(self, ids: Sequence[int]) -> None:
+        assert self._prefix is not None
+        if ids:
+            self._forward.read_on(self._prefix, torch.tensor(ids), adapter=False)
 
 
 def _room(plan: Plan) -> int:
-    """How many tokens' keys and values, with the scratch that attention over them takes, the plan's budget has left."""
+    """How many tokens' keys and values the plan's budget has left: with the scratch that attention over them takes while
+    a chunk is scored, and alone while it is learned.
+    """
     shape, width = plan.shape, plan.machine.compute
     one_layer = 2 * shape.keys * width
-    kept = one_layer * (shape.layers - shape.sliding)
+    kept = max(1, one_layer * (shape.layers - shape.sliding))
+    near = one_layer * shape.sliding * (shape.window or 0)
     copies = 3 * one_layer  # of the layer that is growing: old and new, joined, and cut
     scores = 2 * shape.heads * ATTENTION_BLOCK * width
-    return max(0, plan.budget - plan.prediction.peak("score")) // (kept + copies + scores)
+    scoring = (plan.budget - plan.prediction.peak("score") - near) // (kept + copies + scores)
+    return max(0, min(scoring, (plan.budget - plan.prediction.peak() - near) // kept))

@@ -27,6 +27,8 @@ from .paging import Store
 from .prefix import MAX_POSITION, Prefix
 from .settings import ComputeSettings, Settings
 
+SLIDING = ("mistral", "phi3")  # all layers have the config's window, and the config lists no kinds of layers
+
 
 @dataclass
 class Cache:
@@ -178,7 +180,8 @@ class TorchForward:
         `limit`: tokens that are kept at most when more are read, `sinks` of them the first.
         """
         config = self.base.config
-        kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+        whole = "sliding_attention" if config.model_type in SLIDING and config.sliding_window else "full_attention"
+        kinds = getattr(config, "layer_types", None) or [whole] * config.num_hidden_layers
         cropped = attention.is_used(self.base.model)
         windows = [config.sliding_window if cropped and kind == "sliding_attention" else None for kind in kinds]
         prefix = Prefix(windows, limit, sinks)
@@ -196,7 +199,19 @@ class TorchForward:
     @property
     def position_limit(self) -> int:
         """How many positions the model knows; `MAX_POSITION` where it names more, or none."""
-        return min(self.base.max_positions or MAX_POSITION, MAX_POSITION)
+        config = self.base.config
+        rope = getattr(config, "rope_parameters", None) or {}
+        limit = min(self.base.max_positions or MAX_POSITION, MAX_POSITION)
+        if rope.get("rope_type") in ("longrope", "dynamic"):  # beyond it all keys would be rotated otherwise
+            limit = min(
+                limit,
+                int(
+                    getattr(config, "original_max_position_embeddings", None)
+                    or rope.get("original_max_position_embeddings")
+                    or limit
+                ),
+            )
+        return limit
 
     def reaches(self, prefix: Prefix, count: int) -> bool:
         """Whether `count` tokens after the prefix still have positions that the model knows."""

@@ -48,7 +48,7 @@ def without_kept_keys(plan: Plan, settings: Settings, *, degrade: bool) -> Plan:
     """The plan for `settings` where each window is computed anew: for a base that kept keys and values make worse."""
     learn = dataclasses.replace(settings.learn, prefix="full")
     anew = dataclasses.replace(settings, learn=learn)
-    free = free_for_all(plan.machine.kind)
+    free = int(plan.budget / (1 - budget.MARGIN))  # as it was before the weights were there
     return budget.fit(
         anew, plan.shape, plan.machine, free, decodes=plan.decodes, degrade=degrade, share=FAST_SHARE
     )  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from . import windows
@@ -55,7 +56,8 @@ def score(
         full_nll = None
         if against is not None:
             with session.phase("score"):
-                full_nll = against.nll(session.tokens, window.start, window.end)
+                read = partial(against.nll, session.tokens, window.start, window.end)
+                full_nll = session.retrying(read)
         # 5. the record
         session.watch()
         session.finish_chunk(window.end)

@@ -127,8 +127,11 @@ def _sound(base: Base, asked: Settings, plan: Plan, degrade: bool) -> tuple[Plan
         return plan, []
     if asked.learn.prefix != "auto":
         return plan, [f"{found.said()}; learn.prefix=cached was asked for and is kept"]
-    note = f"{found.said()}: every window is computed anew (learn.prefix=full), which is slower"
-    return planning.without_kept_keys(plan, asked, degrade=degrade), [note]
+    try:
+        anew = planning.without_kept_keys(plan, asked, degrade=degrade)
+    except BudgetError as error:
+        return plan, [f"{found.said()}; computing every window anew {error.got}: keys and values are kept all the same"]
+    return anew, [f"{found.said()}: every window is computed anew (learn.prefix=full), which is slower"]
 
 
 def _plan_for(base: Base, settings: Settings) -> Plan:
@@ -151,6 +154,7 @@ class Session:
         sinks: how many of the document's first tokens every window begins with.
         forward: what scores and writes; `torch_forward` is what learns, the same one or beside it.
         reading: a cache that a translator goes on with from line to line; dropped before a lesson.
+        full_limit: tokens that the base with full attention sees at most, where it scores too (`baseline.py`).
         at_rest: whether a loop that has just yielded can go on from `tensors` alone; a KV cache is not among them.
     """
 
@@ -163,6 +167,7 @@ class Session:
         self.position = 0
         self.chunk_index = 0
         self.at_rest = True
+        self.full_limit: int | None = None
         self.reading: object | None = None
         self.sinks = base.sinks(settings.window)
         self.meter = PeakMeter(base.device)
@@ -212,7 +217,10 @@ class Session:
         self, input_ids: Sequence[int], *, with_base: bool = True, full: bool = False
     ) -> Iterator[ChunkScore]:
         """`score` for text that is already tokenised."""
-        against = FullAttention(self.torch_forward, self.plan, self.sinks) if full else None
+        against = None
+        if full:
+            against = FullAttention(self.torch_forward, self.plan, self.sinks, self.full_limit)
+            self.full_limit = against.limit
         return scoring.score(self, list(input_ids), with_base=with_base, against=against)
 
     def read(self, text: str) -> Iterator[ChunkRead]:
@@ -236,7 +244,7 @@ class Session:
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """All that the loops go on from, one tensor at a time: the document, the position, what the learner holds."""
         yield "tokens", torch.tensor(self.tokens, dtype=torch.int32)
-        yield "position", torch.tensor([self.position, self.chunk_index])
+        yield "position", torch.tensor([self.position, self.chunk_index, self.full_limit or 0])
         if self.learner is not None:
             for name, tensor in self.learner.tensors():
                 yield f"learner.{name}", tensor
@@ -244,7 +252,8 @@ class Session:
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Goes back to what `tensors` gave, bit for bit."""
         self.tokens = tensors["tokens"].tolist()
-        self.position, self.chunk_index = tensors["position"].tolist()
+        self.position, self.chunk_index, *limit = tensors["position"].tolist()
+        self.full_limit = (limit or [0])[0] or None
         if self.learner is not None:
             self.learner.restore(Part(tensors, "learner."))
 

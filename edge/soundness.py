@@ -20,6 +20,7 @@ import torch
 
 from . import journal, sources, windows
 from .base import Base
+from .device import is_out_of_memory
 from .errors import StorageError
 from .forward import TorchForward
 from .settings import Settings
@@ -54,6 +55,8 @@ class Soundness:
 
     def said(self) -> str:
         """One line for the user."""
+        if math.isnan(self.kept):
+            return "this model's layers cannot keep keys and values while old ones are dropped"
         return (
             f"with keys and values kept and old ones dropped this model's perplexity is {self.kept:.1f} on a test text, "
             f"{self.anew:.1f} in a window of its own ({self.worse:+.0%})"
@@ -68,9 +71,18 @@ def measure(base: Base, settings: Settings) -> Soundness:
     window = windows.last(ids, 2 * LABELS, sinks)
     anew = forward.nll(torch.tensor(window), LABELS, adapter=False)
     first = READ - LABELS - 1  # the token before the labels predicts the first of them
-    prefix = forward.read_prefix(torch.tensor(ids[:first]), LABELS - 1, sinks, adapter=False)
-    kept = forward.nll(torch.tensor(ids[first:]), LABELS, adapter=False, prefix=prefix)
-    return Soundness(*(math.exp(min(700.0, float(nats.double().mean()))) for nats in (anew, kept)))
+    try:
+        prefix = forward.read_prefix(torch.tensor(ids[:first]), LABELS - 1, sinks, adapter=False)
+        kept = forward.nll(torch.tensor(ids[first:]), LABELS, adapter=False, prefix=prefix)
+    except Exception as error:  # layers that have no keys and values raise whatever they like
+        if is_out_of_memory(error):
+            raise
+        kept = torch.tensor(math.nan)
+    return Soundness(*(_perplexity(float(nats.double().mean())) for nats in (anew, kept)))
+
+
+def _perplexity(nats: float) -> float:
+    return nats if math.isnan(nats) else math.exp(min(700.0, nats))
 
 
 def of(base: Base, settings: Settings) -> Soundness:

@@ -68,12 +68,17 @@ def run(args: argparse.Namespace) -> int:
                     break
         except (KeyboardInterrupt, BudgetError) as error:
             stopped = options.stopped_by(error)
+        if full and session.full_limit is not None and session.full_limit < len(ids):
+            say(
+                f"note: full attention saw at most {session.full_limit} tokens: what memory and the model's training allow"
+            )
         result = report.score_json(
             chunks,
             time.perf_counter() - start,
             {
                 "file": args.file,
                 "document_tokens": len(ids),
+                "full_limit": session.full_limit,
                 "stopped": bool(stopped),
                 "memory": runtime.memory(session),
                 "model": {"reference": args.model, "load_seconds": runtime.base.load_seconds},

@@ -112,3 +112,44 @@ def test_the_command_shows_it_and_goes_on(tmp_path: Path, capsys: pytest.Capture
     assert result["full"]["nll"] == pytest.approx(sum(chunk["full_nll"] for chunk in result["chunks"]))
     assert result["full"]["perplexity"] > 1 and result["full"]["nll"] != result["base"]["nll"]
     assert (tmp_path / "report" / "perplexity.png").stat().st_size > 1000
+
+
+def test_a_document_that_goes_on_between_two_chunks_sees_nothing_of_what_comes() -> None:
+    with tiny.runtime("llama", "learn.mode=none", nf4=False).session() as session:
+        list(session.score_ids(IDS[:100], full=True))
+        for chunk in session.score_ids(IDS[100:148], full=True):
+            expected = _plain(
+                session, IDS[: 100 + chunk.end - chunk.start + (chunk.start - 100)], chunk.start, chunk.end
+            )
+            assert chunk.full_nll == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_first_chunk_without_labels_and_chunks_of_one_token() -> None:
+    with tiny.runtime("llama", "learn.mode=none", "window.chunk=1", "window.size=40", nf4=False).session() as session:
+        nats = [chunk.full_nll for chunk in session.score_ids(IDS[:20], full=True)]
+        assert nats[0] == 0.0
+        assert sum(nats) == pytest.approx(_plain(session, IDS[:20], 1, 20), rel=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["mistral", "phi3"])
+def test_layers_that_slide_by_the_config_alone_keep_their_window_only(architecture: str) -> None:
+    with tiny.runtime(architecture, nf4=False, sliding_window=32).session() as session:
+        chunks = list(session.score_ids(IDS[:200], full=True))
+        for chunk in chunks:
+            expected = _plain(session, IDS[: chunk.end], max(1, chunk.start), chunk.end)
+            assert chunk.full_nll == pytest.approx(expected, rel=1e-4)
+        prefix = session.torch_forward.read_prefix(torch.tensor(IDS[:200]), 300, 1)
+        assert {layer.held[0].shape[2] for layer in prefix.cache.layers} == {32}
+
+
+def test_a_run_that_goes_on_keeps_its_limit() -> None:
+    with tiny.runtime("llama", "learn.mode=none").session() as session:
+        session.full_limit = 120
+        straight = [chunk.full_nll for chunk in session.score_ids(IDS[:240], full=True)]
+        limit, state = session.full_limit, dict(session.tensors())
+        assert limit == 120
+    with tiny.runtime("llama", "learn.mode=none").session() as other:  # more memory is free now
+        other.restore(state)
+        assert other.full_limit == limit
+        other.tokens, other.position, other.chunk_index = IDS[:120], 120, 5
+        assert [chunk.full_nll for chunk in other.score_ids(IDS[120:240], full=True)] == straight[5:]

@@ -134,3 +134,15 @@ def test_a_chunk_that_is_predicted_well_is_not_learned() -> None:
         assert steps == session.learner.steps
         assert all(torch.equal(before[n], p) for n, p in session.adapter.named_parameters())
         assert not session.learner.learn(IDS.flip(0)[:WINDOW], LABELS)[0].skipped
+
+
+@pytest.mark.parametrize("more", [1, 2, 3, 5])
+@pytest.mark.parametrize("bos", [True, False])
+def test_the_smallest_windows_keep_their_prefix_too(more: int, bos: bool) -> None:
+    overrides = ["learn.prefix=cached", "window.chunk=24", f"window.size={24 + more}"]
+    with tiny.runtime("llama", *overrides, bos=bos).session() as session:
+        reads: list[int] = []
+        real = session.forward.read_prefix
+        session.forward.read_prefix = lambda ids, *rest: reads.append(len(ids)) or real(ids, *rest)
+        list(session.score_ids(IDS.tolist()[0 if bos else 1 :], with_base=False))
+        assert len(reads) == 1

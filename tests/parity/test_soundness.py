@@ -54,6 +54,7 @@ def test_it_compares_a_window_with_kept_keys_after_a_dropped_beginning(sinks: st
 def test_what_is_sound() -> None:
     assert Soundness(20.0, 20.9).sound and Soundness(20.0, 10.0).sound
     assert not Soundness(20.0, 21.1).sound and not Soundness(20.0, math.nan).sound
+    assert not Soundness(math.nan, math.nan).sound and math.isnan(soundness._perplexity(math.nan))
     assert "20.0" in Soundness(20.0, 60.0).said() and "+200%" in Soundness(20.0, 60.0).said()
 
 
@@ -111,3 +112,14 @@ def test_the_doctor_says_it_of_a_named_model(
     assert "FAIL" in out and "+200%" in out and "its BOS token" in out
     values = {check["name"].split()[-1]: check["value"] for check in json.loads(out.splitlines()[-1])["checks"]}
     assert values == {"windows": pytest.approx(2.0), "sinks": 1.0}
+
+
+def test_layers_without_keys_cannot_keep_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = tiny.runtime("llama", "learn.mode=none", max_position_embeddings=2048)
+
+    def broken(*args: object, **kwargs: object) -> None:
+        raise ValueError("Cannot get conv state for non linear attention layer 0")
+
+    monkeypatch.setattr(soundness.TorchForward, "read_prefix", broken)
+    found = soundness.measure(runtime.base, runtime.plan.settings)
+    assert not found.sound and "cannot keep keys" in found.said()
