@@ -14,7 +14,7 @@ import contextlib
 import math
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -299,9 +299,18 @@ def _open(where: Place, folder: Path, what: Manifest, force: bool) -> tuple[Jour
     for number in range(1, MOST_RUNS):
         new = numbered(where.first, number)
         if not (new / "manifest.json").exists():
-            with contextlib.suppress(JournalError):  # another process has just taken it
+            with contextlib.suppress(JournalError), _named_by_nobody():  # another process may have just taken it
                 return Journal.create(new, what), notes
     raise JournalError(f"{where.first} has {MOST_RUNS} runs", "fewer", "remove some: templora runs prune --whole")
+
+
+@contextlib.contextmanager
+def _named_by_nobody() -> Iterator[None]:
+    """Where a run folder that follows from the home folder cannot be made, the user learns how to name another."""
+    try:
+        yield
+    except StorageError as error:
+        raise StorageError(error.got, error.expected, "name a folder with --run, or keep none with --no-run") from error
 
 
 def _base_fingerprint(runtime: Runtime) -> str:
