@@ -26,7 +26,7 @@ import torch
 from . import __version__, journal, records, tensorfile
 from . import settings as settings_module
 from .base import Base
-from .errors import JournalError, no_numbers
+from .errors import JournalError, StorageError, no_numbers
 from .journal import Journal, Manifest, RunInfo, SnapshotPolicy
 from .records import Record
 from .session import Runtime, Session
