@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def test_demo_model_scores_learns_and_leaves_the_base_alone(demo_runtime) -> Non
     for chunk, expected in zip(chunks, GOLDEN["base_nll"], strict=True):
         assert chunk.base_nll == pytest.approx(expected, rel=5e-4)
     base, adapter = total(chunks, "base"), total(chunks, "adapter")
-    assert adapter.nll < 0.98 * base.nll
+    assert math.log(0.95) > adapter.nll / adapter.tokens - base.nll / base.tokens  # 5% of perplexity, after two lessons
     assert demo_runtime.base.checksum() == before
 
 

@@ -116,7 +116,8 @@ def test_a_gradient_that_is_no_number_is_not_learned(
     code, out, err = run(command("score", model, book, tmp_path / "run"), capsys)
     assert code == 0, err
     chunks = json.loads(out.splitlines()[-1])["chunks"]
-    assert [c["index"] for c in chunks if not c["learned"]["kept"]] == [3]
+    lessons = [c for c in chunks if c["learned"]]  # a last chunk of one token is none
+    assert len(lessons) > 4 and [c["index"] for c in lessons if not c["learned"]["kept"]] == [3]
     assert "not finite" in chunks[3]["learned"]["reason"]
     assert all(c["adapter_nll"] > 0 for c in chunks)
 

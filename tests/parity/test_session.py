@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from edge import windows
 from edge.records import ChunkScore, TextPiece
 from tests import tiny
 
@@ -42,8 +43,8 @@ def test_no_token_is_scored_by_an_adapter_that_trained_on_it() -> None:
         tokens = list(session.tokens)
         for snapshot, chunk in zip(snapshots, chunks, strict=False):
             session.adapter.restore(snapshot)
-            context = max(0, chunk.start - 40)
-            replay = session.forward.nll(torch.tensor(tokens[context : chunk.end]), chunk.tokens).double().sum()
+            window = windows.window_at(0, chunk.start, chunk.end, context=40, sinks=1)
+            replay = session.forward.nll(torch.tensor(window.of(tokens)), chunk.tokens).double().sum()
             assert chunk.adapter_nll == pytest.approx(float(replay), rel=1e-5)
             assert chunk.learned.losses[0] == pytest.approx(float(replay), rel=1e-5)
 
