@@ -41,7 +41,7 @@ CODE = "import os\nopen(os.environ['TEMPLORA_WITNESS'], 'a').write(__name__)\n"
 DRIVER = """
 import os, sys, time
 from edge import cli, embedded, parts
-from tests.unit.test_embedded import TINY
+from edge.parts import Embedded
 embedded.ENTRIES["demo-small"] = TINY
 real = parts._download
 def download(model, number, place, report):
@@ -115,7 +115,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def driver(*args: str, **changed: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, *args], env={**os.environ, **changed}, cwd=ROOT, text=True,
+        [sys.executable, "-c", DRIVER.replace("TINY", repr(TINY)), *args], env={**os.environ, **changed}, cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
