@@ -30,7 +30,8 @@ from .errors import (
 from .records import ChunkRead, ChunkScore, ChunkWritten, Learned, TextPiece, perplexity
 
 if TYPE_CHECKING:
-    from .session import Runtime, Session, load
+    from .runtime import Runtime, load
+    from .session import Session
     from .settings import Settings
 
 __version__ = "0.1.0"
@@ -70,7 +71,7 @@ def __getattr__(name: str) -> Any:
         from .allocator import tune_allocator
 
         tune_allocator()
-        from . import session
+        from . import runtime, session
 
-        return getattr(session, name)
+        return getattr(session if name == "Session" else runtime, name)
     raise AttributeError(f"module 'edge' has no attribute '{name}'")

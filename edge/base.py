@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,13 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import attention, checkpoint, norms, quantize, tensorfile, windows
+from . import attention, checkpoint, norms, quantize, tensorfile, tokenstream, windows
 from .allocator import release_memory
 from .device import Device, choose, set_threads
 from .errors import ModelError, describe
 from .loss import Head
 from .settings import Settings, WindowSettings
 from .sources import Source
+from .tokenstream import TokenStream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -100,13 +101,17 @@ class Base:
         """Token ids of `text`, after the BOS token where the tokenizer has one by default."""
         return encode(self.tokenizer, text)
 
+    def stream(self, text: Iterable[str], *, limit: int | None = None) -> TokenStream:
+        """The token ids of a text that comes in parts: what `encode` gives for the whole, at most `limit` of them."""
+        return TokenStream(self.tokenizer, text, limit=limit, first=default_bos(self.tokenizer))
+
     def sinks(self, settings: WindowSettings) -> int:
         """See `sinks`."""
         return sinks(self.tokenizer, settings)
 
-    def decode(self, ids: list[int]) -> str:
+    def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""
-        text = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text)
 
     @property
@@ -224,7 +229,7 @@ def load(source: Source, settings: Settings, before_weights: Callable[[], Settin
 
 def encode(tokenizer: Any, text: str) -> list[int]:
     """Token ids of `text`, after the BOS token where the tokenizer has one by default."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    ids = tokenstream.encode(tokenizer, text).tolist()
     bos = default_bos(tokenizer)
     return ids if bos is None else [bos, *ids]
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -184,7 +185,7 @@ def resident_memory() -> int:
 
 
 def peak_resident_memory() -> int:
-    """This process's largest resident set since it started, or since `reset_peak`, in bytes."""
+    """This process's largest resident set since it started, in bytes."""
     peak = _status("VmHWM")
     if peak:
         return peak
@@ -193,26 +194,52 @@ def peak_resident_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def reset_peak() -> bool:
-    """Starts a new measurement of the peak resident set; False where the kernel does not allow it."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
+SAMPLE_SECONDS = 0.01
+
+
+class Sampler:
+    """The resident set, looked at every few milliseconds while somebody wants to know; one thread for the process."""
+
+    def __init__(self) -> None:
+        self.largest = 0
+        self._wanted = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Measures anew."""
+        if self._thread is None or not self._thread.is_alive():  # a thread does not outlive a fork
+            self._thread = threading.Thread(target=self._look, name="memory", daemon=True)
+            self._thread.start()
+        self.largest = resident_memory()
+        self._wanted.set()
+
+    def end(self) -> None:
+        """Stops looking."""
+        self._wanted.clear()
+
+    def _look(self) -> None:
+        while self._wanted.wait():
+            now = resident_memory()
+            if now > self.largest:
+                self.largest = now
+            time.sleep(SAMPLE_SECONDS)
+
+
+SAMPLER = Sampler()
 
 
 class PeakMeter:
     """Largest memory use of each named phase: resident set on a CPU, reserved device memory on CUDA.
 
-    `peaks` maps phase names to bytes. Measured by the kernel's own high-water mark, so nothing is missed
-    between samples.
+    `peaks` maps phase names to bytes. On a CPU a phase that goes above all before it is measured by the kernel's own
+    high-water mark, which misses nothing; one that stays below is sampled. The mark is never reset: others read it too.
     """
 
     def __init__(self, device: Device) -> None:
         self.device = device
         self.peaks: dict[str, int] = {}
         self.last = 0  # the peak of the last phase
+        self._before = 0  # the high-water mark when it began
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -222,6 +249,7 @@ class PeakMeter:
             yield
         finally:
             self.last = self.read()
+            SAMPLER.end()
             self.peaks[name] = max(self.peaks.get(name, 0), self.last)
 
     @property
@@ -235,7 +263,8 @@ class PeakMeter:
             import torch
 
             return int(torch.cuda.max_memory_reserved(self.device.name))
-        return peak_resident_memory()
+        mark = peak_resident_memory()
+        return mark if mark > self._before else max(SAMPLER.largest, resident_memory())
 
     def _start(self) -> None:
         if self.device.kind == "cuda":
@@ -243,7 +272,8 @@ class PeakMeter:
 
             torch.cuda.reset_peak_memory_stats(self.device.name)
         else:
-            reset_peak()
+            self._before = peak_resident_memory()
+            SAMPLER.begin()
 
 
 @contextmanager

@@ -50,12 +50,13 @@ def examine_model(reference: str) -> Iterator[Check]:
     """What a model makes of kept keys and values whose beginning was dropped.
 
     Raises:
-        ModelError, BudgetError, DeviceError, StorageError: it cannot be loaded (`session.load`).
+        ModelError, BudgetError, DeviceError, StorageError: it cannot be loaded (`runtime.load`).
     """
-    from . import session, settings, soundness
+    from . import runtime as runtimes
+    from . import settings, soundness
 
     chosen = settings.load("economical", ["learn.mode=none"])
-    runtime = session.load(reference, settings=chosen, decodes=False)
+    runtime = runtimes.load(reference, settings=chosen, decodes=False)
     base = runtime.base
     found = soundness.measure(base, runtime.plan.settings)
     remedy = "learn.prefix=auto computes every window anew for this model"

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 
 def read(session: Session) -> Iterator[ChunkRead]:
-    """Learns every finished chunk of the document so far; the rest waits as context."""
+    """Learns every finished chunk of the document and of what is coming; the rest waits as context."""
     chunk = session.settings.window.chunk
-    while len(session.tokens) - session.position >= chunk:
+    while session.fill(session.position + chunk):
         start = time.perf_counter()
         window = session.window(session.position + chunk)
         session.probe_drift(window)
@@ -47,7 +47,7 @@ def read(session: Session) -> Iterator[ChunkRead]:
             index=window.index,
             start=window.start,
             end=window.end,
-            of=len(session.tokens),
+            of=len(session.tokens) + session.coming.waiting,
             tokens=window.labels,
             adapter_nll=nll,
             seconds=time.perf_counter() - start,
@@ -73,11 +73,12 @@ def generate(
     """
     settings = session.settings
     # 1. what the context cannot hold is read into the adapter
-    long = len(session.tokens) - session.position > settings.window.context
+    long = session.fill(session.position + settings.window.context + 1)
     if reading or (not written and (long or settings.generate.read == "always")):
         yield from read(session)
     first = len(session.tokens) - written
-    picker, stream = Picker(settings.generate), TextStream(session.base, session.tokens[:first], settings.generate.stop)
+    picker = Picker(settings.generate)
+    stream = TextStream(session.base, list(session.tokens[max(0, first - 8) : first]), settings.generate.stop)
     before = "".join([stream.add(token) for token in session.tokens[first:]])
     complete = written > 0 and written >= max_tokens
     if complete:
@@ -98,7 +99,7 @@ def generate(
                 context = _context(session)
                 logits, cache = session.retrying(lambda context=context: session.forward.prefill(context))  # type: ignore[misc]
             # 3. the next token
-            token, cost = picker.pick(logits, session.tokens[-cache.length :], len(session.tokens))
+            token, cost = picker.pick(logits, list(session.tokens[-cache.length :]), len(session.tokens))
             ended = token in session.base.eos_ids and not settings.generate.ignore_eos
             session.tokens.append(token)
             made.append(token)
@@ -175,7 +176,7 @@ def _learn(session: Session, end: int, *, written: bool = False) -> tuple[Learne
             return Learned(skipped=True, reason="repeats itself"), 0.0
     if session.learner.drift.rests():
         with session.phase("score"):
-            return Learned(skipped=True, reason="resting"), nll_sum(session, window, adapter=True)
+            return Learned(skipped=True, reason="resting"), nll_sum(session, window, window.labels, adapter=True)
     with session.phase("learn"):
         learned, nll = session.learner.learn(session.ids(window), window.labels)
     return learned, float(nll.double().sum())

@@ -26,15 +26,23 @@ import torch
 from . import __version__, journal, records, tensorfile
 from . import settings as settings_module
 from .base import Base
+from .documents.text import Text
 from .errors import JournalError, StorageError, no_numbers
 from .journal import Journal, Manifest, RunInfo, SnapshotPolicy
 from .records import Record
-from .session import Runtime, Session
+from .runtime import Runtime
+from .session import Session
 from .settings import Settings
 
 MOST_RUNS = 10_000  # of one name
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
-TIMINGS = ("seconds", "score_seconds", "decode_seconds", "peak_bytes")  # of a record: not the same when done again
+TIMINGS = (
+    "seconds",
+    "score_seconds",
+    "decode_seconds",
+    "peak_bytes",
+    "of",
+)  # of a record: not the same when done again
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ def place(
     command: str,
     name: str,
     key: Mapping[str, Any],
-    texts: Mapping[str, str] | None = None,
+    texts: Mapping[str, str | Text] | None = None,
     *,
     folder: Path | None = None,
     resume: bool = False,
@@ -98,7 +106,7 @@ def place(
     word = "".join(c if c.isalnum() or c in "._" else "_" for c in name)[:40] or "text"
     stem = f"{command}-{word}-{journal.fingerprint(key)[:8]}"
     first, number = journal.default_root() / stem, 0
-    prints = {text: journal.fingerprint(value) for text, value in (texts or {}).items()}
+    prints = _fingerprints(texts or {})
     found: dict[str, RunInfo] = {}
     notes: list[str] = []
     while ((folder := numbered(first, number := number + 1)) / "manifest.json").exists():
@@ -239,7 +247,7 @@ def open_run(
     where: Place,
     command: str,
     runtime: Runtime,
-    texts: Mapping[str, str],
+    texts: Mapping[str, str | Text],
     *,
     total: int | None = None,
     force: bool = False,
@@ -260,7 +268,7 @@ def open_run(
     if where.folder is None:
         return Run(None)
     kept = journal_settings(runtime.plan.settings)  # no `auto`, and what a small budget made of the rest
-    prints = {name: journal.fingerprint(text) for name, text in texts.items()}
+    prints = _fingerprints(texts)
     what = Manifest(
         command=command,
         fingerprints={**prints, "settings": journal.fingerprint(kept), "base": _base_fingerprint(runtime)},
@@ -311,6 +319,10 @@ def _named_by_nobody() -> Iterator[None]:
         yield
     except StorageError as error:
         raise StorageError(error.got, error.expected, "name a folder with --run, or keep none with --no-run") from error
+
+
+def _fingerprints(texts: Mapping[str, str | Text]) -> dict[str, str]:
+    return {name: text.sha256 if isinstance(text, Text) else journal.fingerprint(text) for name, text in texts.items()}
 
 
 def _base_fingerprint(runtime: Runtime) -> str:

@@ -1,7 +1,6 @@
 """One document's life: a fresh adapter, chunks, discard.
 
-Owns: the adapter, the learner, the forward path and the document's token stream together; the runtime that
-opens sessions on one base.
+Owns: the adapter, the learner, the forward path and the document's tokens together.
 Does not know: how a loop proceeds (`score.py`, `generate.py`), files, printing.
 Units: tokens, bytes, seconds.
 """
@@ -9,20 +8,18 @@ Units: tokens, bytes, seconds.
 from __future__ import annotations
 
 import dataclasses
+import sys
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
-from . import base as bases
-from . import budget, planning, soundness, sources
 from . import generate as generating
 from . import score as scoring
-from . import settings as settings_module
-from . import shape as shapes
+from . import sources
 from .adapter import Adapter
 from .allocator import release_memory, trim
 from .amounts import format_bytes
@@ -31,115 +28,15 @@ from .baseline import FullAttention
 from .budget import Plan
 from .device import PeakMeter, capped, is_out_of_memory
 from .errors import BudgetError, describe
-from .forward import Cache, Forward, Opener, TorchForward, other_path
+from .forward import Cache, Forward, Opener, TorchForward
 from .learner import Learner
-from .memory import Machine
 from .paging import outside
 from .records import ChunkRead, ChunkScore, ChunkWritten, Learned, TextPiece
-from .settings import Settings
 from .tensorfile import Part
+from .tokenstream import TYPE, TokenStream
 from .windows import Window, window_at
 
 Result = TypeVar("Result")
-
-
-class Runtime:
-    """A frozen base with a plan for its memory: opens sessions.
-
-    Attributes:
-        settings: as asked for.
-        plan: the same without any `auto`, with what it is predicted to need.
-        measured: bytes at most held, for every phase so far.
-        notes: what the user should know of this base, one line each.
-    """
-
-    def __init__(self, base: Base, settings: Settings, plan: Plan | None = None) -> None:
-        self.base = base
-        self.settings = settings
-        self.plan = plan or _plan_for(base, settings)
-        self.measured: dict[str, int] = {}
-        self.notes: list[str] = []
-        if self.plan.settings.compute.weights == "cached":
-            base.cache_weights()
-        self._other_path = other_path(base, self.plan.settings)
-
-    def memory(self, session: Session) -> dict[str, Any]:
-        """Plan, prediction and measurement, phase by phase, in bytes, for reports."""
-        return {**session.plan.to_json(), "measured": {**self.measured, **session.meter.peaks}}
-
-    def session(self) -> Session:
-        """A new session, with a fresh adapter; independent of every other one."""
-        return Session(self.base, self.plan, self._other_path)
-
-
-def load(
-    model: str,
-    preset: str | Path = "economical",
-    *,
-    overrides: Sequence[str] = (),
-    settings: Settings | None = None,
-    decodes: bool = True,
-    allow_degrade: bool = False,
-) -> Runtime:
-    """Loads a model and gives the runtime on it, inside the memory budget that the settings name.
-
-    Args:
-        model: `demo`, a hub id, a model folder, a 4-bit folder or a `.gguf` file.
-        preset: name of a shipped preset or a YAML file.
-        overrides: `section.key=value` strings on top of the preset.
-        settings: whole settings instead of preset and overrides.
-        decodes: whether text will be generated, and room is needed for a KV cache.
-        allow_degrade: whether the planner may change what affects results (rank, blocks, window).
-
-    Raises:
-        BudgetError: it does not fit; raised before any weight is loaded.
-        SettingsError, ModelError, DeviceError, StorageError: see `edge.errors`.
-    """
-    chosen = settings or settings_module.load(preset, overrides)
-    source = planning.find(model, chosen)
-    if source.kind == "gguf" and chosen.base.precision == "nf4":
-        planning.require_conversion(source, chosen)
-    rough = planning.plan(source, chosen, decodes=decodes, degrade=allow_degrade)  # refuses before torch is needed
-    final = rough
-
-    def before_weights() -> Settings:
-        nonlocal final
-        final = planning.again(rough, chosen, degrade=allow_degrade)
-        return final.settings
-
-    base = bases.load(source, rough.settings, before_weights)
-    meter = PeakMeter(base.device)
-    final, notes = _sound(base, chosen, final, allow_degrade)
-    runtime = Runtime(base, chosen, final)
-    runtime.notes += notes
-    runtime.measured["load"] = meter.read()
-    release_memory()
-    return runtime
-
-
-def _sound(base: Base, asked: Settings, plan: Plan, degrade: bool) -> tuple[Plan, list[str]]:
-    """The plan, without kept keys and values where they make this base worse and nobody asked for them; what to say."""
-    learn = plan.settings.learn
-    if learn.mode == "none" or learn.prefix != "cached":
-        return plan, []
-    found = soundness.of(base, plan.settings)
-    if found.sound:
-        return plan, []
-    if asked.learn.prefix != "auto":
-        return plan, [f"{found.said()}; learn.prefix=cached was asked for and is kept"]
-    try:
-        anew = planning.without_kept_keys(plan, asked, degrade=degrade)
-    except BudgetError as error:
-        return plan, [f"{found.said()}; computing every window anew {error.got}: keys and values are kept all the same"]
-    return anew, [f"{found.said()}: every window is computed anew (learn.prefix=full), which is slower"]
-
-
-def _plan_for(base: Base, settings: Settings) -> Plan:
-    """A plan for a model that is in memory already: only what is still open is settled."""
-    shape = shapes.from_config(base.config.to_dict(), packed=True)
-    width = base.device.torch_dtype.itemsize
-    machine = Machine(base.device.kind, width, 0, base.device.matmul)
-    return budget.fit(settings, shape, machine, free=1 << 62)
 
 
 class Session:
@@ -149,6 +46,7 @@ class Session:
 
     Attributes:
         tokens: token ids of the document so far, BOS included.
+        coming: text that the loops have not taken yet.
         position: first token that is not yet part of a finished chunk.
         chunk_index: number of finished chunks.
         sinks: how many of the document's first tokens every window begins with.
@@ -163,7 +61,8 @@ class Session:
         self.base = base
         self.plan = plan
         self.settings = settings = plan.settings
-        self.tokens: list[int] = []
+        self.tokens = array(TYPE)
+        self.coming = TokenStream.of(())
         self.position = 0
         self.chunk_index = 0
         self.at_rest = True
@@ -209,34 +108,39 @@ class Session:
     ) -> Iterator[ChunkScore]:
         """Scores `text` chunk by chunk, each with the adapter that has learned all chunks before it.
 
-        `full`: with the base that reads everything so far by attention, too (`baseline.py`).
+        What `read` has left waiting is learned with the first chunk, and not scored. `full`: with the base that reads
+        everything so far by attention, too (`baseline.py`).
         """
         return self.score_ids(self._encode(text)[:max_tokens], with_base=with_base, full=full)
 
     def score_ids(
-        self, input_ids: Sequence[int], *, with_base: bool = True, full: bool = False
+        self, input_ids: Sequence[int] | TokenStream, *, with_base: bool = True, full: bool = False
     ) -> Iterator[ChunkScore]:
-        """`score` for text that is already tokenised."""
+        """`score` for text that is tokenised, or that is while it is read."""
+        self._feed(input_ids if isinstance(input_ids, TokenStream) else TokenStream.of(input_ids))
         against = None
         if full:
             against = FullAttention(self.torch_forward, self.plan, self.sinks, self.full_limit)
             self.full_limit = against.limit
-        return scoring.score(self, list(input_ids), with_base=with_base, against=against)
+        return scoring.score(self, with_base=with_base, against=against)
 
     def read(self, text: str) -> Iterator[ChunkRead]:
         """Reads `text` into the adapter; an unfinished last chunk waits for what comes next."""
+        self._feed(TokenStream.of(()))
         self.tokens.extend(self._encode(text))
         return generating.read(self)
 
     def generate(
-        self, prompt: str = "", *, max_tokens: int = 256, written: int = 0, reading: bool = False
+        self, prompt: str | TokenStream = "", *, max_tokens: int = 256, written: int = 0, reading: bool = False
     ) -> Iterator[ChunkRead | TextPiece | ChunkWritten]:
         """Continues the document, `prompt` appended to it, by at most `max_tokens` tokens.
 
         A document longer than the context is first read into the adapter; nothing is truncated. `written` and
         `reading` go on with a text that was begun before (`generate.generate`).
         """
-        self.tokens.extend(self._encode(prompt) if prompt or not self.tokens else [])
+        self._feed(prompt if isinstance(prompt, TokenStream) else TokenStream.of(()))
+        if not isinstance(prompt, TokenStream) and (prompt or not self.tokens):
+            self.tokens.extend(self._encode(prompt))
         return generating.generate(self, max_tokens, written=written, reading=reading)
 
     # --- going on later ---
@@ -251,7 +155,7 @@ class Session:
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Goes back to what `tensors` gave, bit for bit."""
-        self.tokens = tensors["tokens"].tolist()
+        self.tokens = array(TYPE, tensors["tokens"].tolist())
         self.position, self.chunk_index, *limit = tensors["position"].tolist()
         self.full_limit = (limit or [0])[0] or None
         if self.learner is not None:
@@ -347,7 +251,7 @@ class Session:
         end = min(window.end, window.start + half)
         piece = window_at(window.index, window.start, end, context=min(half, window.context), sinks=self.sinks)
         with self.phase("score"):
-            adapter, base = (scoring.nll_sum(self, piece, adapter=which) for which in (True, False))
+            adapter, base = (scoring.nll_sum(self, piece, piece.labels, adapter=which) for which in (True, False))
         self.compare(None, adapter, base, piece.labels)
 
     def compare(self, learned: Learned | None, adapter_nll: float, base_nll: float, tokens: int) -> Learned | None:
@@ -359,6 +263,10 @@ class Session:
         return (
             None if learned is None else dataclasses.replace(learned, kept=False, reason="dropped: worse than the base")
         )
+
+    def _feed(self, text: TokenStream) -> None:
+        self.fill(sys.maxsize)  # what was given before, where nobody has read it
+        self.coming = text
 
     def _encode(self, text: str) -> list[int]:
         ids = self.base.encode(text)
@@ -375,6 +283,11 @@ class Session:
     def ids(self, window: Window) -> torch.Tensor:
         """(S,) token ids of a window, on the CPU."""
         return torch.tensor(window.of(self.tokens))
+
+    def fill(self, end: int) -> bool:
+        """Takes of what is coming until the document has `end` tokens; whether it has."""
+        self.tokens.extend(self.coming.take(max(0, end - len(self.tokens))))
+        return len(self.tokens) >= end
 
     def finish_chunk(self, end: int) -> None:
         """Moves on: [position, end) is done."""

@@ -1,7 +1,7 @@
 """Whether a base keeps its word when old keys and values are dropped: measured on a short text, once a base.
 
 Owns: the text, the comparison, where its result is kept.
-Does not know: what follows from it (`session.load`), plans, printing.
+Does not know: what follows from it (`runtime.load`), plans, printing.
 Units: tokens; perplexity.
 
 Kept keys and values (`learn.prefix=cached`) are those of a longer text than a window. Most models read them as well as a

@@ -146,7 +146,7 @@ class Progress:
     Call it with the position, or with None to take the bar away.
     """
 
-    def __init__(self, what: str, total: int, unit: str = "tokens") -> None:
+    def __init__(self, what: str, total: int | None, unit: str = "tokens") -> None:
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -177,11 +177,9 @@ class Progress:
         if self.bar is None:
             if position is not None and time.monotonic() - self.said > 10:
                 self.said = time.monotonic()
-                say(
-                    ", ".join(
-                        [f"{self.what}: {position} of {self.total} {self.unit}", *self._remaining(position), note]
-                    ).rstrip(", ")
-                )
+                of = "" if self.total is None else f" of {self.total}"
+                line = [f"{self.what}: {position}{of} {self.unit}", *self._remaining(position), note]
+                say(", ".join(line).rstrip(", "))
             return
         if position is None:
             self.bar.stop()
@@ -196,7 +194,7 @@ class Progress:
         now = time.monotonic()
         self.began = self.began or (now, position)
         began, first = self.began
-        if position <= first:
+        if self.total is None or position <= first:
             return []
         left = (now - began) * (self.total - position) / (position - first)
         return [f"{int(left // 3600)}:{int(left // 60 % 60):02d}:{int(left % 60):02d} left"]

@@ -10,7 +10,7 @@ import torch
 from edge import base as bases
 from edge import quantize, settings
 from edge.device import Device
-from edge.session import Runtime
+from edge.runtime import Runtime
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3_text", "gemma2", "mistral", "phi3")
 CPU = Device("cpu", "cpu", "float32")

@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +18,12 @@ from typing import Any
 from .. import journal
 from .. import settings as settings_module
 from ..amounts import format_bytes
+from ..documents.text import Text
 from ..errors import BudgetError, Interrupted, StorageError
 from ..settings import Settings
 from ..terminal import say, working
+
+AHEAD = 1 << 20  # tokens that are made before a run begins: of any book all, so that its length is known
 
 
 def verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
@@ -94,7 +97,7 @@ def going_on(verb: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def place(args: argparse.Namespace, name: str, settings: Settings, text: str, texts: dict[str, str]) -> Any:
+def place(args: argparse.Namespace, name: str, settings: Settings, text: str, texts: Mapping[str, str | Text]) -> Any:
     """Where the run of these arguments lies (`running.Place`); `texts`: what it is about, as far as that is known."""
     from .. import running
 
@@ -157,7 +160,7 @@ def load(args: argparse.Namespace, settings: Settings, *, decodes: bool) -> Any:
 
 
 def run(
-    args: argparse.Namespace, where: Any, command: str, runtime: Any, texts: dict[str, str], total: int | None
+    args: argparse.Namespace, where: Any, command: str, runtime: Any, texts: Mapping[str, str | Text], total: int | None
 ) -> Any:
     """The run of these arguments (`running.Run`), new or gone on with."""
     from .. import running

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import report
-from ..documents.text import read_text
+from ..documents.text import Text, open_text
 from ..errors import BudgetError, InputError, Interrupted
 from ..records import ChunkScore
 from ..terminal import Progress, Stop, print_table, say
@@ -36,39 +36,45 @@ def add(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
     settings = options.settings_of(args)
-    text = read_text(args.file)
+    text = open_text(args.file)
     if args.report:
         options.make_folder(args.report)
     full = args.against == "full"
-    what = {"text": text, "options": f"max_tokens={args.max_tokens} base={not args.no_base} full={full}"}
-    where = options.place(args, Path(args.file).stem, settings, text, what)
+    what: dict[str, str | Text] = {
+        "text": text,
+        "options": f"max_tokens={args.max_tokens} base={not args.no_base} full={full}",
+    }
+    where = options.place(args, Path(args.file).stem, settings, text.sha256, what)
     runtime = options.load(args, options.as_begun(args, where, settings), decodes=False)
-    ids = runtime.base.encode(text)[: args.max_tokens]
-    if len(ids) < 2:
-        got, least = f"{args.file} holds {len(ids)} token(s)", "at least 2 (the first one is never scored)"
+    ids = runtime.base.stream(text.parts(), limit=args.max_tokens)
+    if ids.look(options.AHEAD) < 2:
+        got, least = f"{args.file} holds {ids.waiting} token(s)", "at least 2 (the first one is never scored)"
         raise InputError(got, least, "give more text")
+    total = ids.waiting if ids.ended else None  # of a text that is longer than any book it is known at its end
     chunks: list[ChunkScore] = []
     start, stopped = time.perf_counter(), 0
     with (
-        options.run(args, where, "score", runtime, what, len(ids)) as run,
-        Progress("scoring", len(ids)) as progress,
+        options.run(args, where, "score", runtime, what, total) as run,
+        Progress("scoring", total) as progress,
         runtime.session() as session,
         Stop() as stop,
     ):
-        whole = run.finished or bool(run.kept and run.kept[-1].end >= len(ids))
+        whole = run.finished or bool(run.kept and run.kept[-1].end == total)
         chunks += run.kept if whole else run.restore(session)
+        ids.skip(len(session.tokens))
         try:
-            rest = () if whole else session.score_ids(ids[session.position :], with_base=not args.no_base, full=full)
+            rest = () if whole else session.score_ids(ids, with_base=not args.no_base, full=full)
             for chunk in rest:
                 chunks.append(run.add(chunk, session))
                 progress(chunk.end)
-                if stop.asked and chunk.end < len(ids):
+                if stop.asked and ids.look(1):
                     run.snapshot(session)
                     stopped = Interrupted.exit_code
                     break
         except (KeyboardInterrupt, BudgetError) as error:
             stopped = options.stopped_by(error)
-        if full and session.full_limit is not None and session.full_limit < len(ids):
+        read = chunks[-1].end if chunks else 0
+        if full and session.full_limit is not None and session.full_limit < (total or read):
             say(
                 f"note: full attention saw at most {session.full_limit} tokens: what memory and the model's training allow"
             )
@@ -77,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
             time.perf_counter() - start,
             {
                 "file": args.file,
-                "document_tokens": len(ids),
+                "document_tokens": total or (None if stopped else read),
                 "full_limit": session.full_limit,
                 "stopped": bool(stopped),
                 "memory": runtime.memory(session),
@@ -100,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(result))
     if stopped:
-        say(f"stopped after {chunks[-1].end if chunks else 0} of {len(ids)} tokens; what was done is reported above")
+        of = f" of {total}" if total else ""
+        say(f"stopped after {read}{of} tokens; what was done is reported above")
         options.say_how_to_go_on(run)
     return stopped

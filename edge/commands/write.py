@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..documents.text import read_text
+from ..documents.text import Text, open_text
 from ..errors import BudgetError, Interrupted
 from ..records import ChunkRead, ChunkWritten, Record, TextPiece
 from ..terminal import Progress, Stop, say
@@ -34,13 +34,14 @@ def add(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
     settings = options.settings_of(args)
-    prompt = args.prompt if args.prompt is not None else read_text(args.prompt_file).strip()
+    prompt = Text.of(args.prompt) if args.prompt is not None else open_text(args.prompt_file, strip=True)
     if args.out:
         options.make_folder(args.out.parent)
     name = Path(args.prompt_file).stem if args.prompt_file else "prompt"
-    what = {"prompt": prompt, "options": f"tokens={args.tokens}"}
-    where = options.place(args, name, settings, prompt, what)
+    what: dict[str, str | Text] = {"prompt": prompt, "options": f"tokens={args.tokens}"}
+    where = options.place(args, name, settings, prompt.sha256, what)
     runtime = options.load(args, options.as_begun(args, where, settings), decodes=True)
+    ids = runtime.base.stream(prompt.parts())
     pieces: list[str] = []
     done: list[Record] = []
     start, stopped = time.perf_counter(), 0
@@ -53,16 +54,19 @@ def run(args: argparse.Namespace) -> int:
         done += run.kept if ended else run.restore(session)
         written = sum(r.tokens for r in done if isinstance(r, ChunkWritten))
         if ended:  # nothing is left to do but to write it out
-            ids = [token for r in done if isinstance(r, ChunkWritten) for token in r.token_ids]
-            session.tokens = [*runtime.base.encode(prompt), *ids]
+            session.coming = ids
+            session.fill(sys.maxsize)
+            session.tokens.extend(token for r in done if isinstance(r, ChunkWritten) for token in r.token_ids)
+        else:
+            ids.skip(len(session.tokens) - written)
+        ids.look(options.AHEAD)
         records = session.generate(
-            "" if done else prompt,
+            ids,
             max_tokens=written if ended else args.tokens,
             written=written,
             reading=bool(done) and not written,
         )
-        prompt_tokens = len(session.tokens) - written
-        progress = Progress("reading", prompt_tokens)
+        progress = Progress("reading", len(session.tokens) - written + ids.waiting if ids.ended else None)
         try:
             for record in records:
                 if isinstance(record, TextPiece):
@@ -99,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         result = {
             "command": "write",
-            "prompt_tokens": prompt_tokens,
+            "prompt_tokens": len(session.tokens) - made,
             "tokens": made,
             "seconds": time.perf_counter() - start,
             "peak_bytes": max(memory["measured"].values(), default=0),

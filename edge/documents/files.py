@@ -12,7 +12,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,17 +37,15 @@ def why(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def read_stream(stream: BinaryIO, name: str, limit: int, *, text: bool) -> bytes:
-    """All bytes of `stream`; a text ends at its first NUL, so that a device or a binary file is refused early.
+def blocks(stream: BinaryIO, name: str, limit: int, *, text: bool) -> Iterator[bytes]:
+    """All bytes of `stream`, block by block; a text ends at its first NUL, so that a device or a binary file is refused early.
 
     Raises:
         InputError: more than `limit` bytes, a NUL byte in a text, or the stream cannot be read.
     """
-    blocks: list[bytes] = []
     size = 0
     try:
         while block := stream.read(_BLOCK):
-            blocks.append(block)
             if text and size == 0 and block.startswith((b"\xff\xfe", b"\xfe\xff")):
                 raise InputError(f"{name} is UTF-16 text", "UTF-8", "convert it: iconv -f UTF-16 -t UTF-8")
             if text and (at := block.find(b"\0")) >= 0:
@@ -61,16 +59,16 @@ def read_stream(stream: BinaryIO, name: str, limit: int, *, text: bool) -> bytes
                     f"at most {format_bytes(limit)}",
                     "split it into smaller files",
                 )
+            yield block
     except OSError as error:
         raise InputError(f"{name} cannot be read: {why(error)}", "", "check the path and its permissions") from error
-    return b"".join(blocks)
 
 
-def read_bytes(path: Path, limit: int, *, text: bool = False, regular: bool = True) -> bytes:
-    """The content of a file.
+def open_bytes(path: Path, *, regular: bool = True) -> BinaryIO:
+    """A file, opened for reading.
 
     Raises:
-        InputError: it is missing, a folder, no regular file (where `regular` asks for one), too large or unreadable.
+        InputError: it is missing, a folder, no regular file (where `regular` asks for one), or unreadable.
     """
     remedy = "check the path and its permissions"
     try:
@@ -84,11 +82,28 @@ def read_bytes(path: Path, limit: int, *, text: bool = False, regular: bool = Tr
     if regular and not stat.S_ISREG(mode):
         raise InputError(f"{path} is a device or pipe", "a regular file", "save it to a file first")
     try:
-        stream = open(path, "rb")  # noqa: SIM115 - closed below; the two errors differ
+        return open(path, "rb")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {why(error)}", "a file that can be read", remedy) from error
-    with stream:
-        return read_stream(stream, str(path), limit, text=text)
+
+
+def read_bytes(path: Path, limit: int, *, text: bool = False, regular: bool = True) -> bytes:
+    """The content of a file.
+
+    Raises:
+        InputError: as `open_bytes` and `blocks`.
+    """
+    with open_bytes(path, regular=regular) as stream:
+        return b"".join(blocks(stream, str(path), limit, text=text))
+
+
+def not_utf8(name: str, at: int, byte: int) -> InputError:
+    """What is said of a text that is not UTF-8 at byte `at`."""
+    return InputError(
+        f"{name} is not UTF-8 at byte {at} (0x{byte:02x})",
+        "UTF-8 text",
+        "convert it from the encoding that it is in, for example by an editor: save as UTF-8",
+    )
 
 
 def decode(data: bytes, name: str) -> str:
@@ -102,11 +117,7 @@ def decode(data: bytes, name: str) -> str:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         at = error.start + len(data) - len(body)
-        raise InputError(
-            f"{name} is not UTF-8 at byte {at} (0x{data[at]:02x})",
-            "UTF-8 text",
-            "convert it from the encoding that it is in, for example by an editor: save as UTF-8",
-        ) from error
+        raise not_utf8(name, at, data[at]) from error
     if not data:
         raise InputError(f"{name} is empty", "a text", "name a file with text in it")
     if not text.strip():

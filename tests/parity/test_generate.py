@@ -19,7 +19,7 @@ PROMPT = tiny.TEXT[:60]
 def _ours(runtime, prompt: str, tokens: int):  # type: ignore[no-untyped-def]
     with runtime.session() as session:
         records = list(session.generate(prompt, max_tokens=tokens))
-        return session.tokens, records
+        return list(session.tokens), records
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)

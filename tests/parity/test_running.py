@@ -11,7 +11,8 @@ import torch
 from edge import running, settings, tensorfile
 from edge.errors import JournalError
 from edge.records import ChunkRead, ChunkWritten, Record, TextPiece
-from edge.session import Runtime, Session
+from edge.runtime import Runtime
+from edge.session import Session
 from tests import tiny
 
 TEXT = tiny.TEXT * 2

@@ -124,7 +124,7 @@ def test_a_cache_that_is_rebuilt_while_writing_begins_as_the_document(
     with tiny.runtime("qwen2", *overrides, bos=bos).session() as session:
         spy = _Spy(session, monkeypatch)
         list(session.generate(tiny.TEXT[:100], max_tokens=120))
-        start = session.tokens[: session.sinks]
+        start = list(session.tokens[: session.sinks])
         assert len(spy.seen) > 5
         assert all(window[: len(start)] == start for window in spy.seen)
         assert max(map(len, spy.seen)) <= SIZE

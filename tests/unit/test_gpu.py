@@ -7,7 +7,7 @@ import torch
 
 from edge import base as bases
 from edge import device, quantize, settings
-from edge.session import Runtime
+from edge.runtime import Runtime
 from tests import tiny
 
 pytestmark = pytest.mark.gpu
