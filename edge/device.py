@@ -278,10 +278,9 @@ class PeakMeter:
 
 @contextmanager
 def capped(device: Device, budget: int) -> Iterator[None]:
-    """Inside the block an allocation that would take the process beyond `budget` bytes fails.
+    """Inside the block an allocation that would take the device's memory beyond `budget` bytes fails.
 
-    On CUDA torch's allocator is capped, on a CPU the process's data segment (RLIMIT_DATA), which the kernel counts
-    by what was asked for: pages that were reserved before and not touched yet can still add a little.
+    On CUDA torch's allocator is capped, on a CPU the process's data segment.
     """
     if device.kind == "cuda":
         import torch
@@ -290,6 +289,17 @@ def capped(device: Device, budget: int) -> Iterator[None]:
         torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), device.name)
         yield
         return
+    with capped_process(budget):
+        yield
+
+
+@contextmanager
+def capped_process(budget: int) -> Iterator[None]:
+    """Inside the block an allocation that would take the process beyond `budget` bytes fails.
+
+    It is the data segment that is capped (RLIMIT_DATA), which the kernel counts by what was asked for: pages that were
+    reserved before and not touched yet can still add a little.
+    """
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)

@@ -286,7 +286,11 @@ class Session:
 
     def fill(self, end: int) -> bool:
         """Takes of what is coming until the document has `end` tokens; whether it has."""
-        self.tokens.extend(self.coming.take(max(0, end - len(self.tokens))))
+        missing = max(0, end - len(self.tokens))
+        if missing > self.coming.waiting and not self.coming.ended:
+            with self.meter.phase("text"):  # not under a cap: a tokenizer that gets no memory ends the process
+                self.coming.look(missing)
+        self.tokens.extend(self.coming.take(missing))
         return len(self.tokens) >= end
 
     def finish_chunk(self, end: int) -> None:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 PIECE = 1 << 16  # characters that are tokenised at once
 OVERLAP = 1 << 11  # of them that the next piece has too
 AGREED = 32  # tokens in a row
-LONGEST = 1 << 21
+LONGEST = 1 << 18
 TYPE = "i"  # of an array of token ids: 4 bytes each
 
 
@@ -169,19 +169,21 @@ def _agreed(piece: _Piece, first: int, after: _Piece) -> tuple[int, int] | None:
     """
     shift = after.start - piece.start
     inside = bisect_left(after.places, (len(piece.body) - shift, 0))
-    known: dict[tuple[int, int, int], int] = {}
-    for index in range(inside):
-        start, end = after.places[index]
-        known.setdefault((after.ids[index], start + shift, end + shift), index)
+    places = [
+        (after.ids[index], start + shift, end + shift) for index, (start, end) in enumerate(after.places[:inside])
+    ]
+    known = {place: index for index, place in reversed(list(enumerate(places)))}  # the first of equal ones
     best = length = 0
     best_end = (0, 0)
-    before = -1
+    found = -1
     for index in range(first, len(piece.ids)):
-        found = known.get((piece.ids[index], *piece.places[index]), -1)
-        length = 0 if found < 0 else length + 1 if found == before + 1 else 1
-        before = found
+        place = (piece.ids[index], *piece.places[index])
+        goes_on = 0 <= found < inside - 1 and places[found + 1] == place  # equal ones: two like bytes of a character
+        found = found + 1 if goes_on else known.get(place, -1)
+        length = 0 if found < 0 else length + 1 if goes_on else 1
         if length > best:
-            best, best_end = length, (index, found)
+            best = length
+            best_end = (index, found)
     if best < AGREED:
         return None
     here, there = best_end

@@ -10,12 +10,12 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .. import journal
+from .. import device, journal
 from .. import settings as settings_module
 from ..amounts import format_bytes
 from ..documents.text import Text
@@ -123,6 +123,24 @@ def _overrides(args: argparse.Namespace) -> list[str]:
     if args.memory_budget:
         overrides.append(f"budget={json.dumps(args.memory_budget)}")
     return overrides
+
+
+@contextmanager
+def within_budget(args: argparse.Namespace, name: str) -> Iterator[None]:
+    """Inside the block a document called `name` is read, which must fit the budget where one is named.
+
+    Raises:
+        BudgetError: it does not.
+    """
+    budget = settings_of(args).budget
+    try:
+        with nullcontext() if budget is None else device.capped_process(budget):
+            yield
+    except MemoryError as error:
+        raise BudgetError(
+            f"{name} does not fit in memory while it is read", f"no more than {format_bytes(budget or 0)}",
+            "split it into smaller files, or use a larger budget",
+        ) from error  # fmt: skip
 
 
 def as_begun(args: argparse.Namespace, where: Any, settings: Settings) -> Settings:

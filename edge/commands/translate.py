@@ -127,8 +127,9 @@ def texts_of(job: loop.Job, *, judge: bool = False) -> dict[str, str]:
 
 def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
-    document = open_document(args.book)
-    job = job_of(args, document)
+    with options.within_budget(args, str(args.book)):
+        document = open_document(args.book)
+        job = job_of(args, document)
     if not job.units:
         raise InputError(f"{args.book} has no text to translate", "a document with text", "name another one")
     settings = settings_for(args, job)

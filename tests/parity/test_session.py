@@ -49,6 +49,28 @@ def test_no_token_is_scored_by_an_adapter_that_trained_on_it() -> None:
             assert chunk.learned.losses[0] == pytest.approx(float(replay), rel=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["none", "all"])
+def test_what_waits_after_reading_is_kept_and_not_scored(mode: str) -> None:
+    """The end of what was read is no whole chunk: it is the beginning of the next one, of which the rest is scored."""
+    runtime = tiny.runtime("llama", f"learn.mode={mode}")
+    before, after = tiny.TEXT[:90], tiny.TEXT[90:200]
+    with runtime.session() as session:
+        list(session.read(before))
+        read = list(session.tokens)
+        waiting = len(read) - session.position
+        assert waiting > 0
+        chunks = list(session.score(after))
+        given = runtime.base.encode(after)[1:]
+        assert list(session.tokens) == [*read, *given]
+        assert sum(chunk.tokens for chunk in chunks) == len(given)
+        first = chunks[0]
+        assert (first.start, first.tokens) == (len(read) - waiting, runtime.settings.window.chunk - waiting)
+        if mode == "none":
+            window = windows.window_at(0, first.start, first.end, context=40, sinks=1)
+            nats = session.forward.nll(torch.tensor(window.of(session.tokens)), first.tokens, adapter=False)
+            assert first.base_nll == pytest.approx(float(nats.double().sum()), rel=1e-6)
+
+
 def test_a_repeated_chunk_is_only_cheaper_the_second_time() -> None:
     """Chunk 0 and 1 are the same tokens: were a chunk learned before it is scored, the first would be cheap too."""
     runtime = tiny.runtime("llama", "window.chunk=24", "window.size=25", "learn.epochs=8", bos=False)

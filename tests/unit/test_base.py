@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import time
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
@@ -185,6 +186,22 @@ def test_peak_meter_sees_what_came_and_went() -> None:
     with meter.phase("small"):
         pass
     assert meter.peaks["big"] - meter.peaks["small"] > 150_000_000
+    assert device.peak_resident_memory() >= meter.peaks["big"]  # others read the kernel's mark too: it is never reset
+
+
+def test_a_phase_below_an_earlier_peak_is_measured_too() -> None:
+    meter = device.PeakMeter(tiny.CPU)
+    with meter.phase("high"):
+        block = torch.ones(60_000_000)
+        del block
+    allocator.release_memory()
+    with meter.phase("low"):
+        low = device.resident_memory()
+        block = torch.ones(20_000_000)
+        time.sleep(0.1)
+        del block
+    assert 70_000_000 < meter.peaks["low"] - low < 100_000_000
+    assert meter.peaks["low"] < meter.peaks["high"]
 
 
 def test_public_names() -> None:
