@@ -25,7 +25,7 @@ ATTENTION_BLOCK = 256  # queries of block attention
 SLACK = 60_000_000  # of freed heap within a block: 17 to 43 MB were measured, whatever the settings
 HOLDING_SLACK = 80_000_000  # where activations are not recomputed: 19 to 64 MB
 MAPPED_SLACK = 52_000_000  # where a window's hidden states are too large for the heap: 15 to 38 MB
-TOKENISING = 60_000_000  # of one piece of text: 4 to 17 MB for words, 55 MB where every byte is a token
+TOKENISING = 56_000_000  # of one piece of text: 4 to 17 MB for words, 55 MB where every byte is a token
 UNITS_SLACK = 50_000_000  # what oneDNN holds for bfloat16 matmuls: 128 `allocator.KERNELS`, 0.31 to 0.47 MB each
 KEPT_SLACK = 330_000_000  # where it is kept between chunks: an upper bound, 60 to 305 MB were measured
 
@@ -112,7 +112,6 @@ def predict(settings: Settings, shape: Shape, machine: Machine, *, decodes: bool
     if graph:
         held = held | graph.sessions(counted.parameters + counted.mended if learns else 0, on_cpu=machine.kind == "cpu")
         cache = {"KV cache": graph.cache(settings.window.size)} if decodes else {}
-    phases["text"] = held | {"tokenising": TOKENISING}
     phases["score"] = held | (graph.scoring() if graph else largest(counted.scoring()))
     if learns:
         kept = {} if settings.compute.paging in ("cache", "all") else cache
@@ -120,6 +119,7 @@ def predict(settings: Settings, shape: Shape, machine: Machine, *, decodes: bool
     if decodes:
         phases["decode"] = held | (graph.decoding() if graph else largest(counted.decoding()))
     phases = {name: counted.with_slack(terms, name) for name, terms in phases.items()}
+    phases["text"] = held | {"tokenising": TOKENISING}
     if settings.compute.heap == "keep":
         highest = max(sum(terms.values()) for terms in phases.values())
         for name in phases.keys() - {"load"}:  # what one phase has needed, the others hold

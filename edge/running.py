@@ -192,7 +192,7 @@ class Run:
             JournalError: done again, it came out differently.
             StorageError: it cannot be written.
         """
-        nats = [getattr(record, name, None) for name in ("base_nll", "adapter_nll", "nll")]
+        nats = [getattr(record, name, None) for name in ("base_nll", "adapter_nll", "full_nll", "nll")]
         if not all(math.isfinite(value) for value in nats if value is not None):
             raise no_numbers()
         self._seq += 1

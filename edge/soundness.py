@@ -90,7 +90,13 @@ def of(base: Base, settings: Settings) -> Soundness:
     manifest = base.manifest()
     if "weights_sha256" not in manifest:
         return measure(base, settings)
-    path = sources.cache_root() / "soundness" / f"{manifest['weights_sha256']}-{settings.window.sinks}.json"
+    what = {
+        "weights": manifest["weights_sha256"],
+        "text": journal.file_fingerprint(TEXT),
+        "sinks": base.sinks(settings.window),
+        "device": f"{base.device.kind} {base.device.units}",
+    }
+    path = sources.cache_root() / "soundness" / f"{journal.fingerprint(what)}.json"
     try:
         found = Soundness(**json.loads(path.read_text("utf-8")))
         if all(isinstance(value, float) and value > 0 for value in dataclasses.astuple(found)):
