@@ -22,42 +22,39 @@ from . import windows
 from .base import Base
 from .errors import no_numbers
 from .forward import Cache
-from .learner import labels_of
-from .records import ChunkRead, ChunkWritten, Learned, TextPiece
-from .repetition import novelty
-from .score import nll_sum
+from .records import ChunkRead, ChunkWritten, TextPiece
 from .settings import GenerateSettings
 
 if TYPE_CHECKING:
-    from .session import Session
+    from .state import State
 
 
-def read(session: Session) -> Iterator[ChunkRead]:
+def read(state: State) -> Iterator[ChunkRead]:
     """Learns every finished chunk of the document and of what is coming; the rest waits as context."""
-    chunk = session.settings.window.chunk
-    while session.fill(session.position + chunk):
+    chunk = state.settings.window.chunk
+    while state.fill(state.position + chunk):
         start = time.perf_counter()
-        window = session.window(session.position + chunk)
-        session.probe_drift(window)
-        learned, nll = _learn(session, window.end)
-        session.watch()
-        session.finish_chunk(window.end)
-        session.at_rest = True
+        window = state.window(state.position + chunk)
+        state.probe_drift(window)
+        learned, nats = state.teach(state.window(window.end, learning=True))
+        state.memory.watch()
+        state.finish_chunk(window.end)
+        state.at_rest = True
         yield ChunkRead(
             index=window.index,
             start=window.start,
             end=window.end,
-            of=len(session.tokens) + session.coming.waiting,
+            of=len(state.tokens) + state.coming.waiting,
             tokens=window.labels,
-            adapter_nll=nll,
+            adapter_nll=0.0 if nats is None else float(nats.double().sum()),
             seconds=time.perf_counter() - start,
-            peak_bytes=session.meter.peak,
+            peak_bytes=state.meter.peak,
             learned=learned,
         )
 
 
 def generate(
-    session: Session, max_tokens: int, *, written: int = 0, reading: bool = False
+    state: State, max_tokens: int, *, written: int = 0, reading: bool = False
 ) -> Iterator[ChunkRead | TextPiece | ChunkWritten]:
     """Decodes up to `max_tokens` tokens after the document so far.
 
@@ -71,15 +68,15 @@ def generate(
         finished chunk and for the last, unfinished one; its `finish` says why the text ended:
         `length`, `eos` or `stop`.
     """
-    settings = session.settings
+    settings = state.settings
     # 1. what the context cannot hold is read into the adapter
-    long = session.fill(session.position + settings.window.context + 1)
+    long = state.fill(state.position + settings.window.context + 1)
     if reading or (not written and (long or settings.generate.read == "always")):
-        yield from read(session)
-    first = len(session.tokens) - written
+        yield from read(state)
+    first = len(state.tokens) - written
     picker = Picker(settings.generate)
-    stream = TextStream(session.base, list(session.tokens[max(0, first - 8) : first]), settings.generate.stop)
-    before = "".join([stream.add(token) for token in session.tokens[first:]])
+    stream = TextStream(state.base, list(state.tokens[max(0, first - 8) : first]), settings.generate.stop)
+    before = "".join([stream.add(token) for token in state.tokens[first:]])
     complete = written > 0 and written >= max_tokens
     if complete:
         before += stream.flush()
@@ -94,21 +91,21 @@ def generate(
     while not finish:
         # 2. a cache: built at the start, after an update (`rebuild`), or when it has grown to W
         step = time.perf_counter()
-        with session.phase("decode"):
+        with state.memory.phase("decode"):
             if cache is None:
-                context = _context(session)
-                logits, cache = session.retrying(lambda context=context: session.forward.prefill(context))  # type: ignore[misc]
+                context = _context(state)
+                logits, cache = state.memory.retrying(lambda context=context: state.forward.prefill(context))  # type: ignore[misc]
             # 3. the next token
-            token, cost = picker.pick(logits, list(session.tokens[-cache.length :]), len(session.tokens))
-            ended = token in session.base.eos_ids and not settings.generate.ignore_eos
-            session.tokens.append(token)
+            token, cost = picker.pick(logits, list(state.tokens[-cache.length :]), len(state.tokens))
+            ended = token in state.base.eos_ids and not settings.generate.ignore_eos
+            state.tokens.append(token)
             made.append(token)
             nll += cost
-            if len(session.tokens) - first < max_tokens and not ended:
+            if len(state.tokens) - first < max_tokens and not ended:
                 try:
-                    logits = session.forward.decode(token, cache)
+                    logits = state.forward.decode(token, cache)
                 except (RuntimeError, MemoryError) as error:  # a cache that is half a token longer is of no use
-                    session.recover(error)
+                    state.memory.recover(error)
                     cache = None
         decoding += time.perf_counter() - step
         piece = stream.add(token)
@@ -116,7 +113,7 @@ def generate(
             finish = "eos"
         elif stream.stopped:
             finish = "stop"
-        elif len(session.tokens) - first >= max_tokens:
+        elif len(state.tokens) - first >= max_tokens:
             finish = "length"
         if finish:
             piece = piece + stream.flush()
@@ -125,29 +122,31 @@ def generate(
         if cache is not None and cache.length >= settings.window.size:
             cache = None
         # 4. a finished chunk is learned
-        full = len(session.tokens) - session.position >= settings.window.chunk
+        full = len(state.tokens) - state.position >= settings.window.chunk
         if full or finish:
-            start, learned = session.position, None
-            if full and session.learner is not None and settings.learn.mode == "all":
+            start, learned = state.position, None
+            if full and state.learner is not None and settings.learn.mode == "all":
                 if settings.generate.cache == "rebuild":
                     cache = None
-                with session.paged(cache):
-                    learned, _ = _learn(session, len(session.tokens), written=True)
-                session.watch()
-            index = session.chunk_index
+                if state.probe_given(first):
+                    cache = None  # it is that of an adapter that was dropped
+                with state.memory.paged(state.forward, cache):
+                    learned, _ = state.teach(state.window(len(state.tokens), learning=True), written=True)
+                state.memory.watch()
+            index = state.chunk_index
             if full:
-                session.finish_chunk(len(session.tokens))
-            session.at_rest = full and cache is None
+                state.finish_chunk(len(state.tokens))
+            state.at_rest = full and cache is None
             now = time.perf_counter()
             yield ChunkWritten(
                 index=index,
                 start=start,
-                end=len(session.tokens),
+                end=len(state.tokens),
                 tokens=len(made),
                 nll=nll,
                 seconds=now - began,
                 decode_seconds=decoding,
-                peak_bytes=session.meter.peak,
+                peak_bytes=state.meter.peak,
                 token_ids=tuple(made),
                 learned=learned,
                 finish=finish,
@@ -155,31 +154,11 @@ def generate(
             began, decoding, nll, made = now, 0.0, 0.0, []
 
 
-def _context(session: Session) -> Tensor:
+def _context(state: State) -> Tensor:
     """What a new cache holds: L tokens before the open chunk, and the chunk so far; never more than W - 1."""
-    settings = session.settings.window
-    count = min(settings.context + len(session.tokens) - session.position, settings.size - 1)
-    return torch.tensor(windows.last(session.tokens, count, session.sinks))
-
-
-def _learn(session: Session, end: int, *, written: bool = False) -> tuple[Learned | None, float]:
-    """Teaches the chunk [position, end); returns its nats before learning too.
-
-    `written`: by the model itself, and learned only where it does not repeat itself.
-    """
-    window = session.window(end, learning=True)
-    if session.learner is None or not labels_of(window, session.settings.learn):
-        return None, 0.0
-    if written and session.settings.learn.min_novelty:
-        seen, new = (session.tokens[a:b] for a, b in ((window.context_start, window.start), (window.start, end)))
-        if novelty(seen, new) < session.settings.learn.min_novelty:
-            return Learned(skipped=True, reason="repeats itself"), 0.0
-    if session.learner.drift.rests():
-        with session.phase("score"):
-            return Learned(skipped=True, reason="resting"), nll_sum(session, window, window.labels, adapter=True)
-    with session.phase("learn"):
-        learned, nll = session.learner.learn(session.ids(window), window.labels)
-    return learned, float(nll.double().sum())
+    settings = state.settings.window
+    count = min(settings.context + len(state.tokens) - state.position, settings.size - 1)
+    return torch.tensor(windows.last(state.tokens, count, state.sinks))
 
 
 class Picker:

@@ -28,7 +28,7 @@ from .loop import Draft, Request
 from .prompts import Pair, Prompts
 
 if TYPE_CHECKING:
-    from ..session import Session
+    from ..state import State
 
 LOOK = 16  # tokens between two looks for a loop
 KEPT_SIZES = 4096  # pairs whose length is remembered
@@ -50,7 +50,7 @@ class Reading:
 class ModelTranslator:
     """The session's model as a `loop.Translator`."""
 
-    def __init__(self, session: Session, prompts: Prompts, *, ratio: float = 3.0, extra: int = 24) -> None:
+    def __init__(self, session: State, prompts: Prompts, *, ratio: float = 3.0, extra: int = 24) -> None:
         """A translation may have `ratio` times the tokens of its source, and `extra`; never more than a chunk."""
         self.session, self.prompts = session, prompts
         self.ratio, self.extra = ratio, extra
@@ -65,7 +65,7 @@ class ModelTranslator:
         parts = self._parts(request, window.size - limit)
         if parts is None:
             return Draft("", cut=True)
-        return self.session.retrying(lambda: self._whole_or_nothing(parts, limit, request))
+        return self.session.memory.retrying(lambda: self._whole_or_nothing(parts, limit, request))
 
     def _whole_or_nothing(self, parts: Sequence[list[int]], limit: int, request: Request) -> Draft:
         try:
@@ -154,7 +154,7 @@ class ModelTranslator:
         expects_loop = guards.loop(request.source, guards.Limits.loop // 3)
         made: list[int] = []
         text, cut = "", True
-        with session.phase("decode"):
+        with session.memory.phase("decode"):
             logits, cache = self._read(parts)
             while len(made) < limit:
                 # the penalty looks at this line alone: names of the context are meant to come again
@@ -174,18 +174,18 @@ class ModelTranslator:
         return Draft(text + stream.flush(), len(made), cut)
 
 
-def encode_more(session: Session, text: str) -> list[int]:
+def encode_more(session: State, text: str) -> list[int]:
     """Token ids of a text that something stands before."""
     ids: list[int] = session.base.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
 
 
-def encode_prompt(session: Session, prompts: Prompts, text: str) -> list[int]:
+def encode_prompt(session: State, prompts: Prompts, text: str) -> list[int]:
     """Token ids of a prompt. A chat template writes the tokenizer's BOS itself."""
     return encode_more(session, text) if prompts.template.form == "chat" else session.base.encode(text)
 
 
-def require_languages(session: Session, texts: Sequence[str], source: Language, target: Language) -> None:
+def require_languages(session: State, texts: Sequence[str], source: Language, target: Language) -> None:
     """Refuses a model whose tokenizer cannot write one of the languages.
 
     Args:

@@ -32,7 +32,7 @@ from .loop import Job, Translator
 from .prompts import Pair
 
 if TYPE_CHECKING:
-    from ..session import Session
+    from ..state import State
     from .lessons import Lessons
 
 PROTOCOLS = ("off", "oracle", "self", "corrections")
@@ -69,7 +69,7 @@ def evaluate(
     protocol: str,
     text: Sequence[Block],
     job: Job,
-    session: Session,
+    session: State,
     translator: Translator,
     lessons: Lessons,
     done: Sequence[ChunkEvaluated] = (),
@@ -136,14 +136,16 @@ def evaluate(
 
 
 def reference_nll(
-    session: Session, lessons: Lessons, context: Sequence[Pair], pairs: Sequence[Pair], *, adapter: bool
+    session: State, lessons: Lessons, context: Sequence[Pair], pairs: Sequence[Pair], *, adapter: bool
 ) -> tuple[int, float]:
     """(tokens, nats) of the reference lines of a chunk."""
     ids, marks = lessons.window(context, pairs, whole=True)
     session.reading, nll = None, 0.0
-    with session.phase("score"):
+    with session.memory.phase("score"):
         for window, count, only in lessons.windows(ids, marks):
-            nats = session.retrying(partial(session.torch_forward.nll, window, count, adapter=adapter, only=only))
+            nats = session.memory.retrying(
+                partial(session.torch_forward.nll, window, count, adapter=adapter, only=only)
+            )
             nll += float(nats.double().sum())
     return sum(marks), nll
 

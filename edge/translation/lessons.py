@@ -27,14 +27,14 @@ from .meaning import Meaning
 from .prompts import Pair, Prompts
 
 if TYPE_CHECKING:
-    from ..session import Session
+    from ..state import State
 
 
 class Lessons:
     """The session's learner as a `loop.Teacher`."""
 
     def __init__(
-        self, session: Session, prompts: Prompts, glossary: Glossary | None = None, *, judges: bool = False
+        self, session: State, prompts: Prompts, glossary: Glossary | None = None, *, judges: bool = False
     ) -> None:
         """`judges`: the model's own translations are judged by `meaning` even where all of them are learned."""
         self.session, self.prompts = session, prompts
@@ -117,12 +117,15 @@ class Lessons:
         assert session.learner is not None
         session.reading = None  # it is the adapter's of before, and its memory is needed
         done = []
-        for window, count, only in self.windows(ids, marks):
-            if only.sum() >= session.settings.learn.min_tokens:
-                with session.phase("learn"):
-                    learned, nll = session.learner.learn(window, count, share=share, only=None if only.all() else only)
-                done.append((learned, float(nll.double().sum())))
-                session.watch()
+        for number, (window, count, marked) in enumerate(self.windows(ids, marks)):
+            if marked.sum() >= session.settings.learn.min_tokens:
+                only = None if marked.all() else marked
+                if number == 0:
+                    session.probe(session.learner.chunks, window, count, only)
+                learned, nats = session.lesson(window, count, share=share, only=only)
+                assert learned is not None and nats is not None
+                done.append((learned, float(nats.double().sum())))
+                session.memory.watch()
         return done
 
     def _lesson(

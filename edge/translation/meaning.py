@@ -20,13 +20,13 @@ from .decoding import encode_more
 from .prompts import Pair, Prompts, load_template
 
 if TYPE_CHECKING:
-    from ..session import Session
+    from ..state import State
 
 
 class Meaning:
     """The base's judgement on pairs of one language pair; the adapter has no part in it."""
 
-    def __init__(self, session: Session, prompts: Prompts) -> None:
+    def __init__(self, session: State, prompts: Prompts) -> None:
         source, target = prompts.languages
         self.session, self.backwards = session, Prompts(load_template("plain"), target, source)
 
@@ -53,8 +53,8 @@ class Meaning:
 
     def _score(self, ids: list[int], labels: int) -> torch.Tensor:
         session = self.session
-        with session.phase("score"):
-            return session.retrying(lambda: session.torch_forward.nll(torch.tensor(ids), labels, adapter=False))
+        with session.memory.phase("score"):
+            return session.memory.retrying(lambda: session.torch_forward.nll(torch.tensor(ids), labels, adapter=False))
 
     def _windows(self, lines: Sequence[tuple[str, str]]) -> Iterator[tuple[list[int], list[slice]]]:
         """Token ids of as many lines as a window takes, after the template's examples; and where the second texts are.

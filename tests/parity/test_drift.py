@@ -6,6 +6,7 @@ import math
 import random
 
 import pytest
+import torch
 
 from edge import records
 from edge.drift import DriftGuard
@@ -87,3 +88,53 @@ def test_rests_grow_and_success_ends_that() -> None:
     other.restore(guard.state())
     assert other.state() == guard.state()
     assert not DriftGuard(0.0, 1).sees(9.0, 1.0, 1)
+
+
+def _worse(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
+    """The guard takes every adapter that it is shown for one that stays worse; what it was shown."""
+    shown: list[tuple[float, float]] = []
+
+    def sees(self: DriftGuard, adapter_nll: float, base_nll: float, tokens: int) -> bool:
+        shown.append((adapter_nll, base_nll))
+        self.drops += 1
+        self.resting = 1
+        return True
+
+    monkeypatch.setattr(DriftGuard, "sees", sees)
+    return shown
+
+
+@pytest.mark.parametrize("cache", ["rebuild", "reuse"])
+def test_it_looks_while_the_model_writes(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both score the end of the text that was given, which the model did not write."""
+    shown = _worse(monkeypatch)
+    options = ["generate.ignore_eos=true", "learn.min_novelty=0", "learn.drift_every=1", f"generate.cache={cache}"]
+    runtime = tiny.runtime("llama", *options)
+    with runtime.session() as session:
+        records_ = list(session.generate(tiny.TEXT[:100], max_tokens=200))
+        given = runtime.base.encode(tiny.TEXT[:100])
+        piece = torch.tensor([given[0], *given[-15:]])  # W/8 tokens after as many, BOS among them
+        expected = float(session.forward.nll(piece, 8, adapter=False).double().sum())
+    learned = [r.learned.reason for r in records_ if isinstance(r, records.ChunkWritten) and r.learned]
+    assert "resting" in learned and "" in learned
+    assert shown and all(adapter != base for adapter, base in shown)
+    assert shown[0][1] == pytest.approx(expected, rel=1e-5)
+
+
+def test_it_looks_while_the_model_translates(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edge.translation import languages, prompts
+    from edge.translation.lessons import Lessons
+    from edge.translation.prompts import Pair
+
+    shown = _worse(monkeypatch)
+    runtime = tiny.runtime("llama", "learn.drift_every=1", "window.chunk=256", "window.size=512", "learn.min_tokens=2")
+    pairs = [Pair(f"The {n}th ship went out.", f"Das {n}. Schiff fuhr aus.") for n in range(6)]
+    with runtime.session() as session:
+        form = prompts.Prompts(
+            prompts.load_template("plain"), languages.find("en"), languages.find("de"), runtime.base.tokenizer
+        )
+        lessons = Lessons(session, form)
+        said = [lessons.teach("self", (0, 2), [], pairs[n : n + 2]).learned for n in (0, 2, 4)]
+        assert session.learner is not None and session.learner.drift.drops == 1
+    assert [learned.reason for learned in said if learned] == ["", "resting", ""]
+    assert len(shown) == 1 and shown[0][0] != shown[0][1]
