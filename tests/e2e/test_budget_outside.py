@@ -35,7 +35,7 @@ def _text(path: Path, size: int) -> str:
 def _watched(args: list[str], seconds: float | None = None) -> tuple[int, int, str]:
     """The exit code, the largest resident set, standard error; stopped `seconds` after it said how far it is."""
     options = ["--memory-budget", str(BUDGET), "--no-run", "--set", "window.chunk=64", "--set", "window.size=128"]
-    said = Path(f"{args[1]}.said")
+    said = Path(next(arg for arg in args if arg.endswith(".txt")) + ".said")
     with said.open("wb") as errors:
         child = subprocess.Popen(
             [sys.executable, "-m", "edge.cli", *args, *options], stdout=subprocess.DEVNULL, stderr=errors

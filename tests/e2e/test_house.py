@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -106,3 +107,32 @@ def test_gpu_check_runs_its_code_on_the_cpu() -> None:
         on, off = entry["decoding"]["adapter_on"], entry["decoding"]["adapter_off"]
         assert 0 < on["share"] < 1 and 0 < off["share"] < 1 and on["bandwidth_limit"] < off["bandwidth_limit"]
         assert entry["learn_flops"] > 1e8 and entry["learn_share_of_matmul_peak"] > 0
+
+
+def test_the_package_holds_nothing_of_optimums_namespace() -> None:
+    """A part of it would make libraries take Optimum for installed."""
+    import tomllib
+
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert packages and not any(name.startswith("optimum") for name in packages)
+    files = [str(path) for path in importlib.metadata.files("templora") or ()]
+    assert files and not any("optimum/" in name for name in files)
+
+
+def test_dependencies_are_imported_by_the_product() -> None:
+    """What the tests alone need is no dependency of it."""
+    import tomllib
+
+    named = {
+        re.split(r"[><=]", line)[0]
+        for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    }
+    modules = {
+        "pyyaml": "yaml",
+        "huggingface-hub": "huggingface_hub",
+        "markdown-it-py": "markdown_it",
+        "mdit-py-plugins": "mdit_py_plugins",
+    }
+    code = "\n".join(path.read_text() for package in ("edge", "export") for path in (ROOT / package).rglob("*.py"))
+    for name in named - {"gguf"}:  # transformers reads GGUF files through it
+        assert re.search(rf"^\s*(?:import|from) {modules.get(name, name)}\b", code, re.M), name
