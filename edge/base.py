@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import attention, checkpoint, norms, quantize, tensorfile, windows
+from . import alone, attention, checkpoint, norms, quantize, tensorfile, windows
 from .allocator import release_memory
 from .device import Device, choose, set_threads
 from .errors import ModelError, describe
@@ -203,14 +203,14 @@ def load(source: Source, settings: Settings, before_weights: Callable[[], Settin
     if source.kind == "gguf" and settings.base.precision != "full":
         source = quantize.convert_once(source)
     if source.kind == "gguf":
-        tokenizer = checkpoint.load_gguf_tokenizer(source.path)
+        tokenizer = alone.load_gguf_tokenizer(source.path)
     else:
         tokenizer = checkpoint.load_tokenizer(source.path, remote_code)
     release_memory()  # building a tokenizer takes several times what it keeps: before the weights come
     if before_weights is not None:
         settings = before_weights()
     if source.kind == "gguf":
-        model = checkpoint.load_gguf(source.path, torch.bfloat16)
+        model = alone.load_gguf(source.path, torch.bfloat16)
         model.to(device.name)
         checkpoint.widen(model, device.torch_dtype)
         keep_stored_dtype(model, device.torch_dtype)
@@ -317,7 +317,7 @@ def _load_folder(folder: Path, device: Device, settings: Settings) -> Any:
     if four_bit and settings.base.precision == "full":
         raise ModelError(f"{folder} holds 4-bit weights", "full-precision weights", "name the unquantised model")
     if checkpoint.read_manifest(folder) is not None:
-        model = checkpoint.load_four_bit(folder, config, device)
+        model = checkpoint.load_four_bit(folder, config, device, settings.base.trust_remote_code)
         keep_stored_dtype(model, device.torch_dtype)
     else:
         quantized = settings.base.precision == "nf4" and not four_bit

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint, journal, sources
+from . import alone, checkpoint, journal, sources
 from .allocator import release_memory
 from .device import Device
 from .errors import ModelError, StorageError
@@ -89,8 +89,8 @@ def quantize_to_folder(
         raise ModelError(f"{reference} is already 4-bit", "full-precision weights", "use it as it is")
     if source.kind == "gguf":
         model, tokenizer = (
-            checkpoint.load_gguf(source.path, torch.bfloat16),
-            checkpoint.load_gguf_tokenizer(source.path),
+            alone.load_gguf(source.path, torch.bfloat16),
+            alone.load_gguf_tokenizer(source.path),
         )
     else:
         model = checkpoint.load_pretrained(
