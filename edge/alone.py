@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from .device import is_out_of_memory
 from .errors import ModelError, StorageError, TemploraError, describe
 
 NAME = "model.gguf"  # of the file in its private folder
@@ -116,7 +117,27 @@ def _load(kind: Any, path: Path, **options: Any) -> Any:
     return made
 
 
-def damaged(path: Path, error: Exception) -> ModelError:
+@contextmanager
+def making(path: Path | str) -> Iterator[None]:
+    """Inside the block a model is made from `path`: whatever a library raises then is said of the model, in one line.
+
+    A config may be wrong in more ways than can be foretold, and each shows somewhere else: in a constructor, in a
+    layer's size, in the first forward. Errors of ours, and of memory, pass as they are.
+
+    Raises:
+        ModelError: the block raised an error of another kind.
+    """
+    try:
+        yield
+    except TemploraError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path | str, error: Exception) -> ModelError:
     """What is raised where a library cannot make a model of `path`."""
     return ModelError(
         f"{path} cannot be loaded ({describe(error)})",

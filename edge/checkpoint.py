@@ -80,12 +80,38 @@ def warm_up(device: Device) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a 4-bit folder made here, or None for any other folder."""
+    """The manifest of a 4-bit folder made here, or None for any other folder.
+
+    Raises:
+        ModelError: it is there, and is none.
+    """
+    path = folder / MANIFEST
     try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError):
+        manifest = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(
+            f"{path} is damaged ({describe(error)})",
+            "the manifest of a 4-bit folder",
+            "make it again with templora quantize",
+        ) from error
+    if not _is_manifest(manifest):
+        raise ModelError(
+            f"{path} is damaged or of another version", f"the manifest of a 4-bit folder, format {FORMAT}",
+            "make it again with templora quantize",
+        )  # fmt: skip
+    return dict(manifest)
+
+
+def _is_manifest(values: Any) -> bool:
+    if not isinstance(values, dict) or values.get("format") != FORMAT or isinstance(values["format"], bool):
+        return False
+    files, repair, source = values.get("files"), values.get("repair"), values.get("source", {})
+    names = [*files, values.get("weights_sha256")] if isinstance(files, list) and files else [None]
+    if repair is not None:
+        names += [repair.get("file"), repair.get("sha256")] if isinstance(repair, dict) else [None]
+    return isinstance(source, dict) and all(isinstance(name, str) for name in names)
 
 
 def load_config(folder: Path, remote_code: bool) -> Any:

@@ -185,7 +185,7 @@ def test_the_network_is_off_inside_and_as_it_was_outside() -> None:
                 get_session().get("https://example.invalid/")
             raise KeyError
         assert not constants.is_offline_mode()
-    assert constants.HF_HUB_OFFLINE == was
+    assert was == constants.HF_HUB_OFFLINE
 
 
 @pytest.mark.parametrize("trust", [False, True])
