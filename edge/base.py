@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import alone, attention, checkpoint, contents, journal, norms, quantize, tensorfile, windows
+from . import alone, attention, checkpoint, journal, norms, quantize, tensorfile, windows
 from .allocator import release_memory
 from .device import Device, choose, set_threads
 from .errors import ModelError, describe
 from .loss import Head
 from .settings import Settings, WindowSettings
-from .sources import Source, sha256_file
+from .sources import Source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -213,7 +213,7 @@ def load(source: Source, settings: Settings, before_weights: Callable[[], Settin
     reference = source.reference
     if source.kind == "gguf" and settings.base.precision != "full":
         source = quantize.convert_once(source)
-    identity = _identity(source)
+    identity = checkpoint.identity(source)
     with alone.making(source.path):
         base = _made(source, device, settings, before_weights)
     base.reference, base.identity = reference, identity
@@ -332,20 +332,6 @@ def keep_stored_dtype(model: PreTrainedModel, compute: torch.dtype) -> None:
             return wide.logits(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1).to(compute)
 
         head.forward = widened  # type: ignore[method-assign, assignment]
-
-
-def _identity(source: Source) -> str:
-    """One sha256 over what the base will be made from; a 4-bit folder's files are those that were made.
-
-    Raises:
-        ModelError: they are not.
-    """
-    if source.kind == "gguf":
-        return source.sha256 or sha256_file(source.path)
-    manifest = checkpoint.read_manifest(source.path)
-    if manifest is None:
-        return journal.fingerprint(contents.found(source.path))
-    return contents.fingerprint(contents.check(source.path, manifest), manifest)
 
 
 def _load_folder(folder: Path, device: Device, settings: Settings) -> Any:

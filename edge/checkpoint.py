@@ -24,10 +24,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import contents, journal
 from .alone import damaged, sealed
 from .device import Device, matmul_units
 from .errors import ModelError, describe
-from .sources import FORMAT, MANIFEST
+from .sources import FORMAT, MANIFEST, Source, sha256_file
 
 ADAPTER = "adapter_config.json"
 _MAX_HEADER = 100 << 20
@@ -112,6 +113,20 @@ def _is_manifest(values: Any) -> bool:
     if repair is not None:
         names += [repair.get("file"), repair.get("sha256")] if isinstance(repair, dict) else [None]
     return isinstance(source, dict) and all(isinstance(name, str) for name in names)
+
+
+def identity(source: Source) -> str:
+    """One sha256 over what the base will be made from; a 4-bit folder's files are those that were made.
+
+    Raises:
+        ModelError: they are not.
+    """
+    if source.kind == "gguf":
+        return source.sha256 or sha256_file(source.path)
+    manifest = read_manifest(source.path)
+    if manifest is None:
+        return journal.fingerprint(contents.found(source.path))
+    return contents.fingerprint(contents.check(source.path, manifest), manifest)
 
 
 def load_config(folder: Path, remote_code: bool) -> Any:

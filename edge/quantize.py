@@ -109,7 +109,8 @@ def quantize_to_folder(
             if finish is not None:
                 release_memory()
                 manifest |= finish(folder, source)
-                _write_manifest(folder, manifest | {"contents": contents.record(folder)})
+                manifest["contents"] = contents.record(folder)
+                _write_manifest(folder, manifest)
     except OSError as error:
         raise StorageError(
             f"cannot write {out}: {error.strerror or error}", "a writable folder with room", "name another folder"

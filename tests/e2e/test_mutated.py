@@ -24,7 +24,7 @@ GONE = object()  # the key is taken away
 VALUES = (GONE, None, -1, 0, 2**40, 0.5, "x", [], [1, "x"], {}, {"x": 1}, True, math.nan)
 FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "templora.json")
 DOCUMENTED = (0, 4, 5)  # done, the model cannot be used, it does not fit the budget
-SMALL = ["--set", "window.chunk=24", "--set", "window.size=64", "--set", "adapter.rank=4", "--set", "compute.threads=1",
+SMALL = ["--set", "window.chunk=24", "--set", "window.size=64", "--set", "learn.mode=none", "--set", "compute.threads=1",
          "--memory-budget", "3GB"]  # fmt: skip
 
 
@@ -70,8 +70,21 @@ def try_out(folder: Path, name: str, key: str, new: Any, changed: dict[str, Any]
         path.write_bytes(kept)
 
 
-FEW = (  # one of each kind of what once ended as an internal error, and what is near it
-    ("config.json", "head_dim", 0),
+FEW = (  # of each file, what other places than its reader stumble over
+    ("config.json", "rms_norm_eps", "x"), ("config.json", "query_pre_attn_scalar", 0),
+    ("config.json", "query_pre_attn_scalar", -1), ("config.json", "pad_token_id", 2**40),
+    ("config.json", "eos_token_id", "x"), ("config.json", "layer_types", []), ("config.json", "layer_types", ["x"]),
+    ("config.json", "sliding_window", 0), ("config.json", "sliding_window", -1), ("config.json", "head_dim", 0),
+    ("config.json", "rope_parameters", {}), ("config.json", "final_logit_softcapping", 0),
+    ("config.json", "hidden_size", 0.5), ("config.json", "dtype", "x"), ("config.json", "architectures", 3),
+    ("config.json", "quantization_config", {"x": 1}), ("config.json", "quantization_config", True),
+    ("config.json", "num_key_value_heads", 3), ("config.json", "vocab_size", 8), ("config.json", "text_config", 3),
+    ("generation_config.json", "eos_token_id", "x"), ("generation_config.json", "eos_token_id", 0.5),
+    ("tokenizer_config.json", "tokenizer_class", 3), ("tokenizer_config.json", "bos_token", 3),
+    ("tokenizer_config.json", "bos_token", {"x": 1}), ("tokenizer.json", "model", None),
+    ("tokenizer.json", "added_tokens", [{"id": 2**31, "content": "<s>", "special": True}]),
+    ("templora.json", "files", [3]), ("templora.json", "files", ["x"]), ("templora.json", "repair", 3),
+    ("templora.json", "format", None), ("templora.json", "source", 3), ("templora.json", "weights_sha256", GONE),
 )  # fmt: skip
 
 
@@ -103,6 +116,8 @@ def test_a_changed_value_is_used_or_refused_in_one_line(
 def main() -> int:
     """Everything; one line for each ending that is not documented."""
     checkpoint.quiet_libraries()
+    checkpoint.warm_up(tiny.CPU)
+    vars(checkpoint)["warm_up"] = lambda device: None  # once is enough
     root = Path(tempfile.mkdtemp(prefix="templora-mutated-"))
     book = root / "book.txt"
     book.write_text(tiny.TEXT)
