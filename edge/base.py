@@ -213,7 +213,7 @@ def load(source: Source, settings: Settings, before_weights: Callable[[], Settin
     reference = source.reference
     if source.kind == "gguf" and settings.base.precision != "full":
         source = quantize.convert_once(source)
-    identity = checkpoint.identity(source)
+    identity = checkpoint.identity(source, repair=settings.adapter.start != "fresh")
     with alone.making(source.path):
         base = _made(source, device, settings, before_weights)
     base.reference, base.identity = reference, identity
@@ -224,9 +224,11 @@ def load(source: Source, settings: Settings, before_weights: Callable[[], Settin
 def _made(source: Source, device: Device, settings: Settings, before_weights: Callable[[], Settings] | None) -> Base:
     """Tokenizer, then weights; tried once."""
     remote_code = settings.base.trust_remote_code
+    config = None
     if source.kind == "gguf":
         tokenizer = alone.load_gguf_tokenizer(source.path)
     else:
+        config = checkpoint.load_config(source.path, remote_code)  # first: a tokenizer's loader would stumble over it
         tokenizer = checkpoint.load_tokenizer(source.path, remote_code)
     release_memory()  # building a tokenizer takes several times what it keeps: before the weights come
     if before_weights is not None:
@@ -237,7 +239,7 @@ def _made(source: Source, device: Device, settings: Settings, before_weights: Ca
         checkpoint.widen(model, device.torch_dtype)
         keep_stored_dtype(model, device.torch_dtype)
     else:
-        model = _load_folder(source.path, device, settings)
+        model = _load_folder(source.path, config, device, settings)
     folder = source.path if source.path.is_dir() else None
     base = Base(freeze(model), tokenizer, device, source.reference, folder=folder)
     _verify_head(base)
@@ -334,8 +336,7 @@ def keep_stored_dtype(model: PreTrainedModel, compute: torch.dtype) -> None:
         head.forward = widened  # type: ignore[method-assign, assignment]
 
 
-def _load_folder(folder: Path, device: Device, settings: Settings) -> Any:
-    config = checkpoint.load_config(folder, settings.base.trust_remote_code)
+def _load_folder(folder: Path, config: Any, device: Device, settings: Settings) -> Any:
     four_bit = checkpoint.is_four_bit(config)
     if four_bit and settings.base.precision == "full":
         raise ModelError(f"{folder} holds 4-bit weights", "full-precision weights", "name the unquantised model")

@@ -115,8 +115,10 @@ def _is_manifest(values: Any) -> bool:
     return isinstance(source, dict) and all(isinstance(name, str) for name in names)
 
 
-def identity(source: Source) -> str:
+def identity(source: Source, *, repair: bool = True) -> str:
     """One sha256 over what the base will be made from; a 4-bit folder's files are those that were made.
+
+    `repair`: whether a repair in the folder will be used.
 
     Raises:
         ModelError: they are not.
@@ -126,7 +128,7 @@ def identity(source: Source) -> str:
     manifest = read_manifest(source.path)
     if manifest is None:
         return journal.fingerprint(contents.found(source.path))
-    return contents.fingerprint(contents.check(source.path, manifest), manifest)
+    return contents.fingerprint(contents.check(source.path, manifest, repair=repair), manifest)
 
 
 def load_config(folder: Path, remote_code: bool) -> Any:

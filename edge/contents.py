@@ -28,6 +28,7 @@ READ = (
 )  # fmt: skip
 _PATTERNS = ("*.model", "*.tiktoken", "*.py", "additional_chat_templates/*.jinja")
 _AGAIN = "copy it again, or make it again with templora quantize"
+_REPAIR = "make the folder again with templora quantize --repair, or use adapter.start=fresh"
 
 
 def record(folder: Path) -> dict[str, dict[str, Any]]:
@@ -47,19 +48,22 @@ def record(folder: Path) -> dict[str, dict[str, Any]]:
     return listed
 
 
-def check(folder: Path, manifest: Mapping[str, Any], *, whole: bool = False) -> dict[str, str]:
+def check(folder: Path, manifest: Mapping[str, Any], *, whole: bool = False, repair: bool = True) -> dict[str, str]:
     """sha256 of every file of a 4-bit folder, where they are those that the manifest lists.
 
     Folders that were made before manifests listed them are read whole once; their weights and repair are compared.
 
     Args:
         whole: read every byte, whatever is known.
+        repair: whether the repair is used, and must be what was made, too.
 
     Raises:
         ModelError: a file is missing, another one than was made, or was added; or the manifest is damaged.
     """
     try:
         listed = _listed(folder, manifest)
+        if not repair:
+            listed.pop(_repair(manifest), None)
         return _compared(folder, manifest, listed, whole)
     except OSError as error:
         raise ModelError(f"{folder} cannot be read ({describe(error)})", "a whole 4-bit folder", _AGAIN) from error
@@ -83,8 +87,12 @@ def found(folder: Path) -> dict[str, str]:
 
 def fingerprint(digests: Mapping[str, str], manifest: Mapping[str, Any]) -> str:
     """One sha256 for all files but the repair, which has its own and is not always used."""
-    repair = (manifest.get("repair") or {}).get("file")
-    return journal.fingerprint({name: digest for name, digest in digests.items() if name != repair})
+    return journal.fingerprint({name: digest for name, digest in digests.items() if name != _repair(manifest)})
+
+
+def _repair(manifest: Mapping[str, Any]) -> str:
+    """Name of the repair's file; empty where there is none."""
+    return str((manifest.get("repair") or {}).get("file", ""))
 
 
 def _compared(folder: Path, manifest: Mapping[str, Any], listed: dict[str, Any], whole: bool) -> dict[str, str]:
@@ -93,15 +101,15 @@ def _compared(folder: Path, manifest: Mapping[str, Any], listed: dict[str, Any],
     states: dict[str, list[int]] = {}
     learned = False
     for name, entry in listed.items():
-        path = folder / name
+        path, again = folder / name, _REPAIR if name == _repair(manifest) else _AGAIN
         if not path.is_file():
-            raise ModelError(f"{path} is missing", "all files that templora.json lists", _AGAIN)
+            raise ModelError(f"{path} is missing", "all files that templora.json lists", again)
         state = states[name] = list(sources.file_state(path))
         size, time = state[:2]
         if entry and size != entry["bytes"]:
-            raise ModelError(f"{path} holds {size} bytes", f"{entry['bytes']} as it was made", _AGAIN)
+            raise ModelError(f"{path} holds {size} bytes", f"{entry['bytes']} as it was made", again)
         if "head" in entry and _head(path) != entry["head"]:
-            raise _another(path, "a head that differs", entry["head"])
+            raise _another(path, "a head that differs", entry["head"], again)
         digest = None
         if not whole and size > SMALL:
             kept = known.get(name, [])
@@ -109,7 +117,7 @@ def _compared(folder: Path, manifest: Mapping[str, Any], listed: dict[str, Any],
         learned |= digest is None and size > SMALL
         digests[name] = digest or sources.sha256_file(path)
         if entry and digests[name] != entry["sha256"]:
-            raise _another(path, f"sha256 {digests[name][:12]}…", entry["sha256"])
+            raise _another(path, f"sha256 {digests[name][:12]}…", entry["sha256"], again)
     if "contents" not in manifest:
         _compare_as_before(folder, manifest, digests)
     if learned:
@@ -121,8 +129,8 @@ def _listed(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest's list, or the names of what an older folder holds; refuses what was added to read with it."""
     deciding = list(_deciding(folder))
     if "contents" not in manifest:
-        repair = [manifest["repair"]["file"]] if manifest.get("repair") else []
-        return {_plain(name): {} for name in (*manifest["files"], *repair, *deciding)}
+        repair = _repair(manifest)
+        return {_plain(name): {} for name in (*manifest["files"], *([repair] if repair else []), *deciding)}
     listed = {_plain(name): dict(entry) for name, entry in manifest["contents"].items()}
     for name in (*manifest["files"], *deciding):
         if name not in listed:
@@ -153,13 +161,13 @@ def _compare_as_before(folder: Path, manifest: Mapping[str, Any], digests: Mappi
         raise _another(
             folder / manifest["files"][0], f"weights with sha256 {weights[:12]}…", manifest["weights_sha256"]
         )
-    repair = manifest.get("repair")
-    if repair and digests[repair["file"]] != repair["sha256"]:
-        raise _another(folder / repair["file"], f"sha256 {digests[repair['file']][:12]}…", repair["sha256"])
+    name = _repair(manifest)
+    if name in digests and digests[name] != manifest["repair"]["sha256"]:
+        raise _another(folder / name, f"sha256 {digests[name][:12]}…", manifest["repair"]["sha256"], _REPAIR)
 
 
-def _another(path: Path, got: str, expected: str) -> ModelError:
-    return ModelError(f"{path} is not what was made: {got}", f"{expected[:12]}…", _AGAIN)
+def _another(path: Path, got: str, expected: str, again: str = _AGAIN) -> ModelError:
+    return ModelError(f"{path} is not what was made: {got}", f"{expected[:12]}…", again)
 
 
 def _head(path: Path) -> str:

@@ -173,6 +173,8 @@ def test_what_can_be_wrong_with_it(folders: tuple[Path, Path, dict[str, object]]
     (folder / repair.FILE).write_bytes(b"not tensors")
     with pytest.raises(ModelError, match="--repair"):
         runtime.session()
+    with pytest.raises(ModelError, match=r"11 bytes.*adapter\.start=fresh"):
+        load(folder)
     with load(folder, "adapter.start=fresh").session() as session:
         assert session.fresh
     with pytest.raises(SettingsError, match="holds none"):
