@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import attention, checkpoint, norms, quantize, tensorfile, tokenstream, windows
+from . import alone, attention, checkpoint, journal, norms, quantize, tensorfile, tokenstream, windows
 from .allocator import release_memory
 from .device import Device, choose, set_threads
 from .errors import ModelError, describe
@@ -44,6 +44,7 @@ class Base:
         device: where it lives and the compute dtype.
         reference: what the user called it.
         load_seconds: wall time of loading.
+        identity: one sha256 over the files that it was made from; those of unquantised weights aside. Empty in memory.
     """
 
     model: PreTrainedModel
@@ -52,6 +53,7 @@ class Base:
     reference: str
     load_seconds: float = 0.0
     folder: Path | None = None
+    identity: str = ""
     _head: Head | None = field(default=None, repr=False)
 
     @property
@@ -131,9 +133,18 @@ class Base:
         return digest.hexdigest()
 
     def fingerprint(self) -> str:
-        """Which base this is, cheap to compute: sha256 of the 4-bit folder's manifest or of the weights."""
-        found = self.manifest().get("weights_sha256")
-        return self.checksum() if found is None else str(found)
+        """Which base this is: one sha256 over weights, config, tokenizer and templates, cheap where files say it."""
+        if not self.identity:
+            return self.checksum()
+        if self.folder is None or self.manifest():
+            return self.identity
+        return journal.fingerprint({"weights": self.checksum(), "files": self.identity})
+
+    def origin(self) -> str:
+        """sha256 of the GGUF file that it came from, converted or not; empty where it came from none."""
+        if self.folder is None:
+            return self.identity
+        return str((self.manifest().get("source") or {}).get("sha256") or "")
 
     def repair(self) -> Mapping[str, Tensor] | None:
         """A and B of every layer against quantisation's error, read one at a time; None where the folder has none.
@@ -204,26 +215,40 @@ def load(source: Source, settings: Settings, before_weights: Callable[[], Settin
     set_threads(settings.compute.threads)
     checkpoint.quiet_libraries()
     checkpoint.warm_up(device)
-    reference, remote_code = source.reference, settings.base.trust_remote_code
+    reference = source.reference
     if source.kind == "gguf" and settings.base.precision != "full":
         source = quantize.convert_once(source)
+    identity = checkpoint.identity(source, repair=settings.adapter.start != "fresh")
+    with alone.making(source.path):
+        base = _made(source, device, settings, before_weights)
+    base.reference, base.identity = reference, identity
+    base.load_seconds = time.perf_counter() - start
+    return base
+
+
+def _made(source: Source, device: Device, settings: Settings, before_weights: Callable[[], Settings] | None) -> Base:
+    """Tokenizer, then weights; tried once."""
+    remote_code = settings.base.trust_remote_code
+    config = None
     if source.kind == "gguf":
-        tokenizer = checkpoint.load_gguf_tokenizer(source.path)
+        tokenizer = alone.load_gguf_tokenizer(source.path)
     else:
+        config = checkpoint.load_config(source.path, remote_code)  # first: a tokenizer's loader would stumble over it
         tokenizer = checkpoint.load_tokenizer(source.path, remote_code)
     release_memory()  # building a tokenizer takes several times what it keeps: before the weights come
     if before_weights is not None:
         settings = before_weights()
     if source.kind == "gguf":
-        model = checkpoint.load_gguf(source.path, torch.bfloat16)
+        model = alone.load_gguf(source.path, torch.bfloat16)
         model.to(device.name)
         checkpoint.widen(model, device.torch_dtype)
         keep_stored_dtype(model, device.torch_dtype)
     else:
-        model = _load_folder(source.path, device, settings)
-    base = Base(freeze(model), tokenizer, device, reference, folder=source.path if source.path.is_dir() else None)
+        model = _load_folder(source.path, config, device, settings)
+    folder = source.path if source.path.is_dir() else None
+    base = Base(freeze(model), tokenizer, device, source.reference, folder=folder)
     _verify_head(base)
-    base.load_seconds = time.perf_counter() - start
+    _require_words(base)
     return base
 
 
@@ -316,13 +341,12 @@ def keep_stored_dtype(model: PreTrainedModel, compute: torch.dtype) -> None:
         head.forward = widened  # type: ignore[method-assign, assignment]
 
 
-def _load_folder(folder: Path, device: Device, settings: Settings) -> Any:
-    config = checkpoint.load_config(folder, settings.base.trust_remote_code)
+def _load_folder(folder: Path, config: Any, device: Device, settings: Settings) -> Any:
     four_bit = checkpoint.is_four_bit(config)
     if four_bit and settings.base.precision == "full":
         raise ModelError(f"{folder} holds 4-bit weights", "full-precision weights", "name the unquantised model")
     if checkpoint.read_manifest(folder) is not None:
-        model = checkpoint.load_four_bit(folder, config, device)
+        model = checkpoint.load_four_bit(folder, config, device, settings.base.trust_remote_code)
         keep_stored_dtype(model, device.torch_dtype)
     else:
         quantized = settings.base.precision == "nf4" and not four_bit
@@ -336,6 +360,21 @@ def _head(model: PreTrainedModel, config: Any) -> Head:
         raise ModelError(f"a {type(model).__name__} has no linear head", "a causal language model", "use another model")
     scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
     return Head(module.weight, module.bias, getattr(config, "final_logit_softcapping", None), float(scale))
+
+
+def _require_words(base: Base) -> None:
+    """Refuses a tokenizer that gives no token ids of this model, and ends that are none, before a text is begun."""
+    rows = base.model.get_input_embeddings().num_embeddings
+    ids = base.encode("A word.")
+    base.decode(ids)
+    ends = base.eos_ids
+    wrong = [value for value in (*ids, *ends) if isinstance(value, bool) or not isinstance(value, int) or value < 0]
+    wrong += [value for value in ids if value not in wrong and value >= rows]
+    if wrong:
+        raise ModelError(
+            f"token id {wrong[0]!r}", f"a number below the {rows} of the model's vocabulary",
+            "the tokenizer or generation_config.json is of another model: check the folder",
+        )  # fmt: skip
 
 
 @torch.no_grad()

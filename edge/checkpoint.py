@@ -1,7 +1,7 @@
-"""Weights on disk -> a model in memory: 4-bit folders tensor by tensor, transformers folders, GGUF files.
+"""Weights on disk -> a model in memory: 4-bit folders tensor by tensor, transformers folders.
 
-Owns: the loaders, the safetensors reader, damage reports, the layout of a 4-bit folder.
-Does not know: what a reference means (`sources.py`), how a 4-bit folder is made (`quantize.py`), adapters.
+Owns: the loaders, the safetensors reader, the layout of a 4-bit folder.
+Does not know: GGUF files (`alone.py`), what a reference means (`sources.py`), how a 4-bit folder is made (`quantize.py`).
 Units: bytes. A 4-bit folder is also a valid transformers + bitsandbytes checkpoint:
 
     config.json            with bitsandbytes' quantization_config
@@ -24,10 +24,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import contents, journal
+from .alone import damaged, sealed
 from .device import Device, matmul_units
 from .errors import ModelError, describe
-from .sources import FORMAT, MANIFEST
+from .sources import FORMAT, MANIFEST, Source, sha256_file
 
+ADAPTER = "adapter_config.json"
 _MAX_HEADER = 100 << 20
 _DTYPES = {
     "F64": torch.float64,
@@ -78,12 +81,54 @@ def warm_up(device: Device) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a 4-bit folder made here, or None for any other folder."""
+    """The manifest of a 4-bit folder made here, or None for any other folder.
+
+    Raises:
+        ModelError: it is there, and is none.
+    """
+    path = folder / MANIFEST
     try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError):
+        manifest = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(
+            f"{path} is damaged ({describe(error)})",
+            "the manifest of a 4-bit folder",
+            "make it again with templora quantize",
+        ) from error
+    if not _is_manifest(manifest):
+        raise ModelError(
+            f"{path} is damaged or of another version", f"the manifest of a 4-bit folder, format {FORMAT}",
+            "make it again with templora quantize",
+        )  # fmt: skip
+    return dict(manifest)
+
+
+def _is_manifest(values: Any) -> bool:
+    if not isinstance(values, dict) or values.get("format") != FORMAT or isinstance(values["format"], bool):
+        return False
+    files, repair, source = values.get("files"), values.get("repair"), values.get("source", {})
+    names = [*files, values.get("weights_sha256")] if isinstance(files, list) and files else [None]
+    if repair is not None:
+        names += [repair.get("file"), repair.get("sha256")] if isinstance(repair, dict) else [None]
+    return isinstance(source, dict) and all(isinstance(name, str) for name in names)
+
+
+def identity(source: Source, *, repair: bool = True) -> str:
+    """One sha256 over what the base will be made from; a 4-bit folder's files are those that were made.
+
+    `repair`: whether a repair in the folder will be used.
+
+    Raises:
+        ModelError: they are not.
+    """
+    if source.kind == "gguf":
+        return source.sha256 or sha256_file(source.path)
+    manifest = read_manifest(source.path)
+    if manifest is None:
+        return journal.fingerprint(contents.found(source.path))
+    return contents.fingerprint(contents.check(source.path, manifest, repair=repair), manifest)
 
 
 def load_config(folder: Path, remote_code: bool) -> Any:
@@ -95,7 +140,8 @@ def load_config(folder: Path, remote_code: bool) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=remote_code, local_files_only=True)
+        with sealed():
+            return AutoConfig.from_pretrained(folder, trust_remote_code=remote_code, local_files_only=True)
     except Exception as error:
         raise ModelError(
             f"{folder}/config.json cannot be used ({describe(error)})",
@@ -111,7 +157,7 @@ def is_four_bit(config: Any) -> bool:
     return bool(values.get("load_in_4bit"))
 
 
-def load_four_bit(folder: Path, config: Any, device: Device) -> Any:
+def load_four_bit(folder: Path, config: Any, device: Device, remote_code: bool = False) -> Any:
     """Builds the model on the meta device and fills it tensor by tensor, straight from the files.
 
     Nothing is memory-mapped and no full-precision copy exists, so the peak is the model's own size.
@@ -125,8 +171,8 @@ def load_four_bit(folder: Path, config: Any, device: Device) -> Any:
 
     config.quantization_config = None
     del config.quantization_config
-    with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=device.torch_dtype)
+    with init_empty_weights(include_buffers=False), sealed():
+        model = AutoModelForCausalLM.from_config(config, dtype=device.torch_dtype, trust_remote_code=remote_code)
     files = (read_manifest(folder) or {}).get("files")
     if not files:
         raise ModelError(
@@ -166,7 +212,8 @@ def load_four_bit(folder: Path, config: Any, device: Device) -> Any:
     if generation.is_file():
         from transformers import GenerationConfig
 
-        model.generation_config = GenerationConfig.from_pretrained(folder)
+        with sealed():
+            model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     return model.to(device.name)
 
 
@@ -174,10 +221,14 @@ def load_pretrained(folder: Path, device: Device, four_bit: bool, remote_code: b
     """Loads any transformers folder; quantises while loading when `four_bit`. Pickled weights are refused.
 
     Raises:
-        ModelError: damaged or missing weights.
+        ModelError: damaged or missing weights, or an adapter among them.
     """
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    if (folder / ADAPTER).is_file():  # transformers would load the base that it names, and put it on top
+        raise ModelError(
+            f"{folder} holds {ADAPTER}", "a model without an adapter", "merge the adapter, or move it away"
+        )
     options: dict[str, Any] = {}
     if four_bit:
         options["quantization_config"] = BitsAndBytesConfig(
@@ -187,52 +238,22 @@ def load_pretrained(folder: Path, device: Device, four_bit: bool, remote_code: b
             bnb_4bit_compute_dtype=device.torch_dtype,
         )
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype or device.torch_dtype,
-            device_map={"": device.name},
-            use_safetensors=True,
-            trust_remote_code=remote_code,
-            local_files_only=True,
-            **options,
-        )
+        with sealed():
+            return AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype or device.torch_dtype,
+                device_map={"": device.name},
+                use_safetensors=True,
+                trust_remote_code=remote_code,
+                local_files_only=True,
+                **options,
+            )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise _damaged(folder, error) from error
+        raise damaged(folder, error) from error
     except Exception as error:
         if type(error).__name__ == "SafetensorError":
-            raise _damaged(folder, error) from error
+            raise damaged(folder, error) from error
         raise
-
-
-def load_gguf(path: Path, dtype: torch.dtype) -> Any:
-    """Loads a GGUF file with every weight dequantised to `dtype`.
-
-    Raises:
-        ModelError: damaged, or of an architecture that transformers cannot read.
-    """
-    from transformers import AutoModelForCausalLM
-
-    options: dict[str, Any] = {}
-    try:
-        from transformers import GgufConfig
-
-        options["quantization_config"] = GgufConfig(dequantize=True)
-    except ImportError:
-        pass  # older transformers always dequantise
-    try:
-        return AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype, **options)
-    except Exception as error:
-        raise _damaged(path, error) from error
-
-
-def load_gguf_tokenizer(path: Path) -> Any:
-    """The tokenizer that a GGUF file holds (slow to build: about 25 s for 262K words)."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    except Exception as error:
-        raise _damaged(path, error) from error
 
 
 def load_tokenizer(folder: Path, remote_code: bool = False) -> Any:
@@ -248,7 +269,8 @@ def load_tokenizer(folder: Path, remote_code: bool = False) -> Any:
 
     kind = AutoTokenizer if read_manifest(folder) is None else PreTrainedTokenizerFast
     try:
-        return kind.from_pretrained(folder, trust_remote_code=remote_code, local_files_only=True)
+        with sealed():
+            return kind.from_pretrained(folder, trust_remote_code=remote_code, local_files_only=True)
     except Exception as error:
         raise ModelError(
             f"{folder} has no usable tokenizer ({describe(error)})", "tokenizer.json beside the weights", "add it"
@@ -269,37 +291,29 @@ def read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
     Raises:
         ModelError: the file is missing, cut short, or its header does not describe it.
     """
-    damaged = ModelError(f"{path} is damaged", "a whole safetensors file", "copy or make it again")
+    broken = ModelError(f"{path} is damaged", "a whole safetensors file", "copy or make it again")
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             prefix = file.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
             if length > min(size - 8, _MAX_HEADER):
-                raise damaged
+                raise broken
             header = json.loads(file.read(length))
             header.pop("__metadata__", None)
             for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"][0]):
                 dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
                 tensor = torch.empty(shape, dtype=dtype)
                 if end - begin != tensor.nbytes or 8 + length + end > size:
-                    raise damaged
+                    raise broken
                 file.seek(8 + length + begin)
                 if tensor.nbytes and file.readinto(tensor.view(-1).view(torch.uint8).numpy().data) != tensor.nbytes:
-                    raise damaged
+                    raise broken
                 yield name, tensor
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}", "a readable file", "check the folder") from error
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
-        raise damaged from error
-
-
-def _damaged(path: Path, error: Exception) -> ModelError:
-    return ModelError(
-        f"{path} cannot be loaded ({describe(error)})",
-        "whole safetensors or GGUF weights of an architecture that transformers knows",
-        "check or download the model again",
-    )
+        raise broken from error
 
 
 def empty_linear4bit(inputs: int, outputs: int, bias: bool, compute_dtype: torch.dtype) -> Any:

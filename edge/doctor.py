@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from . import device as devices
 from .amounts import format_bytes
 from .device import Device
-from .errors import describe
+from .errors import ModelError, describe
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "optimum", "onnxruntime", "onnxruntime-gpu")
 _OPTIONAL = ("optimum", "onnxruntime", "onnxruntime-gpu")
@@ -64,6 +64,33 @@ def examine_model(reference: str) -> Iterator[Check]:
     count = base.sinks(chosen.window)
     first = "its BOS token" if count == 1 else f"the document's first {count} tokens, for it has no BOS"
     yield Check(f"{reference} sinks", True, f"every window begins with {first}", value=float(count))
+
+
+def verify(reference: str) -> Iterator[Check]:
+    """Reads every byte of a model's files again, and compares them with what was made or released.
+
+    Raises:
+        ModelError: there is no such model, or a file is another one.
+    """
+    from . import checkpoint, contents, embedded, sources
+
+    if reference in embedded.ENTRIES:
+        released = embedded.entry(reference).sha256
+        digest = embedded.check(embedded.entry(reference))
+        if digest not in (None, released):
+            raise ModelError(
+                f"the file of {reference} has sha256 {digest[:12]}…", f"{released[:12]}…",
+                f"templora models remove {reference}, then fetch it again",
+            )  # fmt: skip
+    found = sources.converted(sources.resolve(reference))  # a file whose sha256 is known is compared there
+    manifest = checkpoint.read_manifest(found.path) if found.kind == "folder" else None
+    if found.sha256:
+        yield Check(f"{reference} file", True, f"sha256 {found.sha256}")
+    if manifest is not None:
+        digests = contents.check(found.path, manifest, whole=True)
+        yield Check(f"{reference} folder", True, f"all {len(digests)} files are as they were made ({found.path})")
+    elif found.kind == "folder":
+        yield Check(f"{reference} folder", True, "not made by templora quantize: nothing to compare its files with")
 
 
 def _device_checks(name: str) -> Iterator[Check]:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint, journal, sources
+from . import alone, checkpoint, contents, journal, sources
 from .allocator import release_memory
 from .device import Device
 from .errors import ModelError, StorageError
@@ -62,6 +62,7 @@ def quantize_to_folder(
     remote_code: bool = False,
     finish: Finish | None = None,
     replace: bool = False,
+    source: sources.Source | None = None,
 ) -> dict[str, Any]:
     """Writes a 4-bit folder that loads without the full-precision weights; nothing is left half-written.
 
@@ -70,6 +71,7 @@ def quantize_to_folder(
         out: the folder to make; it must not exist, or be empty.
         finish: adds files to the finished folder, before it is called `out`, and returns more for the manifest.
         replace: put it in the place of a folder that is there.
+        source: what the reference was found to be, where that is known; `out` may be named after its sha256.
 
     Returns:
         The manifest.
@@ -78,7 +80,7 @@ def quantize_to_folder(
         ModelError: the source is damaged, unsupported, or already 4-bit.
         StorageError: `out` is taken, not writable, or its disk is full.
     """
-    source = sources.resolve(reference, offline=offline)
+    source = source or sources.resolve(reference, offline=offline)
     if not replace and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StorageError(f"{out} already exists", "a new or empty folder", "choose another name or remove it")
     size = (
@@ -89,14 +91,15 @@ def quantize_to_folder(
         raise ModelError(f"{reference} is already 4-bit", "full-precision weights", "use it as it is")
     if source.kind == "gguf":
         model, tokenizer = (
-            checkpoint.load_gguf(source.path, torch.bfloat16),
-            checkpoint.load_gguf_tokenizer(source.path),
+            alone.load_gguf(source.path, torch.bfloat16),
+            alone.load_gguf_tokenizer(source.path),
         )
     else:
         model = checkpoint.load_pretrained(
             source.path, Device("cpu", "cpu", "float32"), False, remote_code, dtype="auto"
         )
         tokenizer = checkpoint.load_tokenizer(source.path, remote_code)
+    sources.require_unchanged(source)
 
     quantize_in_place(model, "cpu", torch.float32)
     try:
@@ -106,6 +109,7 @@ def quantize_to_folder(
             if finish is not None:
                 release_memory()
                 manifest |= finish(folder, source)
+                manifest["contents"] = contents.record(folder)
                 _write_manifest(folder, manifest)
     except OSError as error:
         raise StorageError(
@@ -126,7 +130,7 @@ def convert_once(source: sources.Source) -> sources.Source:
         with journal.making(folder):
             if checkpoint.read_manifest(folder) is None:  # no other process made it meanwhile
                 shutil.rmtree(folder, ignore_errors=True)
-                quantize_to_folder(source.reference, folder)
+                quantize_to_folder(source.reference, folder, source=source)
         release_memory()
     return sources.converted(source)
 
@@ -172,6 +176,7 @@ def _write_folder(model: Any, tokenizer: Any, folder: Path, source: sources.Sour
         "files": names,
         "source": {"reference": Path(source.reference).name, "sha256": source.sha256},
         "versions": {"transformers": transformers.__version__, "bitsandbytes": bitsandbytes.__version__},
+        "contents": contents.record(folder),
     }
     _write_manifest(folder, manifest)
     return manifest

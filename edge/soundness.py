@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from . import journal, sources, windows
+from . import alone, journal, sources, windows
 from .base import Base
 from .device import is_out_of_memory
 from .errors import StorageError
@@ -69,7 +69,8 @@ def measure(base: Base, settings: Settings) -> Soundness:
     sinks = base.sinks(settings.window)
     ids = base.encode(TEXT.read_text("utf-8"))[:READ]
     window = windows.last(ids, 2 * LABELS, sinks)
-    anew = forward.nll(torch.tensor(window), LABELS, adapter=False)
+    with alone.making(base.reference):
+        anew = forward.nll(torch.tensor(window), LABELS, adapter=False)
     first = READ - LABELS - 1  # the token before the labels predicts the first of them
     try:
         prefix = forward.read_prefix(torch.tensor(ids[:first]), LABELS - 1, sinks, adapter=False)
@@ -86,12 +87,11 @@ def _perplexity(nats: float) -> float:
 
 
 def of(base: Base, settings: Settings) -> Soundness:
-    """What `measure` gives; kept in the cache for a 4-bit folder made here, whose weights are known by their checksum."""
-    manifest = base.manifest()
-    if "weights_sha256" not in manifest:
+    """What `measure` gives; kept in the cache for a 4-bit folder made here, whose files are known by their checksums."""
+    if not base.manifest():
         return measure(base, settings)
     what = {
-        "weights": manifest["weights_sha256"],
+        "weights": base.fingerprint(),
         "text": journal.file_fingerprint(TEXT),
         "sinks": base.sinks(settings.window),
         "device": f"{base.device.kind} {base.device.units}",

@@ -7,14 +7,15 @@ Units: bytes.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from . import embedded, storage
+from . import embedded, journal, storage
 from .amounts import format_bytes
 from .errors import ModelError, StorageError
 from .parts import Embedded
@@ -25,6 +26,7 @@ from .storage import sha256_file as sha256_file
 
 MANIFEST = "templora.json"  # what a 4-bit folder made here holds
 FORMAT = 1  # of such folders
+EXPORT = "templora-onnx.json"  # what an ONNX export holds
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Source:
     path: Path
     reference: str
     sha256: str | None = None
+    state: tuple[int, ...] = field(default=(), compare=False)  # of a file, when it was read for its sha256
 
 
 def pages_folder() -> Path:
@@ -58,7 +61,8 @@ def resolve(reference: str, *, offline: bool = False, notice: Notice | None = No
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise ModelError(f"{reference} is a file", "a .gguf file or a model folder", "name the folder it lies in")
-        return Source("gguf", path, reference, check_gguf(path))
+        state = file_state(path)
+        return Source("gguf", path, reference, check_gguf(path), state)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"{reference} has no config.json", "a model folder", "name the folder that holds it")
@@ -82,6 +86,22 @@ def converted(source: Source) -> Source:
     return Source("folder", folder, source.reference, source.sha256)
 
 
+def file_state(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written to or replaced."""
+    found = path.stat()
+    return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
+
+
+def require_unchanged(source: Source) -> None:
+    """Refuses a file that is not the one any more whose sha256 is known: what was read since may be another model.
+
+    Raises:
+        ModelError: it was written to or replaced.
+    """
+    if source.state and file_state(source.path) != source.state:
+        raise ModelError(f"{source.path} changed while it was read", "a file that stays as it is", "try again")
+
+
 def conversion_folder(source: Source) -> Path:
     """Where a GGUF file's 4-bit folder is kept."""
     digest = source.sha256 or sha256_file(source.path)
@@ -94,8 +114,31 @@ def remove_conversion(source: Source, notice: Notice) -> int:
     Raises:
         StorageError: the cache cannot be written.
     """
-    folder = conversion_folder(source)
-    with storage.locked(folder.name, notice), storage.writing(folder):
+    return _remove(conversion_folder(source), notice)
+
+
+def remove_exports(source: Source, notice: Notice) -> int:
+    """Removes the cached ONNX exports of a GGUF file and of its 4-bit folder; returns the bytes that they took.
+
+    Raises:
+        StorageError: the cache cannot be written.
+    """
+    freed = 0
+    for path in sorted((cache_root() / "onnx").glob(f"*/{EXPORT}")):
+        try:
+            origin = json.loads(path.read_text("utf-8")).get("source")
+        except (OSError, ValueError, AttributeError):
+            continue  # not whole: the next export of that name replaces it
+        if origin == source.sha256:
+            freed += _remove(path.parent, notice)
+    return freed
+
+
+def _remove(folder: Path, notice: Notice) -> int:
+    """Takes a folder of the cache away as a whole, while nobody makes it; returns its bytes."""
+    if not folder.is_dir():
+        return 0
+    with storage.locked(folder.name, notice), journal.making(folder), storage.writing(folder):
         if not folder.is_dir():
             return 0
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -164,4 +207,4 @@ def _embedded(model: Embedded, notice: Notice) -> Source:
             f"{model.title}, {format_bytes(model.size)}",
             f"{extra}templora models fetch {model.name}",
         )
-    return Source("gguf", path, model.name, model.sha256)
+    return Source("gguf", path, model.name, model.sha256, file_state(path))

@@ -105,6 +105,7 @@ def _manifest(
         files={name: ((folder / name).stat().st_size, value) for name, value in sorted(digests.items())},
         versions={"python": platform.python_version(), **versions},
         parity={},
+        source=base.origin(),
     )
 
 

@@ -18,14 +18,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge import journal
+from edge import journal, sources
 from edge.errors import ExportError, describe
 from edge.graph_memory import PART
 
 from .rows import Place
 
-FORMAT = 4
-MANIFEST = "templora-onnx.json"
+FORMAT = 5
+MANIFEST = sources.EXPORT
+SEAL = "sha256"  # of all other values: a place that was changed would give other rows, and no error
 DECODER, HEAD, WEIGHTS = "decoder.onnx", "head.onnx", "weights.data"
 _AGAIN = "export it again with templora export"
 
@@ -36,6 +37,7 @@ class Manifest:
 
     Attributes:
         base: fingerprint of the base (`Base.fingerprint`).
+        source: sha256 of the GGUF file that the base came from, or empty.
         precision: nf4, fp32 or int8.
         device: what it was exported for, cpu or cuda.
         layers, groups, head_size: the cache's dimensions.
@@ -65,6 +67,7 @@ class Manifest:
     files: dict[str, tuple[int, str]]
     versions: dict[str, str]
     parity: dict[str, float]
+    source: str = ""
     format: int = FORMAT
 
     @property
@@ -73,8 +76,10 @@ class Manifest:
         return max(4 * k * n for k, n in self.lora.values()) if self.precision == "nf4" else 0
 
     def save(self, folder: Path) -> None:
-        """Writes it; last of all, so that a folder without it is not an export."""
-        (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        """Writes it with its own sha256; last of all, so that a folder without it is not an export."""
+        values = asdict(self)
+        sealed = {**values, SEAL: journal.fingerprint(values)}
+        (folder / MANIFEST).write_text(json.dumps(sealed, indent=1) + "\n", encoding="utf-8")
 
 
 def lora_inputs(name: str) -> tuple[str, str]:
@@ -109,6 +114,9 @@ def read(folder: Path) -> Manifest:
         found = values["format"]
         if found != FORMAT:
             raise ExportError(f"{folder} is an export of version {found}", f"version {FORMAT}", _AGAIN)
+        seal = values.pop(SEAL)
+        if seal != journal.fingerprint(values):
+            raise ExportError(f"{path} was changed", "the manifest that was exported (sha256)", _AGAIN)
         values["lora"] = {name: (int(k), int(n)) for name, (k, n) in values["lora"].items()}
         values["files"] = {name: (int(size), str(digest)) for name, (size, digest) in values["files"].items()}
         values["sliding"] = [int(index) for index in values["sliding"]]
@@ -122,11 +130,12 @@ def read(folder: Path) -> Manifest:
 
 
 def verify(folder: Path, manifest: Manifest) -> None:
-    """Reads every file once.
+    """Reads every file once, and checks that the vocabulary's matrices lie inside theirs.
 
     Raises:
         ExportError: one is missing, cut short, or not what was written.
     """
+    _require_places(folder, manifest)
     for name, (size, digest) in manifest.files.items():
         path = folder / name
         try:
@@ -138,6 +147,24 @@ def verify(folder: Path, manifest: Manifest) -> None:
                 raise ExportError(f"{path} is damaged", "the bytes that were exported (sha256)", _AGAIN)
         except OSError as error:
             raise ExportError(f"{path} cannot be read ({describe(error)})", "a file of the export", _AGAIN) from error
+
+
+def _require_places(folder: Path, manifest: Manifest) -> None:
+    """Matrices of the vocabulary's size, at numbers' edges, inside the data, and apart where they are not one."""
+    end = manifest.files.get(WEIGHTS, (0, ""))[0]
+    taken: set[tuple[int, int]] = set()
+    for name in ("embedding", "head"):
+        place: Place = getattr(manifest, name)
+        spans = place.spans() if place.block >= 0 else []
+        fits = (place.rows, place.columns) == (manifest.vocab, manifest.hidden)
+        inside = bool(spans) and all(0 <= start < stop <= end for start, stop in spans)
+        even = place.scales % 4 == 0 and (place.block or place.offset % 4 == 0)
+        apart = all(span in taken or all(span[1] <= a or b <= span[0] for a, b in taken) for span in spans)
+        if not (fits and inside and even and apart):
+            raise ExportError(
+                f"{folder / MANIFEST} places the {name} at {place}", f"a matrix inside {WEIGHTS}, {end} bytes", _AGAIN
+            )
+        taken.update(spans)
 
 
 def require_base(folder: Path, manifest: Manifest, fingerprint: str) -> None:

@@ -41,6 +41,14 @@ class Place:
     block: int = 0
     scales: int = 0
 
+    def spans(self) -> list[tuple[int, int]]:
+        """The bytes [start, end) that it takes: of its numbers, and of their scales where it has some."""
+        count = self.rows * self.columns
+        if not self.block:
+            return [(self.offset, self.offset + 4 * count)]
+        scales = 4 * (count // self.block)
+        return [(self.offset, self.offset + count), (self.scales, self.scales + scales)]
+
 
 class Mapped:
     """A float32 matrix of the data file, which comes into memory as it is used.

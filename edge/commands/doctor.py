@@ -7,6 +7,7 @@ import json
 from itertools import chain
 from typing import Any
 
+from ..errors import SettingsError
 from . import options
 
 
@@ -16,6 +17,7 @@ def add(verbs: Any) -> None:
     doctor.add_argument(
         "--model", metavar="MODEL", help="also try whether this model's kept keys and values may be used"
     )
+    doctor.add_argument("--verify", action="store_true", help="also read every byte of the model's files and compare")
     doctor.add_argument("--json", action="store_true", help="print one JSON line last")
 
 
@@ -23,9 +25,12 @@ def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
     from .. import doctor
 
+    if args.verify and not args.model:
+        raise SettingsError("--verify without a model", "--model MODEL", "name it")
     checks = []
+    whole = doctor.verify(args.model) if args.verify else ()
     named = doctor.examine_model(args.model) if args.model else ()
-    for check in chain(doctor.examine(), named):
+    for check in chain(doctor.examine(), whole, named):
         checks.append(check)
         print(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.result}")
         if not check.ok and check.remedy:

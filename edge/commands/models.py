@@ -105,7 +105,11 @@ def _check(args: argparse.Namespace) -> int:
 
 def _remove(args: argparse.Namespace, model: Embedded) -> int:
     source = sources.Source("gguf", embedded.path_of(model), model.name, model.sha256)
-    freed = {"file": embedded.remove(model, say), "conversion": sources.remove_conversion(source, say)}
+    freed = {
+        "file": embedded.remove(model, say),
+        "conversion": sources.remove_conversion(source, say),
+        "ONNX exports": sources.remove_exports(source, say),
+    }
     for what, amount in freed.items():
         if amount:
             print(f"removed the {what} of {model.name}: {format_bytes(amount)}")

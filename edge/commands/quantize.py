@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
     checkpoint.quiet_libraries()
     start = time.perf_counter()
-    out, replace = args.out, False
+    out, replace, source = args.out, False, None
     if out is None:
         source = sources.resolve(args.model, offline=args.offline)
         if source.kind != "gguf":
@@ -51,7 +51,9 @@ def run(args: argparse.Namespace) -> int:
         out, replace = sources.conversion_folder(source), True
     finish = _repair(args) if args.repair else None
     with journal.making(out) if replace else nullcontext():
-        manifest = quantize.quantize_to_folder(args.model, out, offline=args.offline, finish=finish, replace=replace)
+        manifest = quantize.quantize_to_folder(
+            args.model, out, offline=args.offline, finish=finish, replace=replace, source=source
+        )
     size = sum(f.stat().st_size for f in out.iterdir())
     seconds = time.perf_counter() - start
     print(f"{out}: {format_bytes(size)} in {seconds:.0f} s")

@@ -18,12 +18,12 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 # Each room may import the rooms before it. `session` hands itself to the loops, so they name it for types only.
 ORDER = [
-    "errors", "amounts", "records", "windows", "tokenstream", "drift", "repetition", "strict", "yamltext", "settings", "device", "allocator", "documents", "journal", "storage", "parts", "embedded", "sources", "shape", "graph_memory", "memory", "budget",
-    "planning", "flops", "prefix", "loss", "attention", "norms", "checkpoint", "quantize",
+    "errors", "amounts", "records", "windows", "tokenstream", "drift", "repetition", "strict", "yamltext", "settings", "device", "allocator", "documents", "journal", "storage", "parts", "embedded", "sources", "contents", "shape", "graph_memory", "memory", "budget",
+    "planning", "flops", "prefix", "loss", "attention", "norms", "alone", "checkpoint", "quantize",
     "paging", "tensorfile", "base", "adapter", "optimizer", "forward", "soundness", "baseline", "repair", "replay", "learner", "keeper", "state", "score", "generate", "session", "runtime", "running", "translation", "reference", "report", "doctor",
     "bench", "terminal", "commands", "cli",
 ]  # fmt: skip
-NO_TORCH = ["errors", "amounts", "records", "windows", "tokenstream", "drift", "repetition", "strict", "yamltext", "settings", "device", "allocator", "documents", "journal", "storage", "parts", "embedded", "sources", "shape", "graph_memory", "memory",
+NO_TORCH = ["errors", "amounts", "records", "windows", "tokenstream", "drift", "repetition", "strict", "yamltext", "settings", "device", "allocator", "documents", "journal", "storage", "parts", "embedded", "sources", "contents", "shape", "graph_memory", "memory",
     "budget", "planning", "flops", "report", "bench", "terminal", "commands", "cli",
 ]  # fmt: skip
 

@@ -19,7 +19,7 @@ import onnxruntime
 import pytest
 import torch
 
-from edge import cli, journal
+from edge import cli, journal, sources
 from edge.errors import DeviceError, ExportError
 from export import engine, exporter, graph, manifest, nf4
 from export.engine import Engine
@@ -220,6 +220,65 @@ def test_damaged_manifests_are_refused(damaged: Path, text: str) -> None:
         Engine(damaged)
 
 
+@pytest.mark.parametrize("precision", ["nf4", "int8"])
+def test_places_that_were_changed_are_refused(precision: str, tmp_path: Path) -> None:
+    """Another place gives other rows and no error: neither by hand, nor by a program that seals what it wrote."""
+    folder = tmp_path / "graph"
+    made = exporter.export(tiny.runtime("llama").base, folder, precision)
+    path = folder / manifest.MANIFEST
+    whole = path.read_text()
+    values = json.loads(whole)
+    for matrix in ("embedding", "head"):
+        there = values[matrix]
+        for name, number in (
+            ("offset", there["offset"] + 256),
+            ("rows", there["rows"] - 1),
+            ("block", 32),
+            ("scales", 4),
+        ):
+            path.write_text(json.dumps({**values, matrix: {**there, name: number}}))
+            with pytest.raises(ExportError, match=r"was changed.*export it again"):
+                Engine(folder)
+        end = made.files[manifest.WEIGHTS][0]
+        place = getattr(made, matrix)
+        for name, number in (
+            ("offset", end),
+            ("offset", -4),
+            ("offset", 1 << 70),
+            ("rows", place.rows - 1),
+            ("block", -1),
+        ):
+            replace(made, **{matrix: replace(place, **{name: number})}).save(folder)
+            with pytest.raises(ExportError, match=rf"places the {matrix} at"):
+                Engine(folder)
+    other = replace(made.head, offset=made.embedding.offset + 4 * made.hidden)
+    replace(made, head=other).save(folder)
+    with pytest.raises(ExportError, match="places the head at"):  # inside the file, but over the embedding
+        Engine(folder)
+    path.write_text(whole)
+    assert Engine(folder).manifest == made
+
+
+def test_an_export_says_which_file_its_base_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that `models remove` finds it; seen from the command line to the folder that is gone."""
+    monkeypatch.setenv("TEMPLORA_CACHE", str(tmp_path / "cache"))
+    path, text = tiny.gguf(tmp_path / "m.gguf"), tmp_path / "text.txt"
+    text.write_text(tiny.TEXT)
+    score = ["score", str(text), "--model", str(path), "--max-tokens", "60", "--forward", "onnx", *SMALL]
+    assert cli.main([*score, "--set", "learn.mode=none"]) == 0
+    (made,) = (found for found in (tmp_path / "cache" / "onnx").iterdir() if found.is_dir())
+    source = sources.resolve(str(path))
+    assert manifest.read(made).source == source.sha256
+    other = tmp_path / "cache" / "onnx" / "other"
+    shutil.copytree(made, other)
+    replace(manifest.read(made), source="ab" * 32).save(other)
+    size = sum(found.stat().st_size for found in made.iterdir())
+    assert sources.remove_exports(source, lambda line: None) == size
+    assert not made.exists() and other.is_dir()
+
+
 def test_no_manifest_older_manifest_other_base(damaged: Path) -> None:
     path = damaged / manifest.MANIFEST
     with pytest.raises(ExportError, match="another base"):
@@ -238,10 +297,9 @@ def test_an_opset_that_the_runtime_does_not_know(damaged: Path) -> None:
     model = onnx.load(path, load_external_data=False)
     model.opset_import[0].version = 99
     path.write_bytes(model.SerializeToString())
-    values = json.loads((damaged / manifest.MANIFEST).read_text())
-    values["opset"] = 99
-    values["files"][path.name] = [path.stat().st_size, journal.file_fingerprint(path)]
-    (damaged / manifest.MANIFEST).write_text(json.dumps(values))
+    made = manifest.read(damaged)
+    files = {**made.files, path.name: (path.stat().st_size, journal.file_fingerprint(path))}
+    replace(made, opset=99, files=files).save(damaged)
     with pytest.raises(ExportError, match=r"cannot load .*opset 99"):
         Engine(damaged)
 

@@ -148,10 +148,16 @@ def test_fetched_checked_and_removed(
     conversion.mkdir(parents=True)
     (conversion / "templora.json").write_bytes(b"12345")
     (conversion.parent / "another").mkdir()
+    for name, origin in (("mine-nf4-cpu-v5", TINY.sha256), ("old-int8-cpu-v4", None), ("other-nf4-cpu-v5", "ab" * 32)):
+        export = tmp_path / "cache" / "onnx" / name
+        export.mkdir(parents=True)
+        (export / sources.EXPORT).write_text(json.dumps({"source": origin} if origin else {}))
     assert cli.main(["models", "remove", "demo-small", "--json"]) == 0
     removed = json.loads(capsys.readouterr().out.splitlines()[-1])["removed_bytes"]
-    assert removed == {"file": 2500 + 69, "conversion": 5}
-    assert kept(tmp_path) == [] and [p.name for p in conversion.parent.iterdir()] == ["another"]
+    assert removed == {"file": 2500 + 69, "conversion": 5, "ONNX exports": len(json.dumps({"source": TINY.sha256}))}
+    assert kept(tmp_path) == [] and [p.name for p in conversion.parent.iterdir() if p.is_dir()] == ["another"]
+    exports = [path.name for path in (tmp_path / "cache" / "onnx").iterdir() if path.is_dir()]
+    assert sorted(exports) == ["old-int8-cpu-v4", "other-nf4-cpu-v5"]
     assert cli.main(["models", "remove", "demo-small"]) == 0
     assert "nothing to remove" in capsys.readouterr().out
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from edge import journal, quantize, sources
+from edge import cli, journal, quantize, sources
+from edge.commands import quantize as command
+from edge.errors import ModelError
 from export import exporter, manifest, opener
 from tests import tiny
 
@@ -35,10 +37,8 @@ def together(call: Any) -> list[Any]:
 
 
 def test_a_conversion_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real 4-bit folder takes the place of the GGUF file's, which only names it here."""
-    full = tiny.folder(tmp_path / "full", "qwen3")
     monkeypatch.setenv("TEMPLORA_CACHE", str(tmp_path / "cache"))
-    source = sources.Source("gguf", tmp_path / "m.gguf", str(full), "ab" * 32)
+    source = sources.resolve(str(tiny.gguf(tmp_path / "m.gguf")))
     folder = sources.conversion_folder(source)
     left = folder.parent / f".{folder.name}.killed"
     left.mkdir(parents=True)
@@ -71,6 +71,19 @@ def test_an_export_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(made) == 1 and found == [made[0]] * 2
 
 
+def test_a_file_that_is_replaced_while_it_is_converted_is_no_conversion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache says by its name what was read: another model never lies under a file's sha256."""
+    monkeypatch.setenv("TEMPLORA_CACHE", str(tmp_path / "cache"))
+    path = tiny.gguf(tmp_path / "m.gguf")
+    source = sources.resolve(str(path))
+    tiny.gguf(tmp_path / "other.gguf", seed=1).replace(path)
+    with pytest.raises(ModelError, match="changed while it was read"):
+        quantize.convert_once(source)
+    assert [left.name for left in (tmp_path / "cache" / "models").iterdir() if left.is_dir()] == []
+
+
 @pytest.mark.parametrize("make", [lambda out: quantize._new_folder(out, False), exporter._staging])
 def test_data_is_durable_before_it_has_its_name(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
@@ -90,6 +103,32 @@ def test_data_is_durable_before_it_has_its_name(make: Any, tmp_path: Path, monke
         (folder / "weights").write_text("x")
         (folder / "templora.json").write_text("{}")
     assert done.index("-> out") == 3 and {"weights", "templora.json"} <= set(done[:3]) and done[4] == tmp_path.name
+
+
+def test_a_conversion_is_replaced_while_nobody_makes_or_removes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`quantize MODEL` without OUT, and taking it away, wait for who holds the conversion's lock."""
+    monkeypatch.setenv("TEMPLORA_CACHE", str(tmp_path / "cache"))
+    path = tiny.gguf(tmp_path / "m.gguf")
+    source = sources.resolve(str(path))
+    folder = quantize.convert_once(source).path
+    before = folder.stat().st_ino
+    waiting = [
+        lambda: command.run(cli.parser().parse_args(["quantize", str(path)])) or 0,
+        lambda: sources.remove_conversion(source, lambda line: None),
+    ]
+    for act in waiting:
+        done: list[Any] = []
+        thread = threading.Thread(target=lambda act=act, done=done: done.append(act()))  # type: ignore[misc]
+        with journal.making(folder):
+            thread.start()
+            thread.join(3)
+            assert thread.is_alive() and folder.stat().st_ino == before
+        thread.join()
+        assert len(done) == 1 and (not folder.exists() if done[0] else folder.stat().st_ino != before)
+        before = folder.stat().st_ino if folder.exists() else 0
+    assert [left.name for left in folder.parent.iterdir() if left.is_dir()] == []
 
 
 def test_a_folder_is_made_by_one_at_a_time(tmp_path: Path) -> None:
