@@ -93,3 +93,39 @@ def folder(path: Path, architecture: str = "llama", *, bos: bool = True, **chang
     made.save_pretrained(path)
     tokenizer(bos=bos).save_pretrained(path)
     return path
+
+
+def gguf(path: Path, architecture: str = "llama", **changes: Any) -> Path:
+    """The same model as a whole GGUF file in float32; the last words of its vocabulary are marked as unused."""
+    import gguf as format
+
+    made, words = model(architecture, **changes), tokenizer().get_vocab()
+    config, names = made.config, [*sorted(words, key=words.__getitem__), "ab"]
+    unused = config.vocab_size - len(names)
+    out = format.GGUFWriter(str(path), architecture)
+    out.add_context_length(config.max_position_embeddings)
+    out.add_embedding_length(config.hidden_size)
+    out.add_block_count(config.num_hidden_layers)
+    out.add_feed_forward_length(config.intermediate_size)
+    out.add_head_count(config.num_attention_heads)
+    out.add_head_count_kv(config.num_key_value_heads)
+    out.add_rope_dimension_count(config.head_dim)
+    out.add_rope_freq_base(10_000.0)
+    out.add_layer_norm_rms_eps(config.rms_norm_eps)
+    out.add_vocab_size(config.vocab_size)
+    out.add_tokenizer_model("gpt2")
+    out.add_tokenizer_pre("default")
+    out.add_token_list([*names, *(f"<unused{i}>" for i in range(unused))])
+    out.add_token_types([3, 3, *[1] * (len(names) - 2), *[5] * unused])
+    out.add_token_merges(["a b"])
+    out.add_bos_token_id(0)
+    out.add_eos_token_id(1)
+    out.add_add_bos_token(True)
+    table = format.get_tensor_name_map(format.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, tensor in made.state_dict().items():
+        out.add_tensor(table.get_name(name, try_suffixes=(".weight",)), tensor.numpy())
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+    return path
