@@ -101,6 +101,7 @@ WAYS: tuple[Callable[[Pieces, int, random.Random], str], ...] = (_repeated, _nes
 BY_SUFFIX: dict[str, Pieces] = {
     ".md": MARKDOWN,
     ".html": HTML,
+    ".xhtml": HTML,
     ".epub": HTML,
     ".srt": SRT,
     ".docx": DOCX,
