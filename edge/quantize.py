@@ -166,15 +166,26 @@ def _write_folder(model: Any, tokenizer: Any, folder: Path, source: sources.Sour
         digest.update(sources.sha256_file(folder / names[-1]).encode())
     if len(shards) > 1:
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}, indent=1))
+    control = control_tokens(source.path) if source.kind == "gguf" else []
     manifest = {
         "format": sources.FORMAT,
         "weights_sha256": digest.hexdigest(),
         "files": names,
         "source": {"reference": Path(source.reference).name, "sha256": source.sha256},
         "versions": {"transformers": transformers.__version__, "bitsandbytes": bitsandbytes.__version__},
+        **({"control_tokens": control} if control else {}),
     }
     _write_manifest(folder, manifest)
     return manifest
+
+
+def control_tokens(path: Path) -> list[int]:
+    """Ids of the tokens that a GGUF file marks as unknown, control or unused; its tokenizer keeps no such mark."""
+    from gguf import GGUFReader, TokenType
+
+    field = GGUFReader(path).fields.get("tokenizer.ggml.token_type")
+    kinds = (TokenType.UNKNOWN, TokenType.CONTROL, TokenType.UNUSED)
+    return [] if field is None else [index for index, kind in enumerate(field.contents()) if kind in kinds]
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 ORDER = [
     "errors", "amounts", "records", "windows", "drift", "repetition", "strict", "yamltext", "settings", "device", "allocator", "documents", "journal", "storage", "parts", "embedded", "sources", "shape", "graph_memory", "memory", "budget",
     "planning", "flops", "prefix", "loss", "attention", "norms", "checkpoint", "quantize",
-    "paging", "tensorfile", "base", "adapter", "optimizer", "forward", "soundness", "baseline", "repair", "replay", "learner", "score", "generate", "session", "running", "translation", "reference", "report", "doctor",
+    "paging", "tensorfile", "base", "control", "adapter", "optimizer", "forward", "soundness", "baseline", "repair", "replay", "learner", "score", "generate", "session", "running", "translation", "reference", "report", "doctor",
     "bench", "terminal", "commands", "cli",
 ]  # fmt: skip
 NO_TORCH = ["errors", "amounts", "records", "windows", "drift", "repetition", "strict", "yamltext", "settings", "device", "allocator", "documents", "journal", "storage", "parts", "embedded", "sources", "shape", "graph_memory", "memory",
