@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,14 +133,13 @@ def convert_once(source: sources.Source) -> sources.Source:
 @contextmanager
 def _new_folder(out: Path, replace: bool) -> Iterator[Path]:
     """A folder that takes the name `out` when the block has ended well, and is gone otherwise."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        folder = Path(temporary) / "folder"
+    with journal.unfinished(out) as temporary:
+        folder = temporary / "folder"
         folder.mkdir()
         yield folder
         journal.sync_tree(folder)
         if replace and out.exists():
-            out.rename(Path(temporary) / "old")
+            out.rename(temporary / "old")
         elif out.exists():
             out.rmdir()
         folder.rename(out)

@@ -130,6 +130,8 @@ def texts_of(job: loop.Job, *, judge: bool = False) -> dict[str, str]:
 def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
     document = open_document(args.book)
+    for note in document.notes:
+        say(f"note: {note}")
     job = job_of(args, document)
     if not job.units:
         raise InputError(f"{args.book} has no text to translate", "a document with text", "name another one")

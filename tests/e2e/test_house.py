@@ -69,6 +69,18 @@ def test_documented_commands_parse() -> None:
         assert cli.parser().parse_args(args).run
 
 
+def test_every_promise_names_what_holds_it() -> None:
+    table = README.split("## What is promised")[1].split("\n\n")[1].splitlines()
+    assert len(table) > 20
+    for row in table[2:]:
+        named = re.findall(r"`((?:tests|scripts)/[^`]+)`", row)
+        assert any(name.startswith("tests/") for name in named), row
+        for name in named:
+            file, _, function = name.partition("::")
+            text = (ROOT / file).read_text("utf-8")
+            assert f"def {function}(" in text if function else file.startswith("scripts/") or "def test_" in text, name
+
+
 def test_presets_are_documented() -> None:
     for name in settings.preset_names():
         loaded = settings.load(name)
