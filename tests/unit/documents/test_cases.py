@@ -403,6 +403,22 @@ def test_lines_of_preformatted_text_are_units(tmp_path: Path) -> None:
     assert "templora" not in written
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("suffix", [".srt", ".txt", ".md"])
+def test_utf16_is_read_and_said(encoding: str, suffix: str, tmp_path: Path) -> None:
+    text = (
+        "1\n00:00:01,000 --> 00:00:02,000\nGuten Tag, schöne Stadt.\n"
+        if suffix == ".srt"
+        else "Guten Tag, schöne Stadt.\n"
+    )
+    document = _made(tmp_path / f"a{suffix}", f"\ufeff{text}".encode(encoding))
+    assert _texts(document) == ["Guten Tag, schöne Stadt."] and "UTF-16" in document.notes[0]
+    document.write(tmp_path / f"b{suffix}", books.translated(document))
+    assert "SCHÖNE" in (tmp_path / f"b{suffix}").read_text("utf-8")
+    with pytest.raises(InputError, match="UTF-16"):
+        _made(tmp_path / f"c{suffix}", b"\xff\xfe" + text.encode("utf-16-le") + b"\x00\xd8\n")
+
+
 def test_a_text_of_unknown_encoding_gets_no_hint_that_spoils_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not UTF-8") as caught:
         _made(tmp_path / "a.txt", "第一章 韩梅梅把门关上了。".encode("gbk"))
