@@ -12,24 +12,24 @@ Public names are those in `__all__`; importing the package does not import torch
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from .errors import (
-    BudgetError,
-    DeviceError,
-    ExportError,
-    InputError,
-    Interrupted,
-    JournalError,
-    ModelError,
-    OutcomeError,
-    SettingsError,
-    StorageError,
-    TemploraError,
-)
-from .records import ChunkRead, ChunkScore, ChunkWritten, Learned, TextPiece, perplexity
-
+TYPE_CHECKING = False  # typing's own would have to be imported, before the command is ready for an interruption
 if TYPE_CHECKING:
+    from typing import Any
+
+    from .errors import (
+        BudgetError,
+        DeviceError,
+        ExportError,
+        InputError,
+        Interrupted,
+        JournalError,
+        ModelError,
+        OutcomeError,
+        SettingsError,
+        StorageError,
+        TemploraError,
+    )
+    from .records import ChunkRead, ChunkScore, ChunkWritten, Learned, TextPiece, perplexity
     from .runtime import Runtime, load
     from .session import Session
     from .settings import Settings
@@ -62,16 +62,19 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "Settings":
-        from .settings import Settings
+_ROOMS = {"settings": ("Settings",), "session": ("Session",), "runtime": ("Runtime", "load")}
+_RECORDS = ("ChunkRead", "ChunkScore", "ChunkWritten", "Learned", "TextPiece", "perplexity")
 
-        return Settings
-    if name in ("Runtime", "Session", "load"):
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'edge' has no attribute '{name}'")
+    import importlib
+
+    room = "records" if name in _RECORDS else "errors"
+    room = next((named for named, names in _ROOMS.items() if name in names), room)
+    if room in ("session", "runtime"):
         from .allocator import tune_allocator
 
         tune_allocator()
-        from . import runtime, session
-
-        return getattr(session if name == "Session" else runtime, name)
-    raise AttributeError(f"module 'edge' has no attribute '{name}'")
+    return getattr(importlib.import_module(f".{room}", __name__), name)

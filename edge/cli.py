@@ -1,96 +1,47 @@
-"""The `templora` command: its verbs, its errors, its exit codes.
+"""The `templora` command, as the shell starts it: from the first moment on Ctrl-C ends it in one line.
 
-Owns: the list of verbs, which error ends with which exit code, signals.
-Does not know: what a verb does (`commands/`).
-
-Exit codes are those of `edge.errors`; an unexpected failure is 70.
+Owns: that what takes time is imported only when an interruption cannot become a traceback any more.
+Does not know: verbs, errors, exit codes (`commands/everything.py`), how the process is ended (`commands/stopping.py`).
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import signal
-from collections.abc import Sequence
-from importlib import metadata
-from typing import Any, NoReturn
-
-from . import __version__
-from .commands import (
-    bench,
-    doctor,
-    evaluate,
-    glossary,
-    models,
-    options,
-    overwrite,
-    plan,
-    quantize,
-    runs,
-    score,
-    translate,
-    write,
-)
-from .errors import Interrupted, TemploraError, describe
-from .terminal import say, streams
-
-VERBS = (score, write, translate, glossary, evaluate, runs, models, quantize, plan, bench, doctor)
-INTERNAL = 70
+TYPE_CHECKING = False  # typing's own would have to be imported
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    with streams():
-        return _run(argv)
+    """Runs the command; returns its exit code. Without `argv` this process is the command and nothing else."""
+    if argv is not None:
+        from .commands import everything
 
-
-def _run(argv: Sequence[str] | None) -> int:
+        return everything.run(argv)
     try:
-        args = parser().parse_args(argv)
-        overwrite.check(args)
-        with options.as_private_as(overwrite.texts(args)):
-            return int(args.run(args))
-    except TemploraError as error:
-        say(f"error: {error.line()}")
-        return error.exit_code
+        from .commands import stopping
+
+        stopping.begun()
+        from .commands import everything
+
+        stopping.working()
+        code = everything.run(None)
+        stopping.ended(code)
     except KeyboardInterrupt:
-        say("stopped")
-        return Interrupted.exit_code
-    except Exception as error:
-        if os.environ.get("TEMPLORA_DEBUG"):
-            raise
-        say(f"error: internal failure ({describe(error)}); set TEMPLORA_DEBUG=1 for the traceback")
-        return INTERNAL
+        from .commands import stopping
+
+        stopping.leave()
+    return code
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = _Parser(
-        prog="templora",
-        description="Read, score and write texts far longer than the model's window: a 4-bit base and a temporary "
-        "LoRA that learns the text as it passes.",
-        epilog="exit codes: 0 done, 2 settings or usage, 3 input, 4 model, 5 memory budget, 6 device, 7 run folder, "
-        "8 disk, 9 done with failures marked, 10 ONNX graph, 70 internal, 130 stopped",
-    )
-    top.add_argument("--version", action="version", version=f"templora {__version__}")
-    verbs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in VERBS:
-        module.add(verbs)
-    for entry in metadata.entry_points(group="templora.commands"):
-        entry.load().add(verbs)
-    return top
+    from .commands import everything
 
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        say(f"error: {message}; see {self.prog} --help")
-        raise SystemExit(2)
-
-
-def _interrupt(number: int, frame: Any) -> NoReturn:
-    raise Interrupted
+    return everything.parser()
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    import sys
+
+    sys.exit(main())

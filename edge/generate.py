@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from . import windows
+from . import control, windows
 from .base import Base
 from .errors import no_numbers
 from .forward import Cache
@@ -74,7 +74,7 @@ def generate(
     if reading or (not written and (long or settings.generate.read == "always")):
         yield from read(state)
     first = len(state.tokens) - written
-    picker = Picker(settings.generate)
+    picker = Picker(settings.generate, control.barred(state.base))
     stream = TextStream(state.base, list(state.tokens[max(0, first - 8) : first]), settings.generate.stop)
     before = "".join([stream.add(token) for token in state.tokens[first:]])
     complete = written > 0 and written >= max_tokens
@@ -164,9 +164,11 @@ def _context(state: State) -> Tensor:
 class Picker:
     """Chooses the next token: greedy or sampled, through transformers' logits processors."""
 
-    def __init__(self, settings: GenerateSettings) -> None:
+    def __init__(self, settings: GenerateSettings, barred: Tensor) -> None:
+        """`barred`: ids that are never chosen (`control.barred`)."""
         from transformers import generation as hf
 
+        self.barred = barred
         self.greedy = settings.temperature == 0
         self.seed = settings.seed
         self.generator = torch.Generator()
@@ -192,7 +194,8 @@ class Picker:
         if math.isnan(float(logits.max())):
             raise no_numbers()
         ids = torch.tensor([context], device=logits.device)
-        scores = self.processors(ids, logits[None].clone())[0]
+        self.barred = self.barred.to(logits.device)  # moved once
+        scores = self.processors(ids, logits[None].index_fill(1, self.barred, -math.inf))[0]
         if self.greedy:
             token = int(scores.argmax())
         else:
@@ -211,6 +214,7 @@ class TextStream:
     def __init__(self, base: Base, before: list[int], stop: tuple[str, ...]) -> None:
         """`before`: the tokens that the text follows."""
         self.decode = base.decode
+        self.ends = base.eos_ids
         self.stop = tuple(s for s in stop if s)
         self.stopped = False
         # A tokenizer may treat the first token of a text specially, so decoding starts some tokens back.
@@ -219,7 +223,9 @@ class TextStream:
         self._held = ""
 
     def add(self, token: int) -> str:
-        """Text that has become certain with this token."""
+        """Text that has become certain with this token; what ends a text is none."""
+        if token in self.ends:
+            return ""
         self._ids.append(token)
         text = self.decode(self._ids)
         if text.endswith("�"):

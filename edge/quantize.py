@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,14 +137,13 @@ def convert_once(source: sources.Source) -> sources.Source:
 @contextmanager
 def _new_folder(out: Path, replace: bool) -> Iterator[Path]:
     """A folder that takes the name `out` when the block has ended well, and is gone otherwise."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        folder = Path(temporary) / "folder"
+    with journal.unfinished(out) as temporary:
+        folder = temporary / "folder"
         folder.mkdir()
         yield folder
         journal.sync_tree(folder)
         if replace and out.exists():
-            out.rename(Path(temporary) / "old")
+            out.rename(temporary / "old")
         elif out.exists():
             out.rmdir()
         folder.rename(out)
@@ -170,6 +168,7 @@ def _write_folder(model: Any, tokenizer: Any, folder: Path, source: sources.Sour
         digest.update(sources.sha256_file(folder / names[-1]).encode())
     if len(shards) > 1:
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}, indent=1))
+    control = control_tokens(source.path) if source.kind == "gguf" else []
     manifest = {
         "format": sources.FORMAT,
         "weights_sha256": digest.hexdigest(),
@@ -177,9 +176,19 @@ def _write_folder(model: Any, tokenizer: Any, folder: Path, source: sources.Sour
         "source": {"reference": Path(source.reference).name, "sha256": source.sha256},
         "versions": {"transformers": transformers.__version__, "bitsandbytes": bitsandbytes.__version__},
         "contents": contents.record(folder),
+        **({"control_tokens": control} if control else {}),
     }
     _write_manifest(folder, manifest)
     return manifest
+
+
+def control_tokens(path: Path) -> list[int]:
+    """Ids of the tokens that a GGUF file marks as unknown, control or unused; its tokenizer keeps no such mark."""
+    from gguf import GGUFReader, TokenType
+
+    field = GGUFReader(path).fields.get("tokenizer.ggml.token_type")
+    kinds = (TokenType.UNKNOWN, TokenType.CONTROL, TokenType.UNUSED)
+    return [] if field is None else [index for index, kind in enumerate(field.contents()) if kind in kinds]
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

@@ -8,8 +8,6 @@ Units: bytes.
 from __future__ import annotations
 
 import platform
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -114,21 +112,17 @@ def _staging(out: Path) -> Iterator[Path]:
     """A folder that becomes `out` when all went well, and is gone when not."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExportError(f"{out} exists", "a new or empty folder", "name another one or remove it")
-    folder: Path | None = None
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        yield folder
-        folder.chmod(0o755)
-        journal.sync_tree(folder)
-        if out.exists():
-            out.rmdir()
-        folder.rename(out)
-        journal.sync_folder(out.parent)
+        with journal.unfinished(out) as temporary:
+            folder = temporary / "folder"
+            folder.mkdir()
+            yield folder
+            journal.sync_tree(folder)
+            if out.exists():
+                out.rmdir()
+            folder.rename(out)
+            journal.sync_folder(out.parent)
     except OSError as error:
         raise StorageError(
             f"cannot write {out}: {error.strerror or error}", "a writable folder with room", "name another folder"
         ) from error
-    finally:
-        if folder is not None and folder.exists():
-            shutil.rmtree(folder, ignore_errors=True)

@@ -95,46 +95,37 @@ def folder(path: Path, architecture: str = "llama", *, bos: bool = True, **chang
     return path
 
 
-def gguf(path: Path, *, seed: int = 0) -> Path:
-    """A random Llama of two blocks in one GGUF file, as other programs write it, with a byte-level tokenizer inside."""
-    import numpy as np
-    from gguf import GGUFWriter, TokenType
-    from tokenizers import pre_tokenizers
+def gguf(path: Path, architecture: str = "llama", **changes: Any) -> Path:
+    """The same model as a whole GGUF file in float32; the last words of its vocabulary are marked as unused."""
+    import gguf as format
 
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = ["<s>", "</s>", *letters, "th"]
-    width, inner, keys = 64, 128, 32
-    writer = GGUFWriter(path, "llama")
-    writer.add_block_count(2)
-    writer.add_context_length(2048)
-    writer.add_embedding_length(width)
-    writer.add_feed_forward_length(inner)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_vocab_size(len(tokens))
-    writer.add_rope_dimension_count(16)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("llama-bpe")
-    writer.add_token_list(tokens)
-    writer.add_token_types([TokenType.CONTROL, TokenType.CONTROL, *[TokenType.NORMAL] * (len(tokens) - 2)])
-    writer.add_token_merges(["t h"])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(1)
-    shapes = {"token_embd": (len(tokens), width), "output": (len(tokens), width), "output_norm": (width,)}
-    for block in ("blk.0", "blk.1"):
-        shapes |= {
-            f"{block}.attn_norm": (width,), f"{block}.ffn_norm": (width,), f"{block}.attn_q": (width, width),
-            f"{block}.attn_k": (keys, width), f"{block}.attn_v": (keys, width), f"{block}.attn_output": (width, width),
-            f"{block}.ffn_gate": (inner, width), f"{block}.ffn_up": (inner, width), f"{block}.ffn_down": (width, inner),
-        }  # fmt: skip
-    numbers = np.random.default_rng(seed)
-    for name, shape in shapes.items():
-        values = numbers.normal(0, 0.2, shape) if len(shape) > 1 else np.ones(shape)
-        writer.add_tensor(f"{name}.weight", values.astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    made, words = model(architecture, **changes), tokenizer().get_vocab()
+    config, names = made.config, [*sorted(words, key=words.__getitem__), "ab"]
+    unused = config.vocab_size - len(names)
+    out = format.GGUFWriter(str(path), architecture)
+    out.add_context_length(config.max_position_embeddings)
+    out.add_embedding_length(config.hidden_size)
+    out.add_block_count(config.num_hidden_layers)
+    out.add_feed_forward_length(config.intermediate_size)
+    out.add_head_count(config.num_attention_heads)
+    out.add_head_count_kv(config.num_key_value_heads)
+    out.add_rope_dimension_count(config.head_dim)
+    out.add_rope_freq_base(10_000.0)
+    out.add_layer_norm_rms_eps(config.rms_norm_eps)
+    out.add_vocab_size(config.vocab_size)
+    out.add_tokenizer_model("gpt2")
+    out.add_tokenizer_pre("default")
+    out.add_token_list([*names, *(f"<unused{i}>" for i in range(unused))])
+    out.add_token_types([3, 3, *[1] * (len(names) - 2), *[5] * unused])
+    out.add_token_merges(["a b"])
+    out.add_bos_token_id(0)
+    out.add_eos_token_id(1)
+    out.add_add_bos_token(True)
+    table = format.get_tensor_name_map(format.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, tensor in made.state_dict().items():
+        out.add_tensor(table.get_name(name, try_suffixes=(".weight",)), tensor.numpy())
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
     return path

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from ..terminal import Progress, Stop, say
 from ..translation import glossary, languages, loop, pairs, prompts, report
 from . import options, overwrite
 
-PARTIAL_EVERY = 60.0  # seconds between two writings of the unfinished book, at the latest
+PARTIAL_EVERY = 60.0  # seconds between two writings of the unfinished book, where they cost little
+PARTIAL_SHARE = 0.05  # of the run's time that they may take: a book with its pictures may be large
 
 
 def add(verbs: Any) -> None:
@@ -130,6 +132,8 @@ def run(args: argparse.Namespace) -> int:
     with options.within_budget(args, str(args.book)):
         document = open_document(args.book)
         job = job_of(args, document)
+    for note in document.notes:
+        say(f"note: {note}")
     if not job.units:
         raise InputError(f"{args.book} has no text to translate", "a document with text", "name another one")
     settings = settings_for(args, job)
@@ -173,6 +177,24 @@ def run(args: argparse.Namespace) -> int:
     return _tell(args, result, run, stopped)
 
 
+class Unfinished:
+    """The book as far as it is done, written again and again within `PARTIAL_SHARE` of the time."""
+
+    def __init__(self, write: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write, self._clock = write, clock
+        self._written, self._cost = clock(), 0.0
+
+    def advance(self, *, at_once: bool) -> None:
+        """Writes it where its last writing leaves time for one, and a chunk has ended or a minute has passed."""
+        waited = self._clock() - self._written
+        if waited < self._cost / PARTIAL_SHARE or not (at_once or waited > PARTIAL_EVERY):
+            return
+        begun = self._clock()
+        self._write()
+        self._written = self._clock()
+        self._cost = self._written - begun
+
+
 def _translate(
     job: loop.Job,
     made: prompts.Prompts,
@@ -194,7 +216,7 @@ def _translate(
     require_languages(session, [unit.text for unit in job.units[:200]], job.source, job.target)
     done: list[Record] = list(run.restore(session))
     translator, teacher = ModelTranslator(session, made), Lessons(session, made, job.glossary, judges=judge)
-    began = written = time.monotonic()
+    began, unfinished = time.monotonic(), Unfinished(lambda: _write_book(document, out, done, job, bilingual))
     tokens = marked = 0
     try:
         for record in loop.translate(job, translator, teacher, run.kept, len(done)):
@@ -204,9 +226,7 @@ def _translate(
                 marked += record.status == "marked"
                 speed = tokens / max(1e-9, time.monotonic() - began)
                 progress(record.end, f"{speed:.1f} tokens/s, {marked} marked")
-            if record.kind == "lesson" or time.monotonic() - written > PARTIAL_EVERY:
-                _write_book(document, out, done, job, bilingual)
-                written = time.monotonic()
+            unfinished.advance(at_once=record.kind == "lesson")
             if stop.asked:
                 run.snapshot(session)
                 return done, Interrupted.exit_code

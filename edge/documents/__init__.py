@@ -87,7 +87,7 @@ def open_document(path: str | Path, *, limits: Limits | None = None, text_limit:
         data = files.read_bytes(source, min(text_limit, files.MARKUP_LIMIT))
     else:
         limit = min(text_limit, files.MARKUP_LIMIT) if named == "md" else text_limit
-        data = files.read_bytes(source, limit, text=named is not None)
+        data = files.read_bytes(source, limit, text=named is not None and not files.is_utf16(source))
     found = _sniff(data, source)
     if found is not None and named is not None and found != named:
         raise InputError(f"{source} holds {found.upper()}", f"{named.upper()} by its suffix", f"rename it to .{found}")
@@ -127,9 +127,13 @@ def _read(path: Path, data: bytes, kind: str, limits: Limits) -> Document:
         return Html(path, data)
     if kind not in ("txt", "md", "srt"):
         raise InputError(f"{path} is an archive", "one of " + ", ".join(FORMATS), "unpack it and name a document in it")
+    wide, data = data, files.as_utf8(data, str(path))
     text = files.decode(data, str(path))
     if "\0" in text:
         raise InputError(f"{path} is binary", "UTF-8 text", "name a text file or convert it")
     mark = b"\xef\xbb\xbf" if data.startswith(b"\xef\xbb\xbf") else b""
     readers: dict[str, Callable[[Path, str, bytes], Document]] = {"txt": Plain, "md": Markdown, "srt": Srt}
-    return readers[kind](path, text, mark)
+    document = readers[kind](path, text, mark)
+    if wide != data:
+        document.notes = (f"{path} is UTF-16: the translation is written as UTF-8",)
+    return document

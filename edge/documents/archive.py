@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 import stat
 import struct
 import zipfile
@@ -72,6 +71,8 @@ class Archive:
         """
         self.name = name
         self.limits = limits or Limits()
+        self._data = data
+        self._sound: set[str] = set()  # entries whose content was compared with its checksum
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
             self._entries = self._zip.infolist()
@@ -108,6 +109,8 @@ class Archive:
     def write(self, stream: BinaryIO, changed: Mapping[str, bytes]) -> None:
         """The archive with some entries replaced: same order, names, dates and packing of all entries.
 
+        What is not replaced is copied as it is packed: neither unpacked, but once to see that it is sound, nor packed again.
+
         Raises:
             InputError: an entry is damaged.
             OSError: the stream cannot be written.
@@ -126,10 +129,23 @@ class Archive:
                 elif info.is_dir():
                     out.writestr(fresh, b"")
                 else:
-                    fresh.file_size = info.file_size
-                    content = io.BytesIO(self.read(name))
-                    with out.open(fresh, "w") as target:
-                        shutil.copyfileobj(content, target)
+                    if name not in self._sound:
+                        self.read(name)
+                        self._sound.add(name)
+                    self._copy(out, info, fresh)
+
+    def _copy(self, out: zipfile.ZipFile, info: zipfile.ZipInfo, fresh: zipfile.ZipInfo) -> None:
+        """Adds an entry as it is packed: its header, its bytes, its line in the directory."""
+        name, extra = struct.unpack("<HH", self._data[info.header_offset + 26 : info.header_offset + 30])
+        begin = info.header_offset + 30 + name + extra
+        fresh.CRC, fresh.file_size, fresh.compress_size = info.CRC, info.file_size, info.compress_size
+        assert out.fp is not None
+        fresh.header_offset = out.fp.tell()
+        out.fp.write(fresh.FileHeader(zip64=False))
+        out.fp.write(memoryview(self._data)[begin : begin + info.compress_size])
+        out.filelist.append(fresh)
+        out.NameToInfo[fresh.filename] = fresh
+        out.start_dir = out.fp.tell()
 
     def _check_sizes(self) -> None:
         limits = self.limits

@@ -95,9 +95,11 @@ class Document(ABC):
         path: where it was read from.
         language: its own language tag, where it has one.
         units: all pieces to translate, in reading order.
+        notes: what the user should know of the file: what is missing or was mended, one line each.
     """
 
     format: ClassVar[str]
+    notes: tuple[str, ...] = ()
 
     def __init__(self, path: Path, units: Iterable[Unit], language: str | None = None) -> None:
         self.path = path

@@ -29,6 +29,10 @@ _XHTML_TYPES = ("application/xhtml+xml", "text/html", "text/x-oeb1-document")
 _NCX_TYPE = "application/x-dtbncx+xml"
 # fonts may be obscured by these; anything else is encrypted content
 _OBFUSCATION = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")
+_VOID = re.compile(rb"<(br|hr|img|wbr|input|meta|link|col|area)\b([^<>]*)(?<!/)>", re.IGNORECASE)
+_LOOSE = re.compile(rb"&(?!#?\w{1,32};)")
+_LINK = re.compile(rb"""\bhref\s{0,9}=\s{0,9}(?:"([^"<>]{1,2000})"|'([^'<>]{1,2000})')""")
+_HTML = re.compile(rb"<html[\s>]", re.IGNORECASE)
 _LANGUAGE = re.compile(rb"(<(?:[A-Za-z_][\w.-]*:)?language(?:\s[^<>]*)?>)[^<>]*(</(?:[A-Za-z_][\w.-]*:)?language\s*>)")
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 _DC_LANGUAGE = "{http://purl.org/dc/elements/1.1/}language"
@@ -50,7 +54,8 @@ class Epub(Document):
         self._package, package = _package(archive)
         self._ranges: dict[str, tuple[int, int]] = {}
         numbering = Numbering()
-        spine, tables = _content(archive, self._package, package)
+        self._mended: dict[str, None] = {}
+        spine, tables, missing = _content(archive, self._package, package)
         _check_amount(archive, spine + tables)
         for chapter, name in enumerate(spine + tables):
             numbering.chapter = min(chapter, len(spine))
@@ -63,9 +68,25 @@ class Epub(Document):
         found = package.find(f".//{_DC_LANGUAGE}")
         tag = (found.text or "").strip() if found is not None else ""
         super().__init__(path, numbering.units, tag)
+        self.notes = (
+            *(f"{archive.name} lists '{name}' in its spine, which is not there: it is left out" for name in missing),
+            *(
+                f"{archive.name}: {name} is no well-formed XML: loose & and unclosed tags are mended"
+                for name in self._mended
+            ),
+        )
 
     def _tree(self, name: str) -> etree._Element:
-        return xml.parse(self._archive.read(name), f"{self._archive.name}: {name}", named_entities=True)
+        data, called = self._archive.read(name), f"{self._archive.name}: {name}"
+        try:
+            return xml.parse(data, called, named_entities=True)
+        except InputError:
+            mended = _VOID.sub(rb"<\1\2/>", _LOOSE.sub(b"&amp;", data))
+            if mended == data:
+                raise
+            root = xml.parse(mended, called, named_entities=True)
+            self._mended[name] = None
+            return root
 
     def _pieces(self, root: etree._Element) -> list[Piece]:
         return list(_ncx_pieces(root)) if xml.local_name(root) == "ncx" else markup.pieces(root, title=False)
@@ -147,32 +168,67 @@ def _package(archive: Archive) -> tuple[str, etree._Element]:
     return name, xml.parse(archive.read(name), f"{archive.name}: {name}")
 
 
-def _content(archive: Archive, base: str, package: etree._Element) -> tuple[list[str], list[str]]:
-    """The paths of the spine's texts in reading order, and of the tables of contents that are not among them."""
+def _content(archive: Archive, base: str, package: etree._Element) -> tuple[list[str], list[str], list[str]]:
+    """Paths: the spine's texts in reading order and what they link to, the other tables of contents; and what is missing."""
     manifest: dict[str, tuple[str, str, str]] = {}
     for item in package.iterfind(".//{*}manifest/{*}item"):
         entry = (item.get("href") or "", item.get("media-type") or "", item.get("properties") or "")
         manifest[item.get("id") or ""] = entry
     spine: list[str] = []
+    missing: list[str] = []
     for reference in package.iterfind(".//{*}spine/{*}itemref"):
         identifier = reference.get("idref") or ""
         href, media, _ = manifest.get(identifier, ("", "", ""))
-        name = _resolve(base, href)
-        if identifier not in manifest or name is None or name not in archive.names:
+        name = _find(archive, base, href)
+        if name is None and (identifier not in manifest or _resolve(base, href) is None):
             raise InputError(
                 f"{archive.name} is damaged (its spine lists '{identifier or href}', which is not there)",
                 "a sound EPUB",
                 "repair it in an EPUB editor",
             )
-        if media in _XHTML_TYPES and name not in spine:
+        if name is None:
+            missing.append(href)
+        elif name not in spine and (media in _XHTML_TYPES or _is_html(archive, name, media)):
             spine.append(name)
-    tables: list[str] = []
-    for href, media, properties in manifest.values():
-        name = _resolve(base, href)
-        is_table = media == _NCX_TYPE or "nav" in properties.split()
-        if is_table and name in archive.names and name is not None and name not in spine + tables:
-            tables.append(name)
-    return spine, tables
+    found = {_find(archive, base, href): (media, properties) for href, media, properties in manifest.values()}
+    tables = [
+        name
+        for name, (media, properties) in found.items()
+        if name is not None and name not in spine and (media == _NCX_TYPE or "nav" in properties.split())
+    ]
+    texts = {name for name, (media, _) in found.items() if name is not None and media in _XHTML_TYPES}
+    return [*spine, *_linked(archive, spine, texts - {*spine, *tables})], tables, missing
+
+
+def _linked(archive: Archive, spine: list[str], others: set[str]) -> list[str]:
+    """Those of `others` that links of the spine lead to, as they do to notes, and links of these again."""
+    found: list[str] = []
+    waiting = list(spine) if others else []
+    while waiting:
+        name = waiting.pop(0)
+        for double, single in _LINK.findall(archive.read(name)):
+            target = _find(archive, name, (double or single).decode("utf-8", "replace").partition("#")[0])
+            if target in others and target is not None:
+                others.discard(target)
+                found.append(target)
+                waiting.append(target)
+    return found
+
+
+def _is_html(archive: Archive, name: str, media: str) -> bool:
+    """Whether an entry of another type is a text all the same: publishers write application/xhtml or text/xml."""
+    named = "html" in media or media in ("text/xml", "application/xml", "text/plain", "")
+    return named and _HTML.search(archive.read(name)[:4096]) is not None
+
+
+def _find(archive: Archive, base: str, href: str) -> str | None:
+    """The entry that a reference means, as reading systems find it; None where there is none.
+
+    Besides what the standard says: its name as it stands, with backslashes, and from the archive's root.
+    """
+    names = [_resolve(base, href), _resolve(base, href.replace("%", "%25")), _resolve(base, href.replace("\\", "/"))]
+    names.append(_resolve("", href.lstrip("/")) if href.startswith("/") else None)
+    return next((name for name in names if name is not None and name in archive.names), None)
 
 
 def _resolve(base: str, href: str) -> str | None:

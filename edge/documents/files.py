@@ -22,6 +22,7 @@ from ..errors import InputError, StorageError
 RAW_LIMIT = 1_000_000_000  # bytes of a plain text
 MARKUP_LIMIT = 64_000_000  # bytes of one file or archive part that is parsed into a tree
 _BLOCK = 1 << 20
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _REMEDIES = {
     errno.ENOSPC: "free some disk space",
     errno.EDQUOT: "free some of the disk quota",
@@ -104,6 +105,31 @@ def not_utf8(name: str, at: int, byte: int) -> InputError:
         "UTF-8 text",
         "convert it from the encoding that it is in, for example by an editor: save as UTF-8",
     )
+
+
+def is_utf16(path: Path) -> bool:
+    """Whether a file begins with the byte order mark of UTF-16, as subtitles for older players do."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(2) in _UTF16 if stat.S_ISREG(os.fstat(stream.fileno()).st_mode) else False
+    except (OSError, ValueError):
+        return False
+
+
+def as_utf8(data: bytes, name: str) -> bytes:
+    """The same text in UTF-8, where it is UTF-16 with a byte order mark.
+
+    Raises:
+        InputError: it is not UTF-16 to its end.
+    """
+    if data[:2] not in _UTF16:
+        return data
+    try:
+        return data.decode("utf-16").encode("utf-8")
+    except UnicodeError as error:
+        raise InputError(
+            f"{name} begins as UTF-16 and is none", "UTF-8 or UTF-16 text", "get it from its source again"
+        ) from error
 
 
 def decode(data: bytes, name: str) -> str:

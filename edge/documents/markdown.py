@@ -26,6 +26,7 @@ from .markdown_inline import Parser
 from .markdown_opaque import MASK
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
+_FILLED = re.compile(r"\S[^\r\n]*")  # a line that is not blank
 _FRONT_LANGUAGE = re.compile(r"^(lang(?:uage)?:[ \t]*)([^\s#]+)", re.MULTILINE)
 _DEEPEST = 100  # blocks in blocks
 _TASK = re.compile(r"\[[ xX]\](?=[ \t])[ \t]+")
@@ -47,6 +48,9 @@ class _Place:
     one_line: bool = False
 
 
+MAX_LINES = 100_000  # that are not blank: three long novels, and seconds to read
+
+
 class Markdown(Document):
     """A Markdown text. Code and HTML blocks are not translated."""
 
@@ -56,8 +60,9 @@ class Markdown(Document):
         """Finds the units.
 
         Raises:
-            InputError: there is no text in it.
+            InputError: there is no text in it, or more lines than can be read in seconds.
         """
+        _check_lines(path, text)
         self._mark = mark
         self._text = text
         self._newline = "\r\n" if "\r\n" in text else "\n"
@@ -130,6 +135,14 @@ class Markdown(Document):
         if place.tight or place.kind == "footnote":
             return "\\" + line
         return self._newline + place.prefix.rstrip() + line
+
+
+def _check_lines(path: Path, text: str) -> None:
+    count = sum(1 for _ in _FILLED.finditer(text))
+    if count > MAX_LINES:
+        raise InputError(
+            f"{path} holds {count} lines", f"at most {MAX_LINES} in one document", "split it into smaller files"
+        )
 
 
 def _is_repeated(leaf: tree.Leaf) -> bool:

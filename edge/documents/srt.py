@@ -39,7 +39,7 @@ _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|lrm|rlm|#\d{1,7}|#x[0-9a-f]{
 _ASS_SPACE = re.compile(r"(?<!:)\\[hNn]")  # a hard space and line breaks; C:\notes is none
 _DASHES = ("-", "–", "—", "‐", "−")
 _ENDS = (".", "!", "?", "…", '"', "”", "»", "。", "！", "？", "」", "♪")
-_LONGEST = 1000  # characters of a cue that are looked at for a speaker
+_LONGEST = 100  # characters of a line that are looked at for a sentence that goes on
 _DEEPEST = 50  # tags in tags
 _WIDTH = 42  # a subtitle line; longer ones are cut by players
 
@@ -201,9 +201,9 @@ def _follows(bare: list[str], before: int | None, number: int) -> bool:
 def _nodes(body: str) -> list[Node]:
     """A cue's words: tags as pairs, a line break before a speaker's dash kept, other line breaks dropped."""
     stack: list[tuple[re.Match[str] | None, list[Node]]] = [(None, [])]
-    at = 0
+    at, lines = 0, _Lines(body)
     for tag in _TAG.finditer(body):
-        stack[-1][1].extend(_lines(body, at, tag.start()))
+        stack[-1][1].extend(lines.nodes(at, tag.start()))
         at = tag.end()
         opens = tag[2] is not None and not tag[1]
         level = None if opens or tag[2] is None else _level(stack, tag[2])
@@ -216,7 +216,7 @@ def _nodes(body: str) -> list[Node]:
             nodes = _flat(stack[level:])[1:]
             del stack[level:]
             stack[-1][1].append(Pair(_Tags(opened[0] if opened else "", tag[0]), tuple(nodes)))
-    stack[-1][1].extend(_lines(body, at, len(body)))
+    stack[-1][1].extend(lines.nodes(at, len(body)))
     return tree.folded(_flat(stack))
 
 
@@ -237,31 +237,56 @@ def _flat(stack: list[tuple[re.Match[str] | None, list[Node]]]) -> list[Node]:
     return nodes
 
 
-def _lines(body: str, start: int, end: int) -> list[Node]:
-    """The text between two tags, as players show it; a line break stays where another speaker begins."""
-    nodes: list[Node] = []
-    pieces = re.split(r"(\r\n|\r|\n)", body[start:end])
-    at = start
-    for number, piece in enumerate(pieces):
-        at += len(piece)
-        if number % 2 == 0:
-            nodes.append(Text(_shown(piece)))
-        else:
-            nodes.append(Leaf(piece) if _speaks(body, at - len(piece), at) else Text("\n"))
-    return tree.folded(nodes)
+class _Lines:
+    """A cue's text between two tags, in order: what was found once is not looked for again from the next line."""
 
+    def __init__(self, body: str) -> None:
+        self._body = body
+        self._first = (0, -1)  # where was looked, and what was found there
+        self._said = ""  # the last visible character so far
+        self._dialogue = body.startswith(_DASHES, self._visible(0))
 
-def _speaks(body: str, end: int, start: int) -> bool:
-    """Whether a line that begins at `start` is another speaker's; one before it ended at `end`.
+    def nodes(self, start: int, end: int) -> list[Node]:
+        """The text as players show it; a line break stays where another speaker begins."""
+        nodes: list[Node] = []
+        at = start
+        for number, piece in enumerate(re.split(r"(\r\n|\r|\n)", self._body[start:end])):
+            at += len(piece)
+            if number % 2 == 0:
+                nodes.append(Text(_shown(piece)))
+                self._said = piece.rstrip()[-1:] or self._said
+            else:
+                nodes.append(Leaf(piece) if self._speaks(at) else Text("\n"))
+        return tree.folded(nodes)
 
-    A dash in the middle of a sentence is none: the sentence goes on with a small letter, and no line began with a dash.
-    """
-    line = _TAG.sub("", body[start : start + _LONGEST]).lstrip()
-    if not line.startswith(_DASHES):
-        return False
-    before = _TAG.sub("", body[max(0, end - _LONGEST) : end]).rstrip()
-    goes_on = line.lstrip("-–—‐− \u00a0")[:1].islower() and not before.endswith(_ENDS)
-    return not goes_on or _TAG.sub("", body[:_LONGEST]).lstrip().startswith(_DASHES)
+    def _speaks(self, start: int) -> bool:
+        """Whether a line that begins at `start` is another speaker's.
+
+        A dash in the middle of a sentence is none: the sentence goes on with a small letter, and no line began with a dash.
+        """
+        at = self._visible(start)
+        if not self._body.startswith(_DASHES, at):
+            return False
+        if self._dialogue:
+            return True
+        line = _TAG.sub("", self._body[at : at + _LONGEST])
+        return not line.lstrip("-–—‐− \u00a0")[:1].islower() or self._said in _ENDS
+
+    def _visible(self, start: int) -> int:
+        """Where the first character from `start` on is that is neither white space nor a tag's."""
+        looked, found = self._first
+        if looked <= start <= found:
+            return found
+        at = start
+        while at < len(self._body):
+            if self._body[at].isspace():
+                at += 1
+            elif tag := _TAG.match(self._body, at):
+                at = tag.end()
+            else:
+                break
+        self._first = (start, at)
+        return at
 
 
 def _shown(text: str) -> str:

@@ -27,7 +27,7 @@ from .disk import (
     system_error,
 )
 from .manifest import Manifest
-from .once import making, sync_tree
+from .once import making, sync_tree, unfinished
 from .policy import SnapshotPolicy
 from .run import Journal
 from .runs import Pruned, RunInfo, default_root, drop_snapshots, list_runs, prune, set_aside
@@ -53,5 +53,6 @@ __all__ = [
     "storage_error",
     "sync_folder",
     "sync_tree",
+    "unfinished",
     "system_error",
 ]

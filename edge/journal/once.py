@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import os
 import shutil
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from . import disk
+
+_YOUNG = 2.0  # seconds: what is younger may be about to be locked
 
 
 def sync_tree(folder: Path) -> None:
@@ -54,3 +59,38 @@ def making(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def unfinished(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`, to be filled and given its name; gone when the block ends, where it was not.
+
+    What killed processes left there is removed: each holds a lock on its own as long as it lives.
+
+    Raises:
+        OSError: the parent cannot be made or written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
+    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.templora-", dir=folder.parent))
+    fd = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # some file systems have no locks, and nothing is swept there
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield made
+    finally:
+        os.close(fd)
+        shutil.rmtree(made, ignore_errors=True)
+        _sweep(folder)
+
+
+def _sweep(folder: Path) -> None:
+    for left in folder.parent.glob(f"{glob.escape(f'.{folder.name}.templora-')}*"):
+        with contextlib.suppress(OSError):
+            fd = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - os.fstat(fd).st_mtime > _YOUNG:
+                    shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(fd)

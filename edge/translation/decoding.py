@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .. import control
 from ..errors import ModelError
 from ..forward import Cache
 from ..generate import Picker, TextStream
@@ -149,7 +150,8 @@ class ModelTranslator:
             repetition_penalty=attempt.repetition_penalty,
             seed=request.seed,
         )
-        picker, stream = Picker(settings), TextStream(session.base, list(chain(*parts)), ("\n",))
+        picker = Picker(settings, control.barred(session.base))
+        stream = TextStream(session.base, list(chain(*parts)), ("\n",))
         session.at_rest = False
         expects_loop = guards.loop(request.source, guards.Limits.loop // 3)
         made: list[int] = []

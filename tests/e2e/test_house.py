@@ -20,7 +20,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 ORDER = [
     "errors", "amounts", "records", "windows", "tokenstream", "drift", "repetition", "strict", "yamltext", "settings", "device", "allocator", "documents", "journal", "storage", "parts", "embedded", "sources", "contents", "shape", "graph_memory", "memory", "budget",
     "planning", "flops", "prefix", "loss", "attention", "norms", "alone", "checkpoint", "quantize",
-    "paging", "tensorfile", "base", "adapter", "optimizer", "forward", "soundness", "baseline", "repair", "replay", "learner", "keeper", "state", "score", "generate", "session", "runtime", "running", "translation", "reference", "report", "doctor",
+    "paging", "tensorfile", "base", "control", "adapter", "optimizer", "forward", "soundness", "baseline", "repair", "replay", "learner", "keeper", "state", "score", "generate", "session", "runtime", "running", "translation", "reference", "report", "doctor",
     "bench", "terminal", "commands", "cli",
 ]  # fmt: skip
 NO_TORCH = ["errors", "amounts", "records", "windows", "tokenstream", "drift", "repetition", "strict", "yamltext", "settings", "device", "allocator", "documents", "journal", "storage", "parts", "embedded", "sources", "contents", "shape", "graph_memory", "memory",
@@ -68,6 +68,18 @@ def test_documented_commands_parse() -> None:
     for line in lines:
         args = line.split(" < ")[0].split()
         assert cli.parser().parse_args(args).run
+
+
+def test_every_promise_names_what_holds_it() -> None:
+    table = README.split("## What is promised")[1].split("\n\n")[1].splitlines()
+    assert len(table) > 20
+    for row in table[2:]:
+        named = re.findall(r"`((?:tests|scripts)/[^`]+)`", row)
+        assert any(name.startswith("tests/") for name in named), row
+        for name in named:
+            file, _, function = name.partition("::")
+            text = (ROOT / file).read_text("utf-8")
+            assert f"def {function}(" in text if function else file.startswith("scripts/") or "def test_" in text, name
 
 
 def test_presets_are_documented() -> None:

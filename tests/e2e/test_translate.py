@@ -247,10 +247,9 @@ def test_a_stop_leaves_a_book_that_can_be_opened(model: str, book: Path, tmp_pat
     texts = [unit.text for unit in open_document(out).units]
     done = len(records(folder))
     assert len(texts) == 20 and texts[done:] == SHORT[done:] and texts[0] == f"⚠ {SHORT[0]}"
-    other = subprocess.run(
-        [sys.executable, "-m", "edge.cli", *args[:-2], "--resume", "--learn", "off"], capture_output=True
-    )
-    assert other.returncode == 7 and b"options" in other.stderr  # another way of learning is another run
+    for more in (["--learn", "off"], ["--judge"]):  # another way of learning, or judging too, is another run
+        other = subprocess.run([sys.executable, "-m", "edge.cli", *args[:-2], "--resume", *more], capture_output=True)
+        assert other.returncode == 7 and b"options" in other.stderr
 
 
 def test_a_long_book_in_flat_memory(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip

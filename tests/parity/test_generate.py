@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from edge import control
 from edge.generate import TextStream
 from edge.records import ChunkRead, ChunkWritten, TextPiece
 from edge.repetition import novelty
@@ -31,7 +32,7 @@ def test_greedy_equals_transformers(architecture: str, penalty: float) -> None:
     with torch.no_grad():
         expected = runtime.base.model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False,
-            repetition_penalty=penalty, eos_token_id=[319],
+            repetition_penalty=penalty, eos_token_id=[319], suppress_tokens=control.barred(runtime.base).tolist(),
         )  # fmt: skip
     tokens, records = _ours(runtime, PROMPT, 40)
     assert tokens == expected[0].tolist()
@@ -122,6 +123,8 @@ def test_streamed_text_is_the_whole_text(text: str) -> None:
     tokenizer = tiny.tokenizer()
 
     class Fake:
+        eos_ids = frozenset()
+
         @staticmethod
         def decode(ids: list[int]) -> str:
             return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from edge import control
 from edge.errors import ModelError
 from edge.records import ChunkEvaluated
 from edge.session import Session
@@ -61,6 +62,7 @@ def test_greedy_decoding_is_plain_argmax(runtime: Any) -> None:
         with torch.inference_mode():
             while len(expected) < limit and expected[-1:] != [1]:
                 logits = session.base.model(torch.tensor([[*ids, *expected]]), use_cache=False).logits[0, -1]
+                logits[control.barred(session.base)] = -torch.inf
                 expected.append(int(logits.argmax()))
         plain = session.base.decode(expected).partition("\n")[0]
         assert len(plain) > 3 and plain.startswith(draft.text) and draft.tokens > 3

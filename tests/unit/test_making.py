@@ -142,3 +142,18 @@ def test_a_folder_is_made_by_one_at_a_time(tmp_path: Path) -> None:
         return 0
 
     assert together(make) == [0, 0]
+
+
+@pytest.mark.parametrize("make", [lambda out: quantize._new_folder(out, False), exporter._staging])
+def test_what_a_killed_process_left_beside_a_named_folder_is_removed(make: Any, tmp_path: Path) -> None:
+    left, mine = tmp_path / ".out.templora-abc", tmp_path / ".out.backup"
+    for folder in (left, mine):
+        folder.mkdir()
+        (folder / "weights").write_text("x")
+    os.utime(left, (time.time() - 60,) * 2)
+    with journal.unfinished(tmp_path / "out") as held:  # another process's, still alive
+        os.utime(held, (time.time() - 60,) * 2)
+        with make(tmp_path / "out") as folder:
+            (folder / "templora.json").write_text("{}")
+        assert held.is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.backup", "out"]

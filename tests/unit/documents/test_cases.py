@@ -313,6 +313,61 @@ def test_entry_names_are_kept_as_bytes(tmp_path: Path) -> None:
 _BODY = books.CHAPTER[: books.CHAPTER.index("<body>")] + "<body>{}</body></html>"
 
 
+def _book(path: Path, manifest: str, spine: str, files: dict[str, str]) -> Document:
+    package = f'<package xmlns="http://www.idpf.org/2007/opf"><metadata/><manifest>{manifest}</manifest><spine>{spine}</spine></package>'
+    container = books.epub_entries()["META-INF/container.xml"]
+    texts = {f"OEBPS/{name}": _BODY.format(body).encode() for name, body in files.items()}
+    path.write_bytes(books.zipped({"META-INF/container.xml": container, "OEBPS/book.opf": package.encode(), **texts}))
+    return open_document(path)
+
+
+@pytest.mark.parametrize("href, name, media", [
+    ("/OEBPS/a.xhtml", "a.xhtml", "application/xhtml+xml"), ("Text\\a.xhtml", "Text/a.xhtml", "application/xhtml+xml"),
+    ("a%20b.xhtml", "a%20b.xhtml", "application/xhtml+xml"), ("a%20b.xhtml", "a b.xhtml", "application/xhtml+xml"),
+    ("b.html", "b.html", "application/xhtml"), ("c.xml", "c.xml", "text/xml"),
+])  # fmt: skip
+def test_chapters_are_found_as_readers_find_them(href: str, name: str, media: str, tmp_path: Path) -> None:
+    item = f'<item id="a" href="{href}" media-type="{media}"/>'
+    document = _book(tmp_path / "a.epub", item, '<itemref idref="a"/>', {name: "<p>Chapter one text</p>"})
+    assert _texts(document) == ["Chapter one text"] and document.notes == ()
+    document.write(tmp_path / "b.epub", books.translated(document))
+    assert b"CHAPTER ONE TEXT" in books.entries_of(tmp_path / "b.epub")[f"OEBPS/{name}"]
+
+
+_ITEM = '<item id="{0}" href="{0}.xhtml" media-type="application/xhtml+xml"/>'
+
+
+def test_a_missing_chapter_is_left_out_and_said(tmp_path: Path) -> None:
+    style = '<item id="s" href="none.css" media-type="text/css"/>'
+    document = _book(tmp_path / "a.epub", _ITEM.format("a") + style + _ITEM.format("ghost"), '<itemref idref="a"/><itemref idref="ghost"/>', {"a.xhtml": "<p>One</p>"})  # fmt: skip
+    assert _texts(document) == ["One"]
+    (note,) = document.notes
+    assert "ghost.xhtml" in note and "left out" in note
+
+
+def test_notes_that_only_links_lead_to_are_translated(tmp_path: Path) -> None:
+    items = "".join(map(_ITEM.format, ("a", "n", "m", "unused")))
+    files = {"a.xhtml": '<p>One <a href="n.xhtml#x">1</a></p>', "n.xhtml": "<p id='x'>A note, <a href='m.xhtml'>more</a></p>", "m.xhtml": "<p>More of it</p>", "unused.xhtml": "<p>Left</p>"}  # fmt: skip
+    document = _book(tmp_path / "a.epub", items, '<itemref idref="a"/>', files)
+    assert [placeholders.plain(text) for text in _texts(document)] == ["One", "A note, more", "More of it"]
+
+
+def test_a_loose_ampersand_or_break_is_mended_and_said(tmp_path: Path) -> None:
+    files = {
+        "a.xhtml": "<p>Fine &amp; sound</p>",
+        "b.xhtml": '<p>Salt & pepper<br>Second &nbsp;line<img src="x.png"></p>',
+    }
+    document = _book(
+        tmp_path / "a.epub", _ITEM.format("a") + _ITEM.format("b"), '<itemref idref="a"/><itemref idref="b"/>', files
+    )
+    assert _texts(document)[0] == "Fine & sound" and _texts(document)[1].startswith("Salt & pepper")
+    (note,) = document.notes
+    assert "OEBPS/b.xhtml" in note and "mended" in note
+    document.write(tmp_path / "b.epub", books.translated(document))
+    written = books.entries_of(tmp_path / "b.epub")["OEBPS/b.xhtml"]
+    assert b"SALT &amp; PEPPER" in written and open_document(tmp_path / "b.epub").notes == ()
+
+
 def test_numbers_of_printed_pages_are_no_text(tmp_path: Path) -> None:
     chapter = _BODY.format(
         '<p><span epub:type="pagebreak" id="v">v</span>The foreword <span role="doc-pagebreak">vi</span>starts.</p>'
@@ -346,6 +401,22 @@ def test_lines_of_preformatted_text_are_units(tmp_path: Path) -> None:
         "\n".join(lines).upper().replace("<I>", "<i>").replace("</I>", "</i>") + "\n\n  LAST LINE.\n</pre>" in written
     )
     assert "templora" not in written
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("suffix", [".srt", ".txt", ".md"])
+def test_utf16_is_read_and_said(encoding: str, suffix: str, tmp_path: Path) -> None:
+    text = (
+        "1\n00:00:01,000 --> 00:00:02,000\nGuten Tag, schöne Stadt.\n"
+        if suffix == ".srt"
+        else "Guten Tag, schöne Stadt.\n"
+    )
+    document = _made(tmp_path / f"a{suffix}", f"\ufeff{text}".encode(encoding))
+    assert _texts(document) == ["Guten Tag, schöne Stadt."] and "UTF-16" in document.notes[0]
+    document.write(tmp_path / f"b{suffix}", books.translated(document))
+    assert "SCHÖNE" in (tmp_path / f"b{suffix}").read_text("utf-8")
+    with pytest.raises(InputError, match="UTF-16"):
+        _made(tmp_path / f"c{suffix}", b"\xff\xfe" + text.encode("utf-16-le") + b"\x00\xd8\n")
 
 
 def test_a_text_of_unknown_encoding_gets_no_hint_that_spoils_it(tmp_path: Path) -> None:

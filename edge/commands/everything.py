@@ -1,0 +1,86 @@
+"""The whole command: its verbs, its errors, its exit codes.
+
+Owns: the list of verbs, which error ends with which exit code.
+Does not know: what a verb does.
+
+Exit codes are those of `edge.errors`; an unexpected failure is 70.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from importlib import metadata
+from typing import NoReturn
+
+from .. import __version__
+from ..errors import Interrupted, TemploraError, describe
+from ..terminal import say, streams
+from . import (
+    bench,
+    doctor,
+    evaluate,
+    glossary,
+    models,
+    options,
+    overwrite,
+    plan,
+    quantize,
+    runs,
+    score,
+    translate,
+    write,
+)
+
+VERBS = (score, write, translate, glossary, evaluate, runs, models, quantize, plan, bench, doctor)
+INTERNAL = 70
+
+
+def run(argv: Sequence[str] | None) -> int:
+    """Runs the command; returns its exit code."""
+    with streams():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = parser().parse_args(argv)
+        overwrite.check(args)
+        with options.as_private_as(overwrite.texts(args)):
+            return int(args.run(args))
+    except TemploraError as error:
+        say(f"error: {error.line()}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        say("stopped")
+        return Interrupted.exit_code
+    except Exception as error:
+        if os.environ.get("TEMPLORA_DEBUG"):
+            raise
+        say(f"error: internal failure ({describe(error)}); set TEMPLORA_DEBUG=1 for the traceback")
+        return INTERNAL
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = _Parser(
+        prog="templora",
+        description="Read, score and write texts far longer than the model's window: a 4-bit base and a temporary "
+        "LoRA that learns the text as it passes.",
+        epilog="exit codes: 0 done, 2 settings or usage, 3 input, 4 model, 5 memory budget, 6 device, 7 run folder, "
+        "8 disk, 9 done with failures marked, 10 ONNX graph, 70 internal, 130 stopped",
+    )
+    top.add_argument("--version", action="version", version=f"templora {__version__}")
+    verbs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in VERBS:
+        module.add(verbs)
+    for entry in metadata.entry_points(group="templora.commands"):
+        entry.load().add(verbs)
+    return top
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        say(f"error: {message}; see {self.prog} --help")
+        raise SystemExit(2)

@@ -1,0 +1,73 @@
+"""Ctrl-C and SIGTERM while no run is going on: one line, and the exit code of a stop.
+
+Owns: when an interruption is an exception, and when it ends the process at once.
+Does not know: what an interruption does to a run (`terminal.Stop`).
+
+An exception is a traceback before anybody can catch it. Where modules are imported it may be lost in a callback of the
+import system, or be turned into an error by a library; so there, and before and after the work, the process simply ends.
+Little is imported here, and nothing at all by `cli.py` before it.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Any, NoReturn
+
+STOPPED = 130
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def leave(number: int = 0, frame: FrameType | None = None) -> NoReturn:
+    """Ends the process at once: what was written is as after SIGKILL."""
+    import os
+
+    try:
+        os.write(2, b"stopped\n")
+    finally:
+        os._exit(STOPPED)
+
+
+def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Interrupted where it can be caught; while a module is imported, the end."""
+    from ..errors import Interrupted
+
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            leave()
+        frame = frame.f_back
+    raise Interrupted
+
+
+def begun() -> None:
+    """For a process that is the command and nothing else: until the work begins, an interruption is the end."""
+    for number in SIGNALS:
+        signal.signal(number, leave)
+
+
+def working() -> None:
+    """From now on an interruption can be caught, and none is lost in `__del__` or a callback."""
+    before = sys.unraisablehook
+
+    def raised_where_nobody_catches(found: Any) -> None:
+        if issubclass(found.exc_type, KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.01)  # once more, a moment later, where it may be caught
+        else:
+            before(found)
+
+    sys.unraisablehook = raised_where_nobody_catches
+    for number in (*SIGNALS, signal.SIGALRM):
+        signal.signal(number, interrupt)
+
+
+def ended(code: int) -> None:
+    """All is done: what is left is Python's own end, and can be left out."""
+
+    def at_once(number: int, frame: FrameType | None) -> NoReturn:
+        import os
+
+        os._exit(code)
+
+    for number in SIGNALS:
+        signal.signal(number, at_once)
