@@ -197,7 +197,7 @@ def _read_json(path: Path, source: Language, target: Language) -> list[list[Pair
         return InputError(
             f"{path} {where}",
             f'chunks of {{"{source.code}": ..., "{target.code}": ...}}',
-            "see the README for the form",
+            "see edge/translation/README.md for the form",
         )
 
     try:
