@@ -7,16 +7,21 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .. import journal
-from ..errors import InputError, Interrupted, SettingsError
-from ..records import ChunkEvaluated, finite, perplexity
+from ..errors import InputError, SettingsError
+from ..records import ChunkEvaluated, Record, finite, perplexity
 from ..terminal import Progress, Stop, print_table, say
 from ..translation import evaluate, glossary, languages, loop, pairs, prompts, scores
 from ..translation.prompts import Pair
 from . import options
+from .driver import drive
 from .translate import prompting, template_of
+
+if TYPE_CHECKING:
+    from ..running import Place
+    from ..runtime import Runtime
 
 
 def add(verbs: Any) -> None:
@@ -111,7 +116,7 @@ def _wanted(which: str, source: languages.Language, target: languages.Language) 
     return lambda chunk: (chunk[0].source, chunk[-1].source) in marked
 
 
-def _place(args: argparse.Namespace, protocol: str) -> Any:
+def _place(args: argparse.Namespace, protocol: str) -> Place:
     """Each protocol is a run of its own below --run; one that was not begun begins, a finished one is read."""
     from .. import running
 
@@ -128,8 +133,8 @@ def _measure(
     wanted: Callable[[Sequence[Pair]], bool],
     job: loop.Job,
     made: prompts.Prompts,
-    runtime: Any,
-    where: Any,
+    runtime: Runtime,
+    where: Place,
     texts: dict[str, str],
 ) -> tuple[list[ChunkEvaluated], int]:
     """The records of one protocol, and the exit code of a stop."""
@@ -142,23 +147,25 @@ def _measure(
         Stop() as stop,
     ):
         if run.finished:
-            return run.kept, 0
+            return cast(list[ChunkEvaluated], run.kept), 0
         lessons = Lessons(session, made, job.glossary)
         text = evaluate.blocks(chunks, lessons, wanted)
         if not any(block.pairs for block in text):
             raise InputError(f"{args.file} has no pairs", "aligned text", "check --from and --to")
-        done = list(run.restore(session))
+        done = cast(list[ChunkEvaluated], list(run.restore(session)))
+        loop_ = evaluate.evaluate(protocol, text, job, session, ModelTranslator(session, made), lessons, done[:])
         with Progress(protocol, len(text), "chunks") as progress:
-            for record in evaluate.evaluate(
-                protocol, text, job, session, ModelTranslator(session, made), lessons, done
-            ):
-                done.append(run.add(record, session))
-                progress(record.index + 1, f"perplexity {perplexity(record.nll, record.tokens):.1f}")
-                if stop.asked and len(done) < len(text):
-                    run.snapshot(session)
-                    say(f"stopped after {len(done)} of {len(text)} chunks of {protocol}")
-                    options.say_how_to_go_on(run, args.run_folder)
-                    return done, Interrupted.exit_code
+
+            def shown(record: Record) -> None:
+                chunk = cast(ChunkEvaluated, record)
+                done.append(chunk)
+                progress(chunk.index + 1, f"perplexity {perplexity(chunk.nll, chunk.tokens):.1f}")
+
+            stopped = drive(loop_, run, session, stop, shown, more=lambda _: len(done) < len(text))
+        if stopped:
+            say(f"stopped after {len(done)} of {len(text)} chunks of {protocol}")
+            options.say_how_to_go_on(run, args.run_folder)
+            return done, stopped
         run.finish(session, {"chunks": len(text)})
     return done, 0
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import device, journal
 from .. import settings as settings_module
@@ -22,6 +22,10 @@ from ..documents.text import Text
 from ..errors import BudgetError, Interrupted, StorageError
 from ..settings import Settings
 from ..terminal import say, working
+
+if TYPE_CHECKING:
+    from ..running import Place, Run
+    from ..runtime import Runtime
 
 AHEAD = 1 << 20  # tokens that are made before a run begins: of any book all, so that its length is known
 
@@ -97,7 +101,7 @@ def going_on(verb: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def place(args: argparse.Namespace, name: str, settings: Settings, text: str, texts: Mapping[str, str | Text]) -> Any:
+def place(args: argparse.Namespace, name: str, settings: Settings, text: str, texts: Mapping[str, str | Text]) -> Place:
     """Where the run of these arguments lies (`running.Place`); `texts`: what it is about, as far as that is known."""
     from .. import running
 
@@ -143,12 +147,12 @@ def within_budget(args: argparse.Namespace, name: str) -> Iterator[None]:
         ) from error  # fmt: skip
 
 
-def as_begun(args: argparse.Namespace, where: Any, settings: Settings) -> Settings:
+def as_begun(args: argparse.Namespace, where: Place, settings: Settings) -> Settings:
     """`settings`, computed as the run at `where` began where one goes on; says so where it was asked for otherwise.
 
     With --force it is computed as asked for.
     """
-    began: Settings = where.settings(settings)
+    began = where.settings(settings)
     keys = (override.partition("=")[0].strip().partition(".") for override in _overrides(args))
     asked = {name: getattr(settings.compute, name) for section, _, name in keys if section == "compute"}
     left = ("auto", "0")  # to the planner; false is asked for
@@ -163,7 +167,7 @@ def as_begun(args: argparse.Namespace, where: Any, settings: Settings) -> Settin
     return began
 
 
-def load(args: argparse.Namespace, settings: Settings, *, decodes: bool) -> Any:
+def load(args: argparse.Namespace, settings: Settings, *, decodes: bool) -> Runtime:
     """The runtime that the options name; says what was given up to fit the budget."""
     import edge
 
@@ -178,8 +182,13 @@ def load(args: argparse.Namespace, settings: Settings, *, decodes: bool) -> Any:
 
 
 def run(
-    args: argparse.Namespace, where: Any, command: str, runtime: Any, texts: Mapping[str, str | Text], total: int | None
-) -> Any:
+    args: argparse.Namespace,
+    where: Place,
+    command: str,
+    runtime: Runtime,
+    texts: Mapping[str, str | Text],
+    total: int | None,
+) -> Run:
     """The run of these arguments (`running.Run`), new or gone on with."""
     from .. import running
 
@@ -200,7 +209,7 @@ def run(
     return opened
 
 
-def say_how_to_go_on(run: Any, named: Path | None = None) -> None:
+def say_how_to_go_on(run: Run, named: Path | None = None) -> None:
     """After a stop: where the run is, and the options that go on with it.
 
     `named`: what --run takes, where that is not the run's own folder.

@@ -6,14 +6,15 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .. import report
 from ..documents.text import Text, open_text
-from ..errors import BudgetError, InputError, Interrupted
-from ..records import ChunkScore
+from ..errors import InputError
+from ..records import ChunkScore, Record
 from ..terminal import Progress, Stop, print_table, say
 from . import options
+from .driver import drive
 
 
 def add(verbs: Any) -> None:
@@ -59,20 +60,18 @@ def run(args: argparse.Namespace) -> int:
         runtime.session() as session,
         Stop() as stop,
     ):
-        whole = run.finished or bool(run.kept and run.kept[-1].end == total)
-        chunks += run.kept if whole else run.restore(session)
+        kept = cast(list[ChunkScore], run.kept)
+        whole = run.finished or bool(kept and kept[-1].end == total)
+        chunks += kept if whole else cast(list[ChunkScore], run.restore(session))
         ids.skip(len(session.tokens))
-        try:
-            rest = () if whole else session.score_ids(ids, with_base=not args.no_base, full=full)
-            for chunk in rest:
-                chunks.append(run.add(chunk, session))
-                progress(chunk.end)
-                if stop.asked and ids.look(1):
-                    run.snapshot(session)
-                    stopped = Interrupted.exit_code
-                    break
-        except (KeyboardInterrupt, BudgetError) as error:
-            stopped = options.stopped_by(error)
+
+        def shown(record: Record) -> None:
+            chunks.append(cast(ChunkScore, record))
+            progress(chunks[-1].end)
+
+        if not whole:
+            records = session.score_ids(ids, with_base=not args.no_base, full=full)
+            stopped = drive(records, run, session, stop, shown, more=lambda _: bool(ids.look(1)))
         read = chunks[-1].end if chunks else 0
         if full and session.full_limit is not None and session.full_limit < (total or read):
             say(

@@ -8,16 +8,21 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import journal
 from ..documents import Document, open_document
-from ..errors import BudgetError, InputError, Interrupted, OutcomeError, SettingsError
+from ..errors import InputError, OutcomeError, SettingsError
 from ..records import Record, UnitTranslated
 from ..settings import Settings
 from ..terminal import Progress, Stop, say
 from ..translation import glossary, languages, loop, pairs, prompts, report
 from . import options, overwrite
+from .driver import drive
+
+if TYPE_CHECKING:
+    from ..running import Run
+    from ..session import Session
 
 PARTIAL_EVERY = 60.0  # seconds between two writings of the unfinished book, where they cost little
 PARTIAL_SHARE = 0.05  # of the run's time that they may take: a book with its pictures may be large
@@ -198,8 +203,8 @@ class Unfinished:
 def _translate(
     job: loop.Job,
     made: prompts.Prompts,
-    run: Any,
-    session: Any,
+    run: Run,
+    session: Session,
     progress: Progress,
     stop: Stop,
     document: Document,
@@ -218,23 +223,22 @@ def _translate(
     translator, teacher = ModelTranslator(session, made), Lessons(session, made, job.glossary, judges=judge)
     began, unfinished = time.monotonic(), Unfinished(lambda: _write_book(document, out, done, job, bilingual))
     tokens = marked = 0
+
+    def shown(record: Record) -> None:
+        nonlocal tokens, marked
+        done.append(record)
+        if isinstance(record, UnitTranslated):
+            tokens += record.tokens if len(done) > len(run.kept) else 0  # not what an earlier process made
+            marked += record.status == "marked"
+            speed = tokens / max(1e-9, time.monotonic() - began)
+            progress(record.end, f"{speed:.1f} tokens/s, {marked} marked")
+        unfinished.advance(at_once=record.kind == "lesson")
+
     try:
-        for record in loop.translate(job, translator, teacher, run.kept, len(done)):
-            done.append(run.add(record, session))
-            if isinstance(record, UnitTranslated):
-                tokens += record.tokens if len(done) > len(run.kept) else 0  # not what an earlier process made
-                marked += record.status == "marked"
-                speed = tokens / max(1e-9, time.monotonic() - began)
-                progress(record.end, f"{speed:.1f} tokens/s, {marked} marked")
-            unfinished.advance(at_once=record.kind == "lesson")
-            if stop.asked:
-                run.snapshot(session)
-                return done, Interrupted.exit_code
-    except (KeyboardInterrupt, BudgetError) as error:
-        return done, options.stopped_by(error)
+        stopped = drive(loop.translate(job, translator, teacher, run.kept, len(done)), run, session, stop, shown)
     finally:
         progress(None)
-    return done, 0
+    return done, stopped
 
 
 def _write_book(document: Document, out: Path, done: list[Record], job: loop.Job, bilingual: bool) -> None:
@@ -249,7 +253,7 @@ def _write_report(args: argparse.Namespace, result: dict[str, Any], done: list[R
     options.write_text(args.report / "review.tsv", reviewed)
 
 
-def _tell(args: argparse.Namespace, result: dict[str, Any], run: Any, stopped: int) -> int:
+def _tell(args: argparse.Namespace, result: dict[str, Any], run: Run, stopped: int) -> int:
     units, names = result["units"], result["names"]
     print(f"{result['out']}: {units['done']} of {units['total']} units, {units['marked']} marked")
     if args.report:

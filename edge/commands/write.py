@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..documents.text import Text, open_text
-from ..errors import BudgetError, Interrupted
 from ..records import ChunkRead, ChunkWritten, Record, TextPiece
 from ..terminal import Progress, Stop, say
 from . import options
+from .driver import drive
 
 
 def add(verbs: Any) -> None:
@@ -67,23 +67,20 @@ def run(args: argparse.Namespace) -> int:
             reading=bool(done) and not written,
         )
         progress = Progress("reading", len(session.tokens) - written + ids.waiting if ids.ended else None)
+
+        def shown(record: Record) -> None:
+            if isinstance(record, TextPiece):
+                progress(None)
+                pieces.append(record.text)
+                sys.stdout.write(record.text)
+                sys.stdout.flush()
+                return
+            done.append(record)
+            if isinstance(record, ChunkRead):
+                progress(record.end)
+
         try:
-            for record in records:
-                if isinstance(record, TextPiece):
-                    progress(None)
-                    pieces.append(record.text)
-                    sys.stdout.write(record.text)
-                    sys.stdout.flush()
-                else:
-                    done.append(run.add(record, session))
-                    if isinstance(record, ChunkRead):
-                        progress(record.end)
-                if stop.asked and not getattr(record, "finish", ""):
-                    run.snapshot(session)
-                    stopped = Interrupted.exit_code
-                    break
-        except (KeyboardInterrupt, BudgetError) as error:
-            stopped = options.stopped_by(error)
+            stopped = drive(records, run, session, stop, shown, more=lambda record: not getattr(record, "finish", ""))
         finally:
             progress(None)
         memory = runtime.memory(session)
