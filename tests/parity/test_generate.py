@@ -124,6 +124,7 @@ def test_streamed_text_is_the_whole_text(text: str) -> None:
 
     class Fake:
         eos_ids = frozenset()
+
         @staticmethod
         def decode(ids: list[int]) -> str:
             return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
