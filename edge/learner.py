@@ -33,6 +33,10 @@ from .windows import Window
 
 Retry = Callable[[Callable[[], Tensor]], Tensor]
 
+REPAIRED_PACE = (
+    0.5  # of the rate, where the adapter starts from a repair: its B is not 0, so that A learns at once, too
+)
+
 
 class Learner:
     """Trains the adapter on one chunk at a time; optimiser state lives as long as the session.
@@ -76,6 +80,7 @@ class Learner:
         self._replay = Replay(settings.seed)
         self._nats = self._tokens = 0.0  # of all lessons so far
         self._share = 1.0
+        self._pace = REPAIRED_PACE if adapter.repairs else 1.0
         if settings.can_roll_back:
             self._save()  # its memory is taken now, not in the middle of a document
 
@@ -198,7 +203,7 @@ class Learner:
                     parameter.grad.mul_(limit / norm)
         warmup = self.settings.warmup_steps
         rate = self.settings.lr * (min(1.0, (self.steps + 1) / warmup) if warmup else 1.0)
-        self.optimizer.step(self._share * rate / (1 + self.chunks) ** self.settings.lr_decay)
+        self.optimizer.step(self._share * self._pace * rate / (1 + self.chunks) ** self.settings.lr_decay)
         self.steps += 1
         self.adapter.version += 1
 

@@ -136,6 +136,26 @@ def test_a_session_starts_from_the_repair(folders: tuple[Path, Path, dict[str, o
         assert session.fresh and torch.equal(session.forward.nll(text, 100), base)
 
 
+def test_a_repaired_start_learns_at_half_the_rate(folders: tuple[Path, Path, dict[str, object]]) -> None:
+    """One step of AdamW without decay moves every number by the rate."""
+    moved = []
+    for start in ("auto", "fresh"):
+        overrides = [
+            "learn.lr=1e-3",
+            "learn.epochs=1",
+            "learn.warmup_steps=0",
+            f"adapter.start={start}",
+            "learn.weight_decay=0",
+        ]
+        with load(folders[1], *overrides).session() as session:
+            assert session.adapter is not None and session.learner is not None
+            before = session.adapter.snapshot()
+            session.learner.learn(torch.arange(2, 60), 20)
+            after = session.adapter.snapshot()
+            moved.append(max(float((after[name] - before[name]).abs().max()) for name in before))
+    assert moved == pytest.approx([5e-4, 1e-3], rel=0.02)
+
+
 @pytest.mark.parametrize("rank", [3, 12])
 def test_another_rank_takes_what_fits(folders: tuple[Path, Path, dict[str, object]], rank: int) -> None:
     runtime = load(folders[1])
