@@ -454,11 +454,12 @@ def at_once(work: Callable[[], Any]) -> list[Any]:
 def test_two_first_uses_convert_once(wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Path] = []
 
-    def convert(reference: str, out: Path) -> None:
+    def convert(reference: str, out: Path, *, source: sources.Source) -> None:
         made.append(out)
         time.sleep(0.5)
         out.mkdir(parents=True)
-        (out / "templora.json").write_text(json.dumps({"format": sources.FORMAT}))
+        made_of = {"format": sources.FORMAT, "weights_sha256": "ab" * 32, "files": ["model.safetensors"]}
+        (out / "templora.json").write_text(json.dumps(made_of))
 
     monkeypatch.setattr(quantize, "quantize_to_folder", convert)
     source = sources.Source("gguf", tmp_path / "tiny.gguf", "demo-small", TINY.sha256)
