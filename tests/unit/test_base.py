@@ -211,3 +211,11 @@ def test_public_names() -> None:
         assert getattr(edge, name) is not None
     with pytest.raises(AttributeError):
         edge.nothing
+
+
+def test_packed_weights_of_another_shape_than_the_configs_are_refused() -> None:
+    made = tiny.model("llama")
+    quantize.quantize_in_place(made, "cpu", torch.float32)
+    made.model.layers[0].mlp.gate_proj.out_features = 1_000_000
+    with pytest.raises(ModelError, match=r"gate_proj is \(128, 64\), its config says otherwise"):
+        base.from_model(made, tiny.tokenizer(), tiny.CPU)
