@@ -386,7 +386,9 @@ def _verify_head(base: Base) -> None:
         state = getattr(linear.weight, "quant_state", None)
         held = None if state is None else tuple(state.shape)
         if held not in (None, (linear.out_features, linear.in_features)):
-            raise ModelError(f"{name} is {held}, its config says otherwise", "weights of that config", "check the folder")
+            raise ModelError(
+                f"{name} is {held}, its config says otherwise", "weights of that config", "check the folder"
+            )
     ids = torch.arange(1, 5, device=base.device.name)[None] % base.config.vocab_size
     hidden = base.decoder(input_ids=ids, use_cache=False).last_hidden_state[0]
     ours = base.head.logits(hidden)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edge import cli, journal, score, session, terminal
+from edge import cli, journal, keeper, score, terminal
 from edge.errors import StorageError
 from tests import tiny
 from tests.e2e.test_resume import COMMON, command, outcome
@@ -86,7 +86,7 @@ def test_a_text_that_could_not_be_written_is_written_by_the_same_command(
         patch.setattr(journal, "atomic_write", full("out.txt"))
         assert cli.main(args) == 8
     said = capsys.readouterr().out
-    monkeypatch.setattr(session.Session, "retrying", no_work)  # nothing is decoded
+    monkeypatch.setattr(keeper.Keeper, "retrying", no_work)  # nothing is decoded
     for _ in range(2):
         out.unlink(missing_ok=True)
         assert cli.main(args) == 0
