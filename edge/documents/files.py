@@ -110,8 +110,10 @@ def not_utf8(name: str, at: int, byte: int) -> InputError:
 def is_utf16(path: Path) -> bool:
     """Whether a file begins with the byte order mark of UTF-16, as subtitles for older players do."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe that nobody writes to would wait for ever
+            return False
         with open(path, "rb") as stream:
-            return stream.read(2) in _UTF16 if stat.S_ISREG(os.fstat(stream.fileno()).st_mode) else False
+            return stream.read(2) in _UTF16
     except (OSError, ValueError):
         return False
 
