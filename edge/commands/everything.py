@@ -39,6 +39,7 @@ INTERNAL = 70
 
 def run(argv: Sequence[str] | None) -> int:
     """Runs the command; returns its exit code."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read once, when torch imports it: the libraries' own bars stay away
     with streams():
         return _run(argv)
 
