@@ -379,16 +379,8 @@ def _require_words(base: Base) -> None:
 
 @torch.no_grad()
 def _verify_head(base: Base) -> None:
-    """Refuses a model whose packed weights have other shapes than its config, or whose logits are not what decoder and
-    head give: its losses would be wrong in silence.
-    """
-    for name, linear in base.linears():
-        state = getattr(linear.weight, "quant_state", None)
-        held = None if state is None else tuple(state.shape)
-        if held not in (None, (linear.out_features, linear.in_features)):
-            raise ModelError(
-                f"{name} is {held}, its config says otherwise", "weights of that config", "check the folder"
-            )
+    """Refuses a model whose logits are not what decoder + head give: its losses would be wrong in silence."""
+    checkpoint.require_shapes(base.linears())
     ids = torch.arange(1, 5, device=base.device.name)[None] % base.config.vocab_size
     hidden = base.decoder(input_ids=ids, use_cache=False).last_hidden_state[0]
     ours = base.head.logits(hidden)

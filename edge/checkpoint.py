@@ -17,7 +17,7 @@ import logging
 import os
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -361,3 +361,18 @@ def _assign(model: nn.Module, name: str, tensor: Tensor, folder: Path) -> None:
         module._buffers[leaf] = tensor  # type: ignore[union-attr]
     else:
         setattr(module, leaf, nn.Parameter(tensor, requires_grad=False))
+
+
+def require_shapes(linears: Iterable[tuple[str, nn.Linear]]) -> None:
+    """Refuses packed weights of other shapes than the config's.
+
+    Raises:
+        ModelError: naming the first such layer.
+    """
+    for name, linear in linears:
+        state = getattr(linear.weight, "quant_state", None)
+        held = None if state is None else tuple(state.shape)
+        if held not in (None, (linear.out_features, linear.in_features)):
+            raise ModelError(
+                f"{name} is {held}, its config says otherwise", "weights of that config", "check the folder"
+            )

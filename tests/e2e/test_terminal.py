@@ -240,7 +240,17 @@ def test_the_libraries_show_no_bars_of_their_own(tmp_path: Path) -> None:
     model = tiny.gguf(tmp_path / "m.gguf")
     book = tmp_path / "book.txt"
     book.write_text(tiny.TEXT, "utf-8")
-    args = ["score", str(book), "--model", str(model), "--no-run", "--set", "window.chunk=24", "--set", "window.size=64"]
+    args = [
+        "score",
+        str(book),
+        "--model",
+        str(model),
+        "--no-run",
+        "--set",
+        "window.chunk=24",
+        "--set",
+        "window.size=64",
+    ]
     environment = {**os.environ, "TEMPLORA_CACHE": str(tmp_path / "cache")}
     environment.pop("TQDM_DISABLE", None)
     done = subprocess.run([sys.executable, "-m", "edge.cli", *args], env=environment, capture_output=True, text=True)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from edge import base as bases
-from edge import control, generate, quantize, session, settings
+from edge import control, generate, quantize, settings
+from edge.runtime import Runtime
 from edge.settings import GenerateSettings
 from edge.translation import decoding, loop
 from export import exporter
@@ -40,7 +41,7 @@ def biased(*overrides: str) -> Any:
     chosen = settings.load(
         "economical", [*tiny.WINDOW, "window.chunk=96", "window.size=1400", "learn.mode=none", *overrides]
     )
-    return session.Runtime(bases.from_model(model, tokenizer, tiny.CPU, "biased"), chosen)
+    return Runtime(bases.from_model(model, tokenizer, tiny.CPU, "biased"), chosen)
 
 
 def written(opened: Any) -> tuple[set[int], str]:
