@@ -39,7 +39,9 @@ def _ids(base: Base) -> set[int]:
     special = set(tokenizer.all_special_ids)
     special |= {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     special |= {index for index in base.manifest().get("control_tokens", ()) if isinstance(index, int)}
-    words = (tokenizer.convert_ids_to_tokens(index) if index < len(tokenizer) else None for index in range(size))
-    formed = {index for index, word in enumerate(words) if word is None or (word[:1] in "<[" and _FORM.fullmatch(word))}
+    known = min(size, len(tokenizer))  # counted anew at each call
+    words = enumerate(tokenizer.convert_ids_to_tokens(list(range(known))))
+    formed = {index for index, word in words if word is None or (word[:1] in "<[" and _FORM.fullmatch(word))}
+    formed |= set(range(known, size))
     found = {index for index in special | formed if 0 <= index < size} - base.eos_ids
     return found if len(found) < size else set()

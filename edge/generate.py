@@ -22,7 +22,7 @@ from . import control, windows
 from .base import Base
 from .errors import no_numbers
 from .forward import Cache
-from .records import ChunkRead, ChunkWritten, TextPiece
+from .records import ChunkRead, ChunkWritten, Learned, TextPiece
 from .settings import GenerateSettings
 
 if TYPE_CHECKING:
@@ -68,90 +68,136 @@ def generate(
         finished chunk and for the last, unfinished one; its `finish` says why the text ended:
         `length`, `eos` or `stop`.
     """
-    settings = state.settings
     # 1. what the context cannot hold is read into the adapter
+    settings = state.settings
     long = state.fill(state.position + settings.window.context + 1)
     if reading or (not written and (long or settings.generate.read == "always")):
         yield from read(state)
-    first = len(state.tokens) - written
-    picker = Picker(settings.generate, control.barred(state.base))
-    stream = TextStream(state.base, list(state.tokens[max(0, first - 8) : first]), settings.generate.stop)
-    before = "".join([stream.add(token) for token in state.tokens[first:]])
-    complete = written > 0 and written >= max_tokens
-    if complete:
-        before += stream.flush()
+    writing = Writing(state, max_tokens, written)
+    before = writing.said_before()
     if before:
         yield TextPiece(before, written)
-    if complete:
-        return
-    cache: Cache | None = None
-    logits = torch.empty(0)
-    began, decoding, nll, finish = time.perf_counter(), 0.0, 0.0, ""
-    made: list[int] = []
-    while not finish:
-        # 2. a cache: built at the start, after an update (`rebuild`), or when it has grown to W
-        step = time.perf_counter()
-        with state.memory.phase("decode"):
-            if cache is None:
-                context = _context(state)
-                logits, cache = state.memory.retrying(lambda context=context: state.forward.prefill(context))  # type: ignore[misc]
-            # 3. the next token
-            token, cost = picker.pick(logits, list(state.tokens[-cache.length :]), len(state.tokens))
-            ended = token in state.base.eos_ids and not settings.generate.ignore_eos
-            state.tokens.append(token)
-            made.append(token)
-            nll += cost
-            if len(state.tokens) - first < max_tokens and not ended:
-                try:
-                    logits = state.forward.decode(token, cache)
-                except (RuntimeError, MemoryError) as error:  # a cache that is half a token longer is of no use
-                    state.memory.recover(error)
-                    cache = None
-        decoding += time.perf_counter() - step
-        piece = stream.add(token)
-        if ended:
-            finish = "eos"
-        elif stream.stopped:
-            finish = "stop"
-        elif len(state.tokens) - first >= max_tokens:
-            finish = "length"
-        if finish:
-            piece = piece + stream.flush()
+    while not writing.finish:
+        # 2. the next token, and what text has become certain with it
+        piece = writing.next()
         if piece:
-            yield TextPiece(piece, len(made))
-        if cache is not None and cache.length >= settings.window.size:
-            cache = None
-        # 4. a finished chunk is learned
-        full = len(state.tokens) - state.position >= settings.window.chunk
-        if full or finish:
-            start, learned = state.position, None
-            if full and state.learner is not None and settings.learn.mode == "all":
-                if settings.generate.cache == "rebuild":
-                    cache = None
-                if state.probe_given(first):
-                    cache = None  # it is that of an adapter that was dropped
-                with state.memory.paged(state.forward, cache):
-                    learned, _ = state.teach(state.window(len(state.tokens), learning=True), written=True)
-                state.memory.watch()
-            index = state.chunk_index
-            if full:
-                state.finish_chunk(len(state.tokens))
-            state.at_rest = full and cache is None
-            now = time.perf_counter()
-            yield ChunkWritten(
-                index=index,
-                start=start,
-                end=len(state.tokens),
-                tokens=len(made),
-                nll=nll,
-                seconds=now - began,
-                decode_seconds=decoding,
-                peak_bytes=state.meter.peak,
-                token_ids=tuple(made),
-                learned=learned,
-                finish=finish,
-            )
-            began, decoding, nll, made = now, 0.0, 0.0, []
+            yield TextPiece(piece, len(writing.made))
+        # 3. a finished chunk is learned; the last one may be unfinished
+        if writing.whole or writing.finish:
+            yield writing.end_chunk()
+
+
+class Writing:
+    """One text while it is written: its cache, what is made of the open chunk, why it ended.
+
+    Attributes:
+        first: the document's first token that was generated.
+        made: tokens since the last record.
+        finish: `length`, `eos` or `stop` when the text has ended; `before` where it had before this loop began.
+    """
+
+    def __init__(self, state: State, max_tokens: int, written: int) -> None:
+        settings = state.settings.generate
+        self.state, self.max_tokens, self.written = state, max_tokens, written
+        self.first = len(state.tokens) - written
+        self.made: list[int] = []
+        self.finish = ""
+        self._picker = Picker(settings, control.barred(state.base))
+        self._stream = TextStream(state.base, list(state.tokens[max(0, self.first - 8) : self.first]), settings.stop)
+        self._cache: Cache | None = None
+        self._logits = torch.empty(0)
+        self._nll = self._decoding = 0.0
+        self._began = time.perf_counter()
+
+    @property
+    def whole(self) -> bool:
+        """Whether the open chunk is full."""
+        return len(self.state.tokens) - self.state.position >= self.state.settings.window.chunk
+
+    @property
+    def count(self) -> int:
+        """Tokens that were generated, by loops before this one too."""
+        return len(self.state.tokens) - self.first
+
+    def said_before(self) -> str:
+        """The text of what a loop before this one generated."""
+        said = "".join([self._stream.add(token) for token in self.state.tokens[self.first :]])
+        if self.written and self.written >= self.max_tokens:
+            self.finish = "before"
+            said += self._stream.flush()
+        return said
+
+    def next(self) -> str:
+        """Decodes one token; the text that has become certain with it."""
+        state, start = self.state, time.perf_counter()
+        with state.memory.phase("decode"):
+            # a cache is built at the start, after an update (`rebuild`), and when it has grown to W
+            if self._cache is None:
+                context = _context(state)
+                self._logits, self._cache = state.memory.retrying(lambda: state.forward.prefill(context))
+            seen = list(state.tokens[-self._cache.length :])
+            token, cost = self._picker.pick(self._logits, seen, len(state.tokens))
+            ended = token in state.base.eos_ids and not state.settings.generate.ignore_eos
+            state.tokens.append(token)
+            self.made.append(token)
+            self._nll += cost
+            if self.count < self.max_tokens and not ended:
+                self._read(token)
+        self._decoding += time.perf_counter() - start
+        piece = self._stream.add(token)
+        stopped, enough = self._stream.stopped, self.count >= self.max_tokens
+        self.finish = "eos" if ended else "stop" if stopped else "length" if enough else ""
+        if self._cache is not None and self._cache.length >= state.settings.window.size:
+            self._cache = None
+        return piece + self._stream.flush() if self.finish else piece
+
+    def _read(self, token: int) -> None:
+        assert self._cache is not None
+        try:
+            self._logits = self.state.forward.decode(token, self._cache)
+        except (RuntimeError, MemoryError) as error:  # a cache that is half a token longer is of no use
+            self.state.memory.recover(error)
+            self._cache = None
+
+    def end_chunk(self) -> ChunkWritten:
+        """Learns the open chunk where it is full, and begins the next one."""
+        state = self.state
+        index, start, whole = state.chunk_index, state.position, self.whole
+        learned = self._learn() if whole else None
+        if whole:
+            state.finish_chunk(len(state.tokens))
+        state.at_rest = whole and self._cache is None
+        now = time.perf_counter()
+        record = ChunkWritten(
+            index=index,
+            start=start,
+            end=len(state.tokens),
+            tokens=len(self.made),
+            nll=self._nll,
+            seconds=now - self._began,
+            decode_seconds=self._decoding,
+            peak_bytes=state.meter.peak,
+            token_ids=tuple(self.made),
+            learned=learned,
+            finish=self.finish,
+        )
+        self.made = []
+        self._nll = self._decoding = 0.0
+        self._began = now
+        return record
+
+    def _learn(self) -> Learned | None:
+        state = self.state
+        if state.learner is None or state.settings.learn.mode != "all":
+            return None
+        if state.settings.generate.cache == "rebuild":
+            self._cache = None
+        if state.probe_given(self.first):
+            self._cache = None  # it is that of an adapter that was dropped
+        with state.memory.paged(state.forward, self._cache):
+            learned, _ = state.teach(state.window(len(state.tokens), learning=True), written=True)
+        state.memory.watch()
+        return learned
 
 
 def _context(state: State) -> Tensor:

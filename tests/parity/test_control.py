@@ -134,3 +134,13 @@ def test_it_costs_next_to_nothing() -> None:
         return best
 
     assert seconds(torch.arange(6400)) < 1.5 * seconds(torch.empty(0, dtype=torch.int64))
+
+
+def test_a_large_vocabulary_is_looked_through_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting the words takes as long as reading them all: done for each word it took minutes for 262,144."""
+    runtime = tiny.runtime("llama", "learn.mode=none")
+    kind, counted = type(runtime.base.tokenizer), []
+    real = kind.__len__
+    monkeypatch.setattr(kind, "__len__", lambda self: counted.append(1) or real(self))
+    control.barred(runtime.base)
+    assert len(counted) <= 2
