@@ -43,5 +43,5 @@ def _ids(base: Base) -> set[int]:
     words = enumerate(tokenizer.convert_ids_to_tokens(list(range(known))))
     formed = {index for index, word in words if word is None or (word[:1] in "<[" and _FORM.fullmatch(word))}
     formed |= set(range(known, size))
-    found = {index for index in special | formed if 0 <= index < size} - base.eos_ids
+    found = {index for index in special | formed if isinstance(index, int) and 0 <= index < size} - base.eos_ids
     return found if len(found) < size else set()

@@ -17,7 +17,7 @@ import regex
 
 from .. import strict
 from ..documents.document import is_east_asian
-from ..errors import SettingsError
+from ..errors import SettingsError, StorageError
 
 _TABLE = """
 af Afrikaans Latin Afrikaans | ar Arabic Arabic العربية | az Azerbaijani Latin azərbaycanca | be Belarusian Cyrillic беларуская
@@ -153,7 +153,13 @@ def _of(scripts: tuple[str, ...]) -> Any:
 def _identifier() -> Any:
     from py3langid import langid
 
-    return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
+    try:
+        return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
+    except OSError as error:  # it is unpacked into a temporary file
+        raise StorageError(
+            f"the table that languages are told by cannot be unpacked: {error.strerror}",
+            "room for 50 MB in the temporary folder", "free some disk space, or set TMPDIR to another folder",
+        ) from error  # fmt: skip
 
 
 def _known(code: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge import records
-from edge.errors import InputError, SettingsError
+from edge.errors import InputError, SettingsError, StorageError
 from edge.records import Learned, Lesson, UnitTranslated
 from edge.translation import consistency, glossary, languages, pairs, prompts, report, scores
 from edge.translation.prompts import Pair
@@ -348,3 +350,19 @@ def test_a_file_of_other_languages_is_refused(head: str, tmp_path: Path) -> None
     new = written(tmp_path / "b.xlf", path.read_text("utf-8").replace("<target>", '<target state="new">'))
     with pytest.raises(InputError, match="has no pair"):
         pairs.read(new, EN, languages.find("ru"))
+
+
+def test_no_room_for_the_table_of_languages_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is unpacked into a temporary file, which a full disk or a limit on file sizes may not hold."""
+    from py3langid import langid
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    monkeypatch.setattr(langid.LanguageIdentifier, "from_model_file", refuse)
+    languages._identifier.cache_clear()
+    with pytest.raises(StorageError, match="cannot be unpacked: File too large"):
+        languages._identifier()
+    monkeypatch.undo()
+    languages._identifier.cache_clear()
+    assert languages._identifier() is not None
