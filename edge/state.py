@@ -166,8 +166,7 @@ class State:
 
     def nll_sum(self, window: Window, labels: int, *, adapter: bool) -> float:
         """Summed nats of the window's last `labels` tokens."""
-        nll = self.memory.retrying(lambda: self.forward.nll(self.ids(window), labels, adapter=adapter))
-        return float(nll.double().sum())
+        return float(self._nats(self.ids(window), labels, adapter=adapter).double().sum())
 
     def teach(self, window: Window, *, written: bool = False) -> Taught:
         """Learns the window's chunk, where there is something to learn and the drift guard does not rest.
@@ -192,11 +191,10 @@ class State:
         with self.memory.phase("learn"):
             return Taught(*self.learner.learn(ids, labels, share=share, only=only))
 
-    def _nats(self, ids: Tensor, labels: int, only: Tensor | None, *, adapter: bool = True) -> Tensor:
-        path = self.torch_forward
+    def _nats(self, ids: Tensor, labels: int, only: Tensor | None = None, *, adapter: bool = True) -> Tensor:
         if only is None:
             return self.memory.retrying(lambda: self.forward.nll(ids, labels, adapter=adapter))
-        return self.memory.retrying(lambda: path.nll(ids, labels, adapter=adapter, only=only))
+        return self.memory.retrying(lambda: self.torch_forward.nll(ids, labels, adapter=adapter, only=only))
 
     # --- drift ---
 
@@ -226,16 +224,17 @@ class State:
             adapter, base = (
                 float(self._nats(ids, labels, only, adapter=which).double().sum()) for which in (True, False)
             )
-        drops = self.learner.drift.drops
-        self.compare(None, adapter, base, labels if only is None else int(only.sum()))
-        return self.learner.drift.drops > drops
+        return self._dropped(adapter, base, labels if only is None else int(only.sum()))
 
     def compare(self, learned: Learned | None, adapter_nll: float, base_nll: float, tokens: int) -> Learned | None:
         """Drops the adapter where it has stayed worse than the base; what was learned, with that said."""
-        learner = self.learner
-        if learner is None or self.fresh or not learner.drift.sees(adapter_nll, base_nll, tokens):
+        if not self._dropped(adapter_nll, base_nll, tokens) or learned is None:
             return learned
-        learner.start_anew()
-        return (
-            None if learned is None else dataclasses.replace(learned, kept=False, reason="dropped: worse than the base")
-        )
+        return dataclasses.replace(learned, kept=False, reason="dropped: worse than the base")
+
+    def _dropped(self, adapter_nll: float, base_nll: float, tokens: int) -> bool:
+        """Whether the adapter has stayed worse than the base, and begins anew."""
+        if self.learner is None or self.fresh or not self.learner.drift.sees(adapter_nll, base_nll, tokens):
+            return False
+        self.learner.start_anew()
+        return True

@@ -146,11 +146,16 @@ def decode(data: bytes, name: str) -> str:
     except UnicodeDecodeError as error:
         at = error.start + len(data) - len(body)
         raise not_utf8(name, at, data[at]) from error
-    if not data:
-        raise InputError(f"{name} is empty", "a text", "name a file with text in it")
     if not text.strip():
-        raise InputError(f"{name} holds only white space", "a text", "name a file with text in it")
+        raise no_text(name, empty=not data)
     return text
+
+
+def no_text(name: str, *, empty: bool) -> InputError:
+    """What is said of a text that has nothing in it, or white space alone."""
+    return InputError(
+        f"{name} is empty" if empty else f"{name} holds only white space", "a text", "name a file with text in it"
+    )
 
 
 def same_file(first: Path, second: Path) -> bool:

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import InputError, StorageError
+from ..tokenstream import parts
 from . import files
 
 _MARK = codecs.BOM_UTF8
-_PART = 1 << 20  # characters
 
 
 class Text:
@@ -51,7 +51,7 @@ class Text:
     @classmethod
     def of(cls, text: str, name: str = "the text") -> Text:
         """A text that is in memory."""
-        return cls(name, lambda: (text[start : start + _PART] for start in range(0, len(text), _PART)))
+        return cls(name, lambda: parts(text))
 
     def read(self) -> str:
         """All of it."""
@@ -87,16 +87,13 @@ def open_text(source: str | Path, *, limit: int = files.RAW_LIMIT, strip: bool =
             with stream:
                 again = _kept(stream, name, limit)
 
-    def parts() -> Iterator[str]:
+    def anew() -> Iterator[str]:
         decoded = _decoded(again(), name)
         return _stripped(decoded) if strip else decoded
 
-    text = Text(name, parts)
+    text = Text(name, anew)
     if text.blank:
-        empty = not any(again())
-        raise InputError(
-            f"{name} is empty" if empty else f"{name} holds only white space", "a text", "name a file with text in it"
-        )
+        raise files.no_text(name, empty=not any(again()))
     return text
 
 
