@@ -30,8 +30,7 @@ if TYPE_CHECKING:
         TemploraError,
     )
     from .records import ChunkRead, ChunkScore, ChunkWritten, Learned, TextPiece, perplexity
-    from .runtime import Runtime, load
-    from .session import Session
+    from .session import Runtime, Session, load
     from .settings import Settings
 
 __version__ = "0.1.0"
@@ -62,7 +61,7 @@ __all__ = [
 ]
 
 
-_ROOMS = {"settings": ("Settings",), "session": ("Session",), "runtime": ("Runtime", "load")}
+_ROOMS = {"settings": ("Settings",), "session": ("Runtime", "Session", "load")}
 _RECORDS = ("ChunkRead", "ChunkScore", "ChunkWritten", "Learned", "TextPiece", "perplexity")
 
 
@@ -73,8 +72,4 @@ def __getattr__(name: str) -> Any:
 
     room = "records" if name in _RECORDS else "errors"
     room = next((named for named, names in _ROOMS.items() if name in names), room)
-    if room in ("session", "runtime"):
-        from .allocator import tune_allocator
-
-        tune_allocator()
     return getattr(importlib.import_module(f".{room}", __name__), name)

@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from . import control, windows
-from .base import Base
+from . import windows
 from .errors import no_numbers
-from .forward import Cache
+from .model import control
+from .model.base import Base
+from .model.forward import Cache
 from .records import ChunkRead, ChunkWritten, Learned, TextPiece
 from .settings import GenerateSettings
 
 if TYPE_CHECKING:
-    from .state import State
+    from .core.state import State
 
 
 def read(state: State) -> Iterator[ChunkRead]:

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .learner import labels_of
+from .learning.learner import labels_of
 from .records import ChunkScore, Learned
 from .windows import Window
 
 if TYPE_CHECKING:
-    from .baseline import FullAttention
-    from .state import State
+    from .core.state import State
+    from .model.baseline import FullAttention
 
 
 def score(state: State, *, with_base: bool = True, against: FullAttention | None = None) -> Iterator[ChunkScore]:

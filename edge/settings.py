@@ -1,7 +1,7 @@
 """Every setting, its type and its default; presets; strict YAML; `section.key=value` overrides.
 
 Owns: the one place where a default is written; the meaning and the range of each setting.
-Does not know: whether the settings fit a machine (`budget.py`), or what they do (the rooms below).
+Does not know: whether the settings fit a machine (`memory/budget.py`), or what they do (the rooms below).
 Units: tokens, bytes, and the learning rate's own.
 
 Presets live in `configs/*.yaml`. `window` has no defaults on purpose: each preset states its own.
@@ -20,9 +20,10 @@ from typing import Any, ClassVar, Literal
 
 import yaml
 
-from . import strict, windows, yamltext
-from .amounts import parse_bytes
+from . import windows
 from .errors import SettingsError
+from .values import strict, yamltext
+from .values.amounts import parse_bytes
 
 
 def _require(condition: bool, got: str, expected: str, remedy: str = "change the setting") -> None:
@@ -71,7 +72,7 @@ class AdapterSettings:
 
     `scaling`: s is alpha / rank, or alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732).
     `modules`: kinds of linear layers by their own names, or `attention` and `mlp`; none: all.
-    `start`: `repair` begins with what the 4-bit folder holds against quantisation's error (`repair.py`), `fresh` with an
+    `start`: `repair` begins with what the 4-bit folder holds against quantisation's error (`learning/repair.py`), `fresh` with an
     adapter that changes nothing; `auto`: the repair where there is one.
     """
 
@@ -220,9 +221,9 @@ class ComputeSettings:
     """Where and how the numbers are computed; nothing here changes results beyond rounding.
 
     `weights`: `packed` dequantises each weight at each use; `cached` keeps dequantised copies for the session;
-    `auto` is settled by the planner (`budget.py`), like every `auto` here.
+    `auto` is settled by the planner (`memory/budget.py`), like every `auto` here.
     `matmul`: what float32 matmuls of many rows round their operands to on a CPU; sums are float32. `auto`: bfloat16 where
-    there are AMX units for it (`device.py`), as a GPU's compute dtype is.
+    there are AMX units for it (`machine/device.py`), as a GPU's compute dtype is.
     `checkpointing`: keep one activation per block and recompute the rest in the backward pass.
     `paging`: what is kept outside the device's memory, in CPU memory for a GPU and in a file for a CPU: `guard` the
     copy that the guard rolls back to, `cache` also the KV cache while learning, `all` also the optimiser's state.

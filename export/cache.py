@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from edge.allocator import own_pages
-from edge.graph_memory import rounded, sliding_room
+from edge.machine.allocator import own_pages
+from edge.memory.graph import rounded, sliding_room
 
 from .manifest import Manifest, cache_names
 from .rows import Array

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from edge.adapter import Adapter
-from edge.base import Base
 from edge.errors import ExportError
-from edge.forward import TorchForward
+from edge.model.adapter import Adapter
+from edge.model.base import Base
+from edge.model.forward import TorchForward
 from edge.settings import AdapterSettings, ComputeSettings
 
 from .engine import Engine

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from edge import settings as settings_module
-from edge.amounts import format_bytes
 from edge.commands import options
 from edge.errors import ExportError
 from edge.settings import OnnxSettings, Settings
 from edge.terminal import working
+from edge.values.amounts import format_bytes
 
 
 def add(verbs: Any) -> None:
@@ -62,8 +62,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _load(model: str, *, offline: bool) -> Any:
     """The base on the CPU, where every graph is written and checked."""
-    from edge import base as bases
-    from edge import planning
+    from edge.memory import planning
+    from edge.model import base as bases
 
     settings: Settings = settings_module.load(
         "economical", ["learn.mode=none", "compute.device=cpu", f"base.offline={str(offline).lower()}"]

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from edge.allocator import trim
 from edge.errors import DeviceError, ExportError, describe
-from edge.graph_memory import PART, RUN, SLICE
+from edge.machine.allocator import trim
+from edge.memory.graph import PART, RUN, SLICE
 
 from . import manifest as manifests
 from .cache import Buffers, value

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from edge import journal
-from edge.base import Base
 from edge.errors import ExportError, StorageError
+from edge.model.base import Base
 from edge.settings import OnnxSettings
 
 from . import check, graph, nf4

@@ -29,9 +29,9 @@ from onnx import TensorProto
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edge.base import Base
 from edge.errors import ExportError
-from edge.shape import KNOWN
+from edge.memory.shape import KNOWN
+from edge.model.base import Base
 
 from . import nf4
 from .manifest import cache_names, head_parts, lora_inputs, part_outputs

@@ -18,9 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge import journal, sources
+from edge import journal
 from edge.errors import ExportError, describe
-from edge.graph_memory import PART
+from edge.memory.graph import PART
+from edge.store import sources
 
 from .rows import Place
 

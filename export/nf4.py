@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edge.base import weight_of
 from edge.errors import ExportError
+from edge.model.base import weight_of
 
 from .rows import INT8_ZERO
 

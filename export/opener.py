@@ -9,11 +9,12 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from edge import journal, sources
-from edge.adapter import Adapter
-from edge.base import Base
-from edge.forward import Opener
+from edge import journal
+from edge.model.adapter import Adapter
+from edge.model.base import Base
+from edge.model.forward import Opener
 from edge.settings import Settings
+from edge.store import sources
 
 from . import exporter, manifest, sharing
 from .engine import Engine, choose

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edge.adapter import Adapter
-from edge.forward import Cache
-from edge.graph_memory import SLICE, rounded
-from edge.paging import Store
+from edge.memory.graph import SLICE, rounded
+from edge.model.adapter import Adapter
+from edge.model.forward import Cache
 from edge.settings import ComputeSettings
+from edge.weights.paging import Store
 
 from .cache import lasting
 from .engine import AdapterInputs, Engine, Reader

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from edge.base import Base
+from edge.model.base import Base
 
 from . import nf4
 from .manifest import Manifest

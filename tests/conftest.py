@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _prepared() -> Iterator[None]:
-    from edge import checkpoint
+    from edge.weights import checkpoint
 
     checkpoint.quiet_libraries()
     yield

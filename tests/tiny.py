@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from edge import base as bases
-from edge import quantize, settings
-from edge.device import Device
-from edge.runtime import Runtime
+from edge import settings
+from edge.machine.device import Device
+from edge.model import base as bases
+from edge.session import Runtime
+from edge.weights import quantize
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3_text", "gemma2", "mistral", "phi3")
 CPU = Device("cpu", "cpu", "float32")

@@ -8,9 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .. import amounts, report
 from ..documents.text import open_text
+from ..measure import report
 from ..terminal import Progress, print_table
+from ..values import amounts
 from . import options
 
 LONGEST = 8  # parts of a text that are read: more than any bench measures
@@ -40,7 +41,7 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
-    from .. import bench
+    from ..measure import bench
 
     settings = options.settings_of(args)
     if args.report:

@@ -23,7 +23,7 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
-    from .. import doctor
+    from ..measure import doctor
 
     if args.verify and not args.model:
         raise SettingsError("--verify without a model", "--model MODEL", "name it")

@@ -14,7 +14,7 @@ from ..terminal import Stop
 from . import options
 
 if TYPE_CHECKING:
-    from ..running import Run
+    from ..resume import Run
     from ..session import Session
 
 

@@ -20,8 +20,8 @@ from .driver import drive
 from .translate import prompting, template_of
 
 if TYPE_CHECKING:
-    from ..running import Place
-    from ..runtime import Runtime
+    from ..resume import Place
+    from ..session import Runtime
 
 
 def add(verbs: Any) -> None:
@@ -118,12 +118,12 @@ def _wanted(which: str, source: languages.Language, target: languages.Language) 
 
 def _place(args: argparse.Namespace, protocol: str) -> Place:
     """Each protocol is a run of its own below --run; one that was not begun begins, a finished one is read."""
-    from .. import running
+    from .. import resume
 
     if args.run_folder is None:
-        return running.Place(None)
+        return resume.Place(None)
     folder = args.run_folder / protocol
-    return running.place("eval", protocol, {}, folder=folder, fresh=args.fresh)
+    return resume.place("eval", protocol, {}, folder=folder, fresh=args.fresh)
 
 
 def _measure(

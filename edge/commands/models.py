@@ -7,11 +7,11 @@ import json
 import time
 from typing import Any
 
-from .. import embedded, parts, sources
-from ..amounts import format_bytes
 from ..errors import ModelError, SettingsError
-from ..parts import Embedded
+from ..store import embedded, parts, sources
+from ..store.parts import Embedded
 from ..terminal import Progress, print_table, say
+from ..values.amounts import format_bytes
 from . import options
 
 

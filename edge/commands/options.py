@@ -15,17 +15,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import device, journal
+from .. import journal
 from .. import settings as settings_module
-from ..amounts import format_bytes
 from ..documents.text import Text
 from ..errors import BudgetError, Interrupted, StorageError
+from ..machine import device
 from ..settings import Settings
 from ..terminal import say, working
+from ..values.amounts import format_bytes
 
 if TYPE_CHECKING:
-    from ..running import Place, Run
-    from ..runtime import Runtime
+    from ..resume import Place, Run
+    from ..session import Runtime
 
 AHEAD = 1 << 20  # tokens that are made before a run begins: of any book all, so that its length is known
 
@@ -102,13 +103,13 @@ def going_on(verb: argparse.ArgumentParser) -> None:
 
 
 def place(args: argparse.Namespace, name: str, settings: Settings, text: str, texts: Mapping[str, str | Text]) -> Place:
-    """Where the run of these arguments lies (`running.Place`); `texts`: what it is about, as far as that is known."""
-    from .. import running
+    """Where the run of these arguments lies (`resume.Place`); `texts`: what it is about, as far as that is known."""
+    from .. import resume
 
     if args.no_run:
-        return running.Place(None)
-    key = {"text": text, "model": args.model, "settings": running.journal_settings(settings)}
-    return running.place(args.verb, name, key, texts, folder=args.run_folder, resume=args.resume, fresh=args.fresh)
+        return resume.Place(None)
+    key = {"text": text, "model": args.model, "settings": resume.journal_settings(settings)}
+    return resume.place(args.verb, name, key, texts, folder=args.run_folder, resume=args.resume, fresh=args.fresh)
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -189,10 +190,10 @@ def run(
     texts: Mapping[str, str | Text],
     total: int | None,
 ) -> Run:
-    """The run of these arguments (`running.Run`), new or gone on with."""
-    from .. import running
+    """The run of these arguments (`resume.Run`), new or gone on with."""
+    from .. import resume
 
-    opened = running.open_run(
+    opened = resume.open_run(
         where,
         command,
         runtime,

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import embedded, sources
 from .. import settings as settings_module
 from ..errors import SettingsError, TemploraError
+from ..store import embedded, sources
 from ..translation import languages
 
 READ = {  # the options that name what is read

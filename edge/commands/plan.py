@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from .. import report
+from ..measure import report
 from ..terminal import print_table
 from . import options
 
@@ -20,7 +20,7 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
-    from .. import planning
+    from ..memory import planning
 
     settings = options.settings_of(args)
     source = planning.find(args.model, settings)

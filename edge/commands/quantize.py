@@ -9,14 +9,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import journal, sources
-from ..amounts import format_bytes
+from .. import journal
 from ..errors import SettingsError
+from ..store import sources
 from ..terminal import say
+from ..values.amounts import format_bytes
 from . import options
 
 if TYPE_CHECKING:
-    from ..quantize import Finish
+    from ..weights.quantize import Finish
 
 
 def add(verbs: Any) -> None:
@@ -39,7 +40,7 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
-    from .. import checkpoint, quantize
+    from ..weights import checkpoint, quantize
 
     checkpoint.quiet_libraries()
     start = time.perf_counter()
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _repair_cost(path: Path) -> dict[str, float]:
     """What a session pays for beginning with a repair: bytes on disk and as float32 A and B, seconds to read them."""
-    from ..tensorfile import TensorFile
+    from ..weights.tensorfile import TensorFile
 
     start = time.perf_counter()
     numbers = sum(tensor.numel() for tensor in TensorFile(path).values())
@@ -86,7 +87,7 @@ def _repair_cost(path: Path) -> dict[str, float]:
 
 
 def _repair(args: argparse.Namespace) -> Finish:
-    from .. import repair
+    from ..learning import repair
 
     named = {"rank": args.repair_rank, "texts": args.repair_texts, "epochs": args.repair_epochs}
     chosen = repair.RepairSettings(**{name: value for name, value in named.items() if value is not None})

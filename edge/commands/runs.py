@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .. import journal, report
-from ..amounts import format_bytes
+from .. import journal
 from ..errors import SettingsError
+from ..measure import report
 from ..terminal import print_table
+from ..values.amounts import format_bytes
 from . import options
 
 

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
-from .. import report
 from ..documents.text import Text, open_text
 from ..errors import InputError
+from ..measure import report
 from ..records import ChunkScore, Record
 from ..terminal import Progress, Stop, print_table, say
 from . import options

@@ -21,7 +21,7 @@ from . import options, overwrite
 from .driver import drive
 
 if TYPE_CHECKING:
-    from ..running import Run
+    from ..resume import Run
     from ..session import Session
 
 PARTIAL_EVERY = 60.0  # seconds between two writings of the unfinished book, where they cost little

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from ..amounts import format_bytes
 from ..errors import InputError
+from ..values.amounts import format_bytes
 
 _UTF8 = 0x800  # the flag of a name in UTF-8
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, OverflowError, IndexError)

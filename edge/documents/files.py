@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ..amounts import format_bytes
 from ..errors import InputError, StorageError
+from ..values.amounts import format_bytes
 
 RAW_LIMIT = 1_000_000_000  # bytes of a plain text
 MARKUP_LIMIT = 64_000_000  # bytes of one file or archive part that is parsed into a tree

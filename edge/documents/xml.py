@@ -14,8 +14,8 @@ from typing import Any, cast
 
 from lxml import etree
 
-from ..amounts import format_bytes
 from ..errors import InputError
+from ..values.amounts import format_bytes
 from .files import MARKUP_LIMIT
 from .inline import names
 

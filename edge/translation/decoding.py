@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .. import control
 from ..errors import ModelError
-from ..forward import Cache
 from ..generate import Picker, TextStream
+from ..model import control
+from ..model.forward import Cache
 from . import guards
 from .context import arrange
 from .languages import Language
@@ -29,7 +29,7 @@ from .loop import Draft, Request
 from .prompts import Pair, Prompts
 
 if TYPE_CHECKING:
-    from ..state import State
+    from ..core.state import State
 
 LOOK = 16  # tokens between two looks for a loop
 KEPT_SIZES = 4096  # pairs whose length is remembered

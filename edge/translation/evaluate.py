@@ -32,7 +32,7 @@ from .loop import Job, Translator
 from .prompts import Pair
 
 if TYPE_CHECKING:
-    from ..state import State
+    from ..core.state import State
     from .lessons import Lessons
 
 PROTOCOLS = ("off", "oracle", "self", "corrections")

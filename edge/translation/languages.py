@@ -15,9 +15,9 @@ from typing import Any
 
 import regex
 
-from .. import strict
 from ..documents.document import is_east_asian
 from ..errors import SettingsError, StorageError
+from ..values import strict
 
 _TABLE = """
 af Afrikaans Latin Afrikaans | ar Arabic Arabic العربية | az Azerbaijani Latin azərbaycanca | be Belarusian Cyrillic беларуская

@@ -27,7 +27,7 @@ from .meaning import Meaning
 from .prompts import Pair, Prompts
 
 if TYPE_CHECKING:
-    from ..state import State
+    from ..core.state import State
 
 
 class Lessons:

@@ -20,7 +20,7 @@ from .decoding import encode_more
 from .prompts import Pair, Prompts, load_template
 
 if TYPE_CHECKING:
-    from ..state import State
+    from ..core.state import State
 
 
 class Meaning:

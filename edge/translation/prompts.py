@@ -20,8 +20,9 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from .. import settings, strict, yamltext
+from .. import settings
 from ..errors import SettingsError
+from ..values import strict, yamltext
 from . import chat
 from .languages import Language
 

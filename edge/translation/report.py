@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..amounts import format_bytes
 from ..records import Lesson, Record, UnitTranslated, finite, perplexity
+from ..values.amounts import format_bytes
 from . import consistency
 from .glossary import Glossary
 from .loop import Job

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from edge import alone
+from edge.weights import alone
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]

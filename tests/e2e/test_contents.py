@@ -10,8 +10,12 @@ from typing import Any
 
 import pytest
 
-from edge import base, cli, contents, doctor, quantize, settings, sources
+from edge import cli, settings
 from edge.errors import ModelError
+from edge.measure import doctor
+from edge.model import base
+from edge.store import contents, sources
+from edge.weights import quantize
 from tests import tiny
 from tests.e2e.test_faults import no_memory, run
 from tests.e2e.test_resume import command

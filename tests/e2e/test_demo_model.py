@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edge.forward import TorchForward
+from edge.model.forward import TorchForward
 from edge.records import total
 from edge.translation import languages, prompts
 from edge.translation.meaning import Meaning

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from edge import quantize
+from edge.weights import quantize
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,8 +25,9 @@ SMALL = ["--set", "window.chunk=24", "--set", "window.size=64", "--set", "adapte
 # The command line, which waits for a word so that two processes begin at once, with one more embedded model.
 DRIVER = """
 import sys
-from edge import cli, embedded
-from edge.parts import Embedded
+from edge import cli
+from edge.store import embedded
+from edge.store.parts import Embedded
 embedded.ENTRIES["demo-small"] = ENTRY
 print("ready", flush=True)
 sys.stdin.readline()

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from edge import cli, learner
+from edge import cli
+from edge.learning import learner
 from tests import tiny
 from tests.e2e.test_resume import command, outcome, records
 

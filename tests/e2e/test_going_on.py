@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from edge import cli, journal, keeper, score, terminal
+from edge import cli, journal, score, terminal
+from edge.core import keeper
 from edge.errors import StorageError
 from tests import tiny
 from tests.e2e.test_resume import COMMON, command, outcome

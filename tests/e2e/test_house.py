@@ -16,46 +16,100 @@ from edge import cli, settings
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 
-# Each room may import the rooms before it. `session` hands itself to the loops, so they name it for types only.
 HOUSE = (ROOT / "edge/README.md").read_text("utf-8")
-MAP = {name: bool(star) for name, star in re.findall(r"^  (\w+)(?:\.py|/) +(\*?) ", HOUSE, re.M)}
-ORDER = list(MAP)  # each room may import those before it
-NO_TORCH = [name for name, star in MAP.items() if star]
+FLOORS: dict[str, int] = {}  # room -> floor
+NO_TORCH: list[str] = []
+_floor = 0
+for _number, _name, _star in re.findall(r"^(\d\d| \d|  )  (\w+)(?:\.py|/) +(\*?) ", HOUSE, re.M):
+    _floor = int(_number) if _number.strip() else _floor
+    FLOORS[_name] = _floor
+    NO_TORCH += [_name] if _star else []
+# a folder -> its modules, each of which may import those before it
+INSIDE = {name: rooms.split() for name, rooms in re.findall(r"^(\w+)/ +([a-z_ ]+)$", HOUSE, re.M)}
+TORCH = {"torch", "transformers", "peft", "bitsandbytes", "accelerate"}
+
+
+def _module(path: Path) -> str:
+    """`edge.model.base` for edge/model/base.py; a folder's name for its `__init__.py`."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {_module(path): path for path in sorted((ROOT / "edge").rglob("*.py"))}
+
+
+def _imported(path: Path, node: ast.Import | ast.ImportFrom) -> set[str]:
+    """Full names of what one statement imports: modules of `edge` where there are such, else as written."""
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    package = list(path.relative_to(ROOT).parent.parts)
+    start = package[: len(package) - node.level + 1] if node.level else []
+    source = ".".join([*start, *([node.module] if node.module else [])])
+    return {f"{source}.{a.name}" if f"{source}.{a.name}" in MODULES else source for a in node.names}
+
+
+def _imports(path: Path) -> set[str]:
+    """All that a file imports anywhere, also for types alone and inside functions."""
+    nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+    return {name for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for name in _imported(path, node)}
+
+
+def _room(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
 
 
 def test_the_map_names_every_room() -> None:
     exported = (ROOT / "export/README.md").read_text("utf-8").split("## The rooms")[1]
-    for package, named in (("edge", set(MAP)), ("export", set(re.findall(r"^  (\w+)(?:\.py|/) ", exported, re.M)))):
+    for package, named in (("edge", set(FLOORS)), ("export", set(re.findall(r"^  (\w+)(?:\.py|/) ", exported, re.M)))):
         found = {p.stem for p in (ROOT / package).iterdir() if p.suffix == ".py" or any(p.glob("*.py"))}
         assert found - {"__init__"} == named
-    assert len(NO_TORCH) > 20
+    for folder, modules in INSIDE.items():
+        assert {p.stem for p in (ROOT / "edge" / folder).glob("*.py")} - {"__init__"} == set(modules)
+    assert len(FLOORS) <= 30 and max(FLOORS.values()) <= 14 and sorted({*FLOORS.values()}) == [*range(1, 15)]
+    assert len(NO_TORCH) > 12 and len(INSIDE) == 9
 
 
-@pytest.mark.parametrize("room", ORDER)
-def test_rooms_import_only_rooms_above(room: str) -> None:
-    path = ROOT / "edge" / f"{room}.py"
-    files = [path] if path.exists() else sorted((ROOT / "edge" / room).glob("*.py"))
+@pytest.mark.parametrize("room", FLOORS)
+def test_rooms_import_only_floors_below(room: str) -> None:
+    files = {name: path for name, path in MODULES.items() if _room(name) == room}
     assert files
-    above = set(ORDER[: ORDER.index(room)])
-    for file in files:
-        assert len(file.read_text().splitlines()) <= 400, file
-        tree = ast.parse(file.read_text())
-        assert ast.get_docstring(tree), f"{file} has no header"
-        level = 1 if path.exists() else 2
-        typing_only = {
-            id(n) for top in tree.body if isinstance(top, ast.If) and "TYPE_CHECKING" in ast.dump(top.test)
-            for n in ast.walk(top)
-        }  # fmt: skip
-        for node in ast.walk(tree):
-            if id(node) in typing_only:
+    order = INSIDE.get(room, [])
+    for name, path in files.items():
+        assert len(path.read_text("utf-8").splitlines()) <= 400, path
+        tree = ast.parse(path.read_text("utf-8"))
+        assert ast.get_docstring(tree), f"{path} has no header"
+        for other in _imports(path):
+            if other.split(".")[0] == "export":
+                raise AssertionError(f"{path} imports {other}")
+            if not other.startswith("edge.") or other not in MODULES:
                 continue
-            if isinstance(node, ast.ImportFrom) and node.level == level:
-                names = [node.module.split(".")[0]] if node.module else [a.name for a in node.names]
-                assert {n for n in names if n in ORDER} <= above, f"{file}:{node.lineno}"
-            if room in NO_TORCH and node in tree.body and isinstance(node, ast.Import | ast.ImportFrom):
-                module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
-                names = [module] if module else [a.name for a in node.names]
-                assert all(name.split(".")[0] not in ("torch", "transformers") for name in names), file
+            if _room(other) != room:
+                assert FLOORS[_room(other)] < FLOORS[room], f"{path} imports {other}, which is not on a floor below"
+            elif order and other.count(".") == 2 and name.count(".") == 2:
+                mine, theirs = name.rpartition(".")[2], other.rpartition(".")[2]
+                assert order.index(theirs) < order.index(mine), f"{path} imports {other}, which is named after it"
+        if room in NO_TORCH:
+            at_import = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+            found = {name.split(".")[0] for node in at_import for name in _imported(path, node)}
+            assert not found & TORCH, path
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    """Over all imports, those for types and those inside functions too; a folder's own face names its modules."""
+    below: dict[str, set[str]] = {}
+    for name, path in MODULES.items():
+        below[name] = {other for other in _imports(path) if other in MODULES and other != "edge"} - {name}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail, name))
+        if name not in done:
+            for other in sorted(below[name]):
+                visit(other, (*trail, name))
+            done.add(name)
+
+    for name in below:
+        if name != "edge":
+            visit(name, ())
 
 
 def test_documented_commands_parse() -> None:

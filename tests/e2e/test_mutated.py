@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from edge import checkpoint, cli, quantize
+from edge import cli
+from edge.weights import checkpoint, quantize
 from tests import tiny
 
 GONE = object()  # the key is taken away

@@ -19,8 +19,9 @@ import onnxruntime
 import pytest
 import torch
 
-from edge import cli, journal, sources
+from edge import cli, journal
 from edge.errors import DeviceError, ExportError
+from edge.store import sources
 from export import engine, exporter, graph, manifest, nf4
 from export.engine import Engine
 from export.rows import Mapped, Rows
@@ -178,7 +179,7 @@ DECODES = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from edge.allocator import tune_allocator
+from edge.machine.allocator import tune_allocator
 from export.engine import Engine, Reader
 
 tune_allocator()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from edge import base as bases
+from edge.model import base as bases
 from export import exporter
 from export.engine import Engine
 from export.manifest import WEIGHTS

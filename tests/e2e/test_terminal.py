@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from edge import cli, journal, report, terminal
+from edge import cli, journal, terminal
+from edge.measure import report
 from edge.records import ChunkScore
 from tests import tiny
 from tests.e2e.test_resume import COMMON

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from edge import cli, device
+from edge import cli
 from edge.documents import open_document
+from edge.machine import device
 from edge.translation import decoding, evaluate, guards, loop
 from tests import tiny
 from tests.unit.documents import books

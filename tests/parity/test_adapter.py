@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edge.adapter import Adapter, target_names
 from edge.errors import SettingsError
+from edge.model.adapter import Adapter, target_names
 from edge.settings import AdapterSettings
 from tests import tiny
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edge import attention
+from edge.model import attention
 from tests import tiny
 
 SHAPES = [  # heads, groups, queries, keys, window, softcap

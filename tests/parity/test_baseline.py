@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from edge import cli, windows
-from edge.baseline import FullAttention
+from edge.model.baseline import FullAttention
 from edge.session import Session
 from tests import tiny
 

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from edge import base as bases
-from edge import control, generate, quantize, settings
-from edge.runtime import Runtime
+from edge import generate, settings
+from edge.model import base as bases
+from edge.model import control
+from edge.session import Runtime
 from edge.settings import GenerateSettings
 from edge.translation import decoding, loop
+from edge.weights import quantize
 from export import exporter
 from export.engine import Engine
 from export.runtime import OnnxForward

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from edge import records
-from edge.drift import DriftGuard
+from edge.learning.drift import DriftGuard
 from tests import tiny
 
 GARBAGE = {

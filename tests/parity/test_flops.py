@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode, mm_flop, sdpa_backward_flop_count, sdpa_flop_count
 
-from edge import flops, shape
+from edge.memory import flops, shape
 from tests import tiny
 
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from edge import control
 from edge.generate import TextStream
+from edge.learning.repetition import novelty
+from edge.model import control
 from edge.records import ChunkRead, ChunkWritten, TextPiece
-from edge.repetition import novelty
 from tests import tiny
 
 PROMPT = tiny.TEXT[:60]

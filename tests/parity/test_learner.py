@@ -6,8 +6,8 @@ import peft
 import pytest
 import torch
 
-from edge import replay
-from edge.adapter import block_of
+from edge.learning import replay
+from edge.model.adapter import block_of
 from edge.records import Learned
 from tests import tiny
 

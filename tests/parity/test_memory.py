@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from edge import device
-from edge.allocator import release_memory
 from edge.errors import BudgetError
+from edge.machine import device
+from edge.machine.allocator import release_memory
 from tests import tiny
 
 IDS = torch.tensor(tiny.tokenizer()(tiny.TEXT)["input_ids"]).tolist()

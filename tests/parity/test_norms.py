@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from edge import norms
+from edge.model import norms
 from tests import tiny
 
 

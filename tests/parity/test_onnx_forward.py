@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 import edge
-from edge import quantize
-from edge.adapter import Adapter
-from edge.base import Base, weight_of
-from edge.forward import Cache, TorchForward
-from edge.graph_memory import ROOM, sliding_room
-from edge.paging import MemoryStore
+from edge.memory.graph import ROOM, sliding_room
+from edge.model.adapter import Adapter
+from edge.model.base import Base, weight_of
+from edge.model.forward import Cache, TorchForward
 from edge.settings import AdapterSettings, ComputeSettings
+from edge.weights import quantize
+from edge.weights.paging import MemoryStore
 from export import exporter, nf4
 from export.engine import Engine
 from export.manifest import lora_inputs

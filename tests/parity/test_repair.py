@@ -11,12 +11,14 @@ import torch
 from torch.nn import functional as F
 
 import edge
-from edge import base as bases
-from edge import cli, repair, sources
-from edge.adapter import Adapter
+from edge import cli
 from edge.errors import ModelError, SettingsError
-from edge.loss import Head
+from edge.learning import repair
+from edge.model import base as bases
+from edge.model.adapter import Adapter
+from edge.model.loss import Head
 from edge.settings import AdapterSettings
+from edge.store import sources
 from tests import tiny
 
 OVERRIDES = [*tiny.WINDOW, "compute.matmul=float32", "compute.threads=1"]

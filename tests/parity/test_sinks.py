@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from edge import generate, windows
-from edge.reference import PlainLoop
+from edge.measure.reference import PlainLoop
 from edge.session import Session
 from edge.translation import languages, prompts
 from edge.translation.lessons import Lessons
@@ -211,7 +211,9 @@ def test_the_published_form_is_reached_and_is_another_one() -> None:
 
 
 def test_the_plain_loop_has_the_same_windows(tmp_path: Any) -> None:
-    from edge import planning, quantize, settings
+    from edge import settings
+    from edge.memory import planning
+    from edge.weights import quantize
 
     folder = tmp_path / "four"
     quantize.quantize_to_folder(str(tiny.folder(tmp_path / "full", "llama")), folder)

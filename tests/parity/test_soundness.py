@@ -11,8 +11,11 @@ import pytest
 import torch
 
 import edge
-from edge import cli, doctor, quantize, soundness, windows
-from edge.soundness import Soundness
+from edge import cli, windows
+from edge.measure import doctor
+from edge.model import soundness
+from edge.model.soundness import Soundness
+from edge.weights import quantize
 from tests import tiny
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from edge import control
 from edge.errors import ModelError
+from edge.model import control
 from edge.records import ChunkEvaluated
 from edge.session import Session
 from edge.translation import evaluate, languages, loop, prompts

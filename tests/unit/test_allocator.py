@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from edge.memory import UNITS_SLACK
+from edge.memory.prediction import UNITS_SLACK
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import json, resource
 import numpy as np
-from edge import allocator
+from edge.machine import allocator
 
 def faults(count=40):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -50,11 +50,11 @@ def test_scratch_is_handed_out_again_inside_keep_scratch_alone() -> None:
 
 
 KERNELS = """
-from edge import allocator
+from edge.machine import allocator
 allocator.tune_allocator()
 
 import torch
-from edge import device
+from edge.machine import device
 
 torch.set_num_threads(1)
 weight = torch.randn(64, 64)

@@ -16,8 +16,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import edge
-from edge import allocator, base, checkpoint, device, embedded, quantize, settings, sources
+from edge import settings
 from edge.errors import ModelError, StorageError, TemploraError
+from edge.machine import allocator, device
+from edge.model import base
+from edge.store import embedded, sources
+from edge.weights import checkpoint, quantize
 from tests import tiny
 
 SETTINGS = settings.load("economical", tiny.WINDOW)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from edge import settings, shape
+from edge import settings
 from edge.errors import ModelError, SettingsError
-from edge.sources import Source
+from edge.memory import shape
+from edge.store.sources import Source
 from edge.translation import chat, prompts
 
 _WINDOW = "window: {chunk: 512, size: 768}\n"

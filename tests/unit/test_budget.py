@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from edge import budget, planning, settings, shape
+from edge import settings
 from edge.errors import BudgetError, ModelError
-from edge.memory import Machine, predict
-from edge.sources import Source
+from edge.memory import budget, planning, shape
+from edge.memory.prediction import Machine, predict
+from edge.store.sources import Source
 from tests import tiny
 from tests.tracker import Tracker
 
@@ -181,7 +182,7 @@ def test_a_tighter_plan_never_changes_results() -> None:
 
 @pytest.mark.model
 def test_gguf_header_and_config_agree() -> None:
-    from edge import sources
+    from edge.store import sources
 
     source = sources.resolve("demo")
     assert source.kind == "gguf"
@@ -228,7 +229,7 @@ def test_the_onnx_path_has_terms_of_its_own() -> None:
 
 
 def test_the_onnx_cache_is_as_large_as_predicted() -> None:
-    from edge.graph_memory import ROOM, GraphTerms
+    from edge.memory.graph import ROOM, GraphTerms
     from export.cache import Buffers
     from export.manifest import Manifest
     from export.rows import Place

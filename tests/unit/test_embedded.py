@@ -25,8 +25,10 @@ from typing import Any
 
 import pytest
 
-from edge import cli, embedded, parts, quantize, sources, storage
+from edge import cli
 from edge.errors import ModelError, StorageError
+from edge.store import embedded, folders, parts, sources
+from edge.weights import quantize
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTENT = b"GGUF" + random.Random(5).randbytes(2496)
@@ -40,8 +42,9 @@ CODE = "import os\nopen(os.environ['TEMPLORA_WITNESS'], 'a').write(__name__)\n"
 # A process of its own that knows the tiny model, and writes down which parts it downloads.
 DRIVER = """
 import os, sys, time
-from edge import cli, embedded, parts
-from edge.parts import Embedded
+from edge import cli
+from edge.store import embedded, parts
+from edge.store.parts import Embedded
 embedded.ENTRIES["demo-small"] = TINY
 real = parts._download
 def download(model, number, place, report):
@@ -471,7 +474,7 @@ def test_a_lock_is_waited_for(wheels: Path) -> None:
     inside, said = [0, 0], list[str]()
 
     def work() -> None:
-        with storage.locked("thing", said.append):
+        with folders.locked("thing", said.append):
             inside[0] += 1
             inside[1] = max(inside)
             time.sleep(0.2)
@@ -494,7 +497,7 @@ def test_the_table_is_whole() -> None:
 
 @pytest.mark.model
 def test_two_first_uses_of_the_demo_model(tmp_path: Path) -> None:
-    code = "from edge import sources; print(sources.resolve('demo').path)"
+    code = "from edge.store import sources; print(sources.resolve('demo').path)"
     changed = {**os.environ, "TEMPLORA_CACHE": str(tmp_path), "PYTHONPATH": str(ROOT)}
     both = [
         subprocess.Popen([sys.executable, "-c", code], env=changed, text=True, stdout=subprocess.PIPE) for _ in range(2)
@@ -502,5 +505,5 @@ def test_two_first_uses_of_the_demo_model(tmp_path: Path) -> None:
     ends = [process.communicate(timeout=300)[0] for process in both]
     path = tmp_path / "demo" / embedded.entry("demo").file
     assert ends == [f"{path}\n"] * 2 and [process.returncode for process in both] == [0, 0]
-    assert storage.sha256_file(path) == embedded.entry("demo").sha256
+    assert folders.sha256_file(path) == embedded.entry("demo").sha256
     assert sorted(p.name for p in path.parent.iterdir()) == [path.name, "verified"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edge import base as bases
-from edge import device, quantize, settings
-from edge.runtime import Runtime
+from edge import settings
+from edge.machine import device
+from edge.model import base as bases
+from edge.session import Runtime
+from edge.weights import quantize
 from tests import tiny
 
 pytestmark = pytest.mark.gpu

@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edge.journal.disk as disk
-import edge.journal.run as run_module
+import edge.journal.journal as run_module
 from edge.errors import JournalError, SettingsError, StorageError, TemploraError
 from edge.journal import (
     Journal,

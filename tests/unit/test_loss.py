@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edge import loss, memory
-from edge.loss import Head, plain_nll, sliced_nll
+from edge.memory import sizes
+from edge.model import loss
+from edge.model.loss import Head, plain_nll, sliced_nll
 
 
 def _both(head: Head, hidden: torch.Tensor, labels: torch.Tensor, size: int):  # type: ignore[no-untyped-def]
@@ -71,7 +72,7 @@ def test_both_ways_through_a_slice_agree(size: int, softcap: float | None) -> No
 
 def test_logits_that_grow_from_block_to_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest logit so far grows by hundreds, block after block: nothing overflows."""
-    monkeypatch.setattr(memory, "HEAD_BLOCK", 40_000)  # about a thousand entries each
+    monkeypatch.setattr(sizes, "HEAD_BLOCK", 40_000)  # about a thousand entries each
     weight = torch.zeros(60_000, 4)
     weight[:, 0] = torch.linspace(-400, 400, 60_000)
     labels = torch.tensor([0, 59_999, 30_000, 17, 4_000])

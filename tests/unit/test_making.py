@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from edge import cli, journal, quantize, sources
+from edge import cli, journal
 from edge.commands import quantize as command
 from edge.errors import ModelError
+from edge.store import sources
+from edge.weights import quantize
 from export import exporter, manifest, opener
 from tests import tiny
 

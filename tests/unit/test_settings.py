@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge import amounts, settings
+from edge import settings
 from edge.errors import SettingsError, TemploraError
+from edge.values import amounts
 
 
 @pytest.mark.parametrize("name", settings.preset_names())

@@ -1,0 +1,311 @@
+"""One chunk -> a better adapter.
+
+Owns: the optimiser, its schedule, the epochs, the guard and its rollback.
+Does not know: documents, scoring policy, generation. Every loop teaches through here.
+Units: nats, tokens, optimiser steps. Source: arXiv 2401.11504, section 3 and algorithm 1.
+
+The schedule is constant after a warm-up that starts above zero: step n uses lr * min(1, (n + 1) / warmup); with
+`lr_decay` it falls with the number of chunks.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..machine.device import timed
+from ..model.adapter import Adapter
+from ..model.forward import TorchForward
+from ..model.prefix import Prefix
+from ..records import Learned
+from ..settings import LearnSettings
+from ..weights.paging import Lookup, MemoryStore, Store, Stored, Under
+from ..windows import Window
+from . import optimizer as optimizers
+from .drift import DriftGuard
+from .replay import Replay, Taught
+
+Retry = Callable[[Callable[[], Tensor]], Tensor]
+
+REPAIRED_PACE = (
+    0.5  # of the rate, where the adapter starts from a repair: its B is not 0, so that A learns at once, too
+)
+
+
+class Learner:
+    """Trains the adapter on one chunk at a time; optimiser state lives as long as the session.
+
+    Attributes:
+        steps: optimiser steps taken so far.
+        chunks: chunks learned so far.
+        seconds: spent so far in each phase: `forward` (with the loss and its gradient), `backward`, `optimiser`.
+        drift: what watches whether the adapter is worse than the base.
+        retry: runs one forward and backward; the session's own runs it again with less memory when it ran out.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        forward: TorchForward,
+        settings: LearnSettings,
+        context: int,
+        moments: Store | None = None,
+        copy: Store | None = None,
+        sinks: int = 0,
+    ) -> None:
+        """`context`: tokens that a lesson sees before its labels (the paper's L_T), `sinks` of them the document's first.
+
+        `moments` and `copy`: where optimiser state and the guard's copy are paged to; None keeps them beside.
+        """
+        self.adapter = adapter
+        self.forward = forward
+        self.settings = settings
+        self.steps = 0
+        self.chunks = 0
+        self.seconds = dict.fromkeys(("forward", "backward", "optimiser"), 0.0)
+        self.retry: Retry = _once
+        self.drift = DriftGuard(settings.drift_margin, settings.drift_chunks)
+        self.optimizer = optimizers.make(adapter.parameters(), settings, moments)
+        self._saved: Store = copy or MemoryStore()
+        self._saved_steps = 0
+        self._sinks = sinks
+        self._limit = context - 1  # the last context token predicts the first label, and is computed with the labels
+        self._prefix: Prefix | None = None
+        self._replay = Replay(settings.seed)
+        self._nats = self._tokens = 0.0  # of all lessons so far
+        self._share = 1.0
+        self._pace = REPAIRED_PACE if adapter.repairs else 1.0
+        if settings.can_roll_back:
+            self._save()  # its memory is taken now, not in the middle of a document
+
+    def learn(
+        self, input_ids: Tensor, labels: int, *, share: float = 1.0, only: Tensor | None = None
+    ) -> tuple[Learned, Tensor]:
+        """Trains on one window; only the last `labels` tokens are labels, the rest is input.
+
+        Args:
+            input_ids: (S,) token ids, context and chunk.
+            labels: how many of the last tokens are labels.
+            share: of the learning rate, for this lesson.
+            only: (labels,) bool, which of the labels count; all where None is named.
+
+        Returns:
+            What was done, and the (labels,) nats of the first epoch's forward, of those that count. Without dropout these are
+            the chunk's scores *before* it was learned, so no second forward is needed for them.
+        """
+        start, self._share = time.perf_counter(), share
+        settings, dropout = self.settings, self.adapter.settings.dropout > 0
+        lesson: Taught = (input_ids, labels, only)
+        losses: list[float] = []
+        reason, norm, scores, skipped = "", 0.0, torch.empty(0), False
+        if settings.can_roll_back:
+            self._save()
+        with self._timed("forward"):
+            prefix = self._prefix_for(input_ids[: len(input_ids) - labels - 1], labels)
+        count = labels if only is None else int(only.sum())
+        enough = self._enough(count)
+        with torch.random.fork_rng(enabled=dropout):
+            for epoch in range(settings.epochs):
+                # 1. one forward and backward; the same numbers however often it must be tried
+                seed = hash((settings.seed, self.chunks, epoch)) if dropout else None
+                least = enough if epoch == 0 else 0.0
+                nll = self.retry(partial(self._gradients, lesson, prefix, least, seed))
+                losses.append(float(nll.double().sum()))
+                if epoch == 0:
+                    scores = nll.cpu()
+                    skipped = losses[0] < enough
+                    self._nats, self._tokens = self._nats + losses[0], self._tokens + count
+                if skipped:
+                    break
+                # 2. refused where it went wrong
+                norm = self._gradient_norm()
+                reason = self._refusal(losses, norm)
+                if reason:
+                    break
+                # 3. the step
+                with self._timed("optimiser"):
+                    self._step(norm)
+        if settings.replay and not reason and not skipped:
+            reason, norm = self._learn_again(norm)
+            self._replay.add(lesson)
+        optimizers.drop_gradients(self.adapter.parameters())
+        after = None
+        if settings.guard == "full" and not reason and not skipped:
+            with torch.no_grad(), self.forward.learning():
+                after = float(self.forward.loss(input_ids, labels, prefix, only)[1].double().sum())
+            reason = self._refusal([losses[0], after])
+        if reason and settings.can_roll_back:
+            self._load()
+        if prefix is not None and settings.prefix == "cached" and math.isfinite(losses[-1]):
+            prefix.take(input_ids[-labels - 1 : -1])
+            self._prefix = prefix
+        self.chunks += 1
+        seconds = time.perf_counter() - start
+        return Learned(tuple(losses), after, not reason, reason, seconds, norm, skipped), scores
+
+    def _learn_again(self, norm: float) -> tuple[str, float]:
+        """One step on each of some older lessons; why that must be undone, or an empty string, and the last gradient's norm."""
+        for lesson in self._replay.draw(self.settings.replay):
+            again, count, _ = lesson
+            with self._timed("forward"):
+                before = self._prefix_for(again[: len(again) - count - 1], count)
+            seed = hash((self.settings.seed, self.chunks, -1)) if self.adapter.settings.dropout > 0 else None
+            with torch.random.fork_rng(enabled=seed is not None):
+                nll = self.retry(partial(self._gradients, lesson, before, 0.0, seed))
+            norm = self._gradient_norm()
+            reason = self._refusal([float(nll.double().sum())], norm)
+            if reason:
+                return f"{reason}, in an older lesson", norm
+            with self._timed("optimiser"):
+                self._step(norm)
+        return "", norm
+
+    def start_anew(self) -> None:
+        """Drops what the adapter has learned."""
+        self.adapter.reset(self.settings.seed)
+        self.optimizer.reset()
+        self.steps = 0
+        self._prefix = None
+
+    # --- one step ---
+
+    def _gradients(self, lesson: Taught, prefix: Prefix | None, least: float, seed: int | None) -> Tensor:
+        """The nats of one forward's labels; leaves the gradient of their mean in the adapter's parameters.
+
+        No gradient is computed where the nats sum up to less than `least`.
+        """
+        input_ids, labels, only = lesson
+        optimizers.drop_gradients(self.adapter.parameters())
+        if seed is not None:
+            torch.manual_seed(seed)
+        shallow = self.chunks % self.settings.deep_every != 0
+        with self.forward.learning(dropout=seed is not None, shallow=shallow):
+            with self._timed("forward"):
+                mean, nll = self.forward.loss(input_ids, labels, prefix, only)
+            if least and float(nll.double().sum()) < least:
+                return nll.detach()
+            if self.settings.guard == "off" or torch.isfinite(mean):
+                with self._timed("backward"):
+                    torch.autograd.backward(mean)
+        return nll.detach()
+
+    def _step(self, norm: float) -> None:
+        limit = self.settings.max_grad_norm
+        if limit is not None and norm > limit:
+            for parameter in self.adapter.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(limit / norm)
+        warmup = self.settings.warmup_steps
+        rate = self.settings.lr * (min(1.0, (self.steps + 1) / warmup) if warmup else 1.0)
+        self.optimizer.step(self._share * self._pace * rate / (1 + self.chunks) ** self.settings.lr_decay)
+        self.steps += 1
+        self.adapter.version += 1
+
+    def _prefix_for(self, before: Tensor, labels: int) -> Prefix | None:
+        """Keys and values of the tokens `before` what is computed with gradients; None where all of it is."""
+        if self.settings.prefix == "full":
+            return None
+        kept, self._prefix = self._prefix, None
+        if kept is not None and kept.holds(before) and self.forward.reaches(kept, labels):
+            return kept
+        return self.forward.read_prefix(before, self._limit, self._sinks)
+
+    def _enough(self, labels: int) -> float:
+        """Nats below which a lesson would teach little: a fraction of the average so far. 0 where there is none."""
+        return labels * self.settings.skip_below * self._nats / self._tokens if self._tokens else 0.0
+
+    def _timed(self, phase: str) -> AbstractContextManager[None]:
+        return timed(self.seconds, phase, self.forward.base.device)
+
+    def _gradient_norm(self) -> float:
+        grads = [p.grad for p in self.adapter.parameters() if p.grad is not None]
+        return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))) if grads else 0.0
+
+    def _refusal(self, losses: list[float], norm: float = 0.0) -> str:
+        """Why the update must be undone, or an empty string. `norm`: of the last gradient."""
+        if self.settings.guard == "off":
+            return ""
+        if not math.isfinite(losses[-1]):
+            return "the loss is not finite"
+        limit = self.settings.guard_factor * losses[0]
+        if len(losses) > 1 and losses[-1] > limit:
+            return f"the loss rose from {losses[0]:.1f} to {losses[-1]:.1f} nats"
+        if not math.isfinite(norm):
+            return "the gradient is not finite"
+        return ""
+
+    # --- state ---
+
+    def use_pages(self, pages: Store, *, moments: bool) -> None:
+        """From now on the guard's copy, and the optimiser's `moments` too, are kept in `pages`; their values stay."""
+        if isinstance(self._saved, MemoryStore):
+            if self.settings.can_roll_back:
+                self._saved.move_to(pages)
+            self._saved = pages
+        if moments and isinstance(self.optimizer, optimizers.AdamW):
+            self.optimizer.use_pages(pages)
+
+    def _save(self) -> None:
+        for name, tensor in self._state():
+            self._saved.put(f"saved.{name}", tensor)
+        self._saved_steps = self.steps
+
+    def _load(self) -> None:
+        self._put_back(Stored(self._saved, "saved."))
+        self.steps = self._saved_steps
+
+    def _put_back(self, state: Lookup) -> None:
+        self.adapter.restore(Under(state, "adapter."))
+        self.optimizer.load(Under(state, "optimizer."))
+
+    def _state(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor that a lesson changes and the guard may put back, one at a time."""
+        for name, parameter in self.adapter.named_parameters():
+            yield f"adapter.{name}", parameter.data
+        for name, tensor in self.optimizer.tensors():
+            yield f"optimizer.{name}", tensor
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All that learning goes on from, one at a time: adapter, optimiser, counts, kept keys and values."""
+        yield from self._state()
+        counts = [self.steps, self.chunks, self._nats, self._tokens, *self.drift.state()]
+        yield "lessons", torch.tensor(counts, dtype=torch.float64)
+        if self.settings.replay:
+            for name, tensor in self._replay.tensors().items():
+                yield f"replay.{name}", tensor
+        if self._prefix is not None:
+            for name, tensor in self._prefix.tensors().items():
+                yield f"prefix.{name}", tensor
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """A copy of `tensors`."""
+        return {name: tensor.clone() for name, tensor in self.tensors()}
+
+    def restore(self, snapshot: Mapping[str, Tensor]) -> None:
+        """Goes back to a snapshot, bit for bit."""
+        self._put_back(snapshot)
+        steps, chunks, self._nats, self._tokens, *drift = snapshot["lessons"].tolist()
+        self.steps, self.chunks = int(steps), int(chunks)
+        self.drift.restore([int(value) for value in drift])
+        if self.settings.replay:
+            self._replay.load({name: snapshot[f"replay.{name}"] for name in ("sizes", "ids", "only")})
+        held = {name.removeprefix("prefix."): snapshot[name] for name in snapshot if name.startswith("prefix.")}
+        self._prefix = None
+        if held:
+            self._prefix = self.forward.read_prefix(held["ids"][:0], self._limit, self._sinks)
+            self._prefix.load(held, self.forward.base.device.name)
+
+
+def _once(run: Callable[[], Tensor]) -> Tensor:
+    return run()
+
+
+def labels_of(window: Window, settings: LearnSettings) -> int:
+    """How many labels the learner takes from a window; 0 where there are too few to learn from."""
+    return window.labels if window.labels >= settings.min_tokens else 0

@@ -1,0 +1,131 @@
+"""Where freed memory goes: back to the system, or kept for the next chunk.
+
+Owns: what glibc's and torch's allocators are told, and how many kernels oneDNN keeps.
+Does not know: what the memory is used for.
+Units: bytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
+from typing import Any
+
+MAPPED = 4 << 20  # bytes from which on a CPU tensor goes back to the system when it is freed
+KEPT = 32 << 20  # the same where freed memory is kept: the most that glibc allows
+KERNELS = 128  # that oneDNN keeps for matmuls: a chunk's scoring and learning need 36 to 113, whatever the architecture
+_M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1  # mallopt(3)
+
+
+class _Heap:
+    """What this process's allocator was told; there is one heap, and one of these."""
+
+    tuned = False
+    kept = False
+
+
+def tune_allocator() -> None:
+    """Huge pages for tensors, few malloc arenas, expandable CUDA segments, few oneDNN kernels.
+
+    Call it before torch computes anything: all of it is read at the first use. What the environment says already is
+    left as it is.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    _bound_kernels()
+    _mallopt(_M_ARENA_MAX, 2)
+    _Heap.tuned = True
+    keep_heap(False)
+
+
+def _bound_kernels() -> None:
+    """The least recently used matmul kernels are dropped beyond `KERNELS`; both caches are of 1024 by default.
+
+    oneDNN makes a kernel for every new shape. It takes about 1 ms, and holds 0.3 to 0.6 MB of the heap, nearly all of it
+    descriptors. torch keeps a second copy of those by shape, without which a product takes 1 us more; 0 crashes there.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "1")
+
+
+def keep_heap(keep: bool) -> None:
+    """Whether freed memory stays with the process or goes back to the system, where `tune_allocator` was called.
+
+    Going back: tensors from 4 MiB up when they are freed, the rest at each `trim`. Each is handed out again page by
+    page, which takes up to a fifth of a learning step's time. Kept: tensors up to 32 MiB (glibc's limit) come from a
+    heap that grows to the peak and stays there.
+    """
+    _Heap.kept = keep and _Heap.tuned
+    if _Heap.tuned:
+        _mallopt(_M_MMAP_THRESHOLD, KEPT if keep else MAPPED)
+        _mallopt(_M_TRIM_THRESHOLD, 2**31 - 1 if keep else MAPPED)
+
+
+def keep_scratch() -> AbstractContextManager[None]:
+    """Inside, what is freed is handed out again, up to `KEPT` bytes; after it the heap is tended as before.
+
+    For work that asks for the same few blocks over and over: a decoder that widens a weight at each use would have the
+    system clear pages for all of them at every token. What is free at the end stays until the next `trim`.
+    """
+    return nullcontext() if _Heap.kept else _meanwhile({_M_MMAP_THRESHOLD: KEPT, _M_TRIM_THRESHOLD: KEPT})
+
+
+def own_pages() -> AbstractContextManager[None]:
+    """Inside, blocks from 128 KiB up are mapped by themselves: for what lasts, so that it leaves no holes in the heap."""
+    return _meanwhile({_M_MMAP_THRESHOLD: 128 << 10})
+
+
+@contextmanager
+def _meanwhile(options: Mapping[int, int]) -> Iterator[None]:
+    """Other options inside, where `tune_allocator` was called; after it those of `keep_heap` again."""
+    if not _Heap.tuned:
+        yield
+        return
+    for option, value in options.items():
+        _mallopt(option, value)
+    try:
+        yield
+    finally:
+        keep_heap(_Heap.kept)
+
+
+def _mallopt(option: int, value: int) -> None:
+    if (libc := _glibc()) is not None:
+        libc.mallopt(option, value)
+
+
+def trim() -> None:
+    """Gives freed heap pages back to the system, also those between others; nothing where the heap is kept."""
+    if not _Heap.kept:
+        _malloc_trim()
+
+
+def _malloc_trim() -> None:
+    if (libc := _glibc()) is not None:
+        libc.malloc_trim(0)
+
+
+@cache
+def _glibc() -> Any:
+    """The C library; None where it is another one, whose own allocator decides."""
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+    except OSError:
+        return None
+    return libc if hasattr(libc, "mallopt") else None
+
+
+def release_memory() -> None:
+    """Gives freed heap pages back to the system (and cached CUDA blocks to the driver)."""
+    import gc
+    import sys
+
+    gc.collect()
+    _malloc_trim()
+
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

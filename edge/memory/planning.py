@@ -1,0 +1,116 @@
+"""From a model and settings to a plan: what the budget rooms need to know of this machine and this source.
+
+Owns: the device's kind before torch is there, free memory, the framework baseline, refusal before loading.
+Does not know: how anything is loaded or computed. torch is imported only where a GPU's free memory is asked for.
+Units: bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ..errors import BudgetError
+from ..machine import device
+from ..settings import Settings
+from ..store import sources
+from ..store.sources import Source
+from ..values.amounts import format_bytes
+from . import budget, shape
+from .budget import Plan
+from .prediction import Machine
+from .shape import Shape
+
+LIBRARIES = 430_000_000  # resident with torch, transformers, peft and bitsandbytes imported (measured: 391 MB)
+FAST_SHARE = 0.5  # of free memory, for what makes a run fast, where no budget was named
+WORD = 450  # bytes that a word of the vocabulary takes in a tokenizer (measured: 420)
+
+
+def plan(source: Source, settings: Settings, *, decodes: bool, degrade: bool) -> Plan:
+    """A plan from the model's config alone, with the usual size of the framework.
+
+    Raises:
+        BudgetError: it does not fit, now or while a GGUF file is converted.
+    """
+    dims = model_shape(source)
+    machine = estimate(settings, dims)
+    free = free_for_all(machine.kind)
+    return budget.fit(settings, dims, machine, free, decodes=decodes, degrade=degrade, share=FAST_SHARE)
+
+
+def again(rough: Plan, settings: Settings, *, degrade: bool) -> Plan:
+    """The same plan with the framework as it is: libraries and tokenizer loaded, no weights yet."""
+    machine = dataclasses.replace(rough.machine, baseline=measured_baseline(rough.machine.kind))
+    return budget.fit(
+        settings, rough.shape, machine, free_for_all(machine.kind), decodes=rough.decodes, degrade=degrade,
+        share=FAST_SHARE,
+    )  # fmt: skip
+
+
+def without_kept_keys(plan: Plan, settings: Settings, *, degrade: bool) -> Plan:
+    """The plan for `settings` where each window is computed anew: for a base that kept keys and values make worse."""
+    learn = dataclasses.replace(settings.learn, prefix="full")
+    anew = dataclasses.replace(settings, learn=learn)
+    free = int(plan.budget / (1 - budget.MARGIN))  # as it was before the weights were there
+    return budget.fit(
+        anew, plan.shape, plan.machine, free, decodes=plan.decodes, degrade=degrade, share=FAST_SHARE
+    )  # fmt: skip
+
+
+def find(model: str, settings: Settings) -> Source:
+    """What will be loaded for a model reference: a GGUF file's 4-bit conversion, where it was made already."""
+    source = sources.resolve(model, offline=settings.base.offline)
+    return sources.converted(source) if settings.base.precision == "nf4" else source
+
+
+def model_shape(source: Source) -> Shape:
+    """The model's dimensions as it will be held; a GGUF file is held as its 4-bit conversion.
+
+    Raises:
+        ModelError: config or header cannot be used.
+    """
+    dims = shape.read(source)
+    return dataclasses.replace(dims, packed=True) if source.kind == "gguf" else dims
+
+
+def estimate(settings: Settings, dims: Shape) -> Machine:
+    """Device and baseline, without torch."""
+    kind = device.probable_kind(settings.compute.device)
+    dtype: str = settings.compute.dtype
+    if dtype == "auto":
+        dtype = "float32" if kind == "cpu" else "bfloat16"
+    baseline = LIBRARIES + WORD * dims.vocab if kind == "cpu" else 0
+    return Machine(
+        kind, 4 if dtype == "float32" else 2, baseline, device.units_for(kind, dtype, settings.compute.matmul)
+    )
+
+
+def measured_baseline(kind: str) -> int:
+    """What this process holds now, before any weight: on a GPU nothing that torch's allocator knows of."""
+    return device.resident_memory() if kind == "cpu" else 0
+
+
+def free_for_all(kind: str) -> int:
+    """Bytes that this process may hold in all: what is free, and what it holds already."""
+    if kind == "cpu":
+        return device.available_memory() + device.resident_memory()
+    chosen = device.choose("auto")
+    return device.free_memory(chosen) if chosen.kind == "cuda" else device.available_memory()
+
+
+def require_conversion(source: Source, settings: Settings) -> None:
+    """Refuses the one-time conversion of a GGUF file where the budget cannot hold it.
+
+    The file's weights are widened to full precision while they are read (measured: 10.5 bytes a weight).
+
+    Raises:
+        BudgetError: naming both amounts.
+    """
+    dims = shape.read(source)
+    needed = LIBRARIES + int(10.5 * (dims.linear_parameters + dims.vocab * dims.hidden))
+    has = settings.budget if settings.budget is not None else free_for_all("cpu")
+    if needed > has:
+        raise BudgetError(
+            f"converting {source.reference} to 4 bits, once, needs {format_bytes(needed)}",
+            f"no more than the {format_bytes(has)} {'budget' if settings.budget else 'free'}",
+            f"convert it first, without the budget: templora quantize {source.reference} FOLDER, then --model FOLDER",
+        )

@@ -1,0 +1,341 @@
+"""Predicted peak memory, term by term.
+
+Owns: the formulas.
+Does not know: torch, budgets, how a choice is carried out. It needs a model's `Shape` and settings without `auto`.
+Units: bytes. S is tokens in the window, c bytes of one number of the compute dtype.
+
+Every phase's peak is the largest of its moments (the loss, the backward pass of the last and of the first block, ...).
+What a moment holds is counted tensor by tensor; `tests/unit/test_budget.py` holds the counts against real runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from ..machine.allocator import MAPPED
+from ..settings import Settings
+from .graph import GraphTerms, Terms, largest
+from .shape import Shape
+from .sizes import ATTENTION_BLOCK, HEAD_BLOCK, LORA_ROWS, head_rows
+
+SLACK = 60_000_000  # of freed heap within a block: 17 to 43 MB were measured, whatever the settings
+HOLDING_SLACK = 80_000_000  # where activations are not recomputed: 19 to 64 MB
+MAPPED_SLACK = 52_000_000  # where a window's hidden states are too large for the heap: 15 to 38 MB
+TOKENISING = 56_000_000  # of one piece of text: 4 to 17 MB for words, 55 MB where every byte is a token
+UNITS_SLACK = 50_000_000  # what oneDNN holds for bfloat16 matmuls: 128 `allocator.KERNELS`, 0.31 to 0.47 MB each
+KEPT_SLACK = 330_000_000  # where it is kept between chunks: an upper bound, 60 to 305 MB were measured
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the prediction needs to know of the device.
+
+    Attributes:
+        kind: `cpu` or `cuda`.
+        compute: bytes of one number of the compute dtype.
+        baseline: bytes that the process holds before any weight: interpreter, libraries, tokenizer.
+        matmul: what float32 matmuls round their operands to.
+    """
+
+    kind: str = "cpu"
+    compute: int = 4
+    baseline: int = 0
+    matmul: str = "float32"
+
+    @property
+    def passes_head(self) -> bool:
+        """Whether logits exist for a block of the vocabulary at a time only (`loss.sliced_nll`)."""
+        return self.kind == "cpu" and self.compute == 4
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Bytes of each term in each phase; a phase's peak is the sum of its terms and the baseline."""
+
+    baseline: int
+    phases: dict[str, Terms]
+
+    def peak(self, phase: str | None = None) -> int:
+        """The largest use in one phase, or in any."""
+        chosen = [phase] if phase else list(self.phases)
+        return self.baseline + max(sum(self.phases[name].values()) for name in chosen)
+
+    @property
+    def highest(self) -> str:
+        """The phase that needs most."""
+        return max(self.phases, key=lambda name: sum(self.phases[name].values()))
+
+    def largest_term(self) -> tuple[str, int]:
+        """The largest term of the highest phase, and its bytes."""
+        terms = {"framework baseline": self.baseline, **self.phases[self.highest]}
+        name = max(terms, key=lambda key: terms[key])
+        return name, terms[name]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, for `--json` and reports."""
+        return {
+            "baseline": self.baseline,
+            "phases": self.phases,
+            "peaks": {name: self.peak(name) for name in self.phases},
+            "peak": self.peak(),
+            "highest_phase": self.highest,
+        }
+
+
+def adapter_parameters(settings: Settings, shape: Shape) -> tuple[int, int]:
+    """Numbers in A and B of every adapted layer, and in the largest of them."""
+    rank = settings.adapter.rank
+    chosen = [dims for name, dims in shape.linears().items() if settings.adapter.takes(name)]
+    blocks = min(settings.adapter.top or shape.layers, shape.layers)
+    return rank * blocks * sum(i + o for i, o in chosen), rank * max([max(dims) for dims in chosen], default=0)
+
+
+def predict(settings: Settings, shape: Shape, machine: Machine, *, decodes: bool = False) -> Prediction:
+    """Peak bytes of every phase, for settings without `auto`."""
+    counted = _Count(settings, shape, machine)
+    held = counted.weights()
+    learns = settings.learn.mode != "none"
+    cache = {"KV cache": counted.cache(settings.window.size)} if decodes else {}
+    phases = {"load": {**held, "embeddings and head": counted.embeddings(), "reading": counted.reading()}}
+    if learns:
+        held = held | counted.learner()
+    graph = GraphTerms(settings, counted.shape) if settings.forward == "onnx" else None
+    if graph:
+        held = held | graph.sessions(counted.parameters + counted.mended if learns else 0, on_cpu=machine.kind == "cpu")
+        cache = {"KV cache": graph.cache(settings.window.size)} if decodes else {}
+    phases["score"] = held | (graph.scoring() if graph else largest(counted.scoring()))
+    if learns:
+        kept = {} if settings.compute.paging in ("cache", "all") else cache
+        phases["learn"] = held | kept | largest(counted.learning())
+    if decodes:
+        phases["decode"] = held | (graph.decoding() if graph else largest(counted.decoding()))
+    phases = {name: counted.with_slack(terms, name) for name, terms in phases.items()}
+    phases["text"] = held | {"tokenising": TOKENISING}
+    if settings.compute.heap == "keep":
+        highest = max(sum(terms.values()) for terms in phases.values())
+        for name in phases.keys() - {"load"}:  # what one phase has needed, the others hold
+            phases[name] = phases[name] | {"freed memory kept": highest - sum(phases[name].values())}
+    return Prediction(machine.baseline, phases)
+
+
+class _Count:
+    """The counting itself; every method gives bytes."""
+
+    def __init__(self, settings: Settings, shape: Shape, machine: Machine) -> None:
+        if shape.window is not None and shape.window >= settings.window.size:
+            shape = dataclasses.replace(shape, sliding=0, window=None)  # no token is out of sight
+        self.settings, self.shape, self.machine = settings, shape, machine
+        self.c = machine.compute
+        self.cached = settings.compute.weights == "cached"
+        self.full = settings.base.precision == "full"
+        self.parameters, self.largest_parameter = adapter_parameters(settings, shape)
+        every = dataclasses.replace(settings, adapter=dataclasses.replace(settings.adapter, modules=(), layers="all"))
+        mends = shape.repaired and settings.adapter.start != "fresh"
+        self.mended = adapter_parameters(every, shape)[0] - self.parameters if mends else 0
+        self.rotary = shape.head_dim * (4 if shape.architecture == "gemma3_text" else 2)
+        self.slice = min(settings.compute.loss_slice, settings.window.chunk)
+
+    # - what lasts -
+
+    def weights(self) -> Terms:
+        s, c = self.shape, self.c
+        linear = s.linear_parameters
+        norms = s.layers * s.hidden * (4 if s.sandwich else 2) * c
+        packed = 0.5 + 1 / 64 + 4 / (64 * 256)  # NF4, its absmax in 8 bits per 64, theirs in 32 per 256
+        terms = {"weights": int(linear * (c if self.full else packed)) + norms + s.layers * 7 * 1200}
+        if self.cached and not self.full:
+            terms["dequantised copies"] = linear * c
+        if not self.graph_holds_embedding:
+            terms["embeddings and head"] = self.embeddings()
+        return terms
+
+    def embeddings(self) -> int:
+        """Embedding and head as they are loaded; `graph_holds_embedding` says whether they stay."""
+        return self.shape.vocab * self.shape.hidden * self._embedding_bytes() * (1 if self.shape.tied else 2)
+
+    def _embedding_bytes(self) -> int:
+        keeps = self.machine.kind == "cpu" and self.shape.packed
+        return min(self.shape.stored, self.c) if keeps else self.c
+
+    def reading(self) -> int:
+        """Scratch while loading: nothing for a 4-bit folder; else the largest layer in float32, being quantised."""
+        if self.shape.packed or self.full:
+            return 8 << 20
+        return 8 * max(i * o for i, o in self.shape.linears().values())
+
+    def learner(self) -> Terms:
+        paging, count = self.settings.compute.paging, self.parameters
+        eight = self.settings.learn.optimizer == "adamw8bit"
+        moments = int(count * 2 * (1 + 4 / 256)) if eight else 8 * count
+        terms = {
+            "adapter": 4 * count,
+            **({"repair of other layers": 4 * self.mended} if self.mended else {}),
+            "optimiser state": 8 * self.largest_parameter if paging == "all" and not eight else moments,
+        }
+        if self.settings.learn.can_roll_back and paging == "off":
+            terms["guard copy"] = 4 * count + moments
+        return terms
+
+    def cache(self, tokens: int) -> int:
+        s = self.shape
+        sliding = s.sliding * min(tokens, s.window or tokens)
+        return 2 * s.keys * self.c * (sliding + (s.layers - s.sliding) * tokens)
+
+    # - moments -
+
+    def scratch(self, *names: str) -> int:
+        """The largest dequantised weight among the linear layers named (all without names)."""
+        if self.cached or self.full:
+            return 0
+        sizes = [i * o for name, (i, o) in self.shape.linears().items() if not names or name in names]
+        return max(sizes, default=0) * self.c + max(sizes, default=0) // 8
+
+    def blocks(self, tokens: int, count: int, before: int = 0) -> int:
+        """Block attention's scratch: `count` matrices of (heads, 256, keys seen), the mask and flags for it.
+
+        `before`: tokens of a prefix, whose full layers too go through blocks.
+        """
+        s = self.shape
+        if not (s.sliding or s.softcapped or before):
+            return 0
+        wide = (s.softcapped or before) and s.sliding < s.layers
+        span = min(tokens + before, tokens + before if wide else (s.window or tokens + before) + ATTENTION_BLOCK)
+        rows = min(ATTENTION_BLOCK, tokens)
+        return s.heads * rows * span * self.c * count + rows * span * (self.c + 3)
+
+    def repeats(self) -> int:
+        """Features of the keys and values that full attention repeats for every query head."""
+        s = self.shape
+        repeated = 1 < s.groups < s.heads and not s.softcapped and s.sliding < s.layers
+        return 2 * s.queries if repeated else 0
+
+    def forward(self, tokens: int, *, labels: bool) -> list[Terms]:
+        """Moments of a forward without gradients: MLP, attention, and the loss with `labels`."""
+        s, unit = self.shape, self.c * tokens
+        h, i, q, k = s.hidden, s.intermediate, s.queries, s.keys
+        low = 4 * tokens * self.settings.adapter.rank
+        mlp = unit * (4 * h + self.rotary) + low
+        attention = unit * (3 * h + self.rotary) + low
+        moments = [
+            {"activations": mlp + unit * (4 if s.fused else 3) * i},
+            {"activations": mlp + unit * 2 * i, "scratch": self.scratch()},
+            {"activations": attention + unit * (4 * q + 4 * k)},
+            {"activations": attention + unit * (2 * q + 2 * k + self.repeats()), "scratch": self.blocks(tokens, 1)},
+        ]
+        if labels:
+            moments.append({"activations": unit * (3 * h + self.rotary)} | self.head(grad=False))
+        return moments
+
+    def head(self, *, grad: bool) -> Terms:
+        """The logits slice and what comes with it; `grad`: the labels' hidden gradients too."""
+        s, chunk = self.shape, self.settings.window.chunk
+        if self.settings.compute.loss == "plain":
+            return {"logits slice": 4 * chunk * s.vocab * (3 if grad else 2)}
+        widened = self._embedding_bytes() != self.c and self.machine.kind == "cpu"
+        copies = 2 if s.architecture == "gemma2" and grad else 1
+        if self.machine.passes_head:
+            rows = min(s.vocab, head_rows(s.hidden, self.slice))
+            terms = {"logits slice": 4 * self.slice * (rows * copies + 2 * s.hidden)}
+            terms["scratch"] = 4 * rows * s.hidden if widened else 0
+        else:
+            terms = {"logits slice": 4 * self.slice * s.vocab * copies}
+            terms["scratch"] = min(HEAD_BLOCK, s.vocab * s.hidden * self.c) if widened else 0
+        if self.machine.kind == "cuda":  # the product comes in the weight's dtype, then in float32
+            terms["logits slice"] += self.c * self.slice * s.vocab
+        terms["activations of the loss"] = (self.c * chunk * s.hidden if grad else 0) + 24 * chunk
+        return terms
+
+    def scoring(self) -> list[Terms]:
+        return self.forward(self.settings.window.size, labels=True)
+
+    def kept_per_block(self) -> int:
+        """Features per token that a block keeps for its backward pass, its input left out."""
+        s = self.shape
+        full = 2 * s.queries + (self.repeats() or 2 * s.keys)
+        blockwise = 2 * s.queries + 2 * s.keys
+        attention = blockwise if s.softcapped or s.sliding == s.layers else max(full, blockwise)
+        if s.fused:  # the values are a view of the fused product, which they keep whole
+            attention = max(4 * s.queries + 3 * s.keys, 3 * s.queries + self.repeats())
+        norms = (5 if s.sandwich else 3) * s.hidden
+        return norms + attention + (s.queries + s.keys if s.qk_norm else 0) + 4 * s.intermediate + s.heads + 8
+
+    def learning(self) -> list[Terms]:
+        """Moments of forward, loss, backward and step."""
+        s, settings = self.shape, self.settings
+        tokens = settings.learn_context + settings.window.chunk
+        before = 0  # tokens that are seen, but not computed here
+        if settings.learn.prefix != "full":
+            before, tokens = tokens - settings.window.chunk, settings.window.chunk
+        unit = self.c * tokens
+        h, i, q, k = s.hidden, s.intermediate, s.queries, s.keys
+        adapted = min(settings.adapter.top or s.layers, s.layers)
+        lows = 7 * settings.adapter.rank * 4 * tokens
+        block = unit * self.kept_per_block() + lows + 2 * s.keys * self.c * before
+        if self.machine.kind == "cuda" and self.c != 4:
+            block += 8 * min(tokens, LORA_ROWS) * i  # the LoRA products' operands in float32
+        saving = settings.compute.checkpointing == "on"
+        inputs = unit * (adapted * h + h + self.rotary)
+        kept = inputs if saving else inputs + adapted * block
+        gradients = 4 * self.parameters
+        # in the first block's backward the later blocks' activations are gone, but all gradients are there
+        last = {"activations": inputs + block if saving else kept, "gradients": gradients // max(1, adapted)}
+        first = {"activations": unit * (2 * h + self.rotary) + block, "gradients": gradients}
+        moments: list[Terms] = [*self.forward(tokens, labels=False)]
+        for moment in moments:
+            moment["activations"] += inputs - unit * h if saving else kept - block
+        moments.append({"activations": kept + 2 * unit * h} | self.head(grad=True))
+        for base in (last, first):
+            moments += [
+                _plus(base, {"activations": unit * (h + 2 * i)}),
+                _plus(base, {"activations": unit * (h + i), "scratch": self.scratch()}),
+                _plus(base, {
+                    "activations": unit * (h - 4 * i + 2 * q + (self.repeats() or 2 * k)),
+                    "scratch": self.blocks(tokens, 3 if s.softcapped else 2, before),
+                }),
+            ]  # fmt: skip
+        moments.append({"gradients": gradients, "scratch": 8 * self.largest_parameter})
+        if before:
+            held = self.cache(before) + 2 * s.keys * s.layers * self.c * tokens  # and the chunk's own, to be kept
+            moments += self.forward(before, labels=False)
+            moments = [moment | {"keys and values": held} for moment in moments]
+        return moments
+
+    def decoding(self) -> list[Terms]:
+        """Moments of reading the context into a cache, and of one token."""
+        s, tokens = self.shape, self.settings.window.size
+        one = {"KV cache": self.cache(tokens), "logits": 4 * s.vocab * 8, "scratch": self.scratch()}
+        one["scratch"] += 2 * s.keys * self.c * tokens  # a layer's keys and values, copied as they grow
+        if s.window is not None:  # sliding layers as they were before a line, for another attempt at it
+            one["KV cache"] += 2 * s.keys * self.c * s.sliding * min(tokens, s.window)
+        # sliding blocks, too, hold every token that was read until the first one is decoded
+        whole = {"KV cache": 2 * s.keys * self.c * s.layers * tokens}
+        return [*(moment | whole for moment in self.forward(tokens, labels=False)), one]
+
+    @property
+    def graph_holds_embedding(self) -> bool:
+        """Whether torch reads the graph's float32 embedding, which is the head too, and drops its own (`export.sharing`)."""
+        chosen = self.settings
+        wide = chosen.forward == "onnx" and chosen.onnx.precision != "int8" and self.machine.kind == "cpu"
+        return wide and self.shape.tied and self._embedding_bytes() < self.c == 4
+
+    def with_slack(self, terms: Terms, phase: str) -> Terms:
+        """Freed heap that the allocator has not given back: measured (`scripts/bench_memory`), not derived.
+
+        On a CPU freed heap goes back before each block (`forward.tended_blocks`); what a block itself frees stays.
+        """
+        if self.machine.kind != "cpu" or phase == "load":
+            return terms
+        compute = self.settings.compute
+        slack = HOLDING_SLACK if compute.checkpointing == "off" else SLACK
+        if self.c * self.settings.window.size * self.shape.hidden > MAPPED:
+            slack = MAPPED_SLACK
+        if compute.heap == "keep":
+            slack = KEPT_SLACK
+        units = {"matmul units": UNITS_SLACK} if self.machine.matmul != "float32" else {}
+        return terms | {"allocator slack": slack} | units
+
+
+def _plus(terms: Terms, more: Terms) -> Terms:
+    return {name: terms.get(name, 0) + more.get(name, 0) for name in {**terms, **more}}

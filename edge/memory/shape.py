@@ -1,0 +1,270 @@
+"""A model's dimensions, from its config or its GGUF header alone: nothing is loaded.
+
+Owns: reading `config.json` and GGUF headers, which linear layers an architecture has, what its blocks keep.
+Does not know: torch, settings, how much memory there is.
+Units: numbers of features, layers and heads; bytes per number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..errors import ModelError, describe
+from ..store.sources import Source
+
+KNOWN = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3")
+_GGUF_NAMES = {"gemma2": "gemma2", "gemma3": "gemma3_text", "qwen2": "qwen2", "qwen3": "qwen3", "phi3": "phi3"}
+MAX_LAYERS = 10_000  # far above any model's; a damaged or hostile header says more
+MAX_SIZE = 1 << 30
+_MAX_ENTRIES = 1_000_000  # of a GGUF header
+_GGUF_NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the planner needs to know of a decoder-only transformer.
+
+    Attributes:
+        architecture: transformers' `model_type`.
+        exact: False where the architecture is not known, and the blocks of a Llama are assumed.
+        heads, groups, head_dim: query heads, key-value heads, features of each.
+        sliding: number of blocks with sliding-window attention, each token seeing `window` tokens.
+        tied: the head is the embedding matrix.
+        stored: bytes of one number of embeddings and norms on disk.
+        packed: the folder already holds 4-bit weights, made by templora.
+        repaired: it holds a repair, too, which layers carry that do not learn.
+    """
+
+    architecture: str
+    exact: bool
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    groups: int
+    head_dim: int
+    vocab: int
+    window: int | None
+    sliding: int
+    tied: bool
+    stored: int
+    packed: bool
+    repaired: bool = False
+
+    @property
+    def queries(self) -> int:
+        """Features of all query heads."""
+        return self.heads * self.head_dim
+
+    @property
+    def keys(self) -> int:
+        """Features of all key heads."""
+        return self.groups * self.head_dim
+
+    @property
+    def sandwich(self) -> bool:
+        """Whether attention and MLP have a norm after them too."""
+        return self.architecture in ("gemma2", "gemma3_text")
+
+    @property
+    def qk_norm(self) -> bool:
+        """Whether queries and keys are normalised."""
+        return self.architecture in ("qwen3", "gemma3_text")
+
+    @property
+    def softcapped(self) -> bool:
+        """Whether attention scores are soft-capped."""
+        return self.architecture == "gemma2"
+
+    @property
+    def fused(self) -> bool:
+        """Whether one layer makes queries, keys and values, and one gate and up."""
+        return self.architecture == "phi3"
+
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """(inputs, outputs) of each linear layer of one block."""
+        h, i, q, k = self.hidden, self.intermediate, self.queries, self.keys
+        if self.fused:
+            return {"qkv_proj": (h, q + 2 * k), "o_proj": (q, h), "gate_up_proj": (h, 2 * i), "down_proj": (i, h)}
+        return {
+            "q_proj": (h, q), "k_proj": (h, k), "v_proj": (h, k), "o_proj": (q, h),
+            "gate_proj": (h, i), "up_proj": (h, i), "down_proj": (i, h),
+        }  # fmt: skip
+
+    @property
+    def linear_parameters(self) -> int:
+        """Weights of all blocks' linear layers."""
+        return self.layers * sum(inputs * outputs for inputs, outputs in self.linears().values())
+
+
+def read(source: Source) -> Shape:
+    """The shape of a model on this disk.
+
+    Raises:
+        ModelError: config or header are missing, damaged, or of something else than a decoder.
+    """
+    if source.kind == "gguf":
+        return _from_gguf(source.path)
+    path = source.path / "config.json"
+    try:
+        config = json.loads(path.read_text("utf-8"))
+        manifest = source.path / "templora.json"
+        packed = manifest.is_file()
+        found = from_config(config, packed=packed)
+        return dataclasses.replace(found, repaired=packed and "repair" in json.loads(manifest.read_text("utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise ModelError(
+            f"{path} cannot be used ({describe(error)})", "a decoder-only transformer's config", "check the folder"
+        ) from error
+
+
+def from_config(config: Mapping[str, Any], *, packed: bool = False) -> Shape:
+    """The shape that a transformers config describes.
+
+    Raises:
+        KeyError, TypeError, ValueError: a needed value is missing or no number.
+    """
+    config = {**config, **config.get("text_config", {})} if config.get("text_config") else config
+    kind = str(config.get("model_type", ""))
+    if not re.fullmatch(r"[\w.-]{0,64}", kind, re.ASCII):
+        raise ValueError("a model_type that is no name")
+    heads = int(config["num_attention_heads"])
+    hidden, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
+    window = config.get("sliding_window")
+    if kind in ("qwen2", "qwen3") and not config.get("use_sliding_window", False):
+        window = None
+    kinds = config.get("layer_types")
+    if kinds is not None:
+        sliding = sum(1 for name in kinds if name == "sliding_attention")
+    else:
+        sliding = layers if window is not None and kind in ("mistral", "phi3") else 0
+    dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    shape = Shape(
+        architecture=kind,
+        exact=kind in KNOWN,
+        layers=layers,
+        hidden=hidden,
+        intermediate=int(config.get("intermediate_size") or 4 * hidden),
+        heads=heads,
+        groups=int(config.get("num_key_value_heads") or heads),
+        head_dim=int(config.get("head_dim") or hidden // heads),
+        vocab=int(config["vocab_size"]),
+        window=int(window) if window and sliding else None,
+        sliding=sliding if window else 0,
+        tied=bool(config.get("tie_word_embeddings", kind.startswith("gemma"))),
+        stored=2 if "16" in dtype else 4,
+        packed=packed,
+    )
+    sizes = (
+        shape.hidden,
+        shape.intermediate,
+        shape.heads,
+        shape.groups,
+        shape.head_dim,
+        shape.vocab,
+        shape.window or 1,
+    )
+    if min(*sizes, layers) < 1:
+        raise ValueError("a size below 1")
+    if layers > MAX_LAYERS or max(sizes) > MAX_SIZE:
+        raise ValueError(f"a size of {max(*sizes, layers)}, which no model has")
+    return shape
+
+
+# --- GGUF ---
+
+
+def _from_gguf(path: Path) -> Shape:
+    try:
+        with path.open("rb") as file:
+            values, tensors = _gguf_header(file)
+        kind = str(values["general.architecture"])
+
+        def value(name: str, default: Any = None) -> Any:
+            return values.get(f"{kind}.{name}", default)
+
+        layers, window = int(value("block_count")), value("attention.sliding_window")
+        if not 1 <= layers <= MAX_LAYERS:
+            raise ValueError(f"{layers} blocks, which no model has")
+        config = {
+            "model_type": _GGUF_NAMES.get(kind, kind),
+            "num_hidden_layers": layers,
+            "hidden_size": value("embedding_length"),
+            "intermediate_size": value("feed_forward_length"),
+            "num_attention_heads": value("attention.head_count"),
+            "num_key_value_heads": value("attention.head_count_kv"),
+            "head_dim": value("attention.key_length"),
+            "vocab_size": tensors["token_embd.weight"][-1],
+            "tie_word_embeddings": "output.weight" not in tensors,
+            "dtype": "bfloat16",
+            "sliding_window": window,
+        }
+        if window:  # every second block of Gemma 2 sees all tokens, every sixth of Gemma 3
+            period = {"gemma2": 2, "gemma3": 6}.get(kind, layers + 1)
+            config["layer_types"] = [
+                "full_attention" if (i + 1) % period == 0 else "sliding_attention" for i in range(layers)
+            ]
+        return from_config(config)
+    except (OSError, ValueError, KeyError, TypeError, struct.error, MemoryError, ArithmeticError) as error:
+        raise ModelError(
+            f"{path} has no usable header ({describe(error)})", "a GGUF language model", "download it again"
+        ) from error
+
+
+def _gguf_header(file: BinaryIO) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
+    """Scalar values by key (arrays by their length), and each tensor's dimensions, innermost first."""
+
+    def number(kind: int) -> Any:
+        layout = _GGUF_NUMBERS[kind]
+        return struct.unpack(layout, file.read(struct.calcsize(layout)))[0]
+
+    def text() -> bytes:
+        length = number(10)
+        if length > 1 << 24:
+            raise ValueError("a string longer than any header")
+        return file.read(length)
+
+    def value(kind: int) -> Any:
+        if kind == 8:
+            return text().decode("utf-8", "replace")
+        if kind != 9:
+            return number(kind)
+        inner, count = number(4), number(10)
+        if inner in _GGUF_NUMBERS:
+            file.seek(count * struct.calcsize(_GGUF_NUMBERS[inner]), 1)
+        elif inner == 8:
+            for _ in range(count):
+                file.seek(_checked(number(10)), 1)
+        else:
+            raise ValueError("an array of arrays")
+        return count
+
+    if file.read(4) != b"GGUF":
+        raise ValueError("not a GGUF file")
+    number(4)
+    num_tensors, num_values = number(10), number(10)
+    if max(num_tensors, num_values) > _MAX_ENTRIES:
+        raise ValueError(f"{max(num_tensors, num_values)} entries, more than any header")
+    values = {}
+    for _ in range(num_values):
+        key = text().decode("utf-8", "replace")
+        values[key] = value(number(4))
+    tensors = {}
+    for _ in range(num_tensors):
+        name = text().decode("utf-8", "replace")
+        tensors[name] = tuple(number(10) for _ in range(min(number(4), 8)))
+        number(4), number(10)
+    return values, tensors
+
+
+def _checked(length: int) -> int:
+    if length > 1 << 32:
+        raise ValueError("a string longer than any header")
+    return length

@@ -1,0 +1,16 @@
+"""How much the kernels take at a time: what computes and what predicts its memory must agree on it.
+
+Owns: block sizes. Does not know: torch, settings, models.
+Units: tokens, vocabulary entries, bytes.
+"""
+
+from __future__ import annotations
+
+HEAD_BLOCK = 10 << 20  # bytes of the head, and of the logits it makes, at a time: they stay in the CPU's cache
+LORA_ROWS = 1024  # tokens of a LoRA product in float32, where activations are narrower
+ATTENTION_BLOCK = 256  # queries of block attention
+
+
+def head_rows(hidden: int, positions: int) -> int:
+    """Vocabulary entries whose float32 weights and logits at `positions` fill one block of the head."""
+    return max(1, HEAD_BLOCK // (4 * (hidden + positions)))

@@ -1,0 +1,341 @@
+"""The temporary LoRA: attach, switch on and off, reset, snapshot, restore, discard.
+
+Owns: peft's layers while a session is alive, the adapter's parameters, the fused forward through them.
+Does not know: losses, optimisers, texts.
+Units: parameters in float32. LoRA: y = W x + s B A x (arXiv 2106.09685), through peft.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import ModelError, SettingsError
+from ..memory.sizes import LORA_ROWS
+from ..settings import AdapterSettings, group_of
+from ..weights.paging import Lookup
+from . import patches
+from .base import Base, linear_product, weight_of
+
+_numbers = itertools.count()
+
+
+class Adapter:
+    """One temporary adapter on a base. Several may live at once; each forward names the one it uses.
+
+    Attributes:
+        version: grows whenever the parameters change, so that a cache can know that it is stale.
+    """
+
+    def __init__(self, base: Base, settings: AdapterSettings, *, seed: int = 0, fused: bool = True) -> None:
+        """Attaches a fresh adapter: A random, B zero, so that it changes nothing until it learns.
+
+        Raises:
+            SettingsError: `adapter.modules` or `adapter.layers` matches no linear layer; a repair is asked for, and the
+                base has none.
+        """
+        import peft
+
+        self._start = None if settings.start == "fresh" else base.repair()
+        if settings.start == "repair" and self._start is None:
+            raise SettingsError(
+                f"adapter.start is 'repair', and {base.reference} holds none", "a 4-bit folder made with --repair",
+                "templora quantize MODEL OUT --repair, or adapter.start=auto",
+            )  # fmt: skip
+        self.base = base
+        self.settings = settings
+        self.name = f"templora{next(_numbers)}"
+        self.version = 0
+        self.targets = target_names(base, settings)
+        mended = set(self._start or ())  # layers that are repaired, though they do not learn
+        every = [name.replace(".base_layer", "") for name, _ in base.linears()]
+        attached = [name for name in every if name in self.targets or f"{name}.lora_A" in mended]
+        config = peft.LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,  # peft accepts fractions
+            use_rslora=settings.scaling == "rslora",
+            lora_dropout=settings.dropout,
+            target_modules=attached,
+            bias="none",
+        )
+        tuner = getattr(base.model, "_templora_tuner", None)
+        if tuner is None:
+            tuner = peft.LoraModel(base.model, config, self.name)
+            object.__setattr__(base.model, "_templora_tuner", tuner)  # not a submodule: it would contain itself
+        else:
+            tuner.peft_config[self.name] = config
+            tuner.inject_adapter(base.model, self.name)
+        self._tuner: Any = tuner
+        self._learns = frozenset(self.targets)
+        half = len(base.blocks) // 2
+        self._upper = frozenset(name for name in self.targets if block_of(name, default=half) >= half)
+        self.layers: dict[str, Any] = {name: base.model.get_submodule(name) for name in attached}
+        for layer in self.layers.values():
+            layer.eval()
+            for store in (layer.lora_A, layer.lora_B):
+                store[self.name].to(device=base.device.name, dtype=torch.float32)
+            if fused:
+                patches.replace(layer, "fused LoRA", partial(_fused_forward, layer))
+            layer._disable_adapters = True
+        self.reset(seed)
+
+    # --- parameters ---
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """A (rank, in) and B (out, rank) of every layer that learns, in the model's order."""
+        for name in self.targets:
+            yield f"{name}.lora_A", self.layers[name].lora_A[self.name].weight
+            yield f"{name}.lora_B", self.layers[name].lora_B[self.name].weight
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The trainable parameters; those of layers that are only repaired never change."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    @property
+    def repairs(self) -> bool:
+        """Whether it changes the base before it has learned anything."""
+        return self._start is not None
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the adapter holds."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @torch.no_grad()
+    def reset(self, seed: int) -> None:
+        """A fresh adapter: A as peft initialises it (Kaiming uniform, a = sqrt 5), B zero; same bits on any device.
+
+        Where the base has a repair it takes the place of the first ranks, as many as there are on both sides.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if name.endswith("lora_B"):
+                parameter.zero_()
+                continue
+            bound = 1 / math.sqrt(parameter.shape[1])
+            parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+        if self._start is not None:
+            for name, layer in self.layers.items():
+                if f"{name}.lora_A" in self._start:
+                    self._begin_with(layer, self._start[f"{name}.lora_A"], self._start[f"{name}.lora_B"])
+        self.version += 1
+
+    def _begin_with(self, layer: Any, a: Tensor, b: Tensor) -> None:
+        """B A of the repair, whatever this adapter's own factor is."""
+        own_a, own_b = layer.lora_A[self.name].weight, layer.lora_B[self.name].weight
+        if a.shape[1] != own_a.shape[1] or b.shape[0] != own_b.shape[0]:
+            raise ModelError(
+                f"the repair's layers are {tuple(a.shape)} and {tuple(b.shape)}", f"inputs of {own_a.shape[1]}",
+                "make the folder again with templora quantize --repair",
+            )  # fmt: skip
+        ranks = min(len(a), len(own_a))
+        own_a[:ranks] = a[:ranks].to(own_a)
+        own_b[:, :ranks] = b[:, :ranks].to(own_b) / layer.scaling[self.name]
+
+    @torch.no_grad()
+    def snapshot(self) -> dict[str, Tensor]:
+        """A copy of all parameters."""
+        return {name: parameter.detach().clone() for name, parameter in self.named_parameters()}
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all names and values: equal where the adapters are, bit for bit."""
+        digest = hashlib.sha256()
+        for name, parameter in self.named_parameters():
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
+    @torch.no_grad()
+    def restore(self, snapshot: Lookup) -> None:
+        """Puts a snapshot's values back, bit for bit."""
+        for name, parameter in self.named_parameters():
+            parameter.copy_(snapshot[name])
+        self.version += 1
+
+    # --- switching ---
+
+    @contextmanager
+    def active(self, *, training: bool = False, shallow: bool = False) -> Iterator[None]:
+        """Inside the block the model computes with this adapter; outside always without any.
+
+        `shallow`: no gradient reaches the lower half of the blocks, and nothing is kept there for one.
+        """
+        learns = self._upper if shallow else self._learns
+        for layer in self.layers.values():
+            layer._disable_adapters = False
+            layer._active_adapter = [self.name]
+            layer.lora_dropout[self.name].train(training)
+        for name, layer in self.layers.items():  # peft turns it off when another adapter is added
+            for store in (layer.lora_A, layer.lora_B):
+                store[self.name].weight.requires_grad_(name in learns)
+        try:
+            yield
+        finally:
+            for layer in self.layers.values():
+                layer._disable_adapters = True
+                layer.lora_dropout[self.name].train(False)
+
+    def discard(self) -> None:
+        """Removes the adapter; with the last one gone the model has its own layers back."""
+        if self.name not in self._tuner.peft_config:
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft reports which other adapter it makes active; we name it each time
+            for layer in self.layers.values():
+                layer.delete_adapter(self.name)
+        del self._tuner.peft_config[self.name]
+        if not self._tuner.peft_config:
+            self._tuner.unload()
+            del self.base.model._templora_tuner
+        self.layers, self.targets = {}, []
+        self.version += 1
+
+
+def target_names(base: Base, settings: AdapterSettings) -> list[str]:
+    """Full names of the layers to adapt.
+
+    Raises:
+        SettingsError: nothing matches, or more layers are asked for than there are.
+    """
+    linears = [name.replace(".base_layer", "") for name, _ in base.linears()]
+    kinds = sorted({name.rpartition(".")[2] for name in linears})
+    kinds += sorted({group_of(kind) for kind in kinds})
+    unknown = [name for name in settings.modules if name not in kinds]
+    if unknown:
+        raise SettingsError(f"adapter.modules names '{unknown[0]}'", "some of " + ", ".join(kinds), "correct the name")
+    count = len(base.blocks)
+    top = count if settings.top is None else settings.top
+    if top > count:
+        raise SettingsError(f"adapter.layers is 'top:{top}'", f"at most top:{count} on this model", "lower it")
+    first = count - top
+    chosen = []
+    for name in linears:
+        if not settings.takes(name.rpartition(".")[2]):
+            continue
+        if block_of(name, default=first) < first:
+            continue
+        chosen.append(name)
+    return chosen
+
+
+def block_of(name: str, *, default: int) -> int:
+    """Which transformer block a layer lies in, by its full name; `default` where in none."""
+    return next((int(part) for part in name.split(".") if part.isdigit()), default)
+
+
+# --- the fused forward ---
+
+
+def _fused_forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Equal to peft's forward: base_layer(x) + scaling * lora_B(lora_A(dropout(x))), in one autograd node.
+
+    Nothing of the frozen weight is saved for the backward pass; it is dequantised again there.
+    """
+    if layer.disable_adapters or layer._active_adapter[0] not in layer.lora_A:
+        result: Tensor = frozen_linear(layer.base_layer, x)
+        return result
+    name = layer._active_adapter[0]
+    a, b, scaling = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
+    dropout = layer.lora_dropout[name]
+    if dropout.training and isinstance(dropout, nn.Dropout):
+        low = F.linear(dropout(x).to(a.dtype), a)
+        out: Tensor = frozen_linear(layer.base_layer, x) + (F.linear(low, b) * scaling).to(x.dtype)
+        return out
+    fused: Tensor = _LoraLinear.apply(x, a, b, layer.base_layer, scaling)  # type: ignore[no-untyped-call]
+    return fused
+
+
+def frozen_linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """The base layer alone; its gradient flows to `x` and nowhere else."""
+    if x.requires_grad and torch.is_grad_enabled():
+        result: Tensor = _FrozenLinear.apply(x, layer)  # type: ignore[no-untyped-call]
+        return result
+    if getattr(layer, "dequantized", None) is None and x.device.type != "cpu":
+        fast: Tensor = layer(x)  # bitsandbytes' own kernels for few tokens
+        return fast
+    return linear_product(layer, x)
+
+
+class _FrozenLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: nn.Linear) -> Tensor:
+        ctx.layer = layer
+        return linear_product(layer, x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0] @ weight_of(ctx.layer, grads[0].dtype), None
+
+
+class _LoraLinear(torch.autograd.Function):
+    """y = x W^T + b + s (x A^T) B^T; saves x and x A^T, never W."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor, layer: nn.Linear, scaling: float) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])  # (T, K)
+        low = _product(rows, a.T)  # (T, r)
+        weight = weight_of(layer, x.dtype)
+        out = torch.mm(rows, weight.T) if layer.bias is None else torch.addmm(layer.bias, rows, weight.T)
+        if out.dtype == low.dtype:
+            out.addmm_(low, b.T, alpha=scaling)
+        else:
+            for block in _row_blocks(low):
+                out[block] += (low[block] @ b.T).mul_(scaling).to(out.dtype)
+        ctx.save_for_backward(x, low, a, b)
+        ctx.layer, ctx.scaling = layer, scaling
+        return out.view(*x.shape[:-1], out.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        x, low, a, b = ctx.saved_tensors
+        grad = grads[0].reshape(-1, grads[0].shape[-1])  # (T, N)
+        rows = x.reshape(-1, x.shape[-1])  # (T, K)
+        grad_low = _product(grad, b).mul_(ctx.scaling)  # (T, r)
+        grad_a = grad_b = grad_x = None
+        if ctx.needs_input_grad[1]:
+            grad_b = _transposed_product(grad, low, a.dtype).mul_(ctx.scaling)
+            grad_a = _transposed_product(grad_low, rows, a.dtype)
+        if ctx.needs_input_grad[0]:
+            grad_x = torch.mm(grad, weight_of(ctx.layer, grad.dtype))
+            if grad_x.dtype == a.dtype:
+                grad_x.addmm_(grad_low, a)
+            else:
+                for block in _row_blocks(grad_low):
+                    grad_x[block] += (grad_low[block] @ a).to(grad_x.dtype)
+            grad_x = grad_x.view(x.shape)
+        return grad_x, grad_a, grad_b, None, None
+
+
+# Where activations are narrower than the adapter, products run in the adapter's float32 over blocks of rows, so that
+# no wide copy of a whole window exists.
+
+
+def _row_blocks(tensor: Tensor) -> list[slice]:
+    return [slice(start, start + LORA_ROWS) for start in range(0, len(tensor), LORA_ROWS)]
+
+
+def _product(rows: Tensor, matrix: Tensor) -> Tensor:
+    """rows @ matrix in the matrix's dtype."""
+    if rows.dtype == matrix.dtype:
+        return rows @ matrix
+    return torch.cat([rows[block].to(matrix.dtype) @ matrix for block in _row_blocks(rows)])
+
+
+def _transposed_product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """left.T @ right in `dtype`."""
+    if left.dtype == right.dtype == dtype:
+        return left.T @ right
+    total = torch.zeros(left.shape[1], right.shape[1], dtype=dtype, device=left.device)
+    for block in _row_blocks(left):
+        total.addmm_(left[block].T.to(dtype), right[block].to(dtype))
+    return total

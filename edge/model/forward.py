@@ -1,0 +1,346 @@
+"""The Forward protocol, and its torch implementation: window NLL, prefill, decode, KV cache.
+
+Owns: how a window's tokens become nats or next-token logits, activation checkpointing, the KV cache.
+Does not know: chunks, learning, sampling. Loops use the protocol and do not know who answers.
+Units: nats; logits in float32; positions in tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import SettingsError
+from ..machine.allocator import keep_heap, keep_scratch, trim
+from ..machine.device import matmul_units
+from ..settings import ComputeSettings, Settings
+from ..weights.paging import Store
+from . import attention, patches
+from .adapter import Adapter
+from .base import Base
+from .loss import plain_nll, sliced_nll
+from .prefix import MAX_POSITION, Prefix
+
+SLIDING = ("mistral", "phi3")  # all layers have the config's window, and the config lists no kinds of layers
+
+
+@dataclass
+class Cache:
+    """A KV cache of `length` tokens; `state` and what is `marked` are the forward path's own."""
+
+    state: Any
+    length: int = 0
+    marked: tuple[int, Any] = (-1, None)
+
+
+class Forward(Protocol):
+    """What a loop needs of a forward path. Batch size is one everywhere: a document is one stream."""
+
+    def nll(self, input_ids: Tensor, labels: int, *, adapter: bool = True) -> Tensor:
+        """Nats of each of the window's last `labels` tokens.
+
+        Args:
+            input_ids: (S,) token ids, context and chunk.
+            labels: how many of the last tokens are predicted; at most S - 1.
+            adapter: with the session's adapter, or the base alone.
+
+        Returns:
+            (labels,) float32 on the CPU.
+        """
+        ...
+
+    def prefill(self, input_ids: Tensor, *, adapter: bool = True) -> tuple[Tensor, Cache]:
+        """Reads (S,) tokens into a new cache; returns the (V,) logits after the last one, and the cache."""
+        ...
+
+    def extend(self, input_ids: Tensor, cache: Cache, *, adapter: bool = True) -> Tensor:
+        """Adds (S,) tokens to the cache; returns the (V,) logits after the last one."""
+        ...
+
+    def decode(self, token: int, cache: Cache, *, adapter: bool = True) -> Tensor:
+        """Adds one token to the cache; returns the (V,) logits after it."""
+        ...
+
+    def mark(self, cache: Cache) -> None:
+        """Remembers the cache as it is, for `rewind` to come back to; what was marked before is forgotten."""
+        ...
+
+    def rewind(self, cache: Cache, length: int) -> bool:
+        """Forgets all but the first `length` tokens, bit for bit as it was then; False where it cannot, and did nothing.
+
+        It can go back to the marked length, and where no layer has dropped a token to any length.
+        """
+        ...
+
+    def page_out(self, cache: Cache, pages: Store) -> None:
+        """Moves the cache's tensors to `pages`; it cannot be used until `page_in`."""
+        ...
+
+    def page_in(self, cache: Cache, pages: Store) -> None:
+        """Brings the cache back, bit for bit."""
+        ...
+
+    def settle(self, compute: ComputeSettings) -> None:
+        """Goes on with what a tighter plan chose."""
+        ...
+
+
+Opener = Callable[[Adapter | None], Forward]  # a session's forward path, once its adapter is there
+
+
+def other_path(base: Base, settings: Settings) -> Opener | None:
+    """The forward path that the settings name, where it is another package's; None for torch.
+
+    Raises:
+        SettingsError: no installed package has it.
+    """
+    if settings.forward == "torch":
+        return None
+    for entry in metadata.entry_points(group="templora.forwards", name=settings.forward):
+        try:
+            make = entry.load()
+        except ImportError as error:
+            raise SettingsError(
+                f"forward path '{settings.forward}' needs '{error.name}'", "it to be installed",
+                f"pip install templora[{settings.forward}]",
+            ) from error  # fmt: skip
+        opener: Opener = make(base, settings)
+        return opener
+    raise SettingsError(
+        f"no installed package has the forward path '{settings.forward}'", "torch, or one of templora's extras",
+        f"pip install templora[{settings.forward}]",
+    )  # fmt: skip
+
+
+class TorchForward:
+    """The Forward protocol on the base's own torch model."""
+
+    def __init__(self, base: Base, adapter: Adapter | None, compute: ComputeSettings) -> None:
+        self.base = base
+        self.adapter = adapter
+        self.plain_loss = compute.loss == "plain"
+        self.settle(compute)
+
+    def settle(self, compute: ComputeSettings) -> None:
+        """See `Forward.settle`."""
+        self.slice_size = compute.loss_slice
+        self.checkpointing = compute.checkpointing != "off"
+        if self.base.device.kind == "cpu":
+            keep_heap(compute.heap == "keep")
+
+    @torch.inference_mode()
+    def nll(
+        self,
+        input_ids: Tensor,
+        labels: int,
+        *,
+        adapter: bool = True,
+        only: Tensor | None = None,
+        prefix: Prefix | None = None,
+    ) -> Tensor:
+        """See `Forward.nll`. `only`, `prefix`: as in `loss`."""
+        with self._using(adapter), tended_blocks(self.base), matmul_units(self.base.device):
+            return self.loss(input_ids, labels, prefix, only)[1].cpu()
+
+    def loss(
+        self, input_ids: Tensor, labels: int, prefix: Prefix | None = None, only: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The mean nats over the labels with gradients for the adapter, and the (labels,) nats.
+
+        Call backward on the mean inside `learning()`: with checkpointing the blocks run again there.
+
+        Args:
+            prefix: what `read_prefix` made of the tokens before the one that predicts the first label. Only the
+                tokens after it are computed, and no gradient flows into it.
+            only: (labels,) bool, which of them count; the mean and the nats are of those.
+        """
+        ids = input_ids.to(self.base.device.name)
+        first = len(ids) - labels
+        targets = ids[first:]
+        if prefix is None:
+            predicting = self.base.decoder(input_ids=ids[None], use_cache=False).last_hidden_state[0, first - 1 : -1]
+        else:
+            predicting = self._after(prefix, ids[first - 1 : -1])
+        if only is not None:
+            predicting, targets = predicting[only], targets[only]
+        if self.plain_loss:
+            return plain_nll(predicting, self.base.head, targets)
+        return sliced_nll(predicting, self.base.head, targets, slice_size=self.slice_size)
+
+    @torch.no_grad()
+    def read_prefix(self, input_ids: Tensor, limit: int, sinks: int = 0, *, adapter: bool = True) -> Prefix:
+        """The keys and values of (S,) tokens, S may be 0, computed with the adapter as it is now, or without.
+
+        `limit`: tokens that are kept at most when more are read, `sinks` of them the first.
+        """
+        config = self.base.config
+        whole = "sliding_attention" if config.model_type in SLIDING and config.sliding_window else "full_attention"
+        kinds = getattr(config, "layer_types", None) or [whole] * config.num_hidden_layers
+        cropped = attention.is_used(self.base.model)
+        windows = [config.sliding_window if cropped and kind == "sliding_attention" else None for kind in kinds]
+        prefix = Prefix(windows, limit, sinks)
+        if len(input_ids):
+            self.read_on(prefix, input_ids, adapter=adapter)
+        return prefix
+
+    @torch.no_grad()
+    def read_on(self, prefix: Prefix, input_ids: Tensor, *, adapter: bool = True) -> None:
+        """Adds the keys and values of (S,) tokens to the prefix, S above 0."""
+        with self._using(adapter), tended_blocks(self.base), matmul_units(self.base.device):
+            self._after(prefix, input_ids.to(self.base.device.name))
+        prefix.take(input_ids)
+
+    @property
+    def position_limit(self) -> int:
+        """How many positions the model knows; `MAX_POSITION` where it names more, or none."""
+        config = self.base.config
+        rope = getattr(config, "rope_parameters", None) or {}
+        limit = min(self.base.max_positions or MAX_POSITION, MAX_POSITION)
+        if rope.get("rope_type") in ("longrope", "dynamic"):  # beyond it all keys would be rotated otherwise
+            limit = min(
+                limit,
+                int(
+                    getattr(config, "original_max_position_embeddings", None)
+                    or rope.get("original_max_position_embeddings")
+                    or limit
+                ),
+            )
+        return limit
+
+    def reaches(self, prefix: Prefix, count: int) -> bool:
+        """Whether `count` tokens after the prefix still have positions that the model knows."""
+        return prefix.position + count <= self.position_limit
+
+    def _after(self, prefix: Prefix, ids: Tensor) -> Tensor:
+        """(n, H) last hidden states of n tokens that follow the prefix."""
+        hidden: Tensor = self.base.decoder(
+            input_ids=ids[None],
+            position_ids=prefix.positions(len(ids), self.base.device.name),
+            past_key_values=prefix.cache,
+            use_cache=False,
+        ).last_hidden_state[0]
+        return hidden
+
+    @contextmanager
+    def learning(self, *, dropout: bool = False, shallow: bool = False) -> Iterator[None]:
+        """Adapter on, activation checkpointing as set, dropout and shallow gradients (`Adapter.active`) as asked."""
+        if self.adapter is None:
+            raise RuntimeError("a forward path without an adapter cannot learn")
+        with (
+            self.adapter.active(training=dropout, shallow=shallow),
+            tended_blocks(self.base, checkpointing=self.checkpointing),
+            matmul_units(self.base.device),
+        ):
+            yield
+
+    @torch.inference_mode()
+    def prefill(self, input_ids: Tensor, *, adapter: bool = True) -> tuple[Tensor, Cache]:
+        """See `Forward.prefill`."""
+        from transformers import DynamicCache
+
+        cache = Cache(DynamicCache(config=self.base.config))
+        with tended_blocks(self.base), matmul_units(self.base.device):
+            return self._extend(input_ids, cache, adapter), cache
+
+    @torch.inference_mode()
+    def extend(self, input_ids: Tensor, cache: Cache, *, adapter: bool = True) -> Tensor:
+        """See `Forward.extend`."""
+        with tended_blocks(self.base), matmul_units(self.base.device):
+            return self._extend(input_ids, cache, adapter)
+
+    @torch.inference_mode()
+    def decode(self, token: int, cache: Cache, *, adapter: bool = True) -> Tensor:
+        """See `Forward.decode`."""
+        with keep_scratch():
+            return self._extend(torch.tensor([token]), cache, adapter)
+
+    def mark(self, cache: Cache) -> None:
+        """See `Forward.mark`. Only layers that drop old tokens are kept; a step replaces their tensors, never changes them."""
+        sliding = {i: layer for i, layer in enumerate(cache.state.layers) if getattr(layer, "is_sliding", False)}
+        cache.marked = (cache.length, {i: (layer.keys, layer.values) for i, layer in sliding.items()})
+
+    def rewind(self, cache: Cache, length: int) -> bool:
+        """See `Forward.rewind`."""
+        from transformers.cache_utils import DynamicLayer
+
+        (at, kept), layers = cache.marked, cache.state.layers
+        if not all(isinstance(layer, DynamicLayer) for layer in layers):
+            return False  # a state that has no tokens to forget
+        dropped = {index for index, layer in enumerate(layers) if layer.keys.shape[2] < cache.length}
+        if dropped and at != length:
+            return False
+        for index, layer in enumerate(layers):
+            if index in dropped:
+                layer.keys, layer.values = kept[index]
+            else:
+                layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
+            if layer.is_sliding:
+                layer.cumulative_length = length
+        cache.length = length
+        return True
+
+    def page_out(self, cache: Cache, pages: Store) -> None:
+        """See `Forward.page_out`."""
+        for index, layer in enumerate(cache.state.layers):
+            for kind in ("keys", "values"):
+                tensor = getattr(layer, kind)
+                pages.put(f"cache.{index}.{kind}", tensor)
+                setattr(layer, kind, tensor.new_empty(0))
+
+    def page_in(self, cache: Cache, pages: Store) -> None:
+        """See `Forward.page_in`."""
+        for index, layer in enumerate(cache.state.layers):
+            for kind in ("keys", "values"):
+                tensor = pages.read(f"cache.{index}.{kind}")
+                setattr(layer, kind, tensor.to(self.base.device.name))
+
+    def _extend(self, input_ids: Tensor, cache: Cache, adapter: bool) -> Tensor:
+        with self._using(adapter):
+            hidden = self.base.decoder(
+                input_ids=input_ids.to(self.base.device.name)[None], past_key_values=cache.state, use_cache=True
+            ).last_hidden_state
+            cache.length += len(input_ids)
+            return self.base.head.logits(hidden[0, -1:])[0]
+
+    def _using(self, adapter: bool) -> Any:
+        return self.adapter.active() if adapter and self.adapter is not None else nullcontext()
+
+
+@contextmanager
+def tended_blocks(base: Base, *, checkpointing: bool = False) -> Iterator[None]:
+    """Inside the block, on a CPU, freed heap goes back to the system before each transformer block.
+
+    With `checkpointing`, and where gradients are computed, one activation per block is kept and the rest recomputed in
+    the backward pass (arXiv 1604.06174), without putting the model into training mode, which would switch its own
+    dropout on.
+    """
+    from torch.utils.checkpoint import checkpoint
+
+    on_cpu = base.device.kind == "cpu"
+
+    def tended(forward: patches.Forward) -> patches.Forward:
+        def compute(*args: Any, **kwargs: Any) -> Any:
+            if on_cpu:
+                trim()
+            return forward(*args, **kwargs)
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if not checkpointing or not torch.is_grad_enabled():
+                return compute(*args, **kwargs)
+            return checkpoint(compute, *args, use_reentrant=False, preserve_rng_state=True, **kwargs)
+
+        return run
+
+    for block in base.blocks:
+        patches.put(block, "tended", tended)
+    try:
+        yield
+    finally:
+        for block in base.blocks:
+            patches.take(block, "tended")

