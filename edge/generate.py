@@ -37,7 +37,7 @@ def read(state: State) -> Iterator[ChunkRead]:
         start = time.perf_counter()
         window = state.window(state.position + chunk)
         state.probe_drift(window)
-        learned, nats = state.teach(state.window(window.end, learning=True))
+        learned, nats = state.teach(state.window(window.end))
         state.memory.watch()
         state.finish_chunk(window.end)
         state.at_rest = True
@@ -72,7 +72,7 @@ def generate(
     # 1. what the context cannot hold is read into the adapter
     settings = state.settings
     long = state.fill(state.position + settings.window.context + 1)
-    if reading or (not written and (long or settings.generate.read == "always")):
+    if reading or (not written and long):
         yield from read(state)
     writing = Writing(state, max_tokens, written)
     before = writing.said_before()
@@ -196,7 +196,7 @@ class Writing:
         if state.probe_given(self.first):
             self._cache = None  # it is that of an adapter that was dropped
         with state.memory.paged(state.forward, self._cache):
-            learned, _ = state.teach(state.window(len(state.tokens), learning=True), written=True)
+            learned, _ = state.teach(state.window(len(state.tokens)), written=True)
         state.memory.watch()
         return learned
 

@@ -36,8 +36,7 @@ class Learned:
         reason: why it was rolled back or skipped; empty otherwise.
         seconds: wall time of the learning alone.
         grad_norm: the gradient's norm at the last step.
-        skipped: nothing was learned: the chunk was predicted well (`learn.skip_below`), learning rests, or the text
-            repeats itself (`learn.min_novelty`).
+        skipped: nothing was learned: learning rests, or the text repeats itself.
     """
 
     losses: tuple[float, ...] = ()
@@ -156,7 +155,6 @@ class Lesson(Record):
         tokens: label tokens.
         nll: their nats before they were learned; None where nothing was.
         seconds: since the lesson before.
-        left_out: pairs that were not learned because they do not say what their source says (`learn.min_gain`).
         gains: of the model's own translations, each one's gain (`translation.meaning`), in their order.
     """
 
@@ -171,7 +169,6 @@ class Lesson(Record):
     seconds: float
     peak_bytes: int
     learned: Learned | None = None
-    left_out: int = 0
     gains: tuple[float, ...] = ()
 
 

@@ -79,7 +79,7 @@ def _score_and_learn(state: State, window: Window, labels: int) -> tuple[float |
     """The adapter's nats over the last `labels` tokens, seconds of scoring alone (0 where fused), and what was learned."""
     if state.learner is None or not labels:
         return (None if state.learner is None else 0.0), 0.0, None
-    if state.fuses and labels_of(window, state.settings.learn):
+    if state.fuses and labels_of(window):
         learned, nats = state.teach(window)
         assert nats is not None
         return float(nats[-labels:].double().sum()), 0.0, learned
@@ -87,5 +87,5 @@ def _score_and_learn(state: State, window: Window, labels: int) -> tuple[float |
     with state.memory.phase("score"):
         total = state.nll_sum(window, labels, adapter=True)
     seconds = time.perf_counter() - start
-    learned, _ = state.teach(state.window(window.end, learning=True))
+    learned, _ = state.teach(state.window(window.end))
     return total, seconds, learned

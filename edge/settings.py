@@ -68,9 +68,8 @@ def group_of(kind: str) -> str:
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """The temporary LoRA (arXiv 2106.09685): y = W x + s B A x, A and B in float32.
+    """The temporary LoRA (arXiv 2106.09685): y = W x + (alpha / rank) B A x, A and B in float32.
 
-    `scaling`: s is alpha / rank, or alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732).
     `modules`: kinds of linear layers by their own names, or `attention` and `mlp`; none: all.
     `start`: `repair` begins with what the 4-bit folder holds against quantisation's error (`learning/repair.py`), `fresh` with an
     adapter that changes nothing; `auto`: the repair where there is one.
@@ -78,7 +77,6 @@ class AdapterSettings:
 
     rank: int = 64
     alpha: float = 64.0
-    scaling: Literal["lora", "rslora"] = "lora"
     start: Literal["auto", "repair", "fresh"] = "auto"
     dropout: float = 0.0
     modules: tuple[str, ...] = ()
@@ -109,75 +107,34 @@ class LearnSettings:
     """How the adapter learns from one chunk (the paper's algorithm 1).
 
     `mode`: `all` learns from what is read and from what the model writes, `read` only from what is read.
-    `min_novelty`: what the model wrote is learned only if at least this share of its n-grams of 4 tokens is new in the
-    window (0: always): a text that repeats itself would teach the adapter to repeat.
     `own_lr`: the model's own translations are learned at this share of `lr`, divided by the number of the lesson.
-    `min_gain`: they are learned only where they make their source likelier to the base, read backwards, by this many
-    nats per token more than another line's translation does (0: all of them, and nothing is read backwards).
-    `lr_ratio`: B's learning rate in terms of A's (LoRA+, arXiv 2402.12354). `lr_decay`: chunk k (from 0) is learned at
-    lr / (1 + k) ** lr_decay.
     `prefix`: `full` lets gradients flow through the context too; `frozen` computes the context's keys and values
     without gradient; `cached` keeps those of the chunks before, made by an older adapter, so that only the chunk is
     computed; `auto`: `cached`, and `full` where a memory budget has no room for those. `deep_every`: every so many
-    chunks the gradient goes down to the first block, in between only through the upper half of the blocks. `replay`: so
-    many lessons of before, chosen at random, are learned again after each.
-    `skip_below`: a chunk whose nats per token lie below this fraction of the average so far is not learned.
-    `drift_margin`, `drift_chunks`: an adapter whose perplexity lies above the base's
-    by that share for so many chunks in a row is dropped (0: never); where the base does not score each chunk anyway,
-    both are compared on a part of every `drift_every`-th.
+    chunks the gradient goes down to the first block, in between only through the upper half of the blocks.
+    `guard`: an update whose loss is not a number, or rises too far between `epochs` (`full`: or after the last one, too),
+    is undone. `drift_margin`: an adapter whose perplexity stays above the base's by that share is dropped (0: never).
     """
 
     mode: Literal["all", "read", "none"] = "all"
-    context: int | None = None
     epochs: int = 1
     lr: float = 2e-4
-    lr_ratio: float = 1.0
-    lr_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-7
-    weight_decay: float = 0.0
     warmup_steps: int = 2
-    max_grad_norm: float | None = None
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     guard: Literal["off", "epochs", "full"] = "epochs"
-    guard_factor: float = 1.5
-    min_tokens: int = 2
-    min_novelty: float = 0.8
     own_lr: float = 0.25
-    min_gain: float = 0.0
     prefix: Literal["auto", "full", "frozen", "cached"] = "auto"
     deep_every: int = 1
-    replay: int = 0
-    skip_below: float = 0.0
     drift_margin: float = 0.05
-    drift_chunks: int = 2
-    drift_every: int = 8
     seed: int = 0
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, f"learn.epochs is {self.epochs}", "at least 1", "use learn.mode=none to not learn")
         _require(self.lr > 0, f"learn.lr is {self.lr}", "more than 0")
-        _require(self.lr_ratio > 0, f"learn.lr_ratio is {self.lr_ratio}", "more than 0")
-        _require(0 <= self.lr_decay <= 1, f"learn.lr_decay is {self.lr_decay}", "0 (constant) to 1")
-        _require(all(0 <= b < 1 for b in self.betas), f"learn.betas is {self.betas}", "two numbers, 0 <= beta < 1")
-        _require(self.eps > 0, f"learn.eps is {self.eps}", "more than 0")
-        _require(self.weight_decay >= 0, f"learn.weight_decay is {self.weight_decay}", "0 or more")
         _require(self.warmup_steps >= 0, f"learn.warmup_steps is {self.warmup_steps}", "0 or more")
-        _require(self.guard_factor > 1, f"learn.guard_factor is {self.guard_factor}", "more than 1")
         _require(self.drift_margin >= 0, f"learn.drift_margin is {self.drift_margin}", "0 (off) or more")
-        _require(self.drift_chunks >= 1, f"learn.drift_chunks is {self.drift_chunks}", "at least 1")
-        _require(self.drift_every >= 1, f"learn.drift_every is {self.drift_every}", "at least 1")
-        _require(self.min_tokens >= 1, f"learn.min_tokens is {self.min_tokens}", "at least 1")
-        _require(0 <= self.min_novelty <= 1, f"learn.min_novelty is {self.min_novelty}", "0 (off) to 1")
         _require(0 < self.own_lr <= 1, f"learn.own_lr is {self.own_lr}", "above 0, at most 1")
-        _require(self.min_gain >= 0, f"learn.min_gain is {self.min_gain}", "0 (off) or more")
         _require(self.deep_every >= 1, f"learn.deep_every is {self.deep_every}", "at least 1 (always)")
-        _require(self.replay >= 0, f"learn.replay is {self.replay}", "0 (none) or more")
-        _require(0 <= self.skip_below < 1, f"learn.skip_below is {self.skip_below}", "0 (never) <= fraction < 1")
-        if self.context is not None:
-            _require(self.context >= 1, f"learn.context is {self.context}", "at least 1 token, or null for W - chunk")
-        if self.max_grad_norm is not None:
-            _require(self.max_grad_norm > 0, f"learn.max_grad_norm is {self.max_grad_norm}", "more than 0, or null")
 
     @property
     def can_roll_back(self) -> bool:
@@ -185,7 +142,7 @@ class LearnSettings:
 
         With one epoch the guard `epochs` has all it looks at before the only step.
         """
-        return self.guard == "full" or (self.guard == "epochs" and (self.epochs > 1 or self.replay > 0))
+        return self.guard == "full" or (self.guard == "epochs" and self.epochs > 1)
 
 
 @dataclass(frozen=True)
@@ -194,11 +151,9 @@ class GenerateSettings:
 
     `cache`: `reuse` keeps the states computed under older adapters and rebuilds them when the cache has
     grown to W (the paper's policy); `rebuild` recomputes them after every update.
-    `read`: whether a prompt is read into the adapter: `auto` when it is longer than the context.
     """
 
     cache: Literal["reuse", "rebuild"] = "reuse"
-    read: Literal["auto", "always"] = "auto"
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
@@ -230,9 +185,8 @@ class ComputeSettings:
     `heap`: on a CPU, whether freed memory goes back to the system (`return`) or is kept for the next chunk (`keep`):
     faster, and more of it.
     `loss_slice`: label positions that meet the head at a time; 0 lets the planner choose.
-    `loss`: `sliced` never holds the full logits; `plain` is the reference that it is tested against.
-    `lora`: `fused` is one autograd node per linear layer; `plain` is peft's own forward.
-    `fuse_first_epoch`: score and take the first epoch's step from one forward (only where dropout is 0).
+    `plain`: what is computed in the plain way that the fast one is tested against: `loss` holds the full logits, `lora` is
+    peft's own forward, `first_epoch` scores a chunk and learns it in two forwards.
     """
 
     device: str = "auto"
@@ -243,14 +197,21 @@ class ComputeSettings:
     checkpointing: Literal["auto", "on", "off"] = "auto"
     paging: Literal["auto", "off", "guard", "cache", "all"] = "auto"
     heap: Literal["auto", "keep", "return"] = "auto"
-    loss: Literal["sliced", "plain"] = "sliced"
     loss_slice: int = 0
-    lora: Literal["fused", "plain"] = "fused"
-    fuse_first_epoch: bool = True
+    plain: tuple[str, ...] = ()
+
+    PLAIN: ClassVar[tuple[str, ...]] = ("loss", "lora", "first_epoch")
 
     def __post_init__(self) -> None:
         _require(self.threads >= 0, f"compute.threads is {self.threads}", "0 (all cores) or more")
         _require(self.loss_slice >= 0, f"compute.loss_slice is {self.loss_slice}", "0 (automatic) or more")
+        for name in self.plain:
+            _require(
+                name in self.PLAIN,
+                f"compute.plain names '{name}'",
+                "some of " + ", ".join(self.PLAIN),
+                "correct the name",
+            )
 
 
 @dataclass(frozen=True)
@@ -282,26 +243,10 @@ class Settings:
     onnx: OnnxSettings = field(default_factory=OnnxSettings)
     budget: int | None = None
 
-    def __post_init__(self) -> None:
-        context = self.learn.context
-        if context is not None:
-            _require(
-                context <= self.window.context,
-                f"learn.context is {context} with window.size {self.window.size} and window.chunk {self.window.chunk}",
-                f"at most {self.window.context} (window.size - window.chunk)",
-                "lower learn.context or widen the window",
-            )
-
-    @property
-    def learn_context(self) -> int:
-        """The paper's L_T: context tokens while learning."""
-        return self.window.context if self.learn.context is None else self.learn.context
-
     @property
     def lessons_score(self) -> bool:
-        """Whether a lesson's first forward is a score as well: same context, no dropout."""
-        same = self.adapter.dropout == 0 and self.learn_context == self.window.context
-        return self.compute.fuse_first_epoch and same
+        """Whether a lesson's first forward is a score as well: no dropout."""
+        return self.adapter.dropout == 0 and "first_epoch" not in self.compute.plain
 
     @property
     def fuses(self) -> bool:
@@ -383,12 +328,38 @@ def description(preset: str) -> str:
     return str(data.get("description", ""))
 
 
+NO_GAIN = "gained nothing in any measurement"
+FIXED = "has one good value, and is fixed at it"
+REMOVED = {  # settings of before, and why each is none any more
+    "adapter.scaling": "adapter.alpha says the same",
+    "learn.context": "a lesson sees what a score sees",
+    **dict.fromkeys(
+        ("learn.lr_ratio", "learn.lr_decay", "learn.replay", "learn.skip_below", "learn.min_gain", "learn.weight_decay"),
+        NO_GAIN,
+    ),
+    **dict.fromkeys(
+        ("learn.betas", "learn.eps", "learn.max_grad_norm", "learn.guard_factor", "learn.min_tokens", "learn.min_novelty",
+         "learn.drift_chunks", "learn.drift_every"),
+        FIXED,
+    ),
+    "generate.read": "a prompt that is longer than the context is read, a shorter one is seen whole",
+    "compute.loss": "compute.plain=[loss] is what `plain` was",
+    "compute.lora": "compute.plain=[lora] is what `plain` was",
+    "compute.fuse_first_epoch": "compute.plain=[first_epoch] is what `false` was",
+}  # fmt: skip
+
+
 def from_dict(data: Mapping[str, Any], *, source: str = "settings") -> Settings:
-    """Settings from plain values; unknown keys and wrong types are refused.
+    """Settings from plain values; unknown keys and wrong types are refused, and so is what was a setting once.
 
     Raises:
         SettingsError: naming the key, what it held and what it should hold.
     """
+    for section, values in data.items():
+        for name in values if isinstance(values, Mapping) else ():
+            key = f"{section}.{name}"
+            if key in REMOVED:
+                raise SettingsError(f"{source}: {key}", f"no such setting any more: {REMOVED[key]}", "remove it")
     return typing.cast(Settings, strict.build(Settings, data, source, {"budget": parse_bytes}))
 
 

@@ -29,6 +29,9 @@ from ..weights.tensorfile import Part
 from ..windows import Window, window_at
 from .keeper import Keeper
 
+MIN_NOVELTY = 0.8  # of its n-grams of 4 tokens must be new in the window, or what the model wrote is not learned
+PROBE_EVERY = 8  # chunks: adapter and base are compared on a part of one, where the base does not score them all
+
 
 class Taught(NamedTuple):
     """A lesson on a window. `nats`: (labels,) of each token before it was learned; None where nothing was computed."""
@@ -70,7 +73,7 @@ class State:
         self.learner: Learner | None = None
         settings = self.settings
         if settings.learn.mode != "none":
-            fused = settings.compute.lora == "fused"
+            fused = "lora" not in settings.compute.plain
             self.adapter = Adapter(base, settings.adapter, seed=settings.learn.seed, fused=fused)
         self.torch_forward = TorchForward(base, self.adapter, settings.compute)
         self.forward: Forward = self.torch_forward if other_path is None else other_path(self.adapter)
@@ -78,7 +81,7 @@ class State:
             pages = self.memory.pages if settings.compute.paging != "off" else None
             moments = self.memory.pages if settings.compute.paging == "all" else None
             self.learner = Learner(
-                self.adapter, self.torch_forward, settings.learn, settings.learn_context, moments, pages, self.sinks
+                self.adapter, self.torch_forward, settings.learn, settings.window.context, moments, pages, self.sinks
             )
             self.learner.retry = self.memory.retrying
 
@@ -129,10 +132,9 @@ class State:
 
     # --- the text and its windows ---
 
-    def window(self, end: int, *, learning: bool = False) -> Window:
+    def window(self, end: int) -> Window:
         """The window of the chunk [position, end)."""
-        context = self.settings.learn_context if learning else self.settings.window.context
-        return window_at(self.chunk_index, self.position, end, context=context, sinks=self.sinks)
+        return window_at(self.chunk_index, self.position, end, context=self.settings.window.context, sinks=self.sinks)
 
     def ids(self, window: Window) -> torch.Tensor:
         """(S,) token ids of a window, on the CPU."""
@@ -173,19 +175,19 @@ class State:
 
         `written`: by the model itself, and learned only where it does not repeat itself.
         """
-        if self.learner is None or not labels_of(window, self.settings.learn):
+        if self.learner is None or not labels_of(window):
             return Taught(None, None)
-        least = self.settings.learn.min_novelty
-        if written and least:
+        if written:
             seen, new = self.tokens[window.context_start : window.start], self.tokens[window.start : window.end]
-            if novelty(seen, new) < least:
+            if novelty(seen, new) < MIN_NOVELTY:
                 return Taught(Learned(skipped=True, reason="repeats itself"), None)
         return self.lesson(self.ids(window), window.labels)
 
     def lesson(self, ids: Tensor, labels: int, *, share: float = 1.0, only: Tensor | None = None) -> Taught:
         """One lesson on (S,) token ids (`Learner.learn`); while the drift guard rests they are scored and not learned."""
         assert self.learner is not None
-        if self.learner.drift.rests():
+        if self.learner.drift.rests:
+            self.learner.drift.passed()
             with self.memory.phase("score"):
                 return Taught(Learned(skipped=True, reason="resting"), self._nats(ids, labels, only))
         with self.memory.phase("learn"):
@@ -218,7 +220,7 @@ class State:
         `only` names. Whether the adapter was dropped.
         """
         settings = self.settings.learn
-        if self.learner is None or self.fresh or not settings.drift_margin or index % settings.drift_every:
+        if self.learner is None or self.fresh or not settings.drift_margin or index % PROBE_EVERY:
             return False
         with self.memory.phase("score"):
             adapter, base = (

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 
 LONGEST_REST = 64
+PATIENCE = 2  # chunks in a row that are behind, before the adapter is dropped
 
 
 class DriftGuard:
@@ -23,14 +24,16 @@ class DriftGuard:
         drops: how often the adapter was dropped.
     """
 
-    def __init__(self, margin: float, chunks: int) -> None:
-        """The adapter is dropped when its perplexity has been above the base's by `margin` for `chunks` chunks.
+    def __init__(self, margin: float) -> None:
+        """The adapter is dropped when its perplexity has been above the base's by `margin` for `PATIENCE` chunks.
 
         A margin of 0 turns the guard off.
         """
-        self.margin, self.chunks = margin, chunks
-        self.resting = self.drops = 0
-        self._behind, self._rest = 0, 1
+        self.margin = margin
+        self.resting = 0
+        self.drops = 0
+        self._behind = 0
+        self._rest = 1
 
     def sees(self, adapter_nll: float, base_nll: float, tokens: int) -> bool:
         """Whether the adapter is to be dropped, now that both have scored the same `tokens` tokens."""
@@ -44,19 +47,22 @@ class DriftGuard:
                 self._rest = 1
             return False
         self._behind += 1
-        if self._behind < self.chunks:
+        if self._behind < PATIENCE:
             return False
         self._behind = 0
-        self.resting, self._rest = self._rest, min(2 * self._rest, LONGEST_REST)
+        self.resting = self._rest
+        self._rest = min(2 * self._rest, LONGEST_REST)
         self.drops += 1
         return True
 
+    @property
     def rests(self) -> bool:
-        """Whether the next chunk is not to be learned; counts it."""
-        if not self.resting:
-            return False
+        """Whether the next chunk is not to be learned."""
+        return self.resting > 0
+
+    def passed(self) -> None:
+        """A chunk went by while learning rested."""
         self.resting -= 1
-        return True
 
     def state(self) -> list[int]:
         """What it goes on from."""

@@ -4,8 +4,7 @@ Owns: the optimiser, its schedule, the epochs, the guard and its rollback.
 Does not know: documents, scoring policy, generation. Every loop teaches through here.
 Units: nats, tokens, optimiser steps. Source: arXiv 2401.11504, section 3 and algorithm 1.
 
-The schedule is constant after a warm-up that starts above zero: step n uses lr * min(1, (n + 1) / warmup); with
-`lr_decay` it falls with the number of chunks.
+The schedule is constant after a warm-up that starts above zero: step n uses lr * min(1, (n + 1) / warmup).
 """
 
 from __future__ import annotations
@@ -29,13 +28,14 @@ from ..weights.paging import Lookup, MemoryStore, Store, Stored, Under
 from ..windows import Window
 from . import optimizer as optimizers
 from .drift import DriftGuard
-from .replay import Replay, Taught
 
 Retry = Callable[[Callable[[], Tensor]], Tensor]
+Taught = tuple[Tensor, int, Tensor | None]  # (S,) token ids, how many of the last are labels, which of these count
 
-REPAIRED_PACE = (
-    0.5  # of the rate, where the adapter starts from a repair: its B is not 0, so that A learns at once, too
-)
+MIN_LABELS = 2  # fewer teach nothing
+MAX_RISE = 1.5  # a loss that is this many times the first epoch's is undone
+# Of the rate, where the adapter starts from a repair: its B is not 0, so that A learns at once, too.
+REPAIRED_PACE = 0.5
 
 
 class Learner:
@@ -70,15 +70,13 @@ class Learner:
         self.chunks = 0
         self.seconds = dict.fromkeys(("forward", "backward", "optimiser"), 0.0)
         self.retry: Retry = _once
-        self.drift = DriftGuard(settings.drift_margin, settings.drift_chunks)
+        self.drift = DriftGuard(settings.drift_margin)
         self.optimizer = optimizers.make(adapter.parameters(), settings, moments)
         self._saved: Store = copy or MemoryStore()
         self._saved_steps = 0
         self._sinks = sinks
         self._limit = context - 1  # the last context token predicts the first label, and is computed with the labels
         self._prefix: Prefix | None = None
-        self._replay = Replay(settings.seed)
-        self._nats = self._tokens = 0.0  # of all lessons so far
         self._share = 1.0
         self._pace = REPAIRED_PACE if adapter.repairs else 1.0
         if settings.can_roll_back:
@@ -103,26 +101,19 @@ class Learner:
         settings, dropout = self.settings, self.adapter.settings.dropout > 0
         lesson: Taught = (input_ids, labels, only)
         losses: list[float] = []
-        reason, norm, scores, skipped = "", 0.0, torch.empty(0), False
+        reason, norm, scores = "", 0.0, torch.empty(0)
         if settings.can_roll_back:
             self._save()
         with self._timed("forward"):
             prefix = self._prefix_for(input_ids[: len(input_ids) - labels - 1], labels)
-        count = labels if only is None else int(only.sum())
-        enough = self._enough(count)
         with torch.random.fork_rng(enabled=dropout):
             for epoch in range(settings.epochs):
                 # 1. one forward and backward; the same numbers however often it must be tried
                 seed = hash((settings.seed, self.chunks, epoch)) if dropout else None
-                least = enough if epoch == 0 else 0.0
-                nll = self.retry(partial(self._gradients, lesson, prefix, least, seed))
+                nll = self.retry(partial(self._gradients, lesson, prefix, seed))
                 losses.append(float(nll.double().sum()))
                 if epoch == 0:
                     scores = nll.cpu()
-                    skipped = losses[0] < enough
-                    self._nats, self._tokens = self._nats + losses[0], self._tokens + count
-                if skipped:
-                    break
                 # 2. refused where it went wrong
                 norm = self._gradient_norm()
                 reason = self._refusal(losses, norm)
@@ -130,13 +121,10 @@ class Learner:
                     break
                 # 3. the step
                 with self._timed("optimiser"):
-                    self._step(norm)
-        if settings.replay and not reason and not skipped:
-            reason, norm = self._learn_again(norm)
-            self._replay.add(lesson)
+                    self._step()
         optimizers.drop_gradients(self.adapter.parameters())
         after = None
-        if settings.guard == "full" and not reason and not skipped:
+        if settings.guard == "full" and not reason:
             with torch.no_grad(), self.forward.learning():
                 after = float(self.forward.loss(input_ids, labels, prefix, only)[1].double().sum())
             reason = self._refusal([losses[0], after])
@@ -147,24 +135,7 @@ class Learner:
             self._prefix = prefix
         self.chunks += 1
         seconds = time.perf_counter() - start
-        return Learned(tuple(losses), after, not reason, reason, seconds, norm, skipped), scores
-
-    def _learn_again(self, norm: float) -> tuple[str, float]:
-        """One step on each of some older lessons; why that must be undone, or an empty string, and the last gradient's norm."""
-        for lesson in self._replay.draw(self.settings.replay):
-            again, count, _ = lesson
-            with self._timed("forward"):
-                before = self._prefix_for(again[: len(again) - count - 1], count)
-            seed = hash((self.settings.seed, self.chunks, -1)) if self.adapter.settings.dropout > 0 else None
-            with torch.random.fork_rng(enabled=seed is not None):
-                nll = self.retry(partial(self._gradients, lesson, before, 0.0, seed))
-            norm = self._gradient_norm()
-            reason = self._refusal([float(nll.double().sum())], norm)
-            if reason:
-                return f"{reason}, in an older lesson", norm
-            with self._timed("optimiser"):
-                self._step(norm)
-        return "", norm
+        return Learned(tuple(losses), after, not reason, reason, seconds, norm), scores
 
     def start_anew(self) -> None:
         """Drops what the adapter has learned."""
@@ -175,11 +146,8 @@ class Learner:
 
     # --- one step ---
 
-    def _gradients(self, lesson: Taught, prefix: Prefix | None, least: float, seed: int | None) -> Tensor:
-        """The nats of one forward's labels; leaves the gradient of their mean in the adapter's parameters.
-
-        No gradient is computed where the nats sum up to less than `least`.
-        """
+    def _gradients(self, lesson: Taught, prefix: Prefix | None, seed: int | None) -> Tensor:
+        """The nats of one forward's labels; leaves the gradient of their mean in the adapter's parameters."""
         input_ids, labels, only = lesson
         optimizers.drop_gradients(self.adapter.parameters())
         if seed is not None:
@@ -188,22 +156,15 @@ class Learner:
         with self.forward.learning(dropout=seed is not None, shallow=shallow):
             with self._timed("forward"):
                 mean, nll = self.forward.loss(input_ids, labels, prefix, only)
-            if least and float(nll.double().sum()) < least:
-                return nll.detach()
             if self.settings.guard == "off" or torch.isfinite(mean):
                 with self._timed("backward"):
                     torch.autograd.backward(mean)
         return nll.detach()
 
-    def _step(self, norm: float) -> None:
-        limit = self.settings.max_grad_norm
-        if limit is not None and norm > limit:
-            for parameter in self.adapter.parameters():
-                if parameter.grad is not None:
-                    parameter.grad.mul_(limit / norm)
+    def _step(self) -> None:
         warmup = self.settings.warmup_steps
         rate = self.settings.lr * (min(1.0, (self.steps + 1) / warmup) if warmup else 1.0)
-        self.optimizer.step(self._share * self._pace * rate / (1 + self.chunks) ** self.settings.lr_decay)
+        self.optimizer.step(self._share * self._pace * rate)
         self.steps += 1
         self.adapter.version += 1
 
@@ -215,10 +176,6 @@ class Learner:
         if kept is not None and kept.holds(before) and self.forward.reaches(kept, labels):
             return kept
         return self.forward.read_prefix(before, self._limit, self._sinks)
-
-    def _enough(self, labels: int) -> float:
-        """Nats below which a lesson would teach little: a fraction of the average so far. 0 where there is none."""
-        return labels * self.settings.skip_below * self._nats / self._tokens if self._tokens else 0.0
 
     def _timed(self, phase: str) -> AbstractContextManager[None]:
         return timed(self.seconds, phase, self.forward.base.device)
@@ -233,8 +190,7 @@ class Learner:
             return ""
         if not math.isfinite(losses[-1]):
             return "the loss is not finite"
-        limit = self.settings.guard_factor * losses[0]
-        if len(losses) > 1 and losses[-1] > limit:
+        if len(losses) > 1 and losses[-1] > MAX_RISE * losses[0]:
             return f"the loss rose from {losses[0]:.1f} to {losses[-1]:.1f} nats"
         if not math.isfinite(norm):
             return "the gradient is not finite"
@@ -274,11 +230,8 @@ class Learner:
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """All that learning goes on from, one at a time: adapter, optimiser, counts, kept keys and values."""
         yield from self._state()
-        counts = [self.steps, self.chunks, self._nats, self._tokens, *self.drift.state()]
-        yield "lessons", torch.tensor(counts, dtype=torch.float64)
-        if self.settings.replay:
-            for name, tensor in self._replay.tensors().items():
-                yield f"replay.{name}", tensor
+        counts = [self.steps, self.chunks, *self.drift.state()]
+        yield "lessons", torch.tensor(counts)
         if self._prefix is not None:
             for name, tensor in self._prefix.tensors().items():
                 yield f"prefix.{name}", tensor
@@ -290,11 +243,8 @@ class Learner:
     def restore(self, snapshot: Mapping[str, Tensor]) -> None:
         """Goes back to a snapshot, bit for bit."""
         self._put_back(snapshot)
-        steps, chunks, self._nats, self._tokens, *drift = snapshot["lessons"].tolist()
-        self.steps, self.chunks = int(steps), int(chunks)
-        self.drift.restore([int(value) for value in drift])
-        if self.settings.replay:
-            self._replay.load({name: snapshot[f"replay.{name}"] for name in ("sizes", "ids", "only")})
+        self.steps, self.chunks, *drift = [int(value) for value in snapshot["lessons"].tolist()]
+        self.drift.restore(drift)
         held = {name.removeprefix("prefix."): snapshot[name] for name in snapshot if name.startswith("prefix.")}
         self._prefix = None
         if held:
@@ -306,6 +256,6 @@ def _once(run: Callable[[], Tensor]) -> Tensor:
     return run()
 
 
-def labels_of(window: Window, settings: LearnSettings) -> int:
+def labels_of(window: Window) -> int:
     """How many labels the learner takes from a window; 0 where there are too few to learn from."""
-    return window.labels if window.labels >= settings.min_tokens else 0
+    return window.labels if window.labels >= MIN_LABELS else 0

@@ -18,14 +18,14 @@ from torch.optim.adamw import adamw
 from ..settings import LearnSettings
 from ..weights.paging import Lookup, Store
 
+BETAS, EPS = (0.9, 0.999), 1e-7  # the paper's; no weight decay: of what is thrown away with its document nothing decays
+
 
 class AdamW:
     """torch.optim.AdamW's numbers; with a `pages` store, moments visit the device one parameter at a time."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], settings: LearnSettings, pages: Store | None = None) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], pages: Store | None = None) -> None:
         self.parameters = list(parameters)
-        self.settings = settings
-        self.rates = rates(self.parameters, settings)
         self.steps = [torch.zeros((), device=p.device) for p in self.parameters]
         self.pages = pages
         self.moments = [] if pages else [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
@@ -39,8 +39,7 @@ class AdamW:
     def step(self, lr: float) -> None:
         """One update of every parameter that has a gradient; the gradients are dropped."""
         chosen = [i for i, p in enumerate(self.parameters) if p.grad is not None]
-        alike = [[i for i in chosen if self.rates[i] == rate] for rate in dict.fromkeys(self.rates)]
-        for group in [[i] for i in chosen] if self.pages else [group for group in alike if group]:
+        for group in [[i] for i in chosen] if self.pages else [chosen] if chosen else []:
             moments = [self._moments(i) for i in group]
             parameters = [self.parameters[i] for i in group]
             grads = [p.grad for p in parameters if p.grad is not None]
@@ -53,11 +52,11 @@ class AdamW:
                 [self.steps[i] for i in group],
                 fused=True,
                 amsgrad=False,
-                beta1=self.settings.betas[0],
-                beta2=self.settings.betas[1],
-                lr=lr * self.rates[group[0]],
-                weight_decay=self.settings.weight_decay,
-                eps=self.settings.eps,
+                beta1=BETAS[0],
+                beta2=BETAS[1],
+                lr=lr,
+                weight_decay=0.0,
+                eps=EPS,
                 maximize=False,
             )
             if self.pages:
@@ -128,16 +127,7 @@ class AdamW8bit:
 
         self.parameters = list(parameters)
         self.settings = settings
-        found = rates(self.parameters, settings)
-        self.rates = list(dict.fromkeys(found))  # of each parameter group
-        alike = [[p for p, own in zip(self.parameters, found, strict=True) if own == rate] for rate in self.rates]
-        self._inner: Any = bnb.optim.AdamW8bit(
-            [{"params": group} for group in alike],
-            lr=settings.lr,
-            betas=settings.betas,
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
-        )
+        self._inner: Any = bnb.optim.AdamW8bit(self.parameters, lr=settings.lr, betas=BETAS, eps=EPS, weight_decay=0.0)
         self._inner.check_overrides()
         self._inner.initialized = True
         for number, group in enumerate(self._inner.param_groups):
@@ -147,8 +137,8 @@ class AdamW8bit:
     @torch.no_grad()
     def step(self, lr: float) -> None:
         """See `AdamW.step`."""
-        for group, rate in zip(self._inner.param_groups, self.rates, strict=True):
-            group["lr"] = lr * rate
+        for group in self._inner.param_groups:
+            group["lr"] = lr
         self._inner.step()
         drop_gradients(self.parameters)
 
@@ -177,12 +167,7 @@ class AdamW8bit:
 
 def make(parameters: Sequence[nn.Parameter], settings: LearnSettings, pages: Store | None = None) -> AdamW | AdamW8bit:
     """The optimiser that `learn.optimizer` names; the 8-bit one is never paged."""
-    return AdamW8bit(parameters, settings) if settings.optimizer == "adamw8bit" else AdamW(parameters, settings, pages)
-
-
-def rates(parameters: Sequence[nn.Parameter], settings: LearnSettings) -> list[float]:
-    """Each parameter's learning rate in terms of `learn.lr`; A and B come in turn."""
-    return [settings.lr_ratio if index % 2 else 1.0 for index in range(len(parameters))]
+    return AdamW8bit(parameters, settings) if settings.optimizer == "adamw8bit" else AdamW(parameters, pages)
 
 
 def drop_gradients(parameters: Sequence[nn.Parameter]) -> None:

@@ -31,9 +31,7 @@ from ..settings import Settings
 
 CONTENDERS = ("paper", "plain", "exact", "default", "swift", "base")
 PLAIN = (
-    "compute.loss=plain",
-    "compute.lora=plain",
-    "compute.fuse_first_epoch=false",
+    "compute.plain=[loss, lora, first_epoch]",
     "compute.checkpointing=off",
     "compute.weights=packed",
 )

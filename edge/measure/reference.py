@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..learning.optimizer import BETAS, EPS
 from ..machine.device import Device, matmul_units, timed
 from ..model import base
 from ..model.base import encode, keep_packed_layout
@@ -67,9 +68,7 @@ class PlainLoop:
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         for parameter in self.parameters:
             parameter.data = parameter.data.float()
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=learn.lr, betas=learn.betas, eps=learn.eps, weight_decay=learn.weight_decay
-        )
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=learn.lr, betas=BETAS, eps=EPS, weight_decay=0.0)
         self.steps = 0
         self.seconds = dict.fromkeys(("score", "forward", "backward", "optimiser"), 0.0)
 

@@ -211,7 +211,7 @@ def _degrading(settings: Settings, shape: Shape, learns: bool) -> Iterator[tuple
             f"adapter on the last {half} of {shape.layers} blocks",
             dataclasses.replace(settings, adapter=dataclasses.replace(adapter, layers=f"top:{half}")),
         )
-    if window.size > 512 and window.chunk >= 256 and learn.context is None:
+    if window.size > 512 and window.chunk >= 256:
         half_window = dataclasses.replace(window, chunk=window.chunk // 2, size=window.size // 2)
         yield (
             f"window of {half_window.size} tokens, chunk of {half_window.chunk}",

@@ -23,9 +23,9 @@ def per_chunk(settings: Settings, shape: Shape, *, plain: bool = False) -> dict[
     labels = window.size if plain else window.chunk
     if learn.mode == "none":
         return {"score": forward(settings, shape, window.size, labels, adapter=False), "forward": 0, "backward": 0}
-    tokens, before = settings.learn_context + window.chunk, 0
+    tokens, before = window.size, 0
     if learn.prefix != "full" and not plain:
-        tokens, before = window.chunk, settings.learn_context - 1
+        tokens, before = window.chunk, window.context - 1
     labels = tokens if plain else window.chunk
     share = 1.0 if plain else depth(settings, shape)
     once = forward(settings, shape, tokens, labels, before)
@@ -37,9 +37,8 @@ def per_chunk(settings: Settings, shape: Shape, *, plain: bool = False) -> dict[
         if settings.fuses and not plain
         else forward(settings, shape, window.size, window.size if plain else window.chunk)
     )
-    again = 0 if plain else learn.replay
-    readings = 0 if plain or learn.prefix == "full" else again + (learn.prefix == "frozen")
-    passes = learn.epochs + again
+    readings = 0 if plain or learn.prefix == "full" else int(learn.prefix == "frozen")
+    passes = learn.epochs
     return {
         "score": score,
         "forward": passes * once + readings * forward(settings, shape, before, 0),

@@ -231,7 +231,7 @@ class _Count:
     def head(self, *, grad: bool) -> Terms:
         """The logits slice and what comes with it; `grad`: the labels' hidden gradients too."""
         s, chunk = self.shape, self.settings.window.chunk
-        if self.settings.compute.loss == "plain":
+        if "loss" in self.settings.compute.plain:
             return {"logits slice": 4 * chunk * s.vocab * (3 if grad else 2)}
         widened = self._embedding_bytes() != self.c and self.machine.kind == "cpu"
         copies = 2 if s.architecture == "gemma2" and grad else 1
@@ -264,7 +264,7 @@ class _Count:
     def learning(self) -> list[Terms]:
         """Moments of forward, loss, backward and step."""
         s, settings = self.shape, self.settings
-        tokens = settings.learn_context + settings.window.chunk
+        tokens = settings.window.size
         before = 0  # tokens that are seen, but not computed here
         if settings.learn.prefix != "full":
             before, tokens = tokens - settings.window.chunk, settings.window.chunk

@@ -63,7 +63,6 @@ class Adapter:
         config = peft.LoraConfig(
             r=settings.rank,
             lora_alpha=settings.alpha,  # peft accepts fractions
-            use_rslora=settings.scaling == "rslora",
             lora_dropout=settings.dropout,
             target_modules=attached,
             bias="none",

@@ -124,7 +124,7 @@ class TorchForward:
     def __init__(self, base: Base, adapter: Adapter | None, compute: ComputeSettings) -> None:
         self.base = base
         self.adapter = adapter
-        self.plain_loss = compute.loss == "plain"
+        self.plain_loss = "loss" in compute.plain
         self.settle(compute)
 
     def settle(self, compute: ComputeSettings) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..learning.learner import MIN_LABELS
 from ..records import Learned, Lesson
 from ..windows import window_at
 from .decoding import encode_more, encode_prompt
@@ -36,7 +37,7 @@ class Lessons:
     def __init__(
         self, session: State, prompts: Prompts, glossary: Glossary | None = None, *, judges: bool = False
     ) -> None:
-        """`judges`: the model's own translations are judged by `meaning` even where all of them are learned."""
+        """`judges`: the model's own translations are judged by `meaning`, and what was found is kept with the lesson."""
         self.session, self.prompts = session, prompts
         self.glossary = glossary or Glossary({})
         self.meaning, self.judges = Meaning(session, prompts), judges
@@ -79,16 +80,14 @@ class Lessons:
         """Teaches one chunk of pairs; `of` none only closes it, `oracle` teaches it in the paper's form."""
         if of == "none" or self.session.learner is None:
             return self._lesson("none", span, sum(len(encode_more(self.session, p.target)) for p in pairs), [])
-        settings, gains, taught, share = self.session.settings.learn, list[float](), list(pairs), 1.0
+        settings = self.session.settings.learn
+        gains: list[float] = []
+        share = 1.0
         if of == "self":
             share = settings.own_lr / (1 + self.session.learner.chunks)
-            if settings.min_gain or self.judges:
+            if self.judges:
                 gains = self.meaning.gains(pairs)
-            if settings.min_gain:  # what does not say what its source says is left out
-                taught = [pair for pair, gain in zip(pairs, gains, strict=True) if gain >= settings.min_gain]
-        if not taught:
-            return self._lesson(of, span, 0, [], gains)
-        ids, marks = self.window(context, taught, whole=of == "oracle")
+        ids, marks = self.window(context, pairs, whole=of == "oracle")
         return self._lesson(of, span, sum(marks), self._learn(ids, marks, share), gains)
 
     def teach_source(self, span: tuple[int, int], before: Sequence[str], sources: Sequence[str]) -> Lesson:
@@ -108,8 +107,7 @@ class Lessons:
         chunk, size = settings.window.chunk, settings.window.size
         for start in range(marks.index(True), len(ids), chunk):
             end = min(start + chunk, len(ids))
-            context = settings.learn.context or size - (end - start)
-            window = window_at(0, start, end, context=context, sinks=self.session.sinks)
+            window = window_at(0, start, end, context=size - (end - start), sinks=self.session.sinks)
             yield torch.tensor(window.of(ids)), end - start, torch.tensor(marks[start:end])
 
     def _learn(self, ids: list[int], marks: list[bool], share: float = 1.0) -> list[tuple[Learned, float]]:
@@ -118,7 +116,7 @@ class Lessons:
         session.reading = None  # it is the adapter's of before, and its memory is needed
         done = []
         for number, (window, count, marked) in enumerate(self.windows(ids, marks)):
-            if marked.sum() >= session.settings.learn.min_tokens:
+            if marked.sum() >= MIN_LABELS:
                 only = None if marked.all() else marked
                 if number == 0:
                     session.probe(session.learner.chunks, window, count, only)
@@ -136,8 +134,9 @@ class Lessons:
         done: list[tuple[Learned, float]],
         gains: Sequence[float] = (),
     ) -> Lesson:
-        now, least = time.perf_counter(), self.session.settings.learn.min_gain
-        since, self._since = self._since, now
+        now = time.perf_counter()
+        since = self._since
+        self._since = now
         index = self.session.chunk_index
         self.session.finish_chunk(self.session.position)
         self.session.at_rest = True
@@ -151,7 +150,6 @@ class Lessons:
             seconds=now - since,
             peak_bytes=self.session.meter.peak,
             learned=done[-1][0] if done else None,
-            left_out=sum(gain < least for gain in gains) if least else 0,
             gains=tuple(gains),
         )
 

@@ -94,7 +94,6 @@ def _lesson(lesson: Lesson) -> dict[str, Any]:
         "tokens": lesson.tokens,
         "perplexity": value,
         "kept": kept,
-        "left_out": lesson.left_out,
     }
 
 

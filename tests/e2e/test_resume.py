@@ -122,9 +122,9 @@ def test_what_is_named_and_forced_is_computed_as_asked(capsys: pytest.CaptureFix
     args = parser.parse_args(asked)
     assert options.as_begun(args, where, options.settings_of(args)) == began
     assert "compute.threads=1 as it began, not 2" in capsys.readouterr().err
-    args = parser.parse_args(["--set", " compute.fuse_first_epoch = false", "--resume"])
+    args = parser.parse_args(["--set", " compute.plain = [first_epoch]", "--resume"])
     assert options.as_begun(args, where, options.settings_of(args)) == began
-    assert "compute.fuse_first_epoch=True as it began, not False" in capsys.readouterr().err
+    assert "compute.plain=() as it began, not ('first_epoch',)" in capsys.readouterr().err
     args = parser.parse_args([*asked, "--force"])
     assert options.as_begun(args, where, options.settings_of(args)).compute == replace(
         began.compute, threads=2, heap="keep"

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from edge import records
+from edge.core import state
 from edge.learning.drift import DriftGuard
 from tests import tiny
 
@@ -69,25 +70,35 @@ def test_an_adapter_that_helps_is_never_dropped() -> None:
 
 
 def test_it_is_probed_where_the_base_does_not_score(monkeypatch: pytest.MonkeyPatch) -> None:
-    every, never = "learn.drift_every=1", "learn.drift_every=100"
-    assert any(c.learned.reason == "resting" for c in _told_bad(monkeypatch, every, with_base=False) if c.learned)
-    assert not any(c.learned.reason for c in _told_bad(monkeypatch, never, with_base=False) if c.learned)
+    monkeypatch.setattr(state, "PROBE_EVERY", 1)
+    assert any(c.learned.reason == "resting" for c in _told_bad(monkeypatch, with_base=False) if c.learned)
+    monkeypatch.setattr(state, "PROBE_EVERY", 100)
+    assert not any(c.learned.reason for c in _told_bad(monkeypatch, with_base=False) if c.learned)
+
+
+def _rested(guard: DriftGuard) -> int:
+    """Chunks that pass until it does not rest; asking changes nothing."""
+    count = 0
+    while guard.rests and guard.rests:
+        guard.passed()
+        count += 1
+    return count
 
 
 def test_rests_grow_and_success_ends_that() -> None:
-    guard = DriftGuard(0.05, 2)
+    guard = DriftGuard(0.05)
     rests = []
     for _ in range(4):
         assert not guard.sees(2.0, 1.0, 1) and guard.sees(2.0, 1.0, 1)
-        rests.append(sum(guard.rests() for _ in range(100)))
+        rests.append(_rested(guard))
     assert rests == [1, 2, 4, 8]
     assert not guard.sees(0.5, 1.0, 1)
     assert not guard.sees(2.0, 1.0, 1) and guard.sees(math.nan, 1.0, 1)
     assert guard.resting == 1
-    other = DriftGuard(0.05, 2)
+    other = DriftGuard(0.05)
     other.restore(guard.state())
     assert other.state() == guard.state()
-    assert not DriftGuard(0.0, 1).sees(9.0, 1.0, 1)
+    assert not DriftGuard(0.0).sees(9.0, 1.0, 1)
 
 
 def _worse(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
@@ -108,7 +119,9 @@ def _worse(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
 def test_it_looks_while_the_model_writes(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both score the end of the text that was given, which the model did not write."""
     shown = _worse(monkeypatch)
-    options = ["generate.ignore_eos=true", "learn.min_novelty=0", "learn.drift_every=1", f"generate.cache={cache}"]
+    monkeypatch.setattr(state, "MIN_NOVELTY", 0)
+    monkeypatch.setattr(state, "PROBE_EVERY", 1)
+    options = ["generate.ignore_eos=true", f"generate.cache={cache}"]
     runtime = tiny.runtime("llama", *options)
     with runtime.session() as session:
         records_ = list(session.generate(tiny.TEXT[:100], max_tokens=200))
@@ -127,7 +140,8 @@ def test_it_looks_while_the_model_translates(monkeypatch: pytest.MonkeyPatch) ->
     from edge.translation.prompts import Pair
 
     shown = _worse(monkeypatch)
-    runtime = tiny.runtime("llama", "learn.drift_every=1", "window.chunk=256", "window.size=512", "learn.min_tokens=2")
+    monkeypatch.setattr(state, "PROBE_EVERY", 1)
+    runtime = tiny.runtime("llama", "window.chunk=256", "window.size=512")
     pairs = [Pair(f"The {n}th ship went out.", f"Das {n}. Schiff fuhr aus.") for n in range(6)]
     with runtime.session() as session:
         form = prompts.Prompts(

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from edge.core import state
 from edge.generate import TextStream
 from edge.learning.repetition import novelty
 from edge.model import control
@@ -135,12 +136,13 @@ def test_streamed_text_is_the_whole_text(text: str) -> None:
     assert "".join(pieces) + stream.flush() == Fake.decode(ids)
 
 
-def test_what_repeats_itself_is_not_learned() -> None:
+def test_what_repeats_itself_is_not_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny model without a penalty writes in circles; with the gate those chunks leave the adapter alone."""
     common = ["generate.ignore_eos=true", "generate.repetition_penalty=1", "learn.drift_margin=0"]
     learned, prints = {}, {}
     for limit in (0.0, 0.8):
-        with tiny.runtime("llama", *common, f"learn.min_novelty={limit}").session() as session:
+        monkeypatch.setattr(state, "MIN_NOVELTY", limit)
+        with tiny.runtime("llama", *common).session() as session:
             records = list(session.generate(tiny.TEXT[:100], max_tokens=96))
             learned[limit] = [r.learned for r in records if isinstance(r, ChunkWritten) and r.learned]
             prints[limit] = session.adapter.fingerprint()

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from edge.errors import BudgetError
+from edge.learning import learner
 from edge.machine import device
 from edge.machine.allocator import release_memory
 from tests import tiny
@@ -45,9 +46,11 @@ def test_choice_preserves_losses_and_adapter(choice: str) -> None:
         assert others == losses and all(torch.equal(same[n], adapter[n]) for n in adapter)
 
 
-def test_rolling_back_from_pages_is_exact() -> None:
+def test_rolling_back_from_pages_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learner, "MAX_RISE", 1.05)
+
     def run(paging: str) -> dict[str, torch.Tensor]:
-        overrides = ["learn.lr=30", "learn.guard=full", "learn.guard_factor=1.05", "learn.warmup_steps=0"]
+        overrides = ["learn.lr=30", "learn.guard=full", "learn.warmup_steps=0"]
         with tiny.runtime("llama", *overrides, f"compute.paging={paging}").session() as session:
             before = session.adapter.snapshot()
             learned, _ = session.learner.learn(torch.tensor(IDS[:64]), 24)

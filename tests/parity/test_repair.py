@@ -147,7 +147,6 @@ def test_a_repaired_start_learns_at_half_the_rate(folders: tuple[Path, Path, dic
             "learn.epochs=1",
             "learn.warmup_steps=0",
             f"adapter.start={start}",
-            "learn.weight_decay=0",
         ]
         with load(folders[1], *overrides).session() as session:
             assert session.adapter is not None and session.learner is not None
@@ -163,7 +162,7 @@ def test_another_rank_takes_what_fits(folders: tuple[Path, Path, dict[str, objec
     runtime = load(folders[1])
     stored = runtime.base.repair()
     assert stored is not None
-    adapter = Adapter(runtime.base, AdapterSettings(rank=rank, alpha=float(rank), scaling="rslora"))
+    adapter = Adapter(runtime.base, AdapterSettings(rank=rank, alpha=rank**1.5))
     for name, layer in adapter.layers.items():
         a, b = (getattr(layer, kind)[adapter.name].weight for kind in ("lora_A", "lora_B"))
         shared = min(rank, 8)

@@ -19,8 +19,8 @@ TEXT = tiny.TEXT * 2
 OPTIONS = ("generate.ignore_eos=true", "generate.temperature=1.0", "generate.seed=3")
 
 
-def _open(runtime: Runtime, folder: Path, *, resume: bool, command: str = "score", every: int = 2) -> resume.Run:
-    where = resume.place(command, "text", {}, folder=folder, resume=resume)
+def _open(runtime: Runtime, folder: Path, *, again: bool, command: str = "score", every: int = 2) -> resume.Run:
+    where = resume.place(command, "text", {}, folder=folder, resume=again)
     return resume.open_run(where, command, runtime, {"text": TEXT}, every=every)
 
 
@@ -32,9 +32,9 @@ def _equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def _score(runtime: Runtime, folder: Path, stop_after: int | None, resume: bool) -> tuple[list[Record], dict]:  # type: ignore[type-arg]
+def _score(runtime: Runtime, folder: Path, stop_after: int | None, again: bool) -> tuple[list[Record], dict]:  # type: ignore[type-arg]
     ids = runtime.base.encode(TEXT)
-    with _open(runtime, folder, resume=resume) as run, runtime.session() as session:
+    with _open(runtime, folder, again=again) as run, runtime.session() as session:
         done = run.restore(session)
         for chunk in session.score_ids(ids[session.position :]):
             done.append(run.add(chunk, session))
@@ -81,11 +81,11 @@ def test_going_on_keeps_what_the_planner_chose(planned: tuple[str, ...], tmp_pat
     other = asked.override(["learn.prefix=frozen"])
     assert where.settings(other).learn.prefix == "frozen"
     with pytest.raises(JournalError, match="prefix"):
-        _open(Runtime(began.base, other), folder, resume=True)
+        _open(Runtime(began.base, other), folder, again=True)
 
 
-def _write(runtime: Runtime, folder: Path, prompt: str, stop_after: int | None, resume: bool) -> tuple[str, dict]:  # type: ignore[type-arg]
-    with _open(runtime, folder, resume=resume, command="write", every=1) as run, runtime.session() as session:
+def _write(runtime: Runtime, folder: Path, prompt: str, stop_after: int | None, again: bool) -> tuple[str, dict]:  # type: ignore[type-arg]
+    with _open(runtime, folder, again=again, command="write", every=1) as run, runtime.session() as session:
         done = run.restore(session)
         written = sum(r.tokens for r in done if isinstance(r, ChunkWritten))
         text, count = "", 0
@@ -131,7 +131,7 @@ def test_other_numbers_are_refused(tmp_path: Path) -> None:
     """Records that come out differently when they are done again (another machine, a changed file)."""
     runtime = tiny.runtime("llama")
     _score(runtime, tmp_path / "run", 2, False)  # the snapshot is after record 2
-    with _open(runtime, tmp_path / "run", resume=True) as run, runtime.session() as session:
+    with _open(runtime, tmp_path / "run", again=True) as run, runtime.session() as session:
         chunk = next(session.score_ids(runtime.base.encode(TEXT[::-1])))
         with pytest.raises(JournalError, match="record 1 came out differently"):
             run.add(chunk, session)

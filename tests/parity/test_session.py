@@ -84,7 +84,7 @@ def test_a_repeated_chunk_is_only_cheaper_the_second_time() -> None:
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
 def test_fused_scoring_equals_separate_scoring(architecture: str) -> None:
     fused = _scores(tiny.runtime(architecture))
-    plain = ["compute.fuse_first_epoch=false", "compute.loss=plain", "compute.lora=plain", "compute.checkpointing=off"]
+    plain = ["compute.plain=[loss, lora, first_epoch]", "compute.checkpointing=off"]
     separate = _scores(tiny.runtime(architecture, *plain))
     for a, b in zip(fused, separate, strict=True):
         assert a.base_nll == pytest.approx(b.base_nll, rel=1e-4)
@@ -130,9 +130,3 @@ def test_a_session_continues_its_document() -> None:
     with runtime.session() as session:
         parts = [*session.score_ids(ids[:48]), *session.score_ids(ids[48:])]
     assert [(c.start, c.end, c.adapter_nll) for c in parts] == [(c.start, c.end, c.adapter_nll) for c in whole]
-
-
-def test_learning_context_may_be_shorter_than_the_window() -> None:
-    chunks = _scores(tiny.runtime("llama", "learn.context=8"))
-    assert all(c.score_seconds > 0 for c in chunks)  # other context, so no fused forward
-    assert chunks[-1].adapter_nll < chunks[-1].base_nll

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from edge import generate, windows
+from edge.core import state
 from edge.measure.reference import PlainLoop
 from edge.session import Session
 from edge.translation import languages, prompts
@@ -62,7 +63,7 @@ def test_kept_keys_are_those_of_one_long_forward_without_what_was_dropped(archit
     ids = IDS if bos else IDS[1:]
     with tiny.runtime(architecture, "learn.prefix=cached", "learn.epochs=1", nf4=False, bos=bos).session() as session:
         assert session.sinks == (1 if bos else windows.SINKS)
-        session.learner._step = lambda norm: None
+        session.learner._step = lambda: None
         scored = [chunk.adapter_nll for chunk in session.score_ids(ids)]
         expected = _plain_nll(architecture, ids, session.sinks)
         assert scored == pytest.approx(expected, rel=1e-4)
@@ -99,11 +100,11 @@ class _Spy:
 
 @pytest.mark.parametrize("bos", [True, False])
 @pytest.mark.parametrize("prefix", ["full", "cached", "frozen"])
-def test_every_window_of_score_learn_drift_and_replay_begins_as_the_document(
+def test_every_window_of_score_learn_and_drift_begins_as_the_document(
     prefix: str, bos: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = [f"learn.prefix={prefix}", "learn.replay=1", "learn.drift_every=1"]
-    with tiny.runtime("llama", *wanted, bos=bos).session() as session:
+    monkeypatch.setattr(state, "PROBE_EVERY", 1)
+    with tiny.runtime("llama", f"learn.prefix={prefix}", bos=bos).session() as session:
         spy = _Spy(session, monkeypatch)
         ids = IDS if bos else [*IDS[1:], IDS[-1]]
         list(session.score_ids(ids, with_base=False))
@@ -120,8 +121,8 @@ def test_every_window_of_score_learn_drift_and_replay_begins_as_the_document(
 def test_a_cache_that_is_rebuilt_while_writing_begins_as_the_document(
     bos: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    overrides = ["generate.ignore_eos=true", "learn.min_novelty=0"]
-    with tiny.runtime("qwen2", *overrides, bos=bos).session() as session:
+    monkeypatch.setattr(state, "MIN_NOVELTY", 0)
+    with tiny.runtime("qwen2", "generate.ignore_eos=true", bos=bos).session() as session:
         spy = _Spy(session, monkeypatch)
         list(session.generate(tiny.TEXT[:100], max_tokens=120))
         start = list(session.tokens[: session.sinks])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edge import settings
 from edge.errors import SettingsError, TemploraError
+from edge.learning.optimizer import BETAS, EPS
 from edge.values import amounts
 
 
@@ -24,7 +25,7 @@ def test_paper_preset_has_the_published_values() -> None:
     paper = settings.load("paper")
     assert (paper.adapter.rank, paper.adapter.alpha, paper.adapter.dropout) == (64, 64, 0.05)
     learn = paper.learn
-    assert (learn.epochs, learn.lr, learn.betas, learn.eps, learn.weight_decay) == (2, 5e-5, (0.9, 0.999), 1e-7, 0)
+    assert (learn.epochs, learn.lr, BETAS, EPS) == (2, 5e-5, (0.9, 0.999), 1e-7)
     assert (paper.window.chunk, paper.window.size, learn.warmup_steps) == (2048, 4096, 2)
 
 
@@ -40,12 +41,14 @@ def test_paper_preset_has_the_published_values() -> None:
         ("learn.mode=sometimes", "all, read, none"),
         ("window.size=512", "window larger"),
         ("window.chunk=0", "at least 1"),
-        ("learn.context=4000", "at most 2048"),
         ("adapter.layers=bottom:3", "top:N"),
         ("adapter.dropout=1", "dropout < 1"),
         ("generate.top_p=0", "top_p"),
         ("budget=lots", "6GiB"),
-        ("learn.betas=[0.9]", "list of 2"),
+        ("learn.replay=1", "no such setting any more: gained nothing"),
+        ("compute.loss=plain", "compute.plain=[loss]"),
+        ("compute.plain=[logits]", "some of loss, lora, first_epoch"),
+        ("compute.plain=3", "a list"),
         ("base=3", "mapping"),
         ("nonsense", "section.key=value"),
     ],
@@ -55,6 +58,25 @@ def test_wrong_overrides_say_what_is_right(assignment: str, words: str) -> None:
         settings.load("economical", [assignment])
     assert words in caught.value.line()
     assert "\n" not in caught.value.line()
+
+
+def test_a_preset_of_before_is_refused_with_the_reason(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("window: {chunk: 512, size: 1024}\nlearn: {lr: 1.0e-4, weight_decay: 0}\n", "utf-8")
+    with pytest.raises(SettingsError) as caught:
+        settings.load(path)
+    assert "learn.weight_decay" in caught.value.line() and "gained nothing" in caught.value.line()
+    assert "remove it" in caught.value.line()
+
+
+def test_what_is_no_setting_any_more_is_none() -> None:
+    known = {
+        f"{section}.{key}"
+        for section, keys in settings.load().to_dict().items()
+        if isinstance(keys, dict)
+        for key in keys
+    }
+    assert settings.REMOVED and not known & set(settings.REMOVED)
 
 
 def test_overrides_apply_in_order() -> None:
