@@ -37,7 +37,7 @@ def read(state: State) -> Iterator[ChunkRead]:
         start = time.perf_counter()
         window = state.window(state.position + chunk)
         state.probe_drift(window)
-        learned, nats = state.teach(state.window(window.end))
+        learned, nats = state.teach(window)
         state.memory.watch()
         state.finish_chunk(window.end)
         state.at_rest = True
@@ -99,7 +99,9 @@ class Writing:
 
     def __init__(self, state: State, max_tokens: int, written: int) -> None:
         settings = state.settings.generate
-        self.state, self.max_tokens, self.written = state, max_tokens, written
+        self.state = state
+        self.max_tokens = max_tokens
+        self.written = written
         self.first = len(state.tokens) - written
         self.made: list[int] = []
         self.finish = ""
@@ -130,7 +132,8 @@ class Writing:
 
     def next(self) -> str:
         """Decodes one token; the text that has become certain with it."""
-        state, start = self.state, time.perf_counter()
+        state = self.state
+        start = time.perf_counter()
         with state.memory.phase("decode"):
             # a cache is built at the start, after an update (`rebuild`), and when it has grown to W
             if self._cache is None:
@@ -146,7 +149,8 @@ class Writing:
                 self._read(token)
         self._decoding += time.perf_counter() - start
         piece = self._stream.add(token)
-        stopped, enough = self._stream.stopped, self.count >= self.max_tokens
+        stopped = self._stream.stopped
+        enough = self.count >= self.max_tokens
         self.finish = "eos" if ended else "stop" if stopped else "length" if enough else ""
         if self._cache is not None and self._cache.length >= state.settings.window.size:
             self._cache = None
@@ -163,7 +167,9 @@ class Writing:
     def end_chunk(self) -> ChunkWritten:
         """Learns the open chunk where it is full, and begins the next one."""
         state = self.state
-        index, start, whole = state.chunk_index, state.position, self.whole
+        index = state.chunk_index
+        start = state.position
+        whole = self.whole
         learned = self._learn() if whole else None
         if whole:
             state.finish_chunk(len(state.tokens))
@@ -282,7 +288,8 @@ class TextStream:
         for stop in self.stop:
             at = self._held.find(stop)
             if at >= 0:
-                self._held, self.stopped = self._held[:at], True
+                self._held = self._held[:at]
+                self.stopped = True
         keep = 0 if self.stopped else self._undecided()
         ready = self._held[: len(self._held) - keep]
         self._held = self._held[len(ready) :]

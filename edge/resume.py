@@ -105,7 +105,8 @@ def place(
         return Place(folder, Journal.peek(folder) if there or resume else None)
     word = "".join(c if c.isalnum() or c in "._" else "_" for c in name)[:40] or "text"
     stem = f"{command}-{word}-{journal.fingerprint(key)[:8]}"
-    first, number = journal.default_root() / stem, 0
+    first = journal.default_root() / stem
+    number = 0
     prints = _fingerprints(texts or {})
     found: dict[str, RunInfo] = {}
     notes: list[str] = []
@@ -327,7 +328,8 @@ def _fingerprints(texts: Mapping[str, str | Text]) -> dict[str, str]:
 
 def _base_fingerprint(runtime: Runtime) -> str:
     """The base's own, with its repair's where adapters start from that."""
-    base, repair = runtime.base.fingerprint(), runtime.base.repair_fingerprint()
+    base = runtime.base.fingerprint()
+    repair = runtime.base.repair_fingerprint()
     used = repair and runtime.settings.adapter.start != "fresh"
     return journal.fingerprint(f"{base} {repair}") if used else base
 

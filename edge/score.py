@@ -87,5 +87,5 @@ def _score_and_learn(state: State, window: Window, labels: int) -> tuple[float |
     with state.memory.phase("score"):
         total = state.nll_sum(window, labels, adapter=True)
     seconds = time.perf_counter() - start
-    learned, _ = state.teach(state.window(window.end))
+    learned, _ = state.teach(window)
     return total, seconds, learned

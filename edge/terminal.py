@@ -165,7 +165,9 @@ class Progress:
         )
         out = console()
         self.bar = Progress(*columns, console=out, transient=True) if out.is_terminal else None
-        self.what, self.total, self.unit = what, total, unit
+        self.what = what
+        self.total = total
+        self.unit = unit
         self.task: Any = None
         self.said = 0.0
         self.began: tuple[float, int] | None = None

@@ -212,7 +212,8 @@ class _Characters:
             self._held.append(part)
             self._size += len(part)
         whole = "".join(self._held)
-        self._held, self._size = [whole[size:]], max(0, self._size - size)
+        self._held = [whole[size:]]
+        self._size = max(0, self._size - size)
         return whole[:size]
 
     def rest(self) -> str:

@@ -50,9 +50,14 @@ class Buffers:
 
     def __init__(self, manifest: Manifest, device: str, capacity: int) -> None:
         m = manifest
-        self.names, self.capacity, self.sliding = cache_names(m.layers, "past"), capacity, 0
-        self._device, self._window, self._kind = device, m.window, np.dtype(m.cache)
-        self._heads, self._size = m.groups, m.head_size
+        self.names = cache_names(m.layers, "past")
+        self.capacity = capacity
+        self.sliding = 0
+        self._device = device
+        self._window = m.window
+        self._kind = np.dtype(m.cache)
+        self._heads = m.groups
+        self._size = m.head_size
         self._limit = sliding_room(m.window)
         self._slides = [index for index in range(len(self.names)) if index // 2 in m.sliding]
         self._moved = -1  # tokens in all when rows were dropped last
@@ -82,12 +87,14 @@ class Buffers:
                 if lost:
                     self._kept[index] = rows[:, :, : self._mark[1]].copy()  # type: ignore[index]
                 self._put(index, rows[:, :, self.sliding - keep : self.sliding].copy())
-            self.sliding, self._moved = keep, position
+            self.sliding = keep
+            self._moved = position
         self.sliding += tokens
 
     def mark(self, length: int) -> None:
         """Remembers the state with `length` tokens, for `rewind`."""
-        self._mark, self._kept = (length, self.sliding, self._moved), {}
+        self._mark = (length, self.sliding, self._moved)
+        self._kept = {}
 
     def rewind(self, now: int, length: int) -> bool:
         """Goes back from `now` tokens to `length`; False where rows were dropped since, and it is not the mark."""
@@ -101,7 +108,8 @@ class Buffers:
             return False
         self.sliding -= now - length
         if self._mark is not None and length < self._mark[0]:
-            self._mark, self._kept = None, {}
+            self._mark = None
+            self._kept = {}
         return True
 
     def arrays(self, held: int) -> Iterator[tuple[str, Array]]:
@@ -111,7 +119,8 @@ class Buffers:
 
     def drop(self) -> None:
         """Forgets all, and gives its memory back."""
-        self.values, self.steps = [], []
+        self.values = []
+        self.steps = []
 
     def fill(self, arrays: Sequence[Array]) -> None:
         """Takes what `arrays` gave, in the same order."""

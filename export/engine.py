@@ -66,7 +66,8 @@ class Engine:
             ExportError: damaged, incomplete, of another base, or too new for this ONNX Runtime.
             DeviceError: the provider is not there, or did not take the graph.
         """
-        self.folder, self.manifest = folder, manifests.read(folder)
+        self.folder = folder
+        self.manifest = manifests.read(folder)
         if fingerprint:
             manifests.require_base(folder, self.manifest, fingerprint)
         manifests.verify(folder, self.manifest)
@@ -173,7 +174,8 @@ class Reader:
 
     def __init__(self, engine: Engine, slice_size: int = SLICE) -> None:
         """`slice_size`: label positions that meet the head at a time."""
-        self.engine, self.slice_size = engine, slice_size
+        self.engine = engine
+        self.slice_size = slice_size
 
     def nll(self, ids: Array, labels: int, adapter: AdapterInputs) -> Array:
         """(labels,) float32 nats of the last of (S,) int64 token ids.
@@ -215,7 +217,9 @@ class Reader:
 
         The head has no memory meanwhile, and no scratch is left after it, where there are enough tokens to be worth it.
         """
-        many, states, first = len(ids) >= RUN, [], len(ids) - last
+        many = len(ids) >= RUN
+        states = []
+        first = len(ids) - last
         if many:
             self.engine.rest_head()
         for start in range(0, len(ids), RUN):
@@ -262,8 +266,12 @@ class Step:
     """One decoding step on the CPU with everything bound: a token goes in, (V,) logits come out."""
 
     def __init__(self, engine: Engine, buffers: Buffers, adapter: AdapterInputs) -> None:
-        self._decoder, self._head, self.adapter = engine.decoder, engine.head, adapter
-        m, self._rows, self._buffers = engine.manifest, engine.rows, buffers
+        self._decoder = engine.decoder
+        self._head = engine.head
+        self.adapter = adapter
+        m = engine.manifest
+        self._rows = engine.rows
+        self._buffers = buffers
         self._inputs = _inputs(engine, np.zeros((1, m.hidden), np.float32), 0, 0)
         self._token = np.zeros(1, np.int64)
         hidden = value(np.zeros((1, m.hidden), np.float32), "cpu")
@@ -287,7 +295,8 @@ class Step:
 
     def run(self, token: int, position: int) -> Array:
         """(V,) logits after `token` at `position`; the array is overwritten by the next step."""
-        inputs, buffers = self._inputs, self._buffers
+        inputs = self._inputs
+        buffers = self._buffers
         buffers.slide(position, 1)
         self._token[0] = token
         inputs["embedded"][...] = self._rows(self._token)

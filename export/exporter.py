@@ -58,7 +58,8 @@ def export(base: Base, out: Path, precision: str = "nf4", device: str = "cpu") -
 def _write_graphs(base: Base, folder: Path, precision: str, *, half: bool) -> tuple[str, Place, Place]:
     """The two graphs and their weights; sha256 of the weights, and where embedding and head lie in them."""
     data = DataFile(folder / WEIGHTS)
-    embedding, head = base.model.get_input_embeddings().weight, base.head.weight
+    embedding = base.model.get_input_embeddings().weight
+    head = base.head.weight
     held = nf4.vocabulary(embedding, precision)
     decoder = graph.DecoderGraph(base, data, precision, half=half).build()  # held, so that addresses stay taken
     decoder.save(folder / DECODER, graph.OPSET)
@@ -79,7 +80,8 @@ def _place(data: DataFile, matrix: nf4.Plain) -> Place:
 def _manifest(
     base: Base, folder: Path, precision: str, device: str, digest: str, embedding: Place, head: Place
 ) -> Manifest:
-    config, windows = base.config, graph.windows(base)
+    config = base.config
+    windows = graph.windows(base)
     digests = {
         path.name: journal.file_fingerprint(path) if path.name != WEIGHTS else digest for path in folder.iterdir()
     }

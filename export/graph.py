@@ -52,7 +52,8 @@ def require_known(base: Base) -> None:
     Raises:
         ExportError: the architecture is not one that is tested, or its rotary embedding changes with the length.
     """
-    config, remedy = base.config, "use the torch forward path"
+    config = base.config
+    remedy = "use the torch forward path"
     if config.model_type not in KNOWN:
         raise ExportError(f"architecture '{config.model_type}'", "one of " + ", ".join(KNOWN), remedy)
     rope = getattr(config, "rope_parameters", None) or {}
@@ -84,7 +85,10 @@ class DecoderGraph:
 
     def __init__(self, base: Base, data: DataFile, precision: str, *, half: bool = False) -> None:
         """`half`: attention and its cache in float16, the only widths that ONNX Runtime's CUDA kernels know."""
-        self.base, self.config, self.precision, self.half = base, base.config, precision, half
+        self.base = base
+        self.config = base.config
+        self.precision = precision
+        self.half = half
         self.graph = Graph(data)
         self.layers = dict(_linears(base))
         self.head_size = head_size(base.config)
@@ -133,8 +137,11 @@ class DecoderGraph:
         return self.graph.op("Add", states, out)
 
     def _attention(self, x: str, index: int, attention: Any) -> str:
-        graph, config, size = self.graph, self.config, self.head_size
-        heads, groups = config.num_attention_heads, config.num_key_value_heads
+        graph = self.graph
+        config = self.config
+        size = self.head_size
+        heads = config.num_attention_heads
+        groups = config.num_key_value_heads
         if hasattr(attention, "qkv_proj"):
             query, key, value = self._split(
                 self._linear(x, attention.qkv_proj), [heads * size, groups * size, groups * size]
@@ -152,10 +159,8 @@ class DecoderGraph:
         kind = np.float16 if self.half else np.float32
         past = [graph.input(f"past.{index}.{of}", [1, groups, f"P{index}", size], kind) for of in ("key", "value")]
         if self.half:
-            turned, value = (
-                [graph.op("Cast", rows, to=TensorProto.FLOAT16) for rows in turned],
-                graph.op("Cast", value, to=TensorProto.FLOAT16),
-            )
+            turned = [graph.op("Cast", rows, to=TensorProto.FLOAT16) for rows in turned]
+            value = graph.op("Cast", value, to=TensorProto.FLOAT16)
         window = _window(attention, config)
         held = ["seen", "total"] if window is None else ["sliding.seen", "sliding.total"]
         softcap = getattr(attention, "attn_logit_softcapping", None)
@@ -189,7 +194,8 @@ class DecoderGraph:
         frequencies = getattr(rotary, f"{kind}_inv_freq" if kind else "inv_freq").float()
         self._frequencies = len(frequencies)
         if kind not in self._angles:
-            graph, scaling = self.graph, getattr(rotary, f"{kind}_attention_scaling" if kind else "attention_scaling")
+            graph = self.graph
+            scaling = getattr(rotary, f"{kind}_attention_scaling" if kind else "attention_scaling")
             column = graph.op("Unsqueeze", graph.op("Cast", "positions", to=TensorProto.FLOAT), graph.constant([1]))
             turns = graph.op("Mul", column, graph.weight(f"{kind}inv_freq", frequencies[None].clone()))
             pair = [graph.op(wave, turns) for wave in ("Cos", "Sin")]
@@ -203,7 +209,8 @@ class DecoderGraph:
         if hasattr(mlp, "gate_up_proj"):
             gate, up = self._split(self._linear(x, mlp.gate_up_proj), [self.config.intermediate_size] * 2)
         else:
-            gate, up = self._linear(x, mlp.gate_proj), self._linear(x, mlp.up_proj)
+            gate = self._linear(x, mlp.gate_proj)
+            up = self._linear(x, mlp.up_proj)
         operator, attributes = _ACTIVATIONS[_activation(self.config)]
         gate = graph.op(operator, gate, domain=MS, **attributes)
         return self._linear(graph.op("Mul", gate, up), mlp.down_proj)
@@ -215,7 +222,8 @@ class DecoderGraph:
 
     def _linear(self, x: str, module: nn.Module) -> str:
         """(S, N) = W x + b + B A x of (S, K)."""
-        graph, name = self.graph, self.names[id(module)]
+        graph = self.graph
+        name = self.names[id(module)]
         layer = self.layers[name]
         out = write_product(graph, x, name, nf4.matrix_of(layer, self.precision), layer.bias)
         a, b = lora_inputs(name)
@@ -241,7 +249,8 @@ def write_product(graph: Graph, x: str, name: str, matrix: nf4.Matrix, bias: Ten
         operator: str = "MatMulBnb4"
         held_as: dict[str, Any] = {"block_size": matrix.block, "quant_type": 1}
     else:
-        operator, held_as = "MatMulNBits", {"bits": 8, "block_size": matrix.block, "accuracy_level": 4}
+        operator = "MatMulNBits"
+        held_as = {"bits": 8, "block_size": matrix.block, "accuracy_level": 4}
     codes = graph.weight(f"{name}.codes", matrix.codes)
     out = graph.op(
         operator, x, codes, graph.weight(f"{name}.scales", matrix.scales), domain=MS, N=matrix.rows, K=matrix.columns,
@@ -260,11 +269,13 @@ def head(base: Base, data: DataFile, matrix: nf4.Plain) -> Graph:
     twice, not all. (ONNX Runtime computes what is not asked for too, and frees nothing that has a reader left.)
     """
     graph = Graph(data)
-    rows, labels = graph.input("hidden", ["S", matrix.columns]), graph.input("labels", ["S"], np.int64)
+    rows = graph.input("hidden", ["S", matrix.columns])
+    labels = graph.input("labels", ["S"], np.int64)
     scoring = graph.input("scoring", [], np.bool_)
     for index, (name, start, end) in enumerate(head_parts(matrix.rows)):
         part = matrix.part(start, end)
-        logits, outputs = _head_logits(graph, base, rows, name, start, part), part_outputs(index)
+        logits = _head_logits(graph, base, rows, name, start, part)
+        outputs = part_outputs(index)
         graph.either(
             scoring, outputs,
             lambda logits=logits, start=start, n=part.rows: [  # type: ignore[misc]
@@ -297,7 +308,8 @@ def _normalisers(graph: Graph, logits: str, rows: int) -> str:
     its own: the largest entry is 1 / sum(exp(logits - max)).
     """
     width = max(w for w in range(1, NORMALISER_BLOCK + 1) if rows % w == 0)
-    blocks, last = graph.op("Reshape", logits, graph.constant([-1, rows // width, width])), graph.constant([2])
+    blocks = graph.op("Reshape", logits, graph.constant([-1, rows // width, width]))
+    last = graph.constant([2])
     largest = graph.op("ReduceMax", blocks, last, keepdims=0)
     likeliest = graph.op("ReduceMax", graph.op("Softmax", blocks, axis=2), last, keepdims=0)
     return graph.op("Sub", largest, graph.op("Log", likeliest))
@@ -305,7 +317,9 @@ def _normalisers(graph: Graph, logits: str, rows: int) -> str:
 
 def _own(graph: Graph, logits: str, labels: str, start: int, rows: int) -> str:
     """(S,) the label's logit where it lies in this part, else 0."""
-    zero, end, one = graph.constant(0), graph.constant(rows), graph.constant([1])
+    zero = graph.constant(0)
+    end = graph.constant(rows)
+    one = graph.constant([1])
     at = graph.op("Sub", labels, graph.constant(start))
     here = graph.op("And", graph.op("GreaterOrEqual", at, zero), graph.op("Less", at, end))
     place = graph.op("Unsqueeze", graph.op("Where", here, at, zero), one)
@@ -337,7 +351,8 @@ def _norm_weight(module: Any) -> tuple[Tensor, float]:
         ExportError: it does something else.
     """
     own = copy.deepcopy(module).float()
-    eps, held = float(getattr(own, "variance_epsilon", getattr(own, "eps", 0.0))), own.weight.detach()
+    eps = float(getattr(own, "variance_epsilon", getattr(own, "eps", 0.0)))
+    held = own.weight.detach()
     probe = torch.linspace(-1, 2, len(held), device=held.device)
     for weight in (held, 1.0 + held):
         if torch.allclose(

@@ -28,7 +28,9 @@ from .rows import Place
 FORMAT = 5
 MANIFEST = sources.EXPORT
 SEAL = "sha256"  # of all other values: a place that was changed would give other rows, and no error
-DECODER, HEAD, WEIGHTS = "decoder.onnx", "head.onnx", "weights.data"
+DECODER = "decoder.onnx"
+HEAD = "head.onnx"
+WEIGHTS = "weights.data"
 _AGAIN = "export it again with templora export"
 
 

@@ -64,7 +64,8 @@ class Mapped:
             ExportError: it cannot be opened, or ends before the matrix does.
         """
         start = place.offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-        skipped, count = place.offset - start, place.rows * place.columns
+        skipped = place.offset - start
+        count = place.rows * place.columns
         try:
             with path.open("rb") as file:
                 self._memory = mmap.mmap(file.fileno(), skipped + 4 * count, access=mmap.ACCESS_COPY, offset=start)
@@ -88,7 +89,8 @@ class Rows:
         Raises:
             ExportError: it cannot be opened.
         """
-        self.path, self.place = path, place
+        self.path = path
+        self.place = place
         self._lock = Lock()
         try:
             self._file = path.open("rb", buffering=0)

@@ -29,7 +29,9 @@ class OnnxForward:
 
     def __init__(self, engine: Engine, adapter: Adapter | None, slice_size: int = SLICE) -> None:
         """`slice_size`: label positions that meet the head at a time."""
-        self.engine, self.adapter, self.reader = engine, adapter, Reader(engine, slice_size)
+        self.engine = engine
+        self.adapter = adapter
+        self.reader = Reader(engine, slice_size)
         self._version = -1
         self._copies: dict[str, Any] = {}
 
@@ -87,7 +89,9 @@ class OnnxForward:
             return self._copies
         for layer, module in self.adapter.layers.items():
             name = self.adapter.name
-            a, b, scaling = module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name]
+            a = module.lora_A[name].weight
+            b = module.lora_B[name].weight
+            scaling = module.scaling[name]
             for key, tensor in zip(lora_inputs(layer), (a.detach().T, b.detach().T * scaling), strict=True):
                 array = tensor.float().cpu().contiguous().numpy()
                 if key in self._copies:

@@ -29,14 +29,16 @@ class DataFile:
     """The weights of one or more graphs, one after the other; hashed while they are written."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.size = path, 0
+        self.path = path
+        self.size = 0
         self._file = path.open("xb")
         self._digest = hashlib.sha256()
         self._places: list[tuple[int, int, torch.dtype, int]] = []  # address, bytes, type, offset
 
     def add(self, tensor: Tensor) -> tuple[int, int]:
         """Where it lies: offset and length. Memory that is there already, whole or as a part, is not written again."""
-        address, length = tensor.data_ptr(), tensor.numel() * tensor.element_size()
+        address = tensor.data_ptr()
+        length = tensor.numel() * tensor.element_size()
         for start, size, kind, offset in self._places if tensor.is_contiguous() else ():
             if kind == tensor.dtype and start <= address and address + length <= start + size:
                 return offset + address - start, length
@@ -117,7 +119,8 @@ class Graph:
 
     def either(self, condition: str, outputs: Sequence[str], then: Branch, otherwise: Branch) -> None:
         """Results, float32, of `then` where the condition holds and else of `otherwise`; only one of them is computed."""
-        branches, outer = [], self._nodes
+        branches = []
+        outer = self._nodes
         for write in (then, otherwise):
             self._nodes = []
             results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in write()]

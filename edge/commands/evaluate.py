@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
         raise SettingsError(
             f"--protocols is '{args.protocols}'", "some of " + ",".join(evaluate.PROTOCOLS), "correct it"
         )
-    source, target = languages.find(args.source), languages.find(args.target)
+    source = languages.find(args.source)
+    target = languages.find(args.target)
     chunks = pairs.read(args.file, source, target)[: args.chunks]
     wanted = _wanted(args.generate, source, target)
     terms = glossary.read(args.glossary) if args.glossary else glossary.Glossary({})
@@ -79,7 +80,9 @@ def run(args: argparse.Namespace) -> int:
     references = [pair for chunk in chunks for pair in chunk]
     scored = [wanted(chunk) for chunk in chunks for _ in chunk]
     names = scores.reference_names(references, source, target)
-    start, stopped, results = time.perf_counter(), 0, {}
+    start = time.perf_counter()
+    stopped = 0
+    results = {}
     for name in protocols:
         done, stopped = _measure(args, name, chunks, wanted, job, made, runtime, places[name], texts)
         results[name] = _result(done, references, scored, names, job, args.comet)
@@ -179,7 +182,8 @@ def _result(
     checkpoint: Path | None,
 ) -> dict[str, Any]:
     """What a table says of a protocol; `scored`: whose translations count, the same pairs in every protocol."""
-    nll, tokens = sum(r.nll for r in done), sum(r.tokens for r in done)
+    nll = sum(r.nll for r in done)
+    tokens = sum(r.tokens for r in done)
     texts = [(record.start + i, text) for record in done for i, text in enumerate(record.texts)]
     made = [(references[number], text) for number, text in texts if scored[number]]
     result: dict[str, Any] = {
@@ -196,7 +200,8 @@ def _result(
         "chunks": [record.to_json() for record in done],
     }
     if made:
-        hypotheses, targets = [text for _, text in made], [pair.target for pair, _ in made]
+        hypotheses = [text for _, text in made]
+        targets = [pair.target for pair, _ in made]
         sources = [pair.source for pair, _ in made]
         result["overlap"] = scores.overlap(hypotheses, targets, job.target)
         own = [Pair(pair.source, text) for pair, text in made]
@@ -223,7 +228,8 @@ def _table(result: dict[str, Any]) -> Any:
     ):
         table.add_column(head, justify="left" if head == "protocol" else "right")
     for name, row in result["protocols"].items():
-        overlap, names = row["overlap"] or {}, row["names"] or {}
+        overlap = row["overlap"] or {}
+        names = row["names"] or {}
         change = None if name == "off" else _against_off(result["protocols"].get("off"), row)
         table.add_row(
             name,

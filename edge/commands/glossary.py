@@ -33,7 +33,8 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
-    source, target = languages.find(args.source), languages.find(args.target)
+    source = languages.find(args.source)
+    target = languages.find(args.target)
     settings = options.settings_of(args)
     document = open_document(args.book)
     texts = [unit.text for unit in document.units]

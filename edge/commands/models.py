@@ -49,7 +49,8 @@ def _list(args: argparse.Namespace) -> int:
         table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
     entries = []
     for model in embedded.ENTRIES.values():
-        path, begun = embedded.here(model), embedded.begun(model)
+        path = embedded.here(model)
+        begun = embedded.begun(model)
         near = "in its packages, assembled at first use" if parts.installed(model) else "no"
         where = str(path) if path else f"{format_bytes(begun)} of it" if begun else near
         table.add_row(model.name, model.title, format_bytes(model.size), model.licence[0], where)
@@ -87,7 +88,8 @@ def _check(args: argparse.Namespace) -> int:
             )
         if digest is None:
             continue
-        path, good = embedded.path_of(model), digest == model.sha256
+        path = embedded.path_of(model)
+        good = digest == model.sha256
         print(f"{model.name}: {'whole' if good else 'damaged'}, sha256 {digest} ({path})")
         entries.append({"name": model.name, "path": str(path), "sha256": digest, "whole": good})
     if not entries:

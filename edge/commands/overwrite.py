@@ -59,7 +59,8 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         SettingsError: naming both.
     """
-    reads, writes = list(read(args)), list(written(args))
+    reads = list(read(args))
+    writes = list(written(args))
     for number, output in enumerate(writes):
         for source in reads:
             if any(same(output.path, path) for path in (source.path, *_folders(source.path))):
@@ -109,7 +110,8 @@ def beside(book: Path, tag: str) -> Path:
 
 def same(first: Path, second: Path) -> bool:
     """Whether both lead to one file, or would."""
-    one, other = _identity(first), _identity(second)
+    one = _identity(first)
+    other = _identity(second)
     if one is not None and other is not None:
         return one == other
     try:

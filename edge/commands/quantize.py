@@ -44,12 +44,15 @@ def run(args: argparse.Namespace) -> int:
 
     checkpoint.quiet_libraries()
     start = time.perf_counter()
-    out, replace, source = args.out, False, None
+    out = args.out
+    replace = False
+    source = None
     if out is None:
         source = sources.resolve(args.model, offline=args.offline)
         if source.kind != "gguf":
             raise SettingsError("no OUT", "a folder to make", f"templora quantize {args.model} FOLDER")
-        out, replace = sources.conversion_folder(source), True
+        out = sources.conversion_folder(source)
+        replace = True
     finish = _repair(args) if args.repair else None
     with journal.making(out) if replace else nullcontext():
         manifest = quantize.quantize_to_folder(

@@ -49,11 +49,13 @@ def run(args: argparse.Namespace) -> int:
     runtime = options.load(args, options.as_begun(args, where, settings), decodes=False)
     ids = runtime.base.stream(text.parts(), limit=args.max_tokens)
     if ids.look(options.AHEAD) < 2:
-        got, least = f"{args.file} holds {ids.waiting} token(s)", "at least 2 (the first one is never scored)"
+        got = f"{args.file} holds {ids.waiting} token(s)"
+        least = "at least 2 (the first one is never scored)"
         raise InputError(got, least, "give more text")
     total = ids.waiting if ids.ended else None  # of a text that is longer than any book it is known at its end
     chunks: list[ChunkScore] = []
-    start, stopped = time.perf_counter(), 0
+    start = time.perf_counter()
+    stopped = 0
     with (
         options.run(args, where, "score", runtime, what, total) as run,
         Progress("scoring", total) as progress,

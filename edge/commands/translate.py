@@ -82,7 +82,8 @@ def job_of(args: argparse.Namespace, document: Document) -> loop.Job:
     Raises:
         SettingsError, InputError: see `languages.find`, `glossary.read`, `pairs.read`.
     """
-    source, target = languages.find(args.source), languages.find(args.target)
+    source = languages.find(args.source)
+    target = languages.find(args.target)
     if args.context_units < 0:
         raise SettingsError(f"--context-units is {args.context_units}", "0 or more")
     corrections = (
@@ -186,8 +187,10 @@ class Unfinished:
     """The book as far as it is done, written again and again within `PARTIAL_SHARE` of the time."""
 
     def __init__(self, write: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._write, self._clock = write, clock
-        self._written, self._cost = clock(), 0.0
+        self._write = write
+        self._clock = clock
+        self._written = clock()
+        self._cost = 0.0
 
     def advance(self, *, at_once: bool) -> None:
         """Writes it where its last writing leaves time for one, and a chunk has ended or a minute has passed."""
@@ -220,8 +223,10 @@ def _translate(
         return run.kept, 0  # nothing is left to do but to write it out
     require_languages(session, [unit.text for unit in job.units[:200]], job.source, job.target)
     done: list[Record] = list(run.restore(session))
-    translator, teacher = ModelTranslator(session, made), Lessons(session, made, job.glossary, judges=judge)
-    began, unfinished = time.monotonic(), Unfinished(lambda: _write_book(document, out, done, job, bilingual))
+    translator = ModelTranslator(session, made)
+    teacher = Lessons(session, made, job.glossary, judges=judge)
+    began = time.monotonic()
+    unfinished = Unfinished(lambda: _write_book(document, out, done, job, bilingual))
     tokens = marked = 0
 
     def shown(record: Record) -> None:
@@ -254,7 +259,8 @@ def _write_report(args: argparse.Namespace, result: dict[str, Any], done: list[R
 
 
 def _tell(args: argparse.Namespace, result: dict[str, Any], run: Run, stopped: int) -> int:
-    units, names = result["units"], result["names"]
+    units = result["units"]
+    names = result["names"]
     print(f"{result['out']}: {units['done']} of {units['total']} units, {units['marked']} marked")
     if args.report:
         print(f"report: {args.report / 'report.html'}, to be corrected: {args.report / 'review.tsv'}")

@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     ids = runtime.base.stream(prompt.parts())
     pieces: list[str] = []
     done: list[Record] = []
-    start, stopped = time.perf_counter(), 0
+    start = time.perf_counter()
+    stopped = 0
     with (
         options.run(args, where, "write", runtime, what, None) as run,
         runtime.session() as session,

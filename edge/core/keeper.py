@@ -34,7 +34,8 @@ class Keeper:
 
     def __init__(self, device: Device, plan: Plan, settle: Callable[[Plan], None]) -> None:
         """`settle`: gives up what a tighter plan has no room for."""
-        self.device, self.plan = device, plan
+        self.device = device
+        self.plan = plan
         self.meter = PeakMeter(device)
         self.pages = outside(device, sources.pages_folder())
         self._settle = settle

@@ -178,7 +178,8 @@ class State:
         if self.learner is None or not labels_of(window):
             return Taught(None, None)
         if written:
-            seen, new = self.tokens[window.context_start : window.start], self.tokens[window.start : window.end]
+            seen = self.tokens[window.context_start : window.start]
+            new = self.tokens[window.start : window.end]
             if novelty(seen, new) < MIN_NOVELTY:
                 return Taught(Learned(skipped=True, reason="repeats itself"), None)
         return self.lesson(self.ids(window), window.labels)

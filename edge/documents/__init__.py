@@ -127,7 +127,8 @@ def _read(path: Path, data: bytes, kind: str, limits: Limits) -> Document:
         return Html(path, data)
     if kind not in ("txt", "md", "srt"):
         raise InputError(f"{path} is an archive", "one of " + ", ".join(FORMATS), "unpack it and name a document in it")
-    wide, data = data, files.as_utf8(data, str(path))
+    wide = data
+    data = files.as_utf8(data, str(path))
     text = files.decode(data, str(path))
     if "\0" in text:
         raise InputError(f"{path} is binary", "UTF-8 text", "name a text file or convert it")

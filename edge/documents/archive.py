@@ -122,8 +122,10 @@ class Archive:
                 fresh = _Entry(info.filename, info.date_time)
                 if not info.flag_bits & _UTF8:
                     fresh.raw = info.filename.encode("cp437"), 0
-                fresh.compress_type, fresh.external_attr = info.compress_type, info.external_attr
-                fresh.create_system, fresh.comment = info.create_system, info.comment
+                fresh.compress_type = info.compress_type
+                fresh.external_attr = info.external_attr
+                fresh.create_system = info.create_system
+                fresh.comment = info.comment
                 if name in changed:
                     out.writestr(fresh, changed[name])
                 elif info.is_dir():
@@ -138,7 +140,9 @@ class Archive:
         """Adds an entry as it is packed: its header, its bytes, its line in the directory."""
         name, extra = struct.unpack("<HH", self._data[info.header_offset + 26 : info.header_offset + 30])
         begin = info.header_offset + 30 + name + extra
-        fresh.CRC, fresh.file_size, fresh.compress_size = info.CRC, info.file_size, info.compress_size
+        fresh.CRC = info.CRC
+        fresh.file_size = info.file_size
+        fresh.compress_size = info.compress_size
         assert out.fp is not None
         fresh.header_offset = out.fp.tell()
         out.fp.write(fresh.FileHeader(zip64=False))

@@ -214,7 +214,8 @@ def _between(atoms: list[_Atom], fields: _Fields, span: tuple[int, int], base_ke
 
 def _field(atoms: list[_Atom], fields: _Fields, begin: int, base_key: bytes, depth: int) -> Node:
     """A field as a pair around its result; what has none to translate, as a pair of things."""
-    end, separator = fields.ends[begin], fields.separators.get(begin)
+    end = fields.ends[begin]
+    separator = fields.separators.get(begin)
     if separator is not None:
         opened = tuple(part.element for part in atoms[begin : separator + 1] if part.element is not None)
         closed = atoms[end].element

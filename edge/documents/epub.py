@@ -77,7 +77,8 @@ class Epub(Document):
         )
 
     def _tree(self, name: str) -> etree._Element:
-        data, called = self._archive.read(name), f"{self._archive.name}: {name}"
+        data = self._archive.read(name)
+        called = f"{self._archive.name}: {name}"
         try:
             return xml.parse(data, called, named_entities=True)
         except InputError:

@@ -106,7 +106,8 @@ def folded(nodes: Sequence[Node]) -> list[Node]:
 
 
 def _one_space(match: re.Match[str]) -> str:
-    text, (start, end) = match.string, match.span()
+    text = match.string
+    start, end = match.span()
     inner = start > 0 and end < len(text) and "\n" in match[0]
     return "" if inner and is_wide(text[start - 1]) and is_wide(text[end]) else " "
 

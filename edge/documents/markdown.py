@@ -121,7 +121,8 @@ class Markdown(Document):
         nodes = place.inline.fill(translated, keep=keep)
         escaped = _ESCAPE.search(self._text, place.start, place.end) is not None
         literal = "" if escaped else placeholders.plain(place.inline.text)
-        is_cell, is_heading = place.kind == "cell", place.kind == "heading"
+        is_cell = place.kind == "cell"
+        is_heading = place.kind == "heading"
         text = self._parser.write(nodes, cell=is_cell, heading=is_heading, literal=literal)
         return text.replace("\n", self._newline + place.prefix)
 
@@ -170,7 +171,8 @@ def _places(parser: Parser, text: str) -> list[_Place]:
         elif token.nesting == -1:
             opened.pop()
         elif token.type == "inline" and token.map and opened:
-            first, last = token.map[0], min(max(token.map[1], token.map[0] + 1), len(lines))
+            first = token.map[0]
+            last = min(max(token.map[1], token.map[0] + 1), len(lines))
             if opened[-1].type in ("td_open", "th_open"):
                 cursor = cursor if row == first else 0
                 row = first
@@ -189,7 +191,8 @@ def _places(parser: Parser, text: str) -> list[_Place]:
             for start, end, content, is_title in _pieces(parser, opened, token.content, lines[first:last], span):
                 inline = tree.encode(parser.nodes(content))
                 if inline is not None:
-                    start, end = starts[first] + start, starts[first] + end
+                    start = starts[first] + start
+                    end = starts[first] + end
                     places.append(
                         _Place(start, end, prefix, inline, kind, level, opened[-1].hidden, one_line or is_title)
                     )

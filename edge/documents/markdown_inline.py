@@ -130,7 +130,8 @@ class Parser:
 
     def _tokens(self, masked: str) -> tuple[list[Token], dict[int, int]]:
         """The inline tokens of a masked source, and by their offsets where the tracked ones end."""
-        self._tracked, self._spans = masked, {}
+        self._tracked = masked
+        self._spans = {}
         tokens: list[Token] = []
         self._md.inline.parse(masked, self._md, self._env, tokens)
         if opaque.MASK in masked:
@@ -155,8 +156,11 @@ class _Reader:
     def __init__(self, parser: Parser, content: str, masked: str, tokens: list[Token], spans: dict[int, int]) -> None:
         self.next = 0  # the next token
         self.at = 0  # where it begins
-        self._parser, self._content, self._masked = parser, content, masked
-        self._tokens, self._spans = tokens, spans
+        self._parser = parser
+        self._content = content
+        self._masked = masked
+        self._tokens = tokens
+        self._spans = spans
 
     def level(self) -> list[Node]:
         """The nodes up to the token that closes this level, which is then the next one."""
@@ -275,7 +279,8 @@ def _string(nodes: Sequence[Node], escape: Callable[[str], str], *, html: bool) 
             opened, closed = _ends(node.source, html)
             if node.source.name in _HTML_NAMES and inner.strip():
                 bare = inner.strip(" ")
-                before, after = inner[: len(inner) - len(inner.lstrip(" "))], inner[len(inner.rstrip(" ")) :]
+                before = inner[: len(inner) - len(inner.lstrip(" "))]
+                after = inner[len(inner.rstrip(" ")) :]
                 parts += [before, opened, bare, closed, after]
             else:
                 parts += [opened, inner, closed]

@@ -61,7 +61,8 @@ def _things(content: str, references: frozenset[str]) -> Iterator[tuple[int, int
         lasts[len(run[0])] = run.start()
     at = 0
     while found := _NEXT.search(content, at):
-        start, char = found.start(), found[0]
+        start = found.start()
+        char = found[0]
         at = start + 1
         if char == MASK:
             yield start, at

@@ -91,7 +91,8 @@ class _Around:
     def within(self, element: etree._Element) -> _Around:
         """The same inside `element`."""
         name = local_name(element)
-        special, kind = self.special, _KINDS.get(name, self.kind)
+        special = self.special
+        kind = _KINDS.get(name, self.kind)
         if name == "nav":
             special = "toc"
         elif element.attrib and _NOTE_TYPES.intersection(_types(element)):
@@ -119,7 +120,8 @@ def _walk(parent: etree._Element, outer: _Around) -> Iterator[Piece]:
         yield from _piece(parent, before, run, around)
         if not _is_skipped(child) and not _is_inline(child):
             yield from _walk(child, around)
-        before, run = child, []
+        before = child
+        run = []
     yield from _piece(parent, before, run, around)
 
 
@@ -178,7 +180,8 @@ def _is_paragraph_break(element: etree._Element) -> bool:
     """One of two line breaks with nothing between them, which many texts use for paragraphs."""
     if local_name(element) != "br":
         return False
-    after, previous = element.getnext(), element.getprevious()
+    after = element.getnext()
+    previous = element.getprevious()
     if after is not None and local_name(after) == "br" and not (element.tail or "").strip():
         return True
     return previous is not None and local_name(previous) == "br" and not (previous.tail or "").strip()
@@ -280,7 +283,8 @@ def _insert(parent: etree._Element, last: etree._Element | None, element: etree.
     else:
         text = last.tail
         last.addnext(element)
-        last.tail, element.tail = text, None
+        last.tail = text
+        element.tail = None
 
 
 def _set_text(parent: etree._Element, last: etree._Element | None, text: str | None) -> None:
@@ -320,7 +324,8 @@ def _add_below(piece: Piece, translated: str, edition: Edition) -> None:
 def _insert_after_text(parent: etree._Element, element: etree._Element) -> None:
     text = parent.text
     parent.insert(0, element)
-    parent.text, element.tail = text, None
+    parent.text = text
+    element.tail = None
 
 
 def _copied(nodes: Sequence[Node]) -> list[Node]:

@@ -17,7 +17,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-LEFT, RIGHT = "⟦", "⟧"
+LEFT = "⟦"
+RIGHT = "⟧"
 MARK = re.compile(r"⟦(/?)([1-9][0-9]{0,5})(/?)⟧")
 _LOOSE = re.compile(r"[⟦〚]\s*([/／]?)\s*([1-9][0-9]{0,5})\s*([/／]?)\s*[⟧〛]")
 
@@ -40,7 +41,8 @@ class Mark(NamedTuple):
 
 def write(number: int, shape: Shape) -> str:
     """The mark of a number: ⟦1⟧, ⟦/1⟧ or ⟦1/⟧."""
-    before, after = ("/" if shape == "close" else ""), ("/" if shape == "void" else "")
+    before = "/" if shape == "close" else ""
+    after = "/" if shape == "void" else ""
     return f"{LEFT}{before}{number}{after}{RIGHT}"
 
 
@@ -82,14 +84,16 @@ def check(source: str, translated: str) -> list[str]:
         problems.append(f"stray {' '.join(sorted(set(stray)))}")
     if problems:
         return problems
-    before, after = _parents(source), _parents(translated)
+    before = _parents(source)
+    after = _parents(translated)
     if isinstance(after, str) or isinstance(before, str):
         return [str(after)]
     for number, parent in before.items():
         if after[number] != parent:
             where = f"inside {write(parent, 'open')}" if parent else "outside every pair"
             problems.append(f"{write(number, 'open')} is not {where}, as in the source")
-    held, holds = _filled(source), _filled(translated)
+    held = _filled(source)
+    holds = _filled(translated)
     problems += [f"{write(number, 'open')} holds no text" for number in sorted(held - holds)]
     return problems
 

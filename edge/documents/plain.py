@@ -22,7 +22,8 @@ _HEADING = re.compile(
     r"|第[0-9〇零一二三四五六七八九十百千两０-９]{1,9}[章回节節卷部集話话].{0,40}",
     re.IGNORECASE,
 )
-_NARROWEST, _WIDEST = 40, 100  # widths at which texts are wrapped
+_NARROWEST = 40
+_WIDEST = 100  # widths at which texts are wrapped
 _LONGER = 2  # lines that may be longer, besides one in twenty
 _SAME = 0.1  # what the share of full lines may be less for a greater width
 _SURE = 0.9  # the share of full lines in Chinese or Japanese, where paragraphs may happen to be of one length
@@ -67,7 +68,8 @@ class Plain(Document):
             text = piece if isinstance(piece, str) else piece[0]
             translated = None if isinstance(piece, str) else edition.get(next(units))
             if translated is not None and not isinstance(piece, str):
-                source, text = text, _string(piece[1].fill(translated))
+                source = text
+                text = _string(piece[1].fill(translated))
                 if "\n" in source or "\r" in source:
                     text = wrap(text, self._width, self._newline)
                 if edition.bilingual:
@@ -139,7 +141,8 @@ def _first_size(line: str, following: str) -> int:
 
 
 def _continues(line: str, following: str, width: int) -> bool:
-    word, size = _first_size(line, following), _size(line.rstrip())
+    word = _first_size(line, following)
+    size = _size(line.rstrip())
     if not word:
         return False
     # a line that was cut a little early, in mid-sentence

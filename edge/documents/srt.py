@@ -125,7 +125,8 @@ def _mend_times(lines: list[str], name: str) -> None:
             continue
         odd = _ODD_TIMES.fullmatch(unicodedata.normalize("NFKC", bare))
         if odd:
-            first, second = _stamp(odd[1]), _stamp(odd[2])
+            first = _stamp(odd[1])
+            second = _stamp(odd[2])
             lines[at] = f"{first} --> {second}{odd[3] or ''}{line[len(bare) :]}"
         elif _has_digit(bare[: arrow.start()]) and _has_digit(bare[arrow.end() :]) and _begins_cue(lines, at):
             raise InputError(
@@ -169,7 +170,8 @@ def _cues(lines: list[str]) -> list[tuple[int, int]]:
     for index, at in enumerate(times):
         end = len(lines)
         if index + 1 < len(times):
-            end, number = times[index + 1], numbers[index + 1]
+            end = times[index + 1]
+            number = numbers[index + 1]
             if (
                 number is not None
                 and number > at
@@ -201,7 +203,8 @@ def _follows(bare: list[str], before: int | None, number: int) -> bool:
 def _nodes(body: str) -> list[Node]:
     """A cue's words: tags as pairs, a line break before a speaker's dash kept, other line breaks dropped."""
     stack: list[tuple[re.Match[str] | None, list[Node]]] = [(None, [])]
-    at, lines = 0, _Lines(body)
+    at = 0
+    lines = _Lines(body)
     for tag in _TAG.finditer(body):
         stack[-1][1].extend(lines.nodes(at, tag.start()))
         at = tag.end()

@@ -110,7 +110,8 @@ class _Unchanged:
     """The blocks of a file, as often as they are asked for; it must not change in between."""
 
     def __init__(self, path: Path, limit: int) -> None:
-        self.path, self.limit = path, limit
+        self.path = path
+        self.limit = limit
         self.seen: tuple[int, int] | None = None
 
     def __call__(self) -> Iterator[bytes]:

@@ -53,9 +53,11 @@ def check_amount(size: int, paragraphs: int, name: str) -> None:
         InputError: more than `MARKUP_LIMIT` bytes or `MAX_PARAGRAPHS` paragraphs.
     """
     if size > MARKUP_LIMIT:
-        got, expected = f"{name} holds {format_bytes(size)} of marked-up text", f"at most {format_bytes(MARKUP_LIMIT)}"
+        got = f"{name} holds {format_bytes(size)} of marked-up text"
+        expected = f"at most {format_bytes(MARKUP_LIMIT)}"
     elif paragraphs > MAX_PARAGRAPHS:
-        got, expected = f"{name} holds about {paragraphs} paragraphs", f"at most {MAX_PARAGRAPHS} in one document"
+        got = f"{name} holds about {paragraphs} paragraphs"
+        expected = f"at most {MAX_PARAGRAPHS} in one document"
     else:
         return
     raise InputError(got, expected, "split it into smaller files")

@@ -153,7 +153,10 @@ def peek(folder: Path) -> RunInfo:
     """
     what = manifest.load(folder)
     holder = lock.holder(folder)
-    count, crc, tokens, seconds = 0, 0, 0, 0.0
+    count = 0
+    crc = 0
+    tokens = 0
+    seconds = 0.0
     position: int | None = None
     state: State = "resumable" if holder is None else "running"
     reason = ""
@@ -166,12 +169,14 @@ def peek(folder: Path) -> RunInfo:
                 elif holder is None:  # a running process may just be writing it
                     reason = f"the last record is torn and will be cut off ({line.lost} bytes)"
                 break
-            count, crc = line.seq, line.crc
+            count = line.seq
+            crc = line.crc
             tokens += _whole(line.record.get("tokens")) or 0
             seconds += _duration(line.record.get("seconds"))
             position = _whole(line.record.get("end"), position)
     except StorageError as error:
-        state, reason = "damaged", error.got
+        state = "damaged"
+        reason = error.got
     notes: list[str] = []
     summary = load_summary(folder, count, crc, notes)
     reason = reason or ", ".join(notes)
@@ -252,7 +257,8 @@ def set_aside(folder: Path | str) -> Path:
     root = Path(os.path.realpath(disk.usable_path(folder)))
     held = Lock(root)
     try:
-        number, new = 1, root.with_name(f"{root.name}-before")
+        number = 1
+        new = root.with_name(f"{root.name}-before")
         while os.path.lexists(new):
             number += 1
             new = root.with_name(f"{root.name}-before-{number}")
@@ -295,7 +301,8 @@ def _prune(folder: Path, whole: bool, dry_run: bool) -> int:
 
 
 def _ours(folder: Path, path: Path, whole: bool) -> bool:
-    place, name = path.relative_to(folder).parent.name, path.name
+    place = path.relative_to(folder).parent.name
+    name = path.name
     if place == snapshots.FOLDER:
         return bool(snapshots.NAMES.fullmatch(name)) or name.startswith(disk.TEMPORARY)
     top = {manifest.NAME, lines.NAME, recordfile.DAMAGED, SUMMARY, lock.NAME}

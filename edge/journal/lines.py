@@ -69,7 +69,9 @@ def scan(path: Path) -> Iterator[Line | Damage]:
         StorageError: the file cannot be read.
     """
     with disk.guarded(f"read {path}"), os.fdopen(disk.open_regular(path), "rb") as stream:
-        crc, offset, number = 0, 0, 0
+        crc = 0
+        offset = 0
+        number = 0
         while text := stream.readline(disk.MAX_JSON):
             number += 1
             line = _decode(text, number, crc, offset)
@@ -77,7 +79,8 @@ def scan(path: Path) -> Iterator[Line | Damage]:
                 yield _damage(stream, text, number, offset, line)
                 return
             yield line
-            crc, offset = line.crc, line.end
+            crc = line.crc
+            offset = line.end
 
 
 def _decode(text: bytes, number: int, previous: int, offset: int) -> Line | str:
@@ -87,7 +90,9 @@ def _decode(text: bytes, number: int, previous: int, offset: int) -> Line | str:
     match = _LINE.fullmatch(text)
     if match is None:
         return "it is not a record"
-    seq, crc, payload = int(match[1]), int(match[2], 16), match[3]
+    seq = int(match[1])
+    crc = int(match[2], 16)
+    payload = match[3]
     if seq != number:
         return f"it has number {seq}"
     if crc != _checksum(seq, payload, previous):

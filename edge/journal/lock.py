@@ -53,7 +53,8 @@ class Lock:
     def release(self) -> None:
         """Lets go; does nothing the second time."""
         if self._fd is not None:
-            fd, self._fd = self._fd, None
+            fd = self._fd
+            self._fd = None
             with contextlib.suppress(OSError):  # a forked child may share the descriptor: unlock, then close
                 fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
@@ -86,7 +87,8 @@ def _take(fd: int, path: Path) -> bool:
             return False
         raise
     try:
-        here, there = os.fstat(fd), os.stat(path, follow_symlinks=False)
+        here = os.fstat(fd)
+        there = os.stat(path, follow_symlinks=False)
     except FileNotFoundError:
         return False
     return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)

@@ -48,7 +48,8 @@ class Manifest:
         """What `other` has that differs, one phrase each; empty where a run may go on under `other`."""
         found = [] if self.command == other.command else [f"command {self.command} -> {other.command}"]
         for name in sorted({*self.fingerprints, *other.fingerprints}):
-            mine, theirs = self.fingerprints.get(name), other.fingerprints.get(name)
+            mine = self.fingerprints.get(name)
+            theirs = other.fingerprints.get(name)
             if mine == theirs:
                 continue
             details = list(_changes(self.settings, other.settings)) if name == "settings" else []
@@ -121,7 +122,8 @@ def check(manifest: Manifest, where: str = "the manifest") -> None:
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """'learn.lr 0.0002 -> 0.0001' for each key whose values differ."""
     for key in sorted({*old, *new}, key=str):
-        mine, theirs = old.get(key, "(none)"), new.get(key, "(none)")
+        mine = old.get(key, "(none)")
+        theirs = new.get(key, "(none)")
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
             yield from _changes(mine, theirs, f"{prefix}{key}.")
         elif disk.canonical(mine) != disk.canonical(theirs):

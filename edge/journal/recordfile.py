@@ -143,7 +143,8 @@ class RecordFile:
         Raises:
             StorageError: records that were appended without sync cannot be made durable.
         """
-        fd, self._fd = self._fd, None
+        fd = self._fd
+        self._fd = None
         if fd is not None:
             try:
                 if self._unsynced:

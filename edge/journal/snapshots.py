@@ -23,7 +23,8 @@ from ..errors import JournalError, StorageError
 from . import disk, lines
 
 FOLDER = "snapshots"
-DATA, DESCRIPTION = ".safetensors", ".json"
+DATA = ".safetensors"
+DESCRIPTION = ".json"
 NAMES = re.compile(r"(\d{6,12})(\.safetensors|\.json)")
 
 

@@ -97,11 +97,15 @@ class Learner:
             What was done, and the (labels,) nats of the first epoch's forward, of those that count. Without dropout these are
             the chunk's scores *before* it was learned, so no second forward is needed for them.
         """
-        start, self._share = time.perf_counter(), share
-        settings, dropout = self.settings, self.adapter.settings.dropout > 0
+        start = time.perf_counter()
+        self._share = share
+        settings = self.settings
+        dropout = self.adapter.settings.dropout > 0
         lesson: Taught = (input_ids, labels, only)
         losses: list[float] = []
-        reason, norm, scores = "", 0.0, torch.empty(0)
+        reason = ""
+        norm = 0.0
+        scores = torch.empty(0)
         if settings.can_roll_back:
             self._save()
         with self._timed("forward"):
@@ -172,7 +176,8 @@ class Learner:
         """Keys and values of the tokens `before` what is computed with gradients; None where all of it is."""
         if self.settings.prefix == "full":
             return None
-        kept, self._prefix = self._prefix, None
+        kept = self._prefix
+        self._prefix = None
         if kept is not None and kept.holds(before) and self.forward.reaches(kept, labels):
             return kept
         return self.forward.read_prefix(before, self._limit, self._sinks)

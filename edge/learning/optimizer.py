@@ -18,7 +18,8 @@ from torch.optim.adamw import adamw
 from ..settings import LearnSettings
 from ..weights.paging import Lookup, Store
 
-BETAS, EPS = (0.9, 0.999), 1e-7  # the paper's; no weight decay: of what is thrown away with its document nothing decays
+BETAS = (0.9, 0.999)
+EPS = 1e-7  # the paper's; no weight decay: of what is thrown away with its document nothing decays
 
 
 class AdamW:
@@ -109,7 +110,8 @@ class AdamW:
     def _moments(self, index: int) -> tuple[Tensor, Tensor]:
         if not self.pages:
             return self.moments[index]
-        shape, size = self.parameters[index].shape, self.parameters[index].numel()
+        shape = self.parameters[index].shape
+        size = self.parameters[index].numel()
         first, second = (self._scratch[row, :size].view(shape) for row in (0, 1))
         return self.pages.get(f"{index}.exp_avg", first), self.pages.get(f"{index}.exp_avg_sq", second)
 

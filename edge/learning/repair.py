@@ -152,7 +152,8 @@ def sample(base: Base, count: int, length: int, *, seed: int = 0, batch: int = 6
     for start in range(0, count, batch):
         rows = min(batch, count - start)
         token = torch.full((rows, 1), first, device=base.device.name)
-        text, cache = [token], DynamicCache(config=base.config)
+        text = [token]
+        cache = DynamicCache(config=base.config)
         for _ in range(length - 1):
             with matmul_units(base.device):
                 hidden = base.decoder(input_ids=token, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
@@ -231,7 +232,8 @@ def distill(
     base = adapter.base
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.0)
     order = torch.Generator().manual_seed(settings.seed)
-    total, done = settings.epochs * len(texts), 0
+    total = settings.epochs * len(texts)
+    done = 0
     for _ in range(settings.epochs):
         for index in torch.randperm(len(texts), generator=order).tolist():
             for group in optimizer.param_groups:  # a short warm-up, then down to a tenth along a cosine
@@ -287,7 +289,8 @@ def _divergence(
     hidden: Tensor, wanted: Tensor, head: Head, *, backward: bool, rows: int = 256
 ) -> tuple[Tensor, Tensor]:
     """Mean KL(full || this) over positions, and its gradient with respect to `hidden` (T, H)."""
-    total, grad = hidden.new_zeros(()), torch.zeros_like(hidden)
+    total = hidden.new_zeros(())
+    grad = torch.zeros_like(hidden)
     for at in _slices(len(hidden), rows):
         theirs = torch.log_softmax(head.logits(wanted[at]), -1)
         logits = head.logits(hidden[at])

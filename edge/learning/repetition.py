@@ -20,7 +20,8 @@ def novelty(before: Sequence[int], tokens: Sequence[int], n: int = 4) -> float:
     text = [*before, *tokens]
     grams = _grams(text, n)
     first = max(0, len(before) - n + 1)  # the first one that ends in `tokens`
-    seen, new = set(grams[:first]), 0
+    seen = set(grams[:first])
+    new = 0
     for gram in grams[first:]:
         new += gram not in seen
         seen.add(gram)

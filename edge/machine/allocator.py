@@ -17,7 +17,9 @@ from typing import Any
 MAPPED = 4 << 20  # bytes from which on a CPU tensor goes back to the system when it is freed
 KEPT = 32 << 20  # the same where freed memory is kept: the most that glibc allows
 KERNELS = 128  # that oneDNN keeps for matmuls: a chunk's scoring and learning need 36 to 113, whatever the architecture
-_M_ARENA_MAX, _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -8, -3, -1  # mallopt(3)
+_M_ARENA_MAX = -8
+_M_MMAP_THRESHOLD = -3
+_M_TRIM_THRESHOLD = -1  # mallopt(3)
 
 
 class _Heap:

@@ -171,7 +171,8 @@ def free_memory(device: Device) -> int:
 def available_memory() -> int:
     """MemAvailable, or what the process's cgroup still allows where that is less."""
     available = _meminfo("MemAvailable")
-    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
+    limit = _cgroup("memory.max")
+    used = _cgroup("memory.current")
     if limit is not None and used is not None:
         reclaimable = _cgroup_stat("inactive_file")
         available = min(available, max(0, limit - used + reclaimable))
@@ -354,7 +355,8 @@ def matmul_rate(device: Device, size: int = 512, budget: float = 0.3) -> float:
     with matmul_units(device):
         a @ a
         synchronize()
-        runs, start = 0, time.perf_counter()
+        runs = 0
+        start = time.perf_counter()
         while runs == 0 or time.perf_counter() - start < budget:
             a @ a
             runs += 1

@@ -142,7 +142,8 @@ def _summary(
         phase: typical([c["phases"].get(phase, 0.0) for c in whole], period)
         for phase in (whole[-1]["phases"] if whole else {})
     }
-    nll, tokens = sum(c["nll"] for c in chunks), sum(c["tokens"] for c in chunks)
+    nll = sum(c["nll"] for c in chunks)
+    tokens = sum(c["tokens"] for c in chunks)
     counted = flops.per_chunk(ran_with, dims, plain=name in ("paper", "plain"))
     total = sum(counted.values())
     return {
@@ -302,7 +303,8 @@ class _PaperLoop:
         self.device = device.choose(settings.compute.device, settings.compute.dtype, settings.compute.matmul)
         device.set_threads(settings.compute.threads)
         self.loop = PlainLoop(planning.find(model, settings), settings, self.device)
-        self.decode, self.encode = self.loop.decode, self.loop.encode
+        self.decode = self.loop.decode
+        self.encode = self.loop.encode
 
     def chunks(self, ids: list[int]) -> Iterator[dict[str, Any]]:
         before = dict(self.loop.seconds)

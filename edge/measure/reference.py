@@ -53,7 +53,8 @@ class PlainLoop:
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(device.torch_dtype)
         keep_packed_layout(model)
-        adapter, learn = settings.adapter, settings.learn
+        adapter = settings.adapter
+        learn = settings.learn
         config = peft.LoraConfig(
             r=adapter.rank,
             lora_alpha=adapter.alpha,  # peft accepts fractions
@@ -64,7 +65,8 @@ class PlainLoop:
         torch.manual_seed(learn.seed)
         self.tokenizer = checkpoint.load_tokenizer(source.path, settings.base.trust_remote_code)
         self.model: Any = peft.get_peft_model(model, config)
-        self.settings, self.device = settings, device
+        self.settings = settings
+        self.device = device
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         for parameter in self.parameters:
             parameter.data = parameter.data.float()

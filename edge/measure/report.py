@@ -214,7 +214,10 @@ def score_plot(chunks: Sequence[ChunkScore], title: str) -> bytes:
     plots = pyplot()
     figure, axes = plots.subplots(figsize=(8, 4.5), layout="constrained")
     for name, color in COLORS.items():
-        running, xs, each, far = Side(), [], [], []
+        running = Side()
+        xs = []
+        each = []
+        far = []
         for chunk in chunks:
             nll = getattr(chunk, f"{name}_nll")
             if nll is None or not chunk.tokens:

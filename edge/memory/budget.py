@@ -168,7 +168,8 @@ def _steps(
     paging of the guard's copy, of the KV cache while learning, of the optimiser's state. After them, only with
     `degrade`: 8-bit optimiser state (it rounds differently), rank, adapted blocks, window.
     """
-    compute, learns = settings.compute, settings.learn.mode != "none"
+    compute = settings.compute
+    learns = settings.learn.mode != "none"
     if compute.heap == "keep":
         yield "freed memory given back to the system", _with(settings, heap="return")
     if compute.loss_slice > 64 and not machine.passes_head:
@@ -194,7 +195,9 @@ def _steps(
 
 
 def _degrading(settings: Settings, shape: Shape, learns: bool) -> Iterator[tuple[str, Settings]]:
-    adapter, window, learn = settings.adapter, settings.window, settings.learn
+    adapter = settings.adapter
+    window = settings.window
+    learn = settings.learn
     if learns and learn.optimizer != "adamw8bit":
         yield (
             "8-bit optimiser state",

@@ -19,13 +19,16 @@ def per_chunk(settings: Settings, shape: Shape, *, plain: bool = False) -> dict[
     Args:
         plain: counts the paper's loop: logits at every position of the window, and a forward of its own to score.
     """
-    window, learn = settings.window, settings.learn
+    window = settings.window
+    learn = settings.learn
     labels = window.size if plain else window.chunk
     if learn.mode == "none":
         return {"score": forward(settings, shape, window.size, labels, adapter=False), "forward": 0, "backward": 0}
-    tokens, before = window.size, 0
+    tokens = window.size
+    before = 0
     if learn.prefix != "full" and not plain:
-        tokens, before = window.chunk, window.context - 1
+        tokens = window.chunk
+        before = window.context - 1
     labels = tokens if plain else window.chunk
     share = 1.0 if plain else depth(settings, shape)
     once = forward(settings, shape, tokens, labels, before)
@@ -64,7 +67,8 @@ def backward(settings: Settings, shape: Shape, tokens: int, labels: int, before:
 
 def depth(settings: Settings, shape: Shape) -> float:
     """Share of the blocks that the gradient passes through, as the mean over chunks (`learn.deep_every`)."""
-    blocks, every = min(settings.adapter.top or shape.layers, shape.layers), settings.learn.deep_every
+    blocks = min(settings.adapter.top or shape.layers, shape.layers)
+    every = settings.learn.deep_every
     upper = min(blocks, shape.layers - shape.layers // 2)
     return (blocks + (every - 1) * upper) / every / shape.layers
 

@@ -43,12 +43,15 @@ class GraphTerms:
     """What the sessions hold, and what scoring and decoding add to it."""
 
     def __init__(self, settings: Settings, shape: Shape) -> None:
-        self.settings, self.shape, self.precision = settings, shape, settings.onnx.precision
+        self.settings = settings
+        self.shape = shape
+        self.precision = settings.onnx.precision
 
     def sessions(self, adapted: int, *, on_cpu: bool) -> Terms:
         """The weights (in use, so read in from the file), and copies of A and B, `adapted` numbers in all."""
         s = self.shape
-        linear, head = s.linear_parameters, s.vocab * s.hidden * (1 if s.tied else 2)
+        linear = s.linear_parameters
+        head = s.vocab * s.hidden * (1 if s.tied else 2)
         codes = 0.0 if on_cpu else 0.5  # torch's own
         width = {"nf4": codes + 4 / 64, "fp32": 4.0, "int8": 1 + 4 / 32}[self.precision]
         wide = 1 + 4 / 64 if self.precision == "int8" else 4
@@ -57,13 +60,15 @@ class GraphTerms:
 
     def cache(self, tokens: int) -> int:
         """Layers that see everything hold every token; the others, what they see and a run."""
-        s, tokens = self.shape, rounded(tokens)
+        s = self.shape
+        tokens = rounded(tokens)
         near = min(tokens, sliding_room(s.window)) if s.window is not None else tokens
         return 2 * s.keys * 4 * ((s.layers - s.sliding) * tokens + s.sliding * near)
 
     def run(self, window: int) -> Terms:
         """The widest moment of a run over a piece of a window: a gated MLP, or attention with its scores."""
-        s, tokens = self.shape, min(window, RUN)
+        s = self.shape
+        tokens = min(window, RUN)
         attention = 4 * tokens * (2 * s.queries + 4 * s.keys) + 4 * s.heads * tokens * window
         mlp = 4 * tokens * 3 * s.intermediate
         scratch = 0 if self.precision == "fp32" else 4 * max(i * o for i, o in s.linears().values())
@@ -71,7 +76,8 @@ class GraphTerms:
 
     def scoring(self) -> Terms:
         """The decoder reads a window after the keys and values so far; then its labels' states meet the head in slices."""
-        tokens, chunk = self.settings.window.size, self.settings.window.chunk
+        tokens = self.settings.window.size
+        chunk = self.settings.window.chunk
         rows = min(self.settings.compute.loss_slice, chunk, SLICE)
         slices = {"logits slice": 2 * 4 * rows * PART, "activations": 0}
         states = {"keys and values": self.cache(tokens), "labels' states": 4 * chunk * self.shape.hidden}
@@ -79,7 +85,8 @@ class GraphTerms:
 
     def decoding(self) -> Terms:
         """Reading the context, which is the widest moment, into the cache."""
-        s, tokens = self.shape, self.settings.window.size
+        s = self.shape
+        tokens = self.settings.window.size
         near = min(tokens, sliding_room(s.window or 0))  # as they were before a line, for another attempt at it
         held = self.cache(tokens) + 2 * s.keys * 4 * s.sliding * near
         return {"KV cache": held, "logits": 4 * s.vocab * 8} | self.run(tokens)

@@ -73,7 +73,8 @@ def attend(
         (1, S_q, H, D), and None for the weights that are never made.
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    queries, keys = query.shape[2], key.shape[2]
+    queries = query.shape[2]
+    keys = key.shape[2]
     window = keys if sliding_window is None else min(sliding_window, keys)
     if softcap is None and (queries == 1 or (window >= keys and queries == keys)):
         seen = slice(keys - window, keys) if queries == 1 else slice(None)
@@ -116,13 +117,16 @@ class _BlockAttention(torch.autograd.Function):
         heads, queries, size = query.shape[1:]
         # laid out as the caller wants it, (S_q, H, D), so that nothing is copied afterwards
         out = torch.empty(1, queries, heads, size, dtype=query.dtype, device=query.device).transpose(1, 2)
-        q, folded = _folded(query, key), _folded(out, key)
+        q = _folded(query, key)
+        folded = _folded(out, key)
         for rows, seen, mask in _blocks(query, key, window):
             p, _ = _probabilities(q[:, :, rows], key[0][:, seen], mask, scale, softcap)
             folded[:, :, rows] = _product(p.flatten(1, 2), value[0][:, seen]).view(folded[:, :, rows].shape)
             del p, mask  # or the next block's would stand beside them
         ctx.save_for_backward(query, key, value, out)
-        ctx.window, ctx.scale, ctx.softcap = window, scale, softcap
+        ctx.window = window
+        ctx.scale = scale
+        ctx.softcap = softcap
         return out
 
     @staticmethod
@@ -131,9 +135,12 @@ class _BlockAttention(torch.autograd.Function):
         q, o, g = (_folded(tensor, key) for tensor in (query, out, grads[0]))
         grad_query = torch.empty_like(query)
         grad_q = _folded(grad_query, key)
-        grad_k, grad_v = torch.zeros_like(key[0]), torch.zeros_like(value[0])  # (G, S_k, D)
+        grad_k = torch.zeros_like(key[0])
+        grad_v = torch.zeros_like(value[0])  # (G, S_k, D)
         for rows, seen, mask in _blocks(query, key, ctx.window):
-            k, v, upstream = key[0][:, seen], value[0][:, seen], g[:, :, rows].flatten(1, 2)
+            k = key[0][:, seen]
+            v = value[0][:, seen]
+            upstream = g[:, :, rows].flatten(1, 2)
             p, slope = _probabilities(q[:, :, rows], k, mask, ctx.scale, ctx.softcap, slopes=True)
             flat = p.flatten(1, 2)  # (G, rows of all heads, keys)
             _add_product(grad_v[:, seen], flat.transpose(1, 2), upstream)
@@ -163,13 +170,15 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 
 def _folded(tensor: Tensor, key: Tensor) -> Tensor:
     """(1, H, S, D) seen as (G, H / G, S, D)."""
-    groups, (heads, tokens, size) = key.shape[1], tensor.shape[1:]
+    groups = key.shape[1]
+    heads, tokens, size = tensor.shape[1:]
     return tensor[0].view(groups, heads // groups, tokens, size)
 
 
 def _blocks(query: Tensor, key: Tensor, window: int) -> Any:
     """Query rows, the keys that any of them sees, and (rows, keys) that are 0, and -inf for what a row does not see."""
-    queries, keys = query.shape[2], key.shape[2]
+    queries = query.shape[2]
+    keys = key.shape[2]
     for start in range(0, queries, ATTENTION_BLOCK):
         end = min(start + ATTENTION_BLOCK, queries)
         first = max(0, keys - queries + start - window + 1)

@@ -34,7 +34,9 @@ class FullAttention:
         """`plan`: what is left of its budget holds the keys and values. `limit`: that of a run that goes on."""
         window = plan.settings.window
         self.limit = limit or max(window.size, min(forward.position_limit, _room(plan)))
-        self._forward, self._sinks, self._chunk = forward, sinks, window.chunk
+        self._forward = forward
+        self._sinks = sinks
+        self._chunk = window.chunk
         self._step = max(window.chunk, self.limit // 8)
         self._prefix: Prefix | None = None
         self._position = 0  # tokens that it holds or has dropped
@@ -68,11 +70,14 @@ class FullAttention:
     def _read_again(self, tokens: Sequence[int], start: int) -> None:
         """Comes to where the chunk at `start` begins in the same pieces as if all chunks before had been scored."""
         # 1. which chunk the last reading began at
-        held, began = 0, 0
+        held = 0
+        began = 0
         for at in range(0, start, self._chunk):
-            first, end = max(at, 1), min(at + self._chunk, start)
+            first = max(at, 1)
+            end = min(at + self._chunk, start)
             if self._full(held, first, end):
-                held, began = self._kept(first), at
+                held = self._kept(first)
+                began = at
             held += end - first
         if self._full(held, max(start, 1), start + self._chunk):
             began = start
@@ -103,7 +108,8 @@ def _room(plan: Plan) -> int:
     """How many tokens' keys and values the plan's budget has left: with the scratch that attention over them takes while
     a chunk is scored, and alone while it is learned.
     """
-    shape, width = plan.shape, plan.machine.compute
+    shape = plan.shape
+    width = plan.machine.compute
     one_layer = 2 * shape.keys * width
     kept = max(1, one_layer * (shape.layers - shape.sliding))
     near = one_layer * shape.sliding * (shape.window or 0)

@@ -35,7 +35,8 @@ def barred(base: Base) -> Tensor:
 
 
 def _ids(base: Base) -> set[int]:
-    tokenizer, size = base.tokenizer, int(base.config.vocab_size)
+    tokenizer = base.tokenizer
+    size = int(base.config.vocab_size)
     special = set(tokenizer.all_special_ids)
     special |= {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     special |= {index for index in base.manifest().get("control_tokens", ()) if isinstance(index, int)}

@@ -153,7 +153,9 @@ def _in_passing(hidden: Tensor, head: Head, labels: Tensor, backward: bool) -> t
     """
     count = len(labels)
     features = hidden.T.contiguous()
-    top, total, own = hidden.new_full((count,), -torch.inf), hidden.new_zeros(count), hidden.new_zeros(count)
+    top = hidden.new_full((count,), -torch.inf)
+    total = hidden.new_zeros(count)
+    own = hidden.new_zeros(count)
     upstream = torch.zeros_like(hidden)
     rows = min(len(head.weight), head_rows(hidden.shape[1], count))
     scratch = hidden.new_empty(rows, count)

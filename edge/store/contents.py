@@ -102,7 +102,8 @@ def _compared(folder: Path, manifest: Mapping[str, Any], listed: dict[str, Any],
     states: dict[str, list[int]] = {}
     learned = False
     for name, entry in listed.items():
-        path, again = folder / name, _REPAIR if name == _repair(manifest) else _AGAIN
+        path = folder / name
+        again = _REPAIR if name == _repair(manifest) else _AGAIN
         if not path.is_file():
             raise ModelError(f"{path} is missing", "all files that templora.json lists", again)
         state = states[name] = list(sources.file_state(path))

@@ -49,13 +49,15 @@ def arrange(context: Context, room: int, size: Callable[[Pair], int]) -> tuple[l
     keep = context.keep
     if keep == 0:
         return [], []
-    block, lines = _fitting(context.before, keep, room // 2, size), []
+    block = _fitting(context.before, keep, room // 2, size)
+    lines = []
     used = sum(map(size, block))
     for pair in context.since:
         lines.append(pair)
         used += size(pair)
         if len(lines) >= keep or used > room:
-            block, lines = _fitting([*block, *lines], keep, room // 2, size), []
+            block = _fitting([*block, *lines], keep, room // 2, size)
+            lines = []
             used = sum(map(size, block))
     return block, lines
 

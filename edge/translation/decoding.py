@@ -39,7 +39,8 @@ class Reading:
     """What a translator has read: a cache, the parts of prompts whose tokens it holds, and for which adapter."""
 
     def __init__(self, cache: Cache, version: int) -> None:
-        self.cache, self.version = cache, version
+        self.cache = cache
+        self.version = version
         self.parts: list[list[int]] = []
 
     def common(self, parts: Sequence[Sequence[int]]) -> int:
@@ -53,8 +54,10 @@ class ModelTranslator:
 
     def __init__(self, session: State, prompts: Prompts, *, ratio: float = 3.0, extra: int = 24) -> None:
         """A translation may have `ratio` times the tokens of its source, and `extra`; never more than a chunk."""
-        self.session, self.prompts = session, prompts
-        self.ratio, self.extra = ratio, extra
+        self.session = session
+        self.prompts = prompts
+        self.ratio = ratio
+        self.extra = extra
         self._encoded: dict[str, list[int]] = {}
         self._sizes: dict[Pair, int] = {}
 
@@ -99,7 +102,8 @@ class ModelTranslator:
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each part: together those of the whole, but where a token would reach across a border."""
-        before, self._encoded = self._encoded, {}
+        before = self._encoded
+        self._encoded = {}
         ids: list[int] = []
         parts: list[list[int]] = []
         for end, text in enumerate(accumulate(texts)):
@@ -115,15 +119,18 @@ class ModelTranslator:
 
         Every part is read by itself, whether or not those before it were there: the numbers are the same.
         """
-        session, adapter = self.session, self.session.adapter
+        session = self.session
+        adapter = self.session.adapter
         version = adapter.version if adapter is not None else 0
-        reading, common = session.reading, 0
+        reading = session.reading
+        common = 0
         session.reading = None
         if isinstance(reading, Reading) and reading.version == version:
             common = reading.common(parts[:-1])
             length = sum(map(len, reading.parts[:common]))
             if not common or not session.forward.rewind(reading.cache, length):
-                reading, common = None, 0
+                reading = None
+                common = 0
         else:
             reading = None
         for index, part in enumerate(parts[common:], common):
@@ -143,7 +150,8 @@ class ModelTranslator:
     # --- the answer ---
 
     def _decode(self, parts: Sequence[list[int]], limit: int, request: Request) -> Draft:
-        session, attempt = self.session, request.attempt
+        session = self.session
+        attempt = request.attempt
         settings = dataclasses.replace(
             session.settings.generate,
             temperature=attempt.temperature,
@@ -155,7 +163,8 @@ class ModelTranslator:
         session.at_rest = False
         expects_loop = guards.loop(request.source, guards.Limits.loop // 3)
         made: list[int] = []
-        text, cut = "", True
+        text = ""
+        cut = True
         with session.memory.phase("decode"):
             logits, cache = self._read(parts)
             while len(made) < limit:

@@ -90,7 +90,8 @@ def evaluate(
         pairs = _accepted(block, record.texts)
         if pending and lessons.full([*pending, *pairs]):
             pending = []
-        own, pending = [*own, *pairs], [*pending, *pairs]
+        own = [*own, *pairs]
+        pending = [*pending, *pairs]
     for index, block in enumerate(text):
         if index < len(done):
             continue
@@ -140,7 +141,8 @@ def reference_nll(
 ) -> tuple[int, float]:
     """(tokens, nats) of the reference lines of a chunk."""
     ids, marks = lessons.window(context, pairs, whole=True)
-    session.reading, nll = None, 0.0
+    session.reading = None
+    nll = 0.0
     with session.memory.phase("score"):
         for window, count, only in lessons.windows(ids, marks):
             nats = session.memory.retrying(
@@ -157,7 +159,9 @@ def _taught(lesson: Lesson) -> tuple[int, float, Learned | None]:
 
 def _translated(job: Job, translator: Translator, block: Block, history: Sequence[Pair]) -> tuple[tuple[str, ...], int]:
     """A translation for each pair's source, empty where it failed the guards and is of no use; how many failed."""
-    context, texts, marked = Context(history, (), job.context_units), [], 0
+    context = Context(history, (), job.context_units)
+    texts = []
+    marked = 0
     for number, pair in enumerate(block.pairs, block.start):
         record = loop.translate_unit(job, translator, number, Unit(f"u{number:06d}", pair.source), context, {})
         marked += record.status == "marked"

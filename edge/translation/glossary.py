@@ -60,7 +60,8 @@ def read(path: str | Path) -> Glossary:
     for number, row in tsv.rows(read_text(str(path))):
         if not any(cell.strip() for cell in row) or row[0].lstrip().startswith("#"):
             continue
-        source, target = row[0].strip(), row[1].strip() if len(row) > 1 else ""
+        source = row[0].strip()
+        target = row[1].strip() if len(row) > 1 else ""
         where = f"{path} line {number}"
         if len(row) < 2:
             raise InputError(f"{where} has no tab", "source, tab, target", "put a tab between the two")
@@ -80,7 +81,8 @@ def read(path: str | Path) -> Glossary:
                 "remove one of the two lines",
             )
         if key not in known:
-            terms[source], known[key] = target, (number, target)
+            terms[source] = target
+            known[key] = (number, target)
         if len(terms) > MAX_TERMS:
             raise InputError(f"{path} has more than {MAX_TERMS} terms", "a glossary, not a dictionary", "shorten it")
     return Glossary(terms)

@@ -115,7 +115,8 @@ def loop(text: str, limit: int = Limits.loop) -> str:
     one or two characters: laughter, dots).
     """
     for match in _LOOP.finditer(text):
-        unit, whole = match[1], match[0]
+        unit = match[1]
+        whole = match[0]
         filled = languages.letters(whole) or len(whole) // 4
         if filled >= (limit if len(unit.strip()) > 2 else 2 * limit):
             return unit
@@ -162,7 +163,8 @@ def _loop(case: Case, limits: Limits) -> str:
 
 
 def _copy(case: Case, limits: Limits) -> str:
-    source, target = _bare(case.source), _bare(case.target)
+    source = _bare(case.source)
+    target = _bare(case.target)
     if source == target and _stays(case.source):
         return ""
     if (
@@ -194,7 +196,8 @@ def _stays(text: str) -> bool:
 
 def _again(case: Case, limits: Limits) -> str:
     """The translation of another line, word for word: short answers may be the same, longer ones may not."""
-    source, target = _bare(case.source), _bare(case.target)
+    source = _bare(case.source)
+    target = _bare(case.target)
     for other, translation in case.earlier if len(target) >= 20 else ():
         if _bare(translation) == target and difflib.SequenceMatcher(None, _bare(other), source).ratio() < 0.5:
             return f"it is the translation of '{_short(placeholders.plain(other))}'"
@@ -208,7 +211,9 @@ def _language(case: Case, limits: Limits) -> str:
     text = _ADDRESS.sub(" ", placeholders.plain(case.target))
     for _, target in case.terms:
         text = text.replace(target, " ")
-    size, source, wanted = languages.letters(text), case.source_language, case.target_language
+    size = languages.letters(text)
+    source = case.source_language
+    wanted = case.target_language
     if size < 2 or source.code == wanted.code:
         return ""
     quoted = 1 - languages.share_in(placeholders.plain(case.source), source.scripts)
@@ -231,7 +236,8 @@ def _language(case: Case, limits: Limits) -> str:
 
 def _length(case: Case, limits: Limits) -> str:
     """Short texts may vary more: the allowance grows by a dozen letters on either side."""
-    source, target = weight(placeholders.plain(case.source)), weight(placeholders.plain(case.target))
+    source = weight(placeholders.plain(case.source))
+    target = weight(placeholders.plain(case.target))
     if target > limits.ratio * source + 12:
         return f"{target / max(source, 1):.1f} times as long as its source"
     if source > limits.ratio * target + 12:

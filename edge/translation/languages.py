@@ -88,7 +88,8 @@ def find(tag: str) -> Language:
         raise SettingsError(
             f"there is no language '{tag}'", "a code like zh, en or pt-BR", hint or "known: " + " ".join(_LANGUAGES)
         )
-    name, scripts = found.name, found.scripts
+    name = found.name
+    scripts = found.scripts
     for part in parts[1:]:
         variant = {"hans": "Simplified ", "hant": "Traditional ", "latn": "", "cyrl": ""}.get(part)
         name = (variant or "") + name

@@ -38,9 +38,11 @@ class Lessons:
         self, session: State, prompts: Prompts, glossary: Glossary | None = None, *, judges: bool = False
     ) -> None:
         """`judges`: the model's own translations are judged by `meaning`, and what was found is kept with the lesson."""
-        self.session, self.prompts = session, prompts
+        self.session = session
+        self.prompts = prompts
         self.glossary = glossary or Glossary({})
-        self.meaning, self.judges = Meaning(session, prompts), judges
+        self.meaning = Meaning(session, prompts)
+        self.judges = judges
         self._since = time.perf_counter()
 
     def full(self, pairs: Sequence[Pair]) -> bool:
@@ -68,7 +70,8 @@ class Lessons:
         return ids, marks
 
     def _ids(self, shown: Sequence[Pair], pairs: Sequence[Pair], *, whole: bool) -> tuple[list[int], list[bool]]:
-        ids, marks = list[int](), list[bool]()
+        ids = list[int]()
+        marks = list[bool]()
         for given, said in self.prompts.lesson(shown, pairs, self.glossary.applying, whole=whole):
             before = encode_more(self.session, given) if ids else encode_prompt(self.session, self.prompts, given)
             answer = encode_more(self.session, said)
@@ -104,7 +107,8 @@ class Lessons:
         """(S,) token ids, how many of the last ones are learned from, and (n,) which of these are labels: one window, more
         where a single long line is more than a chunk."""
         settings = self.session.settings
-        chunk, size = settings.window.chunk, settings.window.size
+        chunk = settings.window.chunk
+        size = settings.window.size
         for start in range(marks.index(True), len(ids), chunk):
             end = min(start + chunk, len(ids))
             window = window_at(0, start, end, context=size - (end - start), sinks=self.session.sinks)

@@ -143,7 +143,8 @@ def translate(
     for number, unit in enumerate(job.units):
         # 2. the language model reads ahead in the source
         if "source" in job.learn and number == read_until:
-            before_lines, lines = lines, _ahead(job.units, number, teacher)
+            before_lines = lines
+            lines = _ahead(job.units, number, teacher)
             read_until += len(lines)
             yield from log.lesson(partial(teacher.teach_source, (number, read_until), before_lines, lines))
         # 3. one unit
@@ -160,7 +161,8 @@ def translate(
             before = _last(history[: len(history) - len(pending)], job.context_units)
             of = "self" if "self" in job.learn else "none"
             yield from log.lesson(partial(teacher.teach, of, (taught, number), before, pending))
-            taught, pending = number, []
+            taught = number
+            pending = []
         history.append(pair)
         pending.append(pair)
         history = _last(history, len(pending) + job.context_units)
@@ -192,7 +194,9 @@ class _Log:
     """Where the loop stands in the records of a run that goes on."""
 
     def __init__(self, kept: Sequence[Record], restored: int) -> None:
-        self.kept, self.restored, self.count = kept, restored, 0
+        self.kept = kept
+        self.restored = restored
+        self.count = 0
 
     def new(self) -> bool:
         """Counts a record; whether it is to be yielded."""
@@ -285,7 +289,8 @@ def _line(
     piece: int | None = None,
 ) -> str | None:
     """The first draft of a line that passes the guards; None where none does."""
-    terms, earlier = job.glossary.applying(source), context.last()
+    terms = job.glossary.applying(source)
+    earlier = context.last()
     for number, attempt in enumerate(attempts):
         shown = context.only(attempt.context)
         draft = translator.translate(Request(source, shown, terms, attempt, seed_of(unit, piece, number)))

@@ -28,7 +28,8 @@ class Meaning:
 
     def __init__(self, session: State, prompts: Prompts) -> None:
         source, target = prompts.languages
-        self.session, self.backwards = session, Prompts(load_template("plain"), target, source)
+        self.session = session
+        self.backwards = Prompts(load_template("plain"), target, source)
 
     def gains(self, pairs: Sequence[Pair]) -> list[float]:
         """For each pair: nats per source token after another line's translation, less those after its own."""
@@ -61,15 +62,18 @@ class Meaning:
 
         A line that is longer than a window loses its beginning.
         """
-        form, size = self.backwards, self.session.settings.window.size
+        form = self.backwards
+        size = self.session.settings.window.size
         start = self.session.base.encode(form.parts(form.examples, [], [""])[0])
-        ids, spans = list(start), list[slice]()
+        ids = list(start)
+        spans = list[slice]()
         for given, line in lines:
             before = encode_more(self.session, form.block([given]))
             after = encode_more(self.session, form.targets([line]))[: size - 1]
             if spans and len(ids) + len(before) + len(after) > size:
                 yield ids, spans
-                ids, spans = list(start), []
+                ids = list(start)
+                spans = []
             ids = windows.last([*ids, *before], size - len(after), self.session.sinks)
             spans.append(slice(len(ids), len(ids) + len(after)))
             ids += after

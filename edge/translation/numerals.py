@@ -60,7 +60,8 @@ def _value(text: str) -> int | None:
         return int("".join(str(_DIGITS[char]) for char in text))
     head = re.match(r"[\d.,]*", text)
     digits = (head[0] if head else "").replace(",", "").strip(".")
-    total, section = Decimal(0), Decimal(0)
+    total = Decimal(0)
+    section = Decimal(0)
     current: Decimal | None = Decimal(digits) if digits.replace(".", "", 1).isdigit() else None
     for char in text[len(head[0]) if head else 0 :].replace("廿", "二十").replace("卅", "三十"):
         if char in _DIGITS:
@@ -70,6 +71,7 @@ def _value(text: str) -> int | None:
             current = None
         else:
             total += (section + (current or 0) or 1) * _MYRIADS[char]
-            section, current = Decimal(0), None
+            section = Decimal(0)
+            current = None
     whole = total + section + (current or 0)
     return int(whole) if whole == whole.to_integral_value() else None

@@ -131,7 +131,8 @@ def _read_review(path: Path, rows: Rows) -> dict[str, Pair]:
         if len(cells) < 5:
             got = f"{path} line {number} has {len(cells)} column(s)"
             raise InputError(got, "source, target, status, id, check", "put tabs between the columns")
-        source, target = _text_of(cells[0]), _text_of(cells[1])
+        source = _text_of(cells[0])
+        target = _text_of(cells[1])
         kept = cells[2].strip().lower() in ("ok", "corrected") or _check(target) != cells[4].strip()
         if kept and source.strip() and target.strip():
             pairs[cells[3].strip() or f"line {number}"] = Pair(source, target)

@@ -139,7 +139,8 @@ class Prompts:
         A chat template that writes earlier turns otherwise than later ones leaves one part.
         """
         if lines and not context:
-            context, lines = lines[:1], lines[1:]
+            context = lines[:1]
+            lines = lines[1:]
         if self.template.form == "chat":
             return self._chat_parts(self._messages(context, sources, terms, lines))
         blocks = [context, *([line] for line in lines)] if context else []
@@ -178,7 +179,8 @@ class Prompts:
         blocks = [pairs[:half], *([pair] for pair in pairs[half:])]
         if self.template.form == "chat":
             return self._chat_lesson(context, blocks, terms) or self._chat_lesson(context, [pairs], terms)
-        before, turns = "".join(self.parts(context, (), ())[:-1]), []
+        before = "".join(self.parts(context, (), ())[:-1])
+        turns = []
         for block in blocks:
             sources = [pair.source for pair in block]
             given = before + self._asked(sources, terms("\n".join(sources)))
@@ -192,7 +194,8 @@ class Prompts:
         """Nothing where the template writes turns otherwise when more of them follow."""
         sources = [[pair.source for pair in block] for block in blocks]
         messages = self._messages(context, sources[0], terms("\n".join(sources[0])))
-        before, turns = "", list[tuple[str, str]]()
+        before = ""
+        turns = list[tuple[str, str]]()
         for index, block in enumerate(blocks):
             if index:
                 asked = self._asked(sources[index], terms("\n".join(sources[index])))

@@ -34,7 +34,8 @@ def summary(records: Sequence[Record], job: Job) -> dict[str, Any]:
     units = [record for record in records if isinstance(record, UnitTranslated)]
     lessons = [record for record in records if isinstance(record, Lesson)]
     pairs = [Pair(unit.source, unit.text) for unit in units if unit.status in PASSED]
-    tokens, seconds = sum(u.tokens for u in units), sum(u.seconds for u in units)
+    tokens = sum(u.tokens for u in units)
+    seconds = sum(u.seconds for u in units)
     found = [n for n in consistency.names(pairs, job.source, job.target) if consistency.is_name(n)]
     statuses = Counter(unit.status for unit in units)
     return {
@@ -161,7 +162,9 @@ def _curve(lessons: Sequence[Mapping[str, Any]]) -> str:
     values = [lesson["perplexity"] for lesson in lessons if lesson["perplexity"]]
     if len(values) < 2:
         return ""
-    width, height, top = 700, 160, max(values)
+    width = 700
+    height = 160
+    top = max(values)
     points = " ".join(
         f"{10 + i * (width - 20) / (len(values) - 1):.1f},{height - 10 - v / top * (height - 30):.1f}"
         for i, v in enumerate(values)

@@ -58,7 +58,8 @@ def _convert(hint: Any, value: Any, source: str, special: Special, where: str) -
         if not isinstance(value, Mapping):
             raise wrong("a mapping of keys")
         return build(typing.cast(type[Any], hint), value, source, special, f"{where}.")
-    origin, args = get_origin(hint), get_args(hint)
+    origin = get_origin(hint)
+    args = get_args(hint)
     if origin is Literal:
         value = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
         if value not in args:
