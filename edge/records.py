@@ -53,7 +53,8 @@ class ChunkScore(Record):
     """One scored chunk: tokens [start, end) of the document, of which `tokens` were predicted.
 
     The document's first token has nothing before it and is never scored, so the first chunk has
-    `tokens == end - start - 1`. `full_nll`: of the base with full attention over all tokens before (`model/baseline.py`).
+    `tokens == end - start - 1`. `full_nll`: of the base with full attention over all tokens before
+    (`model/baseline.py`).
     """
 
     kind: ClassVar[str] = "score"

@@ -76,7 +76,9 @@ def score(state: State, *, with_base: bool = True, against: FullAttention | None
 
 
 def _score_and_learn(state: State, window: Window, labels: int) -> tuple[float | None, float, Learned | None]:
-    """The adapter's nats over the last `labels` tokens, seconds of scoring alone (0 where fused), and what was learned."""
+    """The adapter's nats over the last `labels` tokens, seconds of scoring alone (0
+    where fused), and what was learned.
+    """
     if state.learner is None or not labels:
         return (None if state.learner is None else 0.0), 0.0, None
     if state.fuses and labels_of(window):

@@ -19,7 +19,7 @@ from . import settings as settings_module
 from .core.state import State
 from .errors import BudgetError
 from .machine.allocator import release_memory, tune_allocator
-from .machine.device import PeakMeter
+from .machine.held import PeakMeter
 from .memory import budget, planning
 from .memory import shape as shapes
 from .memory.budget import Plan

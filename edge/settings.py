@@ -71,8 +71,8 @@ class AdapterSettings:
     """The temporary LoRA (arXiv 2106.09685): y = W x + (alpha / rank) B A x, A and B in float32.
 
     `modules`: kinds of linear layers by their own names, or `attention` and `mlp`; none: all.
-    `start`: `repair` begins with what the 4-bit folder holds against quantisation's error (`learning/repair.py`), `fresh` with an
-    adapter that changes nothing; `auto`: the repair where there is one.
+    `start`: `repair` begins with what the 4-bit folder holds against quantisation's error (`learning/repair.py`),
+    `fresh` with an adapter that changes nothing; `auto`: the repair where there is one.
     """
 
     rank: int = 64
@@ -112,7 +112,8 @@ class LearnSettings:
     without gradient; `cached` keeps those of the chunks before, made by an older adapter, so that only the chunk is
     computed; `auto`: `cached`, and `full` where a memory budget has no room for those. `deep_every`: every so many
     chunks the gradient goes down to the first block, in between only through the upper half of the blocks.
-    `guard`: an update whose loss is not a number, or rises too far between `epochs` (`full`: or after the last one, too),
+    `guard`: an update whose loss is not a number, or rises too far between `epochs` (`full`: or after the last one,
+    too),
     is undone. `drift_margin`: an adapter whose perplexity stays above the base's by that share is dropped (0: never).
     """
 
@@ -177,16 +178,16 @@ class ComputeSettings:
 
     `weights`: `packed` dequantises each weight at each use; `cached` keeps dequantised copies for the session;
     `auto` is settled by the planner (`memory/budget.py`), like every `auto` here.
-    `matmul`: what float32 matmuls of many rows round their operands to on a CPU; sums are float32. `auto`: bfloat16 where
-    there are AMX units for it (`machine/device.py`), as a GPU's compute dtype is.
+    `matmul`: what float32 matmuls of many rows round their operands to on a CPU; sums are float32. `auto`: bfloat16
+    where there are AMX units for it (`machine/device.py`), as a GPU's compute dtype is.
     `checkpointing`: keep one activation per block and recompute the rest in the backward pass.
     `paging`: what is kept outside the device's memory, in CPU memory for a GPU and in a file for a CPU: `guard` the
     copy that the guard rolls back to, `cache` also the KV cache while learning, `all` also the optimiser's state.
     `heap`: on a CPU, whether freed memory goes back to the system (`return`) or is kept for the next chunk (`keep`):
     faster, and more of it.
     `loss_slice`: label positions that meet the head at a time; 0 lets the planner choose.
-    `plain`: what is computed in the plain way that the fast one is tested against: `loss` holds the full logits, `lora` is
-    peft's own forward, `first_epoch` scores a chunk and learns it in two forwards.
+    `plain`: what is computed in the plain way that the fast one is tested against: `loss` holds the full logits, `lora`
+    is peft's own forward, `first_epoch` scores a chunk and learns it in two forwards.
     """
 
     device: str = "auto"
@@ -334,12 +335,13 @@ REMOVED = {  # settings of before, and why each is none any more
     "adapter.scaling": "adapter.alpha says the same",
     "learn.context": "a lesson sees what a score sees",
     **dict.fromkeys(
-        ("learn.lr_ratio", "learn.lr_decay", "learn.replay", "learn.skip_below", "learn.min_gain", "learn.weight_decay"),
+        ("learn.lr_ratio", "learn.lr_decay", "learn.replay", "learn.skip_below", "learn.min_gain",
+         "learn.weight_decay"),
         NO_GAIN,
     ),
     **dict.fromkeys(
-        ("learn.betas", "learn.eps", "learn.max_grad_norm", "learn.guard_factor", "learn.min_tokens", "learn.min_novelty",
-         "learn.drift_chunks", "learn.drift_every"),
+        ("learn.betas", "learn.eps", "learn.max_grad_norm", "learn.guard_factor", "learn.min_tokens",
+         "learn.min_novelty", "learn.drift_chunks", "learn.drift_every"),
         FIXED,
     ),
     "generate.read": "a prompt that is longer than the context is read, a shorter one is seen whole",

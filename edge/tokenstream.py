@@ -1,7 +1,7 @@
 """A text of any length -> token ids, tokenised as far as they are needed and the same as the whole text's.
 
-Owns: the pieces that are tokenised, where one is joined to the next. Does not know: models, sessions, where text is from.
-Units: characters of text, token ids.
+Owns: the pieces that are tokenised, where one is joined to the next. Does not know: models, sessions, where text is
+from. Units: characters of text, token ids.
 
 A tokenizer takes some 150 bytes a character, so a long text is cut. No place is safe to cut at in every tokenizer: so
 pieces overlap, and are joined in the middle of a run of tokens that both have, at the same characters. What a tokenizer

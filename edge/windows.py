@@ -22,11 +22,12 @@ SINKS = 4  # of a document whose tokenizer puts no BOS: what the paper on attent
 
 @dataclass(frozen=True)
 class Window:
-    """One step: the new tokens [start, end), and before them the sinks [0, sinks) and the context [context_start, start).
+    """One step: the new tokens [start, end), and before them the sinks [0, sinks) and
+    the context [context_start, start).
 
-    There are no sinks where the context begins with the document. The first new token is predicted from the last
-    context token. Without context (the document's very first token) there is nothing to predict it from, so it is not
-    a label.
+    There are no sinks where the context begins with the document. The first new token is predicted from the
+    last context token. Without context (the document's very first token) there is nothing to predict it from,
+    so it is not a label.
     """
 
     index: int
@@ -61,7 +62,9 @@ class Window:
 
 
 def window_at(index: int, start: int, end: int, *, context: int, sinks: int = 0) -> Window:
-    """The window of the chunk [start, end) with at most `context` tokens before it, `sinks` of them the document's first."""
+    """The window of the chunk [start, end) with at most `context` tokens before it, `sinks` of
+    them the document's first.
+    """
     if start <= context:
         return Window(index, 0, start, end)
     sinks = max(0, min(sinks, context - 1))  # the token before the chunk predicts its first one

@@ -4,10 +4,10 @@ Owns: the buffers, what a layer with a sliding window may forget, going back to 
 Does not know: graphs, tokens, bindings.
 Units: positions in tokens; shapes (1, G, room, D).
 
-Past and present are the same buffer, so a token costs no copy of what is there. A layer that sees everything has room for
-the whole text. A layer that sees the last `window` tokens has room for these and one run: where the room is used up, the
-rows that can still be seen move to its front, and the others are gone. Keys are rotated before they come here, so a row
-does not depend on where it lies.
+Past and present are the same buffer, so a token costs no copy of what is there. A layer that sees everything has room
+for the whole text. A layer that sees the last `window` tokens has room for these and one run: where the room is used
+up, the rows that can still be seen move to its front, and the others are gone. Keys are rotated before they come here,
+so a row does not depend on where it lies.
 """
 
 from __future__ import annotations

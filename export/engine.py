@@ -4,8 +4,8 @@ Owns: sessions, providers, runs over a window, one decoding step with everything
 Does not know: torch, adapters as objects, how the graphs are made, what a cache holds (`cache.py`), chunks, sampling.
 Units: nats; logits in float32; positions in tokens.
 
-Nothing here needs torch: a device that only scores or decodes holds the graph and this. All inputs of a decoding step are
-bound once and changed in place.
+Nothing here needs torch: a device that only scores or decodes holds the graph and this. All inputs of a decoding step
+are bound once and changed in place.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from .rows import Array, Mapped, Rows
 
 AdapterInputs = Mapping[str, Any]  # the graph's A and B, by input name
 ARENA = {  # OrtArenaCfg: it grows by regions from 1 MiB up, and no block keeps more than 16 KiB that it does not need
-    "max_mem": 0, "arena_extend_strategy": 0, "initial_growth_chunk_size_bytes": 1 << 20, "max_dead_bytes_per_chunk": 1 << 14,
+    "max_mem": 0, "arena_extend_strategy": 0, "initial_growth_chunk_size_bytes": 1 << 20,
+    "max_dead_bytes_per_chunk": 1 << 14,
 }  # fmt: skip
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -140,8 +141,8 @@ class Engine:
 def _share_scratch(widest: int) -> None:
     """One arena on the CPU for all sessions of this process, whose first region holds a block of `widest` bytes.
 
-    A session's own arena gives nothing back. Without one, blocks of many sizes spread over the heap's holes, and where a
-    decoder widens a weight at each use, the system clears its pages for every token.
+    A session's own arena gives nothing back. Without one, blocks of many sizes spread over the heap's holes, and where
+    a decoder widens a weight at each use, the system clears its pages for every token.
     """
     info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     with contextlib.suppress(
@@ -180,7 +181,8 @@ class Reader:
     def nll(self, ids: Array, labels: int, adapter: AdapterInputs) -> Array:
         """(labels,) float32 nats of the last of (S,) int64 token ids.
 
-        The decoder reads the window first, and the head what it made of the labels: their scratch is never there together.
+        The decoder reads the window first, and the head what it made of the labels: their scratch
+        is never there together.
         """
         count = len(ids) - 1  # the last token predicts nothing that is asked for
         hidden = self._states(ids[:count], labels, self.engine.buffers(count), 0, adapter)
@@ -192,7 +194,9 @@ class Reader:
         ])  # fmt: skip
 
     def extend(self, ids: Array, buffers: Buffers, position: int, adapter: AdapterInputs) -> Array:
-        """(V,) logits after (S,) tokens that follow the `position` ones held in `buffers`, which then holds them too."""
+        """(V,) logits after (S,) tokens that follow the `position` ones held in
+        `buffers`, which then holds them too.
+        """
         buffers.reserve(position + len(ids), position)
         hidden = self._states(ids, 1, buffers, position, adapter)
         parts = self._head(hidden, np.zeros(1, np.int64), scoring=False)
@@ -312,7 +316,9 @@ class Step:
 
 
 def _inputs(engine: Engine, rows: Array, position: int, sliding: int) -> dict[str, Array]:
-    """What changes with each run, over (S, H) rows that follow `position` tokens; `sliding`: held by layers with a window."""
+    """What changes with each run, over (S, H) rows that follow `position` tokens; `sliding`: held by
+    layers with a window.
+    """
     end = position + len(rows)
     inputs = {
         "embedded": rows,

@@ -7,11 +7,12 @@ Units: tokens; shapes as noted; one document, so there is no batch dimension but
 Two graphs on one data file, so that a window's hidden states meet the head in slices and its full logits never exist:
 
     decoder  embedded (S, H), rows of the embedding matrix; positions (S,) int64; seen (1,) int32 = tokens in all - 1,
-             total () int32 = tokens in all, and the same of what layers with a window hold: sliding.seen, sliding.total;
-             past.I.key, past.I.value (1, G, P, D); NAME.lora_a (K, r) and NAME.lora_b (r, N), r from 0 up
-             -> hidden (S, H), present.I.key, present.I.value (1, G, max(P, total), D)
+             total () int32 = tokens in all, and the same of what layers with a window hold: sliding.seen,
+             sliding.total; past.I.key, past.I.value (1, G, P, D); NAME.lora_a (K, r) and NAME.lora_b (r, N), r from 0
+             up -> hidden (S, H), present.I.key, present.I.value (1, G, max(P, total), D)
     head     hidden (S, H), labels (S,) int64, scoring () bool -> of each part I of the vocabulary: part.I (S, n), its
-             logits, or when scoring (S, blocks), logsumexp of the logits of each block; own.I (S,), the label's logit or 0
+             logits, or when scoring (S, blocks), logsumexp of the logits of each block; own.I (S,), the
+             label's logit or 0
 
 Past and present may be one buffer: GroupQueryAttention then writes in place. Everything is read off the model's own
 modules (scales, windows, norms, rotary frequencies), so that what its config says is decided in one place.
@@ -264,9 +265,9 @@ def head(base: Base, data: DataFile, matrix: nf4.Plain) -> Graph:
 
     `matrix`: W; where it lies in the data already, whole, its parts lie in it.
 
-    Part by part of the vocabulary, each with results of its own and a logit read by one operator, which ends its life: so
-    scoring never holds whole rows of logits, and a runtime which lays weights out anew when it loads them holds one part
-    twice, not all. (ONNX Runtime computes what is not asked for too, and frees nothing that has a reader left.)
+    Part by part of the vocabulary, each with results of its own and a logit read by one operator, which ends its life:
+    so scoring never holds whole rows of logits, and a runtime which lays weights out anew when it loads them holds one
+    part twice, not all. (ONNX Runtime computes what is not asked for too, and frees nothing that has a reader left.)
     """
     graph = Graph(data)
     rows = graph.input("hidden", ["S", matrix.columns])

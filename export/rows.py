@@ -1,11 +1,13 @@
-"""The vocabulary's matrices in an export's data file: rows of the embedding as a text asks for them, the head as a whole.
+"""The vocabulary's matrices in an export's data file: rows of the embedding as a text asks for them, the
+head as a whole.
 
 Owns: where a matrix lies, how it is read, what its bytes mean, when its memory is given back.
 Does not know: graphs, sessions, tokens' meaning.
 Units: bytes; float32.
 
-A lookup in a mapped matrix maps the row's neighbours too, up to 64 KiB for 2 KiB: a long text would map most of a vocabulary
-that it uses a hundredth of. A read costs a few microseconds, and nothing stays. The head is used from end to end, and mapped.
+A lookup in a mapped matrix maps the row's neighbours too, up to 64 KiB for 2 KiB: a long text would map most of a
+vocabulary that it uses a hundredth of. A read costs a few microseconds, and nothing stays. The head is used from end
+to end, and mapped.
 """
 
 from __future__ import annotations
@@ -75,7 +77,9 @@ class Mapped:
         self.matrix: Array = values.reshape(place.rows, place.columns)
 
     def release(self) -> None:
-        """Gives its memory back where the system knows how; the next use reads it in again, from the system's own cache."""
+        """Gives its memory back where the system knows how; the next use reads it in again, from
+        the system's own cache.
+        """
         if hasattr(mmap, "MADV_DONTNEED"):
             self._memory.madvise(mmap.MADV_DONTNEED)
 

@@ -1,4 +1,5 @@
-"""The Forward protocol on ONNX Runtime: an engine's arrays as torch tensors, and the adapter's copies that the graph reads.
+"""The Forward protocol on ONNX Runtime: an engine's arrays as torch tensors, and the adapter's copies
+that the graph reads.
 
 Owns: which A and B the graph reads, and when they are copied anew.
 Does not know: sessions, bindings (`engine.py`), chunks, learning, sampling.

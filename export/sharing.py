@@ -4,8 +4,8 @@ Owns: which weights are the same numbers on both sides, and whose memory stays.
 Does not know: sessions, the learner, how the graph is made.
 Units: bytes.
 
-NF4 codes are bitsandbytes' own bytes on both sides: the graph reads torch's. A tied embedding that torch stores in 16 bits
-is in float32 in the graph, and widening is exact: torch reads the graph's file, and drops its own.
+NF4 codes are bitsandbytes' own bytes on both sides: the graph reads torch's. A tied embedding that torch stores in 16
+bits is in float32 in the graph, and widening is exact: torch reads the graph's file, and drops its own.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def _codes(base: Base) -> dict[str, Array]:
 
 
 def _widens(base: Base, manifest: Manifest) -> bool:
-    """Whether the graph holds the embedding, which is the head too, in the dtype that torch computes in but does not store."""
+    """Whether the graph holds the embedding, which is the head too, in the dtype that torch computes in
+    but does not store.
+    """
     weight = base.model.get_input_embeddings().weight
     tied = base.head.weight.data_ptr() == weight.data_ptr()
     return tied and manifest.head == manifest.embedding and weight.dtype != base.device.torch_dtype == torch.float32

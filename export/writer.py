@@ -118,7 +118,9 @@ class Graph:
         self._nodes.append(helper.make_node(operator, list(inputs), list(outputs), **attributes))
 
     def either(self, condition: str, outputs: Sequence[str], then: Branch, otherwise: Branch) -> None:
-        """Results, float32, of `then` where the condition holds and else of `otherwise`; only one of them is computed."""
+        """Results, float32, of `then` where the condition holds and else of
+        `otherwise`; only one of them is computed.
+        """
         branches = []
         outer = self._nodes
         for write in (then, otherwise):

@@ -19,7 +19,7 @@ from .. import journal
 from .. import settings as settings_module
 from ..documents.text import Text
 from ..errors import BudgetError, Interrupted, StorageError
-from ..machine import device
+from ..machine import held
 from ..settings import Settings
 from ..terminal import say, working
 from ..values.amounts import format_bytes
@@ -139,7 +139,7 @@ def within_budget(args: argparse.Namespace, name: str) -> Iterator[None]:
     """
     budget = settings_of(args).budget
     try:
-        with nullcontext() if budget is None else device.capped_process(budget):
+        with nullcontext() if budget is None else held.capped_process(budget):
             yield
     except MemoryError as error:
         raise BudgetError(

@@ -26,7 +26,7 @@ def add(verbs: Any) -> None:
     quantize.add_argument("model", metavar="MODEL", help="an embedded model, a hub id, a model folder or a .gguf file")
     quantize.add_argument(
         "out", type=Path, metavar="OUT", nargs="?",
-        help="the folder to make; left out for an embedded model or a .gguf file: the conversion in the cache that --model uses",
+        help="the folder to make; without it, for an embedded model or a .gguf file: the conversion that --model uses",
     )  # fmt: skip
     quantize.add_argument("--repair", action="store_true", help="add a starting adapter against quantisation's error")
     quantize.add_argument("--repair-rank", type=int, metavar="N", help="its rank")

@@ -76,9 +76,7 @@ def run(args: argparse.Namespace) -> int:
             stopped = drive(records, run, session, stop, shown, more=lambda _: bool(ids.look(1)))
         read = chunks[-1].end if chunks else 0
         if full and session.full_limit is not None and session.full_limit < (total or read):
-            say(
-                f"note: full attention saw at most {session.full_limit} tokens: what memory and the model's training allow"
-            )
+            say(f"note: full attention saw at most {session.full_limit} tokens, as memory and training allow")
         result = report.score_json(
             chunks,
             time.perf_counter() - start,

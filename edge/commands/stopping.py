@@ -4,8 +4,8 @@ Owns: when an interruption is an exception, and when it ends the process at once
 Does not know: what an interruption does to a run (`terminal.Stop`).
 
 An exception is a traceback before anybody can catch it. Where modules are imported it may be lost in a callback of the
-import system, or be turned into an error by a library; so there, and before and after the work, the process simply ends.
-Little is imported here, and nothing at all by `cli.py` before it.
+import system, or be turned into an error by a library; so there, and before and after the work, the process simply
+ends. Little is imported here, and nothing at all by `cli.py` before it.
 """
 
 from __future__ import annotations

@@ -264,9 +264,7 @@ def _tell(args: argparse.Namespace, result: dict[str, Any], run: Run, stopped: i
     print(f"{result['out']}: {units['done']} of {units['total']} units, {units['marked']} marked")
     if args.report:
         print(f"report: {args.report / 'report.html'}, to be corrected: {args.report / 'review.tsv'}")
-    say(
-        f"{result['tokens_per_second']:.1f} tokens/s, {result['retried']} units retried, {names['names']} names followed"
-    )
+    say(f"{result['tokens_per_second']:.1f} tokens/s, {result['retried']} units retried, {names['names']} names kept")
     if args.json:
         print(json.dumps(result))
     if stopped:

@@ -13,7 +13,8 @@ from typing import TypeVar
 
 from ..errors import BudgetError, describe
 from ..machine.allocator import release_memory, trim
-from ..machine.device import Device, PeakMeter, capped, is_out_of_memory
+from ..machine.device import Device
+from ..machine.held import PeakMeter, capped, is_out_of_memory
 from ..memory.budget import Plan
 from ..model.forward import Cache, Forward
 from ..store import sources

@@ -1,7 +1,7 @@
 """One document as the loops see it: its tokens so far, its windows, and the adapter that learns them.
 
-Owns: the document's tokens and position, adapter, learner and forward path together, lessons, the comparison of adapter and
-base. Does not know: how a loop proceeds (`score.py`, `generate.py`, `translation/`), files, printing.
+Owns: the document's tokens and position, adapter, learner and forward path together, lessons, the comparison of adapter
+and base. Does not know: how a loop proceeds (`score.py`, `generate.py`, `translation/`), files, printing.
 Units: tokens, nats.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..learning.learner import Learner, labels_of
 from ..learning.repetition import novelty
-from ..machine.device import PeakMeter
+from ..machine.held import PeakMeter
 from ..memory.budget import Plan
 from ..model.adapter import Adapter
 from ..model.base import Base
@@ -185,7 +185,9 @@ class State:
         return self.lesson(self.ids(window), window.labels)
 
     def lesson(self, ids: Tensor, labels: int, *, share: float = 1.0, only: Tensor | None = None) -> Taught:
-        """One lesson on (S,) token ids (`Learner.learn`); while the drift guard rests they are scored and not learned."""
+        """One lesson on (S,) token ids (`Learner.learn`); while the drift guard rests
+        they are scored and not learned.
+        """
         assert self.learner is not None
         if self.learner.drift.rests:
             self.learner.drift.passed()
@@ -211,7 +213,9 @@ class State:
         self.probe(window.index, self.ids(piece), piece.labels)
 
     def probe_given(self, end: int) -> bool:
-        """The same while the model writes: on the end of the text that it was given, [.., `end`). Whether it was dropped."""
+        """The same while the model writes: on the end of the text that it was given, [.., `end`).
+        Whether it was dropped.
+        """
         half = max(2, self.settings.window.size // 8)
         piece = window_at(self.chunk_index, max(0, end - half), end, context=half, sinks=self.sinks)
         return piece.labels > 0 and self.probe(self.chunk_index, self.ids(piece), piece.labels)

@@ -109,7 +109,8 @@ class Archive:
     def write(self, stream: BinaryIO, changed: Mapping[str, bytes]) -> None:
         """The archive with some entries replaced: same order, names, dates and packing of all entries.
 
-        What is not replaced is copied as it is packed: neither unpacked, but once to see that it is sound, nor packed again.
+        What is not replaced is copied as it is packed: neither unpacked, but once to see that it is
+        sound, nor packed again.
 
         Raises:
             InputError: an entry is damaged.

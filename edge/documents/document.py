@@ -116,9 +116,9 @@ class Document(ABC):
     ) -> None:
         """The document with the given translations, in its own format; can be called at any moment, for any part.
 
-        Units without a translation (or with a blank one) keep the source text. Placeholders that do not fit are
-        repaired (`placeholders.restore`), so that nothing but formatting can be lost. The file appears whole or not
-        at all.
+        Units without a translation (or with a blank one) keep the source text. Placeholders that do not fit
+        are repaired (`placeholders.restore`), so that nothing but formatting can be lost. The file appears
+        whole or not at all.
 
         Args:
             path: the new file; never the source itself.

@@ -175,7 +175,9 @@ def _base_key(atoms: Sequence[_Atom]) -> bytes:
 
 
 class _Fields:
-    """Complex fields of a paragraph: for each beginning where it ends, and where its result begins; found in one pass."""
+    """Complex fields of a paragraph: for each beginning where it ends, and where its
+    result begins; found in one pass.
+    """
 
     def __init__(self, atoms: list[_Atom]) -> None:
         self.ends: dict[int, int] = {}

@@ -170,7 +170,9 @@ def _package(archive: Archive) -> tuple[str, etree._Element]:
 
 
 def _content(archive: Archive, base: str, package: etree._Element) -> tuple[list[str], list[str], list[str]]:
-    """Paths: the spine's texts in reading order and what they link to, the other tables of contents; and what is missing."""
+    """Paths: the spine's texts in reading order and what they link to, the other tables of contents;
+    and what is missing.
+    """
     manifest: dict[str, tuple[str, str, str]] = {}
     for item in package.iterfind(".//{*}manifest/{*}item"):
         entry = (item.get("href") or "", item.get("media-type") or "", item.get("properties") or "")

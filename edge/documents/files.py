@@ -39,7 +39,8 @@ def why(error: Exception) -> str:
 
 
 def blocks(stream: BinaryIO, name: str, limit: int, *, text: bool) -> Iterator[bytes]:
-    """All bytes of `stream`, block by block; a text ends at its first NUL, so that a device or a binary file is refused early.
+    """All bytes of `stream`, block by block; a text ends at its first NUL, so that a device or a binary
+    file is refused early.
 
     Raises:
         InputError: more than `limit` bytes, a NUL byte in a text, or the stream cannot be read.

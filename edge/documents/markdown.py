@@ -1,4 +1,5 @@
-"""Markdown (CommonMark with tables, footnotes, definitions, admonitions, strikethrough): only words change in the source.
+"""Markdown (CommonMark with tables, footnotes, definitions, admonitions, strikethrough): only words
+change in the source.
 
 Owns: finding each paragraph's place in the source, writing a translation there so that it reads as the same markup.
 Does not know: inline syntax (`markdown_inline.py`), what is kept byte for byte (`markdown_opaque.py`), front matter.

@@ -30,7 +30,8 @@ _HTML_NAMES = {"em": "em", "strong": "strong", "s": "s"}
 _BREAK = re.compile(r" *\n[ \t]*|\\\n[ \t]*")
 _SPECIAL = re.compile(r"[\\`*\[\]<]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w{1,32};)|~(?=~)")
 _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
-# what begins a block: CommonMark's, then definitions, task lists and alerts, containers, admonitions, maths, front matter
+# what begins a block: CommonMark's, then definitions, task lists and alerts, containers, admonitions, maths, front
+# matter
 _LINE_START = re.compile(
     r"(#{1,6}(?=\s|$)|>|[-+](?=\s|$)|[-=]+\s*$|\d{1,9}[.)](?=\s|$)"
     r"|[:~](?=\s)|\[(?:[ xX]\]|!)|:{3}|!!!|\?\?\?|\$\$|\+\+\+|%%|\*\[)",

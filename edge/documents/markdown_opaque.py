@@ -1,11 +1,11 @@
 """What Markdown's dialects add to CommonMark and no reader here understands: it is kept byte for byte.
 
-Owns: where maths, shortcodes, templates, wiki links, attributes, emoji names, container fences and alerts begin and end.
-Does not know: tokens, units; how CommonMark is read.
+Owns: where maths, shortcodes, templates, wiki links, attributes, emoji names, container fences and alerts begin and
+end. Does not know: tokens, units; how CommonMark is read.
 Units: characters; lines for blocks.
 
-Inside a paragraph each such thing is hidden from the reader behind as many `MASK` characters as it has, so that every offset
-stays right and a template may stand in a link. Between paragraphs it is a block of its own.
+Inside a paragraph each such thing is hidden from the reader behind as many `MASK` characters as it has, so that every
+offset stays right and a template may stand in a link. Between paragraphs it is a block of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _MATHS = 400
 
 # {#id}, {.class}, {: .class key="value" }, {width=50%}: pandoc, kramdown, Python-Markdown
 _ATTRIBUTES = re.compile(
-    r"""\{:{0,2}+(?:[ \t]{0,9}+(?:[#.][\w:.-]{1,200}+|[\w:-]{1,99}+=(?:"[^"{}]{0,200}"|'[^'{}]{0,200}'|[^\s"'{}]{1,200}+)|-(?![\w-])))++"""
+    r"""\{:{0,2}+(?:[ \t]{0,9}+(?:[#.][\w:.-]{1,200}+|"""
+    r"""[\w:-]{1,99}+=(?:"[^"{}]{0,200}"|'[^'{}]{0,200}'|[^\s"'{}]{1,200}+)|-(?![\w-])))++"""
     r"""[ \t]{0,9}+\}|\{:{1,2}[^{}\n]{0,200}\}"""
 )
 _WIKI = re.compile(r"\[\[[^\[\]\n]{1,500}\]\](?![(\[])")
@@ -143,7 +144,8 @@ def _code_end(content: str, start: int, lasts: dict[int, int]) -> int:
 
 # --- blocks ---
 
-# lines that stand for themselves: fences of containers, a table of contents, abbreviations, imports of MDX, Quarto's divs
+# lines that stand for themselves: fences of containers, a table of contents, abbreviations, imports of MDX, Quarto's
+# divs
 _LINE = re.compile(
     r":{3,}.{0,500}|\[\[?_?toc_?\]\]?|\{:?toc\}|\*\[[^\]\n]{1,100}\]:.{0,500}"
     r"""|import\s(?:[^'"\n]{1,300}\sfrom\s)?["'][^"'\n]{1,300}["'];?|export\s(?:default|const|let|var|function)\s.{0,500}""",
@@ -154,8 +156,14 @@ _SPANS = (
     (re.compile(r"\$\$(?!.*\$\$)"), re.compile(r".*\$\$\s*(?:\{[^{}]*\}|\([^()]*\))?\s*")),
     (re.compile(r"\\\[\s*"), re.compile(r".*\\\]\s*")),
     (re.compile(r"\\begin\{([a-z*]+)\}"), re.compile(r".*\\end\{[a-z*]+\}\s*")),
-    (re.compile(r"\{\{[<%]\s*(?:highlight|code|mermaid|math|katex|raw)\b"), re.compile(r".*\{\{[<%]\s*/\s*\w+\s*[>%]\}\}\s*")),
-    (re.compile(r"\{%-?\s*(?:highlight|raw|code|mermaid)\b(?!.*\{%-?\s*end)"), re.compile(r".*\{%-?\s*end\w+\s*-?%\}\s*")),
+    (
+        re.compile(r"\{\{[<%]\s*(?:highlight|code|mermaid|math|katex|raw)\b"),
+        re.compile(r".*\{\{[<%]\s*/\s*\w+\s*[>%]\}\}\s*"),
+    ),
+    (
+        re.compile(r"\{%-?\s*(?:highlight|raw|code|mermaid)\b(?!.*\{%-?\s*end)"),
+        re.compile(r".*\{%-?\s*end\w+\s*-?%\}\s*"),
+    ),
     (re.compile(r"%%(?!.*%%)"), re.compile(r".*%%\s*")),
 )  # fmt: skip
 

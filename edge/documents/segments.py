@@ -26,8 +26,8 @@ _LAST_WORD = re.compile(r"[^\s⟦⟧(\"'“‘«]{1,20}$")
 def segments(text: str) -> tuple[str, ...]:
     """The sentences of a text, each with the white space that follows it; `"".join(segments(text)) == text`.
 
-    No sentence ends inside a pair of placeholders, after a known abbreviation or initial, or before a lower-case
-    letter.
+    No sentence ends inside a pair of placeholders, after a known abbreviation or initial, or
+    before a lower-case letter.
     """
     closed = _closed_ranges(text)
     pieces: list[str] = []

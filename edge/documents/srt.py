@@ -265,7 +265,8 @@ class _Lines:
     def _speaks(self, start: int) -> bool:
         """Whether a line that begins at `start` is another speaker's.
 
-        A dash in the middle of a sentence is none: the sentence goes on with a small letter, and no line began with a dash.
+        A dash in the middle of a sentence is none: the sentence goes on with a small letter, and no line
+        began with a dash.
         """
         at = self._visible(start)
         if not self._body.startswith(_DASHES, at):

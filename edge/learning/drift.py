@@ -3,9 +3,9 @@
 Owns: the decision alone. Does not know: torch, what is dropped, who scores.
 Units: nats, tokens, chunks.
 
-After each drop learning rests for twice as many chunks as before, so that on a text from which nothing can be learned
-(random bytes) the chunks that the adapter makes worse become ever fewer; a chunk that it makes better by the margin
-ends that.
+After each drop learning rests for twice as many chunks as before, so that on a text from which nothing can be
+learned (random bytes) the chunks that the adapter makes worse become ever fewer; a chunk that it makes better by
+the margin ends that.
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ class Learner:
         copy: Store | None = None,
         sinks: int = 0,
     ) -> None:
-        """`context`: tokens that a lesson sees before its labels (the paper's L_T), `sinks` of them the document's first.
+        """`context`: tokens that a lesson sees before its labels (the paper's L_T), `sinks` of
+        them the document's first.
 
         `moments` and `copy`: where optimiser state and the guard's copy are paged to; None keeps them beside.
         """
@@ -94,8 +95,8 @@ class Learner:
             only: (labels,) bool, which of the labels count; all where None is named.
 
         Returns:
-            What was done, and the (labels,) nats of the first epoch's forward, of those that count. Without dropout these are
-            the chunk's scores *before* it was learned, so no second forward is needed for them.
+            What was done, and the (labels,) nats of the first epoch's forward, of those that count. Without dropout
+            these are the chunk's scores *before* it was learned, so no second forward is needed for them.
         """
         start = time.perf_counter()
         self._share = share

@@ -210,7 +210,9 @@ def low_rank(error: Tensor, moment: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def fit(full: Mapping[str, Tensor], quantized: Base, moments: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
-    """The low-rank product of every layer's error, by `LAYER.lora_A` and `LAYER.lora_B`; `full` are the layers' weights."""
+    """The low-rank product of every layer's error, by `LAYER.lora_A` and `LAYER.lora_B`; `full`
+    are the layers' weights.
+    """
     found: dict[str, Tensor] = {}
     for name, linear in quantized.linears():
         plain = name.replace(".base_layer", "")

@@ -16,7 +16,9 @@ def distinct(tokens: Sequence[int], n: int) -> float:
 
 
 def novelty(before: Sequence[int], tokens: Sequence[int], n: int = 4) -> float:
-    """Share of the n-grams that end in `tokens` and occur neither in `before` nor earlier in `tokens`; 1 for none at all."""
+    """Share of the n-grams that end in `tokens` and occur neither in `before` nor earlier in `tokens`; 1
+    for none at all.
+    """
     text = [*before, *tokens]
     grams = _grams(text, n)
     first = max(0, len(before) - n + 1)  # the first one that ends in `tokens`
@@ -29,7 +31,9 @@ def novelty(before: Sequence[int], tokens: Sequence[int], n: int = 4) -> float:
 
 
 def longest_repeat(tokens: Sequence[int]) -> int:
-    """Length of the longest span that occurs at least twice, by neighbours in the sorted suffixes; the two may overlap."""
+    """Length of the longest span that occurs at least twice, by neighbours in the
+    sorted suffixes; the two may overlap.
+    """
     suffixes = sorted(list(tokens[i:]) for i in range(len(tokens)))
     longest = 0
     for one, two in zip(suffixes, suffixes[1:], strict=False):

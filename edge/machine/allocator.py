@@ -46,8 +46,9 @@ def tune_allocator() -> None:
 def _bound_kernels() -> None:
     """The least recently used matmul kernels are dropped beyond `KERNELS`; both caches are of 1024 by default.
 
-    oneDNN makes a kernel for every new shape. It takes about 1 ms, and holds 0.3 to 0.6 MB of the heap, nearly all of it
-    descriptors. torch keeps a second copy of those by shape, without which a product takes 1 us more; 0 crashes there.
+    oneDNN makes a kernel for every new shape. It takes about 1 ms, and holds 0.3 to 0.6 MB of the heap,
+    nearly all of it descriptors. torch keeps a second copy of those by shape, without which a product takes 1
+    us more; 0 crashes there.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
     os.environ.setdefault("LRU_CACHE_CAPACITY", "1")
@@ -76,7 +77,9 @@ def keep_scratch() -> AbstractContextManager[None]:
 
 
 def own_pages() -> AbstractContextManager[None]:
-    """Inside, blocks from 128 KiB up are mapped by themselves: for what lasts, so that it leaves no holes in the heap."""
+    """Inside, blocks from 128 KiB up are mapped by themselves: for what lasts, so
+    that it leaves no holes in the heap.
+    """
     return _meanwhile({_M_MMAP_THRESHOLD: 128 << 10})
 
 

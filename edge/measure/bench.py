@@ -24,7 +24,7 @@ from typing import Any
 
 from .. import settings as settings_module
 from ..errors import InputError, SettingsError
-from ..machine import device
+from ..machine import device, held
 from ..memory import flops, planning, shape
 from ..records import finite, perplexity
 from ..settings import Settings
@@ -241,7 +241,7 @@ def work() -> None:
     """A contender's process: one command a line on standard input, one JSON object a line on standard output."""
     from ..errors import BudgetError, describe
     from ..machine.allocator import tune_allocator
-    from ..machine.device import is_out_of_memory
+    from ..machine.held import is_out_of_memory
 
     spec = json.loads(sys.stdin.readline())
     if spec["limit"]:
@@ -292,7 +292,7 @@ def _commands(spec: dict[str, Any]) -> Generator[dict[str, Any], str, None]:
             answer = {"flops": max(device.matmul_rate(loop.device, size) for _ in range(3))}
         else:
             cuda = loop.device.kind == "cuda"
-            answer = {"device_peak_bytes": device.PeakMeter(loop.device).read() if cuda else None}
+            answer = {"device_peak_bytes": held.PeakMeter(loop.device).read() if cuda else None}
 
 
 class _PaperLoop:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ..errors import ModelError, describe
 from ..machine import device as devices
+from ..machine import held
 from ..machine.device import Device
 from ..values.amounts import format_bytes
 
@@ -42,7 +43,7 @@ def examine() -> Iterator[Check]:
     available = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     for name in available:
         yield from _device_checks(name)
-    yield _try("free memory", lambda: (format_bytes(devices.available_memory()), float(devices.available_memory())), "")
+    yield _try("free memory", lambda: (format_bytes(held.available_memory()), float(held.available_memory())), "")
     yield _providers()
 
 

@@ -164,7 +164,8 @@ def _steps(
 ) -> Iterator[tuple[str, Settings]]:
     """What may be given up next, in order: each with what it says and the settings after it.
 
-    Result-preserving first: freed memory that is kept, logits slice (where whole rows of logits exist), activation checkpointing, dequantised copies, a still smaller slice, then
+    Result-preserving first: freed memory that is kept, logits slice (where whole rows of logits exist), activation
+    checkpointing, dequantised copies, a still smaller slice, then
     paging of the guard's copy, of the KV cache while learning, of the optimiser's state. After them, only with
     `degrade`: 8-bit optimiser state (it rounds differently), rank, adapted blocks, window.
     """
@@ -230,7 +231,8 @@ def _refusal(best: Prediction, budget: int, named: bool, degrade: bool) -> Budge
         remedies.insert(0, "--allow-degrade to change what affects results")
     remedies.append("a smaller model" if term.startswith(("weights", "embed")) else "a larger budget")
     return BudgetError(
-        f"needs at least {format_bytes(best.peak())} (phase {best.highest}; largest term: {term}, {format_bytes(size)})",
+        f"needs at least {format_bytes(best.peak())} "
+        f"(phase {best.highest}; largest term: {term}, {format_bytes(size)})",
         f"no more than the {has}",
         "try " + ", or ".join(remedies),
     )

@@ -4,7 +4,8 @@ Owns: how much of a text and of a vocabulary meets the graphs at a time, what th
 Does not know: torch, ONNX Runtime, budgets, the learner's side (`memory`).
 Units: bytes; tokens.
 
-A graph stands beside the learner's base. Its runs are short, so no scratch grows with the window but its keys and values.
+A graph stands beside the learner's base. Its runs are short, so no scratch grows with the window but
+its keys and values.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ class GraphTerms:
         return {"activations": 4 * tokens * 4 * s.hidden + max(mlp, attention), "scratch": scratch}
 
     def scoring(self) -> Terms:
-        """The decoder reads a window after the keys and values so far; then its labels' states meet the head in slices."""
+        """The decoder reads a window after the keys and values so far; then its labels'
+        states meet the head in slices.
+        """
         tokens = self.settings.window.size
         chunk = self.settings.window.chunk
         rows = min(self.settings.compute.loss_slice, chunk, SLICE)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 
 from ..errors import BudgetError
-from ..machine import device
+from ..machine import device, held
 from ..settings import Settings
 from ..store import sources
 from ..store.sources import Source
@@ -86,15 +86,15 @@ def estimate(settings: Settings, dims: Shape) -> Machine:
 
 def measured_baseline(kind: str) -> int:
     """What this process holds now, before any weight: on a GPU nothing that torch's allocator knows of."""
-    return device.resident_memory() if kind == "cpu" else 0
+    return held.resident_memory() if kind == "cpu" else 0
 
 
 def free_for_all(kind: str) -> int:
     """Bytes that this process may hold in all: what is free, and what it holds already."""
     if kind == "cpu":
-        return device.available_memory() + device.resident_memory()
+        return held.available_memory() + held.resident_memory()
     chosen = device.choose("auto")
-    return device.free_memory(chosen) if chosen.kind == "cuda" else device.available_memory()
+    return held.free_memory(chosen) if chosen.kind == "cuda" else held.available_memory()
 
 
 def require_conversion(source: Source, settings: Settings) -> None:

@@ -315,7 +315,9 @@ class _Count:
 
     @property
     def graph_holds_embedding(self) -> bool:
-        """Whether torch reads the graph's float32 embedding, which is the head too, and drops its own (`export.sharing`)."""
+        """Whether torch reads the graph's float32 embedding, which is the head too, and drops its own
+        (`export.sharing`).
+        """
         chosen = self.settings
         wide = chosen.forward == "onnx" and chosen.onnx.precision != "int8" and self.machine.kind == "cpu"
         return wide and self.shape.tied and self._embedding_bytes() < self.c == 4

@@ -285,7 +285,9 @@ def from_model(model: PreTrainedModel, tokenizer: Any, device: Device, reference
 
 
 def freeze(model: PreTrainedModel) -> PreTrainedModel:
-    """Eval mode, no gradients, attention without masks, fused norms, and no repacking of 4-bit weights behind our back."""
+    """Eval mode, no gradients, attention without masks, fused norms, and no repacking
+    of 4-bit weights behind our back.
+    """
     model.requires_grad_(False)
     model.eval()
     attention.use(model)

@@ -42,7 +42,9 @@ class FullAttention:
         self._position = 0  # tokens that it holds or has dropped
 
     def nll(self, tokens: Sequence[int], start: int, end: int) -> float:
-        """Summed nats of the chunk [start, end), predicted from all tokens before it; the document's first is no label."""
+        """Summed nats of the chunk [start, end), predicted from all tokens before it;
+        the document's first is no label.
+        """
         first = max(start, 1)
         if end <= first:
             return 0.0
@@ -105,8 +107,8 @@ class FullAttention:
 
 
 def _room(plan: Plan) -> int:
-    """How many tokens' keys and values the plan's budget has left: with the scratch that attention over them takes while
-    a chunk is scored, and alone while it is learned.
+    """How many tokens' keys and values the plan's budget has left: with the scratch that attention over them takes
+    while a chunk is scored, and alone while it is learned.
     """
     shape = plan.shape
     width = plan.machine.compute

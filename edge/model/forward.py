@@ -72,7 +72,8 @@ class Forward(Protocol):
         ...
 
     def rewind(self, cache: Cache, length: int) -> bool:
-        """Forgets all but the first `length` tokens, bit for bit as it was then; False where it cannot, and did nothing.
+        """Forgets all but the first `length` tokens, bit for bit as it was then; False where it
+        cannot, and did nothing.
 
         It can go back to the marked length, and where no layer has dropped a token to any length.
         """
@@ -261,7 +262,9 @@ class TorchForward:
             return self._extend(torch.tensor([token]), cache, adapter)
 
     def mark(self, cache: Cache) -> None:
-        """See `Forward.mark`. Only layers that drop old tokens are kept; a step replaces their tensors, never changes them."""
+        """See `Forward.mark`. Only layers that drop old tokens are kept; a step replaces their
+        tensors, never changes them.
+        """
         sliding = {i: layer for i, layer in enumerate(cache.state.layers) if getattr(layer, "is_sliding", False)}
         cache.marked = (cache.length, {i: (layer.keys, layer.values) for i, layer in sliding.items()})
 
@@ -316,9 +319,9 @@ class TorchForward:
 def tended_blocks(base: Base, *, checkpointing: bool = False) -> Iterator[None]:
     """Inside the block, on a CPU, freed heap goes back to the system before each transformer block.
 
-    With `checkpointing`, and where gradients are computed, one activation per block is kept and the rest recomputed in
-    the backward pass (arXiv 1604.06174), without putting the model into training mode, which would switch its own
-    dropout on.
+    With `checkpointing`, and where gradients are computed, one activation per block is kept and the rest
+    recomputed in the backward pass (arXiv 1604.06174), without putting the model into training mode, which would
+    switch its own dropout on.
     """
     from torch.utils.checkpoint import checkpoint
 

@@ -2,9 +2,9 @@
 
 Owns: every replacement of a module's `forward`. Does not know: what the replacements compute.
 
-A module has at most one patch of a name. The patch put last is entered first, and is given what it stands before: the
-patches put earlier, and below them the module's own forward. Taking one off leaves the others as they are, whichever
-was put first.
+A module has at most one patch of a name. The patch put last is entered first, and is given what it stands before:
+the patches put earlier, and below them the module's own forward. Taking one off leaves the others as they are,
+whichever was put first.
 """
 
 from __future__ import annotations

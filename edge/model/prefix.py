@@ -34,7 +34,9 @@ class Prefix:
     """
 
     def __init__(self, windows: list[int | None], limit: int, sinks: int = 0) -> None:
-        """`windows`: how many tokens each layer sees; None for all. `limit`: tokens held at most, `sinks` of them the first."""
+        """`windows`: how many tokens each layer sees; None for all. `limit`: tokens held at most, `sinks`
+        of them the first.
+        """
         self.sinks = max(0, min(sinks, limit))
         self._layers = [
             _Layer(limit, self.sinks) if window is None or window > limit else _Layer(window) for window in windows

@@ -4,8 +4,8 @@ Owns: the text, the comparison, where its result is kept.
 Does not know: what follows from it (`runtime.load`), plans, printing.
 Units: tokens; perplexity.
 
-Kept keys and values (`learn.prefix=cached`) are those of a longer text than a window. Most models read them as well as a
-window that is computed anew, where the first tokens stay; one that does not would be made worse by every chunk.
+Kept keys and values (`learn.prefix=cached`) are those of a longer text than a window. Most models read them as well as
+a window that is computed anew, where the first tokens stay; one that does not would be made worse by every chunk.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 
 from .. import journal, windows
 from ..errors import StorageError
-from ..machine.device import is_out_of_memory
+from ..machine.held import is_out_of_memory
 from ..settings import Settings
 from ..store import sources
 from ..weights import alone
@@ -60,13 +60,15 @@ class Soundness:
         if math.isnan(self.kept):
             return "this model's layers cannot keep keys and values while old ones are dropped"
         return (
-            f"with keys and values kept and old ones dropped this model's perplexity is {self.kept:.1f} on a test text, "
-            f"{self.anew:.1f} in a window of its own ({self.worse:+.0%})"
+            f"with keys and values kept and old ones dropped this model's perplexity is {self.kept:.1f} "
+            f"on a test text, {self.anew:.1f} in a window of its own ({self.worse:+.0%})"
         )
 
 
 def measure(base: Base, settings: Settings) -> Soundness:
-    """Compares both, with the sinks that the settings name; 640 tokens are computed. `settings`: a plan's, without `auto`."""
+    """Compares both, with the sinks that the settings name; 640 tokens are computed. `settings`: a plan's, without
+    `auto`.
+    """
     forward = TorchForward(base, None, settings.compute)
     sinks = base.sinks(settings.window)
     ids = base.encode(TEXT.read_text("utf-8"))[:READ]
@@ -89,7 +91,9 @@ def _perplexity(nats: float) -> float:
 
 
 def of(base: Base, settings: Settings) -> Soundness:
-    """What `measure` gives; kept in the cache for a 4-bit folder made here, whose files are known by their checksums."""
+    """What `measure` gives; kept in the cache for a 4-bit folder made here, whose
+    files are known by their checksums.
+    """
     if not base.manifest():
         return measure(base, settings)
     what = {

@@ -1,11 +1,13 @@
-"""What a model folder holds, and whether it still is what was made: by size, time and head, by every byte where these differ.
+"""What a model folder holds, and whether it still is what was made: by size, time and head, by every
+byte where these differ.
 
-Owns: which files decide what a model is, their list in a 4-bit folder's manifest, the checks, which were found whole before.
-Does not know: torch, what the files mean, who asks.
+Owns: which files decide what a model is, their list in a 4-bit folder's manifest, the checks, which were found whole
+before. Does not know: torch, what the files mean, who asks.
 Units: bytes; times in nanoseconds.
 
-A 4-bit folder lists each file with its sha256, size and time. A file of that size and time is taken as it is; a copy has
-other times, so it is read once, and the cache keeps that it was. Small files and the heads of safetensors are read always.
+A 4-bit folder lists each file with its sha256, size and time. A file of that size and time is taken as it is; a
+copy has other times, so it is read once, and the cache keeps that it was. Small files and the heads of
+safetensors are read always.
 """
 
 from __future__ import annotations

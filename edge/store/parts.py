@@ -159,7 +159,9 @@ def _download(model: Embedded, number: int, place: Path, report: Report) -> Path
 
 
 def _run(command: list[str], place: Path, said: IO[bytes], tick: Callable[[], None]) -> int:
-    """Runs it with its temporary files in `place`; `tick` is called twice a second. It ends with this process's wish."""
+    """Runs it with its temporary files in `place`; `tick` is called twice a second.
+    It ends with this process's wish.
+    """
     environment = {**os.environ, "TMPDIR": str(place)}
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, env=environment

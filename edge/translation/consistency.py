@@ -4,10 +4,10 @@ Owns: which words of the translations belong to a name, and how steady they are.
 Does not know: how texts were made, references, models.
 Units: texts (units) in which a name occurs; shares of them.
 
-The translation of a name is the run of words that goes with it most closely: that with the highest Dice coefficient
-2 |both| / (|with the name| + |with the words|), counted over units. Where the target language has capitals it is among the
-runs that begin and end with one, and do not stand as often without: else what every sentence says (`was`) would be a name's
-usual translation.
+The translation of a name is the run of words that goes with it most closely: that with the highest Dice coefficient 2
+|both| / (|with the name| + |with the words|), counted over units. Where the target language has capitals it is among
+the runs that begin and end with one, and do not stand as often without: else what every sentence says (`was`) would be
+a name's usual translation.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def follow(sources: Iterable[str], pairs: Sequence[Pair], target: Language) -> l
 
 def steadiness(found: Sequence[Name]) -> dict[str, float | int | None]:
     """How many names there are, and different translations of them; the share always given the same translation; the
-    mean share of units that have it."""
+    mean share of units that have it.
+    """
     if not found:
         return {"names": 0, "distinct": 0, "always": None, "mean": None}
     always = sum(name.steady == name.units for name in found)

@@ -4,9 +4,9 @@ Owns: what a prompt keeps when the window is too small, the token limit, when de
 Does not know: whether the result is any good (`guards`), what is learned from it.
 Units: tokens.
 
-A prompt is read in parts (`Prompts.parts`), and the cache goes from unit to unit: what the next prompt has in common with
-the last one is not read again. A run that goes on after a stop reads the same parts one by one, so that roundings, and
-with them the text, are the same.
+A prompt is read in parts (`Prompts.parts`), and the cache goes from unit to unit: what the next prompt has in common
+with the last one is not read again. A run that goes on after a stop reads the same parts one by one, so that roundings,
+and with them the text, are the same.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ class ModelTranslator:
     # --- the prompt ---
 
     def _parts(self, request: Request, room: int) -> list[list[int]] | None:
-        """Token ids of a prompt's parts, with as many of the last pairs as there is room for; None where there is none."""
+        """Token ids of a prompt's parts, with as many of the last pairs as there is
+        room for; None where there is none.
+        """
         block, lines = arrange(request.context, 3 * self.session.settings.window.size // 4, self._size)
         block = self.prompts.context(block)
         while True:

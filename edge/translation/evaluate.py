@@ -11,9 +11,10 @@ Protocols, never mixed:
     self         the model's own translations that passed the guards are learned, a chunk of tokens at a time
     corrections  the references of the first tenth of the chunks are learned, nothing after
 
-Perplexity is teacher-forced, in the paper's form: each chunk's reference lines after its source lines, with the reference
-pairs before it as context in every protocol, so that only the adapter differs; torch computes it, whatever translates. A prompt that
-translates shows what its protocol knows: the references of past chunks in `oracle`, else the translations made so far.
+Perplexity is teacher-forced, in the paper's form: each chunk's reference lines after its source lines, with the
+reference pairs before it as context in every protocol, so that only the adapter differs; torch computes it, whatever
+translates. A prompt that translates shows what its protocol knows: the references of past chunks in `oracle`, else the
+translations made so far.
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ class Glossary:
     terms: Mapping[str, str]
 
     def applying(self, text: str) -> list[tuple[str, str]]:
-        """The (source, target) pairs whose source occurs in `text`, longest first; a term inside a longer one is out."""
+        """The (source, target) pairs whose source occurs in `text`, longest first; a
+        term inside a longer one is out.
+        """
         rest = placeholders.plain(text).casefold()
         found = []
         for source, pattern in self._patterns:

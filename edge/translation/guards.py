@@ -35,11 +35,18 @@ _WORD = regex.compile(r"[\p{L}\p{M}]+(?:['’.-][\p{L}\p{M}]+)*")
 _SOUND = re.compile(
     r"(?:(\w{1,3})\1+\w?|[aouäöüh]{1,3}h*|[hm]+|p?s+t+|oh|ah|eh|uh|wow|hey|hi|ha|ho|he|la)", re.IGNORECASE
 )
-_PARTICLES = frozenset(("de", "da", "di", "do", "dos", "del", "della", "der", "van", "von", "zu", "zur", "la", "le", "du", "den", "ten", "bin", "ibn", "al", "el", "y", "e", "af"))  # fmt: skip
+_NAME_PARTICLES = "de da di do dos del della der van von zu zur la le du den ten bin ibn al el y e af"
+_PARTICLES = frozenset(_NAME_PARTICLES.split())
 # words that no name is made of, in capitals as titles have them
-_NO_NAME = frozenset(
-    ["the", "a", "an", "and", "or", "of", "to", "in", "on", "at", "by", "for", "with", "from", "into", "through", "until", "is", "are", "was", "were", "be", "he", "she", "it", "we", "they", "you", "i", "his", "her", "its", "my", "our", "your", "this", "that", "not", "no", "do", "what", "when", "where", "who", "why", "how", "all", "new", "old", "great", "little", "chapter", "part", "book", "volume", "section", "prologue", "epilogue", "contents", "preface", "introduction", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "twenty", "der", "die", "das", "ein", "eine", "und", "oder", "im", "am", "mit", "von", "bis", "nicht", "kapitel", "teil", "buch", "band", "vorwort", "inhalt", "le", "les", "un", "une", "et", "ou", "dans", "avec", "pour", "pas", "chapitre", "partie", "livre", "los", "las", "una", "con", "por", "capítulo", "parte", "libro", "il", "lo", "gli", "capitolo", "глава", "часть", "и", "в", "на", "не"]
-)  # fmt: skip
+_NO_NAME_WORDS = """
+    the a an and or of to in on at by for with from into through until is are was were be he she it we they you i
+    his her its my our your this that not no do what when where who why how all new old great little chapter part
+    book volume section prologue epilogue contents preface introduction one two three four five six seven eight
+    nine ten eleven twelve twenty der die das ein eine und oder im am mit von bis nicht kapitel teil buch band
+    vorwort inhalt le les un une et ou dans avec pour pas chapitre partie livre los las una con por capítulo parte
+    libro il lo gli capitolo глава часть и в на не
+    """
+_NO_NAME = frozenset(_NO_NAME_WORDS.split())
 
 
 @dataclass(frozen=True)
@@ -205,7 +212,9 @@ def _again(case: Case, limits: Limits) -> str:
 
 
 def _language(case: Case, limits: Limits) -> str:
-    """Wrong script first; where the scripts are shared, the identifier's word. Glossary targets and names are let be."""
+    """Wrong script first; where the scripts are shared, the identifier's word.
+    Glossary targets and names are let be.
+    """
     if _bare(case.source) == _bare(case.target) and _stays(case.source):
         return ""
     text = _ADDRESS.sub(" ", placeholders.plain(case.target))

@@ -20,25 +20,28 @@ from ..errors import SettingsError, StorageError
 from ..values import strict
 
 _TABLE = """
-af Afrikaans Latin Afrikaans | ar Arabic Arabic العربية | az Azerbaijani Latin azərbaycanca | be Belarusian Cyrillic беларуская
-bg Bulgarian Cyrillic български | bn Bengali Bengali বাংলা | bs Bosnian Latin bosanski | ca Catalan Latin català
-cs Czech Latin čeština | cy Welsh Latin Cymraeg | da Danish Latin dansk | de German Latin Deutsch
-el Greek Greek Ελληνικά | en English Latin English | eo Esperanto Latin Esperanto | es Spanish Latin español
-et Estonian Latin eesti | eu Basque Latin euskara | fa Persian Arabic فارسی | fi Finnish Latin suomi
-fr French Latin français | ga Irish Latin Gaeilge | gl Galician Latin galego | gu Gujarati Gujarati ગુજરાતી
-he Hebrew Hebrew עברית | hi Hindi Devanagari हिन्दी | hr Croatian Latin hrvatski | hu Hungarian Latin magyar
-hy Armenian Armenian հայերեն | id Indonesian Latin Indonesia | is Icelandic Latin íslenska | it Italian Latin italiano
-ja Japanese Han,Hiragana,Katakana 日本語 | ka Georgian Georgian ქართული | kk Kazakh Cyrillic қазақ | km Khmer Khmer ខ្មែរ
-kn Kannada Kannada ಕನ್ನಡ | ko Korean Hangul,Han 한국어 | la Latin Latin latina | lo Lao Lao ລາວ
-lt Lithuanian Latin lietuvių | lv Latvian Latin latviešu | mk Macedonian Cyrillic македонски | ml Malayalam Malayalam മലയാളം
-mn Mongolian Cyrillic,Mongolian монгол | mr Marathi Devanagari मराठी | ms Malay Latin Melayu | my Burmese Myanmar မြန်မာ
-nb Norwegian Latin norsk | ne Nepali Devanagari नेपाली | nl Dutch Latin Nederlands | no Norwegian Latin norsk
-pa Punjabi Gurmukhi ਪੰਜਾਬੀ | pl Polish Latin polski | pt Portuguese Latin português | ro Romanian Latin română
-ru Russian Cyrillic русский | si Sinhala Sinhala සිංහල | sk Slovak Latin slovenčina | sl Slovenian Latin slovenščina
-sq Albanian Latin shqip | sr Serbian Cyrillic,Latin српски | sv Swedish Latin svenska | sw Swahili Latin Kiswahili
-ta Tamil Tamil தமிழ் | te Telugu Telugu తెలుగు | th Thai Thai ไทย | tl Tagalog Latin Tagalog
-tr Turkish Latin Türkçe | uk Ukrainian Cyrillic українська | ur Urdu Arabic اردو | uz Uzbek Latin,Cyrillic oʻzbekcha
-vi Vietnamese Latin Tiếng_Việt | yi Yiddish Hebrew ייִדיש | zh Chinese Han 中文
+af Afrikaans Latin Afrikaans | ar Arabic Arabic العربية | az Azerbaijani Latin azərbaycanca
+be Belarusian Cyrillic беларуская | bg Bulgarian Cyrillic български | bn Bengali Bengali বাংলা
+bs Bosnian Latin bosanski | ca Catalan Latin català | cs Czech Latin čeština | cy Welsh Latin Cymraeg
+da Danish Latin dansk | de German Latin Deutsch | el Greek Greek Ελληνικά | en English Latin English
+eo Esperanto Latin Esperanto | es Spanish Latin español | et Estonian Latin eesti | eu Basque Latin euskara
+fa Persian Arabic فارسی | fi Finnish Latin suomi | fr French Latin français | ga Irish Latin Gaeilge
+gl Galician Latin galego | gu Gujarati Gujarati ગુજરાતી | he Hebrew Hebrew עברית | hi Hindi Devanagari हिन्दी
+hr Croatian Latin hrvatski | hu Hungarian Latin magyar | hy Armenian Armenian հայերեն
+id Indonesian Latin Indonesia | is Icelandic Latin íslenska | it Italian Latin italiano
+ja Japanese Han,Hiragana,Katakana 日本語 | ka Georgian Georgian ქართული | kk Kazakh Cyrillic қазақ
+km Khmer Khmer ខ្មែរ | kn Kannada Kannada ಕನ್ನಡ | ko Korean Hangul,Han 한국어 | la Latin Latin latina
+lo Lao Lao ລາວ | lt Lithuanian Latin lietuvių | lv Latvian Latin latviešu | mk Macedonian Cyrillic македонски
+ml Malayalam Malayalam മലയാളം | mn Mongolian Cyrillic,Mongolian монгол | mr Marathi Devanagari मराठी
+ms Malay Latin Melayu | my Burmese Myanmar မြန်မာ | nb Norwegian Latin norsk | ne Nepali Devanagari नेपाली
+nl Dutch Latin Nederlands | no Norwegian Latin norsk | pa Punjabi Gurmukhi ਪੰਜਾਬੀ | pl Polish Latin polski
+pt Portuguese Latin português | ro Romanian Latin română | ru Russian Cyrillic русский
+si Sinhala Sinhala සිංහල | sk Slovak Latin slovenčina | sl Slovenian Latin slovenščina
+sq Albanian Latin shqip | sr Serbian Cyrillic,Latin српски | sv Swedish Latin svenska
+sw Swahili Latin Kiswahili | ta Tamil Tamil தமிழ் | te Telugu Telugu తెలుగు | th Thai Thai ไทย
+tl Tagalog Latin Tagalog | tr Turkish Latin Türkçe | uk Ukrainian Cyrillic українська | ur Urdu Arabic اردو
+uz Uzbek Latin,Cyrillic oʻzbekcha | vi Vietnamese Latin Tiếng_Việt | yi Yiddish Hebrew ייִדיש
+zh Chinese Han 中文
 """
 
 
@@ -103,7 +106,8 @@ _WRITTEN = {"cn": "hans", "sg": "hans", "my": "hans", "tw": "hant", "hk": "hant"
 def closeness(tag: str, asked: str) -> int:
     """How well a text of language `tag` serves one who asked for `asked`: 0 another language, more is better.
 
-    4 the same tag, 3 the same script or region, 2 one of the two says nothing more than the language, 1 another variant.
+    4 the same tag, 3 the same script or region, 2 one of the two says nothing more than the
+    language, 1 another variant.
     """
     ours, theirs = ([part for part in name.lower().replace("_", "-").split("-") if part] for name in (asked, tag))
     if not ours or not theirs or ours[0] != theirs[0]:

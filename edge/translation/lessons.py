@@ -3,12 +3,13 @@
 Owns: how pairs are packed, which tokens are labels. Does not know: where pairs come from, how learning works.
 Units: tokens, nats, seconds.
 
-A lesson on pairs is a window as decoding has it: the context pairs, half of the chunk as a block of source lines and a block
-of target lines, the other half line by line. Target lines and their ends alone are labels: the adapter is trained to
-translate, never to write the source. A block teaches how a text goes on, a line to hold to its source: lessons of blocks
-alone lower perplexity further, and what is written with them strays from what it translates. The model's own translations are learned at a smaller rate, which falls
-from lesson to lesson: they sharpen what it says already, and too much of that makes real text unlikely. In a lesson on source text every line is a label, the lines read before
-are the context.
+A lesson on pairs is a window as decoding has it: the context pairs, half of the chunk as a block of source lines and
+a block of target lines, the other half line by line. Target lines and their ends alone are labels: the adapter is
+trained to translate, never to write the source. A block teaches how a text goes on, a line to hold to its source:
+lessons of blocks alone lower perplexity further, and what is written with them strays from what it translates. The
+model's own translations are learned at a smaller rate, which falls from lesson to lesson: they sharpen what it says
+already, and too much of that makes real text unlikely. In a lesson on source text every line is a label, the lines
+read before are the context.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ class Lessons:
     def __init__(
         self, session: State, prompts: Prompts, glossary: Glossary | None = None, *, judges: bool = False
     ) -> None:
-        """`judges`: the model's own translations are judged by `meaning`, and what was found is kept with the lesson."""
+        """`judges`: the model's own translations are judged by `meaning`, and what was
+        found is kept with the lesson.
+        """
         self.session = session
         self.prompts = prompts
         self.glossary = glossary or Glossary({})
@@ -104,8 +107,9 @@ class Lessons:
         return self._lesson("source", span, labels, self._learn(ids, marks))
 
     def windows(self, ids: list[int], marks: list[bool]) -> Iterator[tuple[torch.Tensor, int, torch.Tensor]]:
-        """(S,) token ids, how many of the last ones are learned from, and (n,) which of these are labels: one window, more
-        where a single long line is more than a chunk."""
+        """(S,) token ids, how many of the last ones are learned from, and (n,) which of these are labels: one window,
+        more where a single long line is more than a chunk.
+        """
         settings = self.session.settings
         chunk = settings.window.chunk
         size = settings.window.size

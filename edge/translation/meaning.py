@@ -3,9 +3,10 @@
 Owns: how much a translation helps the base to predict its source. Does not know: what follows from it.
 Units: nats per token.
 
-A model finds its own translation likely whatever it says. But a source line is likelier after a translation of it than
-after one of another line, and the more so, the more of it was translated (reverse scoring, as noisy-channel rerankers use
-it, arXiv 1908.05731). All lines stand in one window, each after its translation, and once more after another line's.
+A model finds its own translation likely whatever it says. But a source line is likelier after a translation of
+it than after one of another line, and the more so, the more of it was translated (reverse scoring, as
+noisy-channel rerankers use it, arXiv 1908.05731). All lines stand in one window, each after its translation,
+and once more after another line's.
 """
 
 from __future__ import annotations

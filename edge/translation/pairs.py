@@ -4,9 +4,9 @@ Owns: reading pairs of source and target lines, in their order; writing a review
 Does not know: what the pairs are for (corrections, evaluation).
 Units: lines count from 1.
 
-A review file is a TSV of five columns: source, target, status, id, check. `check` is a fingerprint of the target as it was
-written, so that an edited row can be told from an untouched one: rows whose target was changed, or whose status was set
-to `ok`, are corrections, and so are those that were one before (`corrected`), until they are removed. A cell that a
+A review file is a TSV of five columns: source, target, status, id, check. `check` is a fingerprint of the target as it
+was written, so that an edited row can be told from an untouched one: rows whose target was changed, or whose status was
+set to `ok`, are corrections, and so are those that were one before (`corrected`), until they are removed. A cell that a
 spreadsheet would take for a formula has an apostrophe before it, which is taken away again.
 """
 
@@ -28,7 +28,10 @@ from .prompts import Pair
 
 Rows = list[tuple[int, list[str]]]  # of a table, with the lines that they begin at
 
-REVIEW = "# templora review: edit the second column; set the third to ok where it is right as it is; look first where the last says ?"
+REVIEW = (
+    "# templora review: edit the second column; set the third to ok where it is right as it is; "
+    "look first where the last says ?"
+)
 _FORMULA = re.compile("'*[=+\\-@＝＋－＠]")  # and what looks like one already made harmless
 # codes of TMX and XLIFF around which the words stand: <bpt>&lt;b&gt;</bpt>, <ph>&lt;br/&gt;</ph>
 _CODES = frozenset(("bpt", "ept", "ph", "it", "ut", "x", "bx", "ex", "sc", "ec", "cp"))

@@ -4,9 +4,9 @@ Owns: templates (files in `configs/templates/`), the text of a prompt and of wha
 Does not know: torch, sessions, how much fits a window.
 Units: lines; a unit is one line.
 
-The form is the paper's (arXiv 2401.11504, section 4.2): a source block then its target block as context, then the
-block to translate. While decoding the block to translate is one line; which pairs the context block holds, and which
-follow it line by line, is decided in `context`. A lesson has both: half of a chunk as a block, the other half line by line.
+The form is the paper's (arXiv 2401.11504, section 4.2): a source block then its target block as context, then the block
+to translate. While decoding the block to translate is one line; which pairs the context block holds, and which follow
+it line by line, is decided in `context`. A lesson has both: half of a chunk as a block, the other half line by line.
 """
 
 from __future__ import annotations
@@ -167,7 +167,8 @@ class Prompts:
         *,
         whole: bool = False,
     ) -> list[tuple[str, str]]:
-        """What is given and what must be said, in turn: the first half of `pairs` as one block, the others line by line.
+        """What is given and what must be said, in turn: the first half of `pairs` as one block, the
+        others line by line.
 
         Joined it is the text of a prompt and its answers, ends of turns included.
 

@@ -19,7 +19,8 @@ from .prompts import Pair
 
 def overlap(translations: Sequence[str], references: Sequence[str], target: Language) -> dict[str, Any]:
     """Corpus BLEU and chrF with sacrebleu's signatures. Chinese is tokenised by sacrebleu's `zh`, Japanese, Thai and
-    others without spaces by characters."""
+    others without spaces by characters.
+    """
     from sacrebleu.metrics import BLEU, CHRF
 
     tokenizers = {"zh": "zh", "ja": "char", "th": "char", "lo": "char", "km": "char", "my": "char"}

@@ -17,9 +17,9 @@ _QUOTE = re.compile(r'(?:^|(?<=\t))"(?P<whole>(?:[^"]|"")*+"(?=\t|\r?\n|\r|\Z))?
 def rows(text: str) -> list[tuple[int, list[str]]]:
     """The rows of a table with the lines that they begin at.
 
-    Spreadsheets quote cells that hold quotes, tabs or line ends, and double the quotes inside. In other files a quote is
-    a character. A file is a spreadsheet's where every cell that begins with a quote is quoted as a whole, and one needed
-    to be.
+    Spreadsheets quote cells that hold quotes, tabs or line ends, and double the quotes inside. In other files a
+    quote is a character. A file is a spreadsheet's where every cell that begins with a quote is quoted as a whole,
+    and one needed to be.
     """
     if _is_quoted(text):
         reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t", doublequote=True)

@@ -39,7 +39,8 @@ def load(text: str) -> Any:
     """The values of a YAML text.
 
     Raises:
-        yaml.YAMLError: it is no YAML, holds aliases or a number of thousands of digits, is too long or nested too deeply.
+        yaml.YAMLError: it is no YAML, holds aliases or a number of thousands of digits, is too long
+        or nested too deeply.
     """
     if len(text) > MAX_BYTES:
         raise yaml.YAMLError(f"more than {MAX_BYTES} characters")

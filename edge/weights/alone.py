@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from ..errors import ModelError, StorageError, TemploraError, describe
-from ..machine.device import is_out_of_memory
+from ..machine.held import is_out_of_memory
 
 NAME = "model.gguf"  # of the file in its private folder
 _lock = RLock()

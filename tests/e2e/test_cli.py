@@ -193,7 +193,8 @@ def test_interrupt_reports_what_was_done(model: str, tmp_path: Path, number: sig
 
 
 def test_bench_side_by_side(model: str, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The paper's loop and the runtime read the same text: equal before learning, close after; all figures are there."""
+    """The paper's loop and the runtime read the same text: equal before learning, close after; all figures are
+    there."""
     args = [
         "bench",
         str(text),

@@ -1,4 +1,5 @@
-"""A 4-bit folder is what was made: each file that decides what comes out is checked at load, on resume, and by the doctor."""
+"""A 4-bit folder is what was made: each file that decides what comes out is checked at load, on resume, and by the
+doctor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Two commands that need the same thing for the first time, started together: both end well, and nothing is left behind.
+"""Two commands that need the same thing for the first time, started together: both end well, and nothing is left
+behind.
 
 Three times each; TEMPLORA_STARTS=20 for more.
 """

@@ -39,7 +39,9 @@ def no_memory(patch: pytest.MonkeyPatch, after: int) -> None:
     def backward(*args: Any, **kwargs: Any) -> None:
         seen[0] += 1
         if seen[0] > after:
-            raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")  # fmt: skip
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"
+            )
         real(*args, **kwargs)
 
     patch.setattr(torch.autograd, "backward", backward)

@@ -1,4 +1,5 @@
-"""Work is never repeated or lost: the same command goes on, outputs are part of the run, a broken stdout is only that."""
+"""Work is never repeated or lost: the same command goes on, outputs are part of the run, a broken stdout is only
+that."""
 
 from __future__ import annotations
 

@@ -57,7 +57,9 @@ def test_an_interruption_is_one_line_at_any_moment(verb: str, number: int, model
 
 def test_an_interruption_while_a_module_is_imported_ends_the_process(tmp_path: Path) -> None:
     """A library that takes an interruption for a failed import of its own must not get the chance."""
-    (tmp_path / "slow.py").write_text("import time\ntry:\n    print('here', flush=True)\n    time.sleep(20)\nexcept BaseException:\n    raise ImportError('swallowed') from None\n")  # fmt: skip
+    (tmp_path / "slow.py").write_text(
+        "import time\ntry:\n    print('here', flush=True)\n    time.sleep(20)\nexcept BaseException:\n    raise ImportError('swallowed') from None\n"
+    )
     code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(tmp_path)!r}]\nfrom edge.commands import stopping\nstopping.working()\nimport slow"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert child.stdout is not None and child.stdout.readline() == b"here\n"

@@ -30,7 +30,8 @@ SMALL = ["--set", "window.chunk=24", "--set", "window.size=64", "--set", "learn.
 
 
 def folders(root: Path) -> Iterator[Path]:
-    """An unquantised folder, and a 4-bit one that lists no files: with a list, every change is refused before it is read."""
+    """An unquantised folder, and a 4-bit one that lists no files: with a list, every change is refused before it is
+    read."""
     full = tiny.folder(root / "full", "gemma3_text", layers=2)
     quantize.quantize_to_folder(str(full), root / "nf4")
     path = root / "nf4" / "templora.json"

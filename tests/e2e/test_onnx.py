@@ -28,8 +28,27 @@ from export.rows import Mapped, Rows
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["--set", "compute.matmul=float32", "--set", "window.chunk=48", "--set", "window.size=96", "--set", "adapter.rank=4", "--set", "learn.lr=1e-2",
-         "--set", "learn.drift_margin=0", "--set", "learn.prefix=full", "--set", "compute.threads=1", "--preset", "economical", "--no-run"]  # fmt: skip
+SMALL = [
+    "--set",
+    "compute.matmul=float32",
+    "--set",
+    "window.chunk=48",
+    "--set",
+    "window.size=96",
+    "--set",
+    "adapter.rank=4",
+    "--set",
+    "learn.lr=1e-2",
+    "--set",
+    "learn.drift_margin=0",
+    "--set",
+    "learn.prefix=full",
+    "--set",
+    "compute.threads=1",
+    "--preset",
+    "economical",
+    "--no-run",
+]
 
 
 @pytest.fixture(scope="module")

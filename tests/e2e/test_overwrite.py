@@ -1,4 +1,5 @@
-"""Nothing that a command reads is written over: every verb, every pair of an input and an output, links and case too."""
+"""Nothing that a command reads is written over: every verb, every pair of an input and an output, links and case
+too."""
 
 from __future__ import annotations
 

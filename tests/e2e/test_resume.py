@@ -21,7 +21,16 @@ from edge import cli, settings
 from edge.commands import options
 from tests import tiny
 
-COMMON = ["--set", "compute.threads=1", "--set", "window.chunk=64", "--set", "window.size=128", "--set", "adapter.rank=4"]  # fmt: skip
+COMMON = [
+    "--set",
+    "compute.threads=1",
+    "--set",
+    "window.chunk=64",
+    "--set",
+    "window.size=128",
+    "--set",
+    "adapter.rank=4",
+]
 TIMINGS = ("seconds", "score_seconds", "decode_seconds", "peak_bytes")
 
 
@@ -45,7 +54,9 @@ def command(verb: str, model: str, book: Path, folder: Path) -> list[str]:
 
 def start(args: list[str]) -> subprocess.Popen[bytes]:
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen([sys.executable, "-m", "edge.cli", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", "edge.cli", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+    )
 
 
 def records(folder: Path) -> int:

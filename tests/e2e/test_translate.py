@@ -19,7 +19,6 @@ import pytest
 
 from edge import cli
 from edge.documents import open_document
-from edge.machine import device
 from edge.translation import decoding, evaluate, guards, loop
 from tests import tiny
 from tests.unit.documents import books
@@ -37,10 +36,34 @@ SMALL = [
     "learn.own_lr=1",
 ]
 TO_GERMAN = ["--from", "en", "--to", "de"]
-LINES = [f"{start} {middle}." for start in ("The captain", "Her old ship", "A white whale", "My brother") for middle in (
-    "went out to sea", "was seen by all of us", "did not come back", "slept through the storm", "was never found")]  # fmt: skip
-GERMAN = dict(zip(LINES, (f"{start} {middle}." for start in ("Der Kapitän", "Ihr altes Schiff", "Ein weißer Wal", "Mein Bruder") for middle in (
-    "fuhr hinaus aufs Meer", "wurde von uns allen gesehen", "kam nicht zurück", "schlief während des Sturms", "wurde nie gefunden")), strict=True))  # fmt: skip
+LINES = [
+    f"{start} {middle}."
+    for start in ("The captain", "Her old ship", "A white whale", "My brother")
+    for middle in (
+        "went out to sea",
+        "was seen by all of us",
+        "did not come back",
+        "slept through the storm",
+        "was never found",
+    )
+]
+GERMAN = dict(
+    zip(
+        LINES,
+        (
+            f"{start} {middle}."
+            for start in ("Der Kapitän", "Ihr altes Schiff", "Ein weißer Wal", "Mein Bruder")
+            for middle in (
+                "fuhr hinaus aufs Meer",
+                "wurde von uns allen gesehen",
+                "kam nicht zurück",
+                "schlief während des Sturms",
+                "wurde nie gefunden",
+            )
+        ),
+        strict=True,
+    )
+)
 
 SHORT = [
     f"{first} {second}." for first in ("Old", "New", "My", "His") for second in ("sea", "ship", "men", "dog", "bed")
@@ -87,7 +110,9 @@ def command(model: str, book: Path, *more: str) -> list[str]:
     return ["translate", str(book), *TO_GERMAN, "--model", model, *SMALL, *more]
 
 
-def test_a_book_is_translated_and_reported(model: str, book: Path, german: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_a_book_is_translated_and_reported(
+    model: str, book: Path, german: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rep = tmp_path / "report"
     assert cli.main(command(model, book, "--run", str(tmp_path / "run"), "--report", str(rep), "--json")) == 0
     result = last_json(capsys)
@@ -110,18 +135,24 @@ def test_a_book_is_translated_and_reported(model: str, book: Path, german: None,
     assert len((rep / "review.tsv").read_text("utf-8").splitlines()) == 21
 
 
-def test_what_the_model_doubts_is_to_be_looked_at(model: str, book: Path, german: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_what_the_model_doubts_is_to_be_looked_at(
+    model: str, book: Path, german: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rep = tmp_path / "report"
     assert cli.main(command(model, book, "--no-run", "--report", str(rep), "--json", "--judge")) == 0
     result = last_json(capsys)
     assert result["lessons"] and 0 < len(result["doubtful"]) < len(result["units"])
-    assert [d["gain"] for d in result["doubtful"]] == sorted(d["gain"] for d in result["doubtful"]) and result["doubtful"][-1]["gain"] < 0  # fmt: skip
+    assert [d["gain"] for d in result["doubtful"]] == sorted(d["gain"] for d in result["doubtful"]) and result[
+        "doubtful"
+    ][-1]["gain"] < 0
     rows = [line.split("\t") for line in (rep / "review.tsv").read_text("utf-8").splitlines()[1:]]
     assert {row[3] for row in rows if row[5] == "?"} == {d["id"] for d in result["doubtful"]}
     assert "To be looked at first" in (rep / "report.html").read_text("utf-8")
 
 
-def test_learning_changes_what_it_says_it_does(model: str, book: Path, german: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_learning_changes_what_it_says_it_does(
+    model: str, book: Path, german: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Each way of learning lowers the nats of its own next lessons, or is not there at all."""
     corrections = tmp_path / "mine.tsv"
     corrections.write_text("".join(f"{line}\t{GERMAN[line]}\n" for line in LINES[:8]), "utf-8")
@@ -140,7 +171,9 @@ def test_learning_changes_what_it_says_it_does(model: str, book: Path, german: N
     assert last < first
 
 
-def test_random_weights_end_with_every_unit_marked(model: str, book: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_random_weights_end_with_every_unit_marked(
+    model: str, book: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     book.write_text("\n\n".join(SHORT[:5]) + "\n\n1894\n", "utf-8")
     rep = tmp_path / "report"
     assert cli.main(command(model, book, "--no-run", "--report", str(rep), "--json")) == 9
@@ -167,7 +200,9 @@ def test_bilingual_keeps_the_source(model: str, book: Path, german: None, tmp_pa
     assert all(text.index(line) < text.index(GERMAN[line]) for line in LINES)
 
 
-def test_an_edited_review_is_learned_and_used(model: str, book: Path, german: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_an_edited_review_is_learned_and_used(
+    model: str, book: Path, german: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rep = tmp_path / "report"
     assert cli.main(command(model, book, "--no-run", "--report", str(rep))) == 0
     review = rep / "review.tsv"
@@ -186,7 +221,9 @@ def test_an_edited_review_is_learned_and_used(model: str, book: Path, german: No
 
 def start(args: list[str]) -> subprocess.Popen[bytes]:
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen([sys.executable, "-m", "edge.cli", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", "edge.cli", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+    )
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -247,7 +284,9 @@ def test_a_stop_leaves_a_book_that_can_be_opened(model: str, book: Path, tmp_pat
         assert other.returncode == 7 and b"options" in other.stderr
 
 
-def test_a_long_book_in_flat_memory(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_a_long_book_in_flat_memory(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """100,000 characters, learned from to the end; a translator that is no model, to be done in a minute."""
     lines = [f"{LINES[n % 20][:-1]} on the {n}th day of the year." for n in range(2000)]
     path = tmp_path / "long.txt"
@@ -257,7 +296,7 @@ def test_a_long_book_in_flat_memory(model: str, tmp_path: Path, monkeypatch: pyt
 
     def translate(self: Any, request: loop.Request) -> loop.Draft:
         day = int("".join(c for c in request.source if c.isdigit()))
-        held.append(device.resident_memory())
+        held.append(held.resident_memory())
         return loop.Draft(f"{GERMAN[LINES[day % 20]][:-1]} am {day}. Tag des Jahres.", 9)
 
     monkeypatch.setattr(decoding.ModelTranslator, "translate", translate)
@@ -370,7 +409,13 @@ def mistakes(folder: Path) -> dict[str, tuple[list[str], int, str]]:
     }  # fmt: skip
     for name, content in files.items():
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    books.make_epub(folder / "drm.epub", {"META-INF/encryption.xml": b'<encryption xmlns="urn:oasis:names:tc:opendocument:xmlns:container" xmlns:enc="http://www.w3.org/2001/04/xmlenc#"><enc:EncryptedData><enc:EncryptionMethod Algorithm="http://www.w3.org/2001/04/xmlenc#aes128-cbc"/><enc:CipherData><enc:CipherReference URI="OEBPS/one.xhtml"/></enc:CipherData></enc:EncryptedData></encryption>', "META-INF/rights.xml": b"<rights/>"})  # fmt: skip
+    books.make_epub(
+        folder / "drm.epub",
+        {
+            "META-INF/encryption.xml": b'<encryption xmlns="urn:oasis:names:tc:opendocument:xmlns:container" xmlns:enc="http://www.w3.org/2001/04/xmlenc#"><enc:EncryptedData><enc:EncryptionMethod Algorithm="http://www.w3.org/2001/04/xmlenc#aes128-cbc"/><enc:CipherData><enc:CipherReference URI="OEBPS/one.xhtml"/></enc:CipherData></enc:EncryptedData></encryption>',
+            "META-INF/rights.xml": b"<rights/>",
+        },
+    )
     with zipfile.ZipFile(folder / "path.epub", "w") as archive:
         for name, data in {**books.epub_entries(), "../../evil": b"x"}.items():
             archive.writestr(name, data)
@@ -415,7 +460,9 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_mistakes_give_one_clear_line(case: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_mistakes_give_one_clear_line(
+    case: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path.with_name(tmp_path.name + "-state")))
     every = mistakes(tmp_path)
     assert set(every) == set(CASES)

@@ -1,4 +1,5 @@
-"""Full attention over everything so far: what it sees, where it reads again, and that going on gives the same numbers."""
+"""Full attention over everything so far: what it sees, where it reads again, and that going on gives the same
+numbers."""
 
 from __future__ import annotations
 

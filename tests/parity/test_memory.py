@@ -11,7 +11,7 @@ import torch
 
 from edge.errors import BudgetError
 from edge.learning import learner
-from edge.machine import device
+from edge.machine import device, held
 from edge.machine.allocator import release_memory
 from tests import tiny
 
@@ -130,10 +130,10 @@ def test_other_errors_are_not_taken_for_memory(monkeypatch: pytest.MonkeyPatch) 
 def test_the_cap_stops_an_allocation() -> None:
     cpu = device.Device("cpu", "cpu", "float32")
     release_memory()  # else a large free piece of the heap serves the block
-    with device.capped(cpu, device.resident_memory() + (64 << 20)):
+    with held.capped(cpu, held.resident_memory() + (64 << 20)):
         with pytest.raises(RuntimeError) as refused:
             torch.empty(256 << 20, dtype=torch.uint8).fill_(1)
-        assert device.is_out_of_memory(refused.value)
+        assert held.is_out_of_memory(refused.value)
     assert torch.empty(256 << 20, dtype=torch.uint8).fill_(1).sum() > 0
 
 

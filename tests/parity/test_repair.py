@@ -66,7 +66,9 @@ def test_divergence_and_its_gradient_are_torch_s(softcap: float | None) -> None:
         return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
     exact = hidden.double().requires_grad_()
-    expected = F.kl_div(plain(exact).log_softmax(-1), plain(wanted.double()).log_softmax(-1), log_target=True, reduction="batchmean")  # fmt: skip
+    expected = F.kl_div(
+        plain(exact).log_softmax(-1), plain(wanted.double()).log_softmax(-1), log_target=True, reduction="batchmean"
+    )
     expected.backward()
     found, grad = repair._divergence(hidden, wanted, head, backward=True, rows=8)
     assert float(found) == pytest.approx(float(expected.detach()), rel=1e-5)
@@ -181,7 +183,11 @@ def test_layers_that_do_not_learn_are_repaired_too(folders: tuple[Path, Path, di
             assert torch.equal(session.forward.nll(text, 100), whole)
             kept = {n: m.lora_A[session.adapter.name].weight.clone() for n, m in session.adapter.layers.items()}
             session.learner.learn(text[:64], 24)
-            changed = {n for n, m in session.adapter.layers.items() if not torch.equal(m.lora_A[session.adapter.name].weight, kept[n])}  # fmt: skip
+            changed = {
+                n
+                for n, m in session.adapter.layers.items()
+                if not torch.equal(m.lora_A[session.adapter.name].weight, kept[n])
+            }
             assert changed == set(session.adapter.targets) and len(changed) < len(kept)
 
 

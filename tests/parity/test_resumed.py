@@ -43,7 +43,9 @@ def _score(runtime: Runtime, folder: Path, stop_after: int | None, again: bool) 
         return done, _state(session)
 
 
-@pytest.mark.parametrize("options", [(), ("learn.prefix=cached",), ("adapter.dropout=0.1",), ("learn.optimizer=adamw8bit",)])  # fmt: skip
+@pytest.mark.parametrize(
+    "options", [(), ("learn.prefix=cached",), ("adapter.dropout=0.1",), ("learn.optimizer=adamw8bit",)]
+)
 def test_score_goes_on_with_the_same_bits(options: tuple[str, ...], tmp_path: Path) -> None:
     runtime = tiny.runtime("qwen3", *options)
     whole, state = _score(runtime, tmp_path / "whole", None, False)
@@ -146,7 +148,12 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
 def test_tensor_file_is_what_the_library_reads(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    tensors = {"a": torch.randn(3, 5), "b": torch.arange(4, dtype=torch.int32), "none": torch.empty(0), "c": torch.tensor(2.5)}  # fmt: skip
+    tensors = {
+        "a": torch.randn(3, 5),
+        "b": torch.arange(4, dtype=torch.int32),
+        "none": torch.empty(0),
+        "c": torch.tensor(2.5),
+    }
     tensors["d"] = torch.randn(4, 4, dtype=torch.bfloat16).T
     tensorfile.write(tmp_path / "x.safetensors", lambda: iter(tensors.items()))
     theirs, ours = load_file(tmp_path / "x.safetensors"), tensorfile.TensorFile(tmp_path / "x.safetensors")

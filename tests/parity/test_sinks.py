@@ -165,7 +165,8 @@ def test_a_true_continuation_is_as_likely_while_writing_as_in_a_plain_forward(
 
 
 def _context_at(session: Session, ids: list[int], length: int) -> list[int]:
-    """What a cache holds that is built with `length` tokens there: at most a window less one, from a chunk's border on."""
+    """What a cache holds that is built with `length` tokens there: at most a window less one, from a chunk's border
+    on."""
     position = length // CHUNK * CHUNK
     count = min(SIZE - CHUNK + length - position, SIZE - 1, length)
     return ids[:count]

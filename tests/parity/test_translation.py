@@ -281,7 +281,13 @@ JOB = Job((), EN, DE, context_units=2, learn=frozenset())
 CHUNKS = [PAIRS[:2], PAIRS[2:4], PAIRS[4:6], PAIRS[6:]]
 
 
-def measured(runtime: Any, protocol: str, translate: bool = False, done: list[ChunkEvaluated] | None = None, session: Session | None = None) -> list[ChunkEvaluated]:  # fmt: skip
+def measured(
+    runtime: Any,
+    protocol: str,
+    translate: bool = False,
+    done: list[ChunkEvaluated] | None = None,
+    session: Session | None = None,
+) -> list[ChunkEvaluated]:
     session = session or runtime.session()
     lessons = Lessons(session, made(session))
     text = evaluate.blocks(CHUNKS, lessons, lambda chunk: translate and chunk is CHUNKS[-1])
@@ -336,7 +342,11 @@ def test_self_never_sees_a_reference(runtime: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(
         Lessons, "teach", lambda self, of, span, c, p: taught.extend([*c, *p]) or teach(self, of, span, c, p)
     )
-    monkeypatch.setattr(ModelTranslator, "translate", lambda self, r: loop.Draft(f"{r.source[:-1]} ja doch und nicht.".replace("The ship sails", "Die See rollt"), 9))  # fmt: skip
+    monkeypatch.setattr(
+        ModelTranslator,
+        "translate",
+        lambda self, r: loop.Draft(f"{r.source[:-1]} ja doch und nicht.".replace("The ship sails", "Die See rollt"), 9),
+    )
     found = measured(runtime, "self")
     assert taught and not {pair.target for pair in taught} & {pair.target for pair in PAIRS}
     assert all(len(record.texts) == 2 for record in found) and found[-1].learned
@@ -369,7 +379,8 @@ CHAT = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}{
 
 
 def test_chat_lessons_end_with_the_end_of_the_turn() -> None:
-    """Through transformers' own rendering: one BOS a turn as the template says, the answer and its end are the labels."""
+    """Through transformers' own rendering: one BOS a turn as the template says, the answer and its end are the
+    labels."""
     with tiny.runtime("qwen3", *SIZES, max_position_embeddings=2048).session() as session:
         session.base.tokenizer.chat_template = CHAT
         form = prompts.Prompts(prompts.load_template("chat"), EN, DE, session.base.tokenizer)

@@ -54,17 +54,17 @@ from edge.machine import allocator
 allocator.tune_allocator()
 
 import torch
-from edge.machine import device
+from edge.machine import device, held
 
 torch.set_num_threads(1)
 weight = torch.randn(64, 64)
 
 def grown(lengths):
-    before = device.resident_memory()
+    before = held.resident_memory()
     for length in lengths:
         torch.randn(length, 64) @ weight
     allocator.trim()
-    return device.resident_memory() - before
+    return held.resident_memory() - before
 
 with torch.inference_mode(), device.matmul_units(device.Device("cpu", "cpu", "float32", "bfloat16")):
     grown(range(2, 4))
@@ -77,7 +77,9 @@ with torch.inference_mode(), device.matmul_units(device.Device("cpu", "cpu", "fl
 def test_ever_new_lengths_hold_no_ever_new_memory() -> None:
     """oneDNN makes a kernel for each; what it keeps at most is what the planner counts."""
     clean = {k: v for k, v in os.environ.items() if not k.endswith("CACHE_CAPACITY")}
-    done = subprocess.run([sys.executable, "-c", KERNELS], cwd=ROOT, env=clean, capture_output=True, text=True, check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", KERNELS], cwd=ROOT, env=clean, capture_output=True, text=True, check=True
+    )
     filled, more = map(int, done.stdout.split())
     assert filled + more < UNITS_SLACK
     assert more < 8 << 20

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import edge
 from edge import settings
 from edge.errors import ModelError, StorageError, TemploraError
-from edge.machine import allocator, device
+from edge.machine import allocator, device, held
 from edge.model import base
 from edge.store import embedded, sources
 from edge.weights import checkpoint, quantize
@@ -182,24 +182,24 @@ def test_matmul_units_are_left_as_they_were_found() -> None:
 
 def test_peak_meter_sees_what_came_and_went() -> None:
     allocator.release_memory()  # else a large free piece of the heap, resident already, serves the block
-    meter = device.PeakMeter(tiny.CPU)
+    meter = held.PeakMeter(tiny.CPU)
     with meter.phase("big"):
         block = torch.ones(50_000_000)
         del block
     with meter.phase("small"):
         pass
     assert meter.peaks["big"] - meter.peaks["small"] > 150_000_000
-    assert device.peak_resident_memory() >= meter.peaks["big"]  # others read the kernel's mark too: it is never reset
+    assert held.peak_resident_memory() >= meter.peaks["big"]  # others read the kernel's mark too: it is never reset
 
 
 def test_a_phase_below_an_earlier_peak_is_measured_too() -> None:
-    meter = device.PeakMeter(tiny.CPU)
+    meter = held.PeakMeter(tiny.CPU)
     with meter.phase("high"):
         block = torch.ones(60_000_000)
         del block
     allocator.release_memory()
     with meter.phase("low"):
-        low = device.resident_memory()
+        low = held.resident_memory()
         block = torch.ones(20_000_000)
         time.sleep(0.1)
         del block

@@ -15,7 +15,12 @@ from edge.store.sources import Source
 from edge.translation import chat, prompts
 
 _WINDOW = "window: {chunk: 512, size: 768}\n"
-_LAUGHS = "learn:\n  lr:\n    - &a0 [" + "lol, " * 10 + "]\n" + "".join(f"    - &a{n} [" + f"*a{n - 1}, " * 10 + "]\n" for n in range(1, 10))  # fmt: skip
+_LAUGHS = (
+    "learn:\n  lr:\n    - &a0 ["
+    + "lol, " * 10
+    + "]\n"
+    + "".join(f"    - &a{n} [" + f"*a{n - 1}, " * 10 + "]\n" for n in range(1, 10))
+)
 
 
 @pytest.mark.parametrize("text, said", [

@@ -1,4 +1,5 @@
-"""What is made once, in a cache that processes share: one waits for the other, leftovers go, names come after the data."""
+"""What is made once, in a cache that processes share: one waits for the other, leftovers go, names come after the
+data."""
 
 from __future__ import annotations
 

@@ -14,7 +14,9 @@ from edge.translation.guards import Case, Limits
 ZH, EN, DE, JA, AR, RU = (languages.find(code) for code in ("zh", "en", "de", "ja", "ar", "ru"))
 
 
-def kinds(source: str, target: str, pair: tuple[languages.Language, languages.Language] = (EN, DE), **more: object) -> set[str]:  # fmt: skip
+def kinds(
+    source: str, target: str, pair: tuple[languages.Language, languages.Language] = (EN, DE), **more: object
+) -> set[str]:
     return {p.partition(":")[0] for p in guards.problems(Case(source, target, *pair, **more))}  # type: ignore[arg-type]
 
 
@@ -91,7 +93,9 @@ def test_cut_and_terms() -> None:
     assert kinds("A whale.", "Ein WALFISCH.", terms=[("whale", "Walfisch")]) == set()
 
 
-@pytest.mark.parametrize("text, none", [("* * *", True), ("1894", True), ("⟦1/⟧ — 7 …", True), ("a", False), ("。", True), ("中", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, none", [("* * *", True), ("1894", True), ("⟦1/⟧ — 7 …", True), ("a", False), ("。", True), ("中", False)]
+)
 def test_what_needs_no_translation(text: str, none: bool) -> None:
     assert guards.needs_no_translation(text) is none
 

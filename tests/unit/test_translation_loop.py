@@ -155,7 +155,11 @@ def test_a_term_that_stays_missing_marks_the_unit_but_keeps_its_text() -> None:
     translator = Upper()
     (record,) = translated(list(loop.translate(what, translator, Notes())))
     assert translator.asked[0].terms == [("whale", "Wal")]
-    assert record.status == "marked" and record.text == "THE WHALE IS HERE." and record.problems == ("terms: 'Wal' is missing",)  # fmt: skip
+    assert (
+        record.status == "marked"
+        and record.text == "THE WHALE IS HERE."
+        and record.problems == ("terms: 'Wal' is missing",)
+    )
 
 
 def test_what_has_no_letters_is_never_asked() -> None:
@@ -219,7 +223,9 @@ def test_source_is_read_ahead() -> None:
 def test_corrections_are_taught_first_and_used_as_they_are() -> None:
     given_pairs = [Pair(WORDS[1], "Satz Beta."), Pair("Not in the book.", "Nicht im Buch.")]
     teacher, translator = Notes(), Upper()
-    records = list(loop.translate(job(WORDS[:3], corrections=given_pairs, learn=frozenset({"corrections"})), translator, teacher))  # fmt: skip
+    records = list(
+        loop.translate(job(WORDS[:3], corrections=given_pairs, learn=frozenset({"corrections"})), translator, teacher)
+    )
     assert isinstance(records[0], Lesson) and records[0].of == "corrections"
     assert teacher.taught[0][3] == given_pairs
     assert translated(records)[1].status == "corrected" and translated(records)[1].text == "Satz Beta."
@@ -263,7 +269,10 @@ def test_documents_go_round(suffix: str, tmp_path: Path) -> None:
             "utf-8",
         )
     else:
-        path.write_text("# Loomings\n\nCall me **Ish*mael***, [see](x.html) ![whale](w.png).\n\n| a | b |\n|---|---|\n| one | 话说 |\n\n- item[^1]\n\n[^1]: A note.\n", "utf-8")  # fmt: skip
+        path.write_text(
+            "# Loomings\n\nCall me **Ish*mael***, [see](x.html) ![whale](w.png).\n\n| a | b |\n|---|---|\n| one | 话说 |\n\n- item[^1]\n\n[^1]: A note.\n",
+            "utf-8",
+        )
     document = open_document(path)
     what = Job(document.units, EN, DE, limits=Limits(off=frozenset({"copy", "language", "loop", "noise"})))
     records = list(loop.translate(what, Upper(), Notes()))
@@ -273,7 +282,9 @@ def test_documents_go_round(suffix: str, tmp_path: Path) -> None:
     document.write(out, report.texts(records), language="de")
     again = open_document(out)
     assert [unit.text for unit in again.units] == [books.upper(unit.text) for unit in document.units]
-    assert [(u.kind, u.chapter, u.placeholders) for u in again.units] == [(u.kind, u.chapter, u.placeholders) for u in document.units]  # fmt: skip
+    assert [(u.kind, u.chapter, u.placeholders) for u in again.units] == [
+        (u.kind, u.chapter, u.placeholders) for u in document.units
+    ]
 
 
 def test_report_counts_and_its_page_needs_nothing_else() -> None:

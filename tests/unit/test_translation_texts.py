@@ -55,13 +55,20 @@ def test_terms_apply_as_whole_words_and_the_longest_wins() -> None:
     assert found.applying("wh⟦1⟧ale⟦/1⟧") == [("whale", "Wal")]
 
 
-@given(st.dictionaries(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=8), st.just("X"), max_size=5), st.text(max_size=60))  # fmt: skip
+@given(
+    st.dictionaries(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=8), st.just("X"), max_size=5),
+    st.text(max_size=60),
+)
 def test_terms_that_apply_are_in_the_text(terms: dict[str, str], text: str) -> None:
     assert all(source.casefold() in text.casefold() for source, _ in glossary.Glossary(terms).applying(text))
 
 
 def test_recurring_names_are_proposed() -> None:
-    english = [f"Then Captain Ahab met {who} in the {place}." for who in ("Starbuck", "Stubb", "Queequeg") for place in ("cabin", "boat")]  # fmt: skip
+    english = [
+        f"Then Captain Ahab met {who} in the {place}."
+        for who in ("Starbuck", "Stubb", "Queequeg")
+        for place in ("cabin", "boat")
+    ]
     found = dict(glossary.recurring(english, EN, least=2))
     assert found == {"Captain Ahab": 6, "Starbuck": 2, "Stubb": 2, "Queequeg": 2}
     chinese = [
@@ -251,7 +258,10 @@ def test_name_consistency() -> None:
         Pair(f"苏绵{verb}了", f"Su Mian {what}.")
         for verb, what in zip("走跑来", ("went here", "ran here", "came here"), strict=True)
     ]
-    drifting = [Pair(f"何勤{verb}了", f"{who} {what} here.") for verb, who, what in zip("坐站睡", ("He Qin", "He Qin", "Ho Chin"), ("sat", "stood", "slept"), strict=True)]  # fmt: skip
+    drifting = [
+        Pair(f"何勤{verb}了", f"{who} {what} here.")
+        for verb, who, what in zip("坐站睡", ("He Qin", "He Qin", "Ho Chin"), ("sat", "stood", "slept"), strict=True)
+    ]
     found = {n.source: n for n in consistency.follow(["苏绵", "何勤", "无此"], [*steady, *drifting], EN)}
     assert found["苏绵"].target == "Su Mian" and found["苏绵"].share == 1.0
     assert found["何勤"].steady == 2 and found["何勤"].units == 3 and "无此" not in found
@@ -301,13 +311,20 @@ def test_a_table_saved_by_a_spreadsheet_is_read_as_it_is(tmp_path: Path) -> None
     quoted = '"He said ""no"" and left."\t"Er sagte ""nein"" und ging."\r\nGood day\tGuten Tag\r\n'
     assert pairs.read(written(tmp_path / "a.tsv", quoted), EN, DE) == [[plain, Pair("Good day", "Guten Tag")]]
     ours = '"No," he said.\t"Nein", sagte er.\n"Yes"\t"Ja"\n'  # quotes that are characters
-    assert pairs.read(written(tmp_path / "b.tsv", ours), EN, DE) == [[Pair('"No," he said.', '"Nein", sagte er.'), Pair('"Yes"', '"Ja"')]]  # fmt: skip
+    assert pairs.read(written(tmp_path / "b.tsv", ours), EN, DE) == [
+        [Pair('"No," he said.', '"Nein", sagte er.'), Pair('"Yes"', '"Ja"')]
+    ]
     terms = glossary.read(written(tmp_path / "g.tsv", 'the ""Pequod"""\tx\n'.replace('the ""', '"the ""'))).terms
     assert dict(terms) == {'the "Pequod"': "x"}
 
 
 def test_rows_that_a_spreadsheet_only_quoted_are_no_corrections(tmp_path: Path) -> None:
-    text = pairs.REVIEW + "\n" + '"He said ""no""."\t"Er sagte ""nein""."\tmodel\tu000000\t{}\t\n'.format(pairs._check('Er sagte "nein".')) + "Good day\tGuten Morgen\tmodel\tu000001\t6b973d26\t\n"  # fmt: skip
+    text = (
+        pairs.REVIEW
+        + "\n"
+        + '"He said ""no""."\t"Er sagte ""nein""."\tmodel\tu000000\t{}\t\n'.format(pairs._check('Er sagte "nein".'))
+        + "Good day\tGuten Morgen\tmodel\tu000001\t6b973d26\t\n"
+    )
     assert pairs.read(written(tmp_path / "a.tsv", text), EN, DE) == [[Pair("Good day", "Guten Morgen")]]
 
 
@@ -338,7 +355,13 @@ def test_the_asked_variant_is_taken(asked: str, text: str, tmp_path: Path) -> No
     assert pairs.read(alone, EN, languages.find("zh-CN")) == [[Pair("software", "軟體")]]  # better than none
 
 
-@pytest.mark.parametrize("head", ['version="1.2"><file source-language="en-GB" target-language="ru">', 'version="2.0" srcLang="en" trgLang="ru"><file>'])  # fmt: skip
+@pytest.mark.parametrize(
+    "head",
+    [
+        'version="1.2"><file source-language="en-GB" target-language="ru">',
+        'version="2.0" srcLang="en" trgLang="ru"><file>',
+    ],
+)
 def test_a_file_of_other_languages_is_refused(head: str, tmp_path: Path) -> None:
     unit = "<{0}><source>The door.</source><target>Дверь.</target></{0}>".format(
         "segment" if "2.0" in head else "trans-unit"

@@ -41,7 +41,10 @@ _PROSE = (
 
 
 @pytest.mark.parametrize("width", [50, 66, 98])
-@pytest.mark.parametrize("odd", ["This free text may be copied, given away or used again," + " at no cost" * 6, "https://example.org/" + "a" * 120])  # fmt: skip
+@pytest.mark.parametrize(
+    "odd",
+    ["This free text may be copied, given away or used again," + " at no cost" * 6, "https://example.org/" + "a" * 120],
+)
 def test_a_longer_line_leaves_wrapped_text_wrapped(tmp_path: Path, width: int, odd: str) -> None:
     paragraphs = [_PROSE, f"{_PROSE} {_PROSE}", f"Nobody spoke. {_PROSE}"] * 4
     wrapped = [textwrap.fill(text, width) for text in paragraphs]
@@ -217,7 +220,20 @@ def test_what_is_not_commonmark_is_kept_byte_for_byte(tmp_path: Path) -> None:
     assert all(piece in _DIALECTS for piece in kept)
     assert _capitals(tmp_path / "a.md", _DIALECTS) == _except(_DIALECTS, kept)
     texts = _texts(open_document(tmp_path / "a.md"))
-    for unit in ("Buy seeds", "Water the beds in the evening.", "A title", "Plan", "Styled paragraph", "item one", "Apple", "A round fruit", "Frost", "Cover the beds at night.", "Use rain water.", "Energy is ⟦1/⟧ and the angle is ⟦2/⟧, or ⟦3/⟧, not $5 and $6."):  # fmt: skip
+    for unit in (
+        "Buy seeds",
+        "Water the beds in the evening.",
+        "A title",
+        "Plan",
+        "Styled paragraph",
+        "item one",
+        "Apple",
+        "A round fruit",
+        "Frost",
+        "Cover the beds at night.",
+        "Use rain water.",
+        "Energy is ⟦1/⟧ and the angle is ⟦2/⟧, or ⟦3/⟧, not $5 and $6.",
+    ):
         assert unit in texts
     with_returns = _DIALECTS.replace("\n", "\r\n")
     assert _capitals(tmp_path / "b.md", with_returns) == _except(
@@ -229,7 +245,13 @@ def test_dialects_in_both_languages(tmp_path: Path) -> None:
     document = _made(tmp_path / "a.md", _DIALECTS)
     document.write(tmp_path / "b.md", books.translated(document), bilingual=True)
     text = (tmp_path / "b.md").read_text()
-    for piece in ("- [ ] Buy seeds\\\n  BUY SEEDS", "> [!tip]- A title / A TITLE\n> Its text", "Apple / APPLE\n: A round fruit\\\n  A ROUND FRUIT", '!!! warning "Frost / FROST"', "$$\n\\sum"):  # fmt: skip
+    for piece in (
+        "- [ ] Buy seeds\\\n  BUY SEEDS",
+        "> [!tip]- A title / A TITLE\n> Its text",
+        "Apple / APPLE\n: A round fruit\\\n  A ROUND FRUIT",
+        '!!! warning "Frost / FROST"',
+        "$$\n\\sum",
+    ):
         assert piece in text
 
 
@@ -339,7 +361,12 @@ _ITEM = '<item id="{0}" href="{0}.xhtml" media-type="application/xhtml+xml"/>'
 
 def test_a_missing_chapter_is_left_out_and_said(tmp_path: Path) -> None:
     style = '<item id="s" href="none.css" media-type="text/css"/>'
-    document = _book(tmp_path / "a.epub", _ITEM.format("a") + style + _ITEM.format("ghost"), '<itemref idref="a"/><itemref idref="ghost"/>', {"a.xhtml": "<p>One</p>"})  # fmt: skip
+    document = _book(
+        tmp_path / "a.epub",
+        _ITEM.format("a") + style + _ITEM.format("ghost"),
+        '<itemref idref="a"/><itemref idref="ghost"/>',
+        {"a.xhtml": "<p>One</p>"},
+    )
     assert _texts(document) == ["One"]
     (note,) = document.notes
     assert "ghost.xhtml" in note and "left out" in note
@@ -347,7 +374,12 @@ def test_a_missing_chapter_is_left_out_and_said(tmp_path: Path) -> None:
 
 def test_notes_that_only_links_lead_to_are_translated(tmp_path: Path) -> None:
     items = "".join(map(_ITEM.format, ("a", "n", "m", "unused")))
-    files = {"a.xhtml": '<p>One <a href="n.xhtml#x">1</a></p>', "n.xhtml": "<p id='x'>A note, <a href='m.xhtml'>more</a></p>", "m.xhtml": "<p>More of it</p>", "unused.xhtml": "<p>Left</p>"}  # fmt: skip
+    files = {
+        "a.xhtml": '<p>One <a href="n.xhtml#x">1</a></p>',
+        "n.xhtml": "<p id='x'>A note, <a href='m.xhtml'>more</a></p>",
+        "m.xhtml": "<p>More of it</p>",
+        "unused.xhtml": "<p>Left</p>",
+    }
     document = _book(tmp_path / "a.epub", items, '<itemref idref="a"/>', files)
     assert [placeholders.plain(text) for text in _texts(document)] == ["One", "A note, more", "More of it"]
 
