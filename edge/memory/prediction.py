@@ -323,7 +323,7 @@ class _Count:
         return wide and self.shape.tied and self._embedding_bytes() < self.c == 4
 
     def with_slack(self, terms: Terms, phase: str) -> Terms:
-        """Freed heap that the allocator has not given back: measured (`scripts/bench_memory`), not derived.
+        """Freed heap that the allocator has not given back: measured (`scripts/bench/memory`), not derived.
 
         On a CPU freed heap goes back before each block (`forward.tended_blocks`); what a block itself frees stays.
         """

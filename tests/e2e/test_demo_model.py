@@ -1,7 +1,7 @@
 """The demo model against the reference values, and the whole base unchanged afterwards.
 
 The expected sums were computed by a plain implementation of the algorithm with the full logits, on the
-unquantised-then-NF4 demo model, from the text that `scripts/data/egoist.txt` opens (see scripts/golden).
+unquantised-then-NF4 demo model, from the text that `scripts/data/egoist.txt` opens (see scripts/checks/golden).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""scripts/lab on a tiny model: every row once, groups of books apart, a stopped run goes on."""
+"""scripts/lab/table on a tiny model: every row once, groups of books apart, a stopped run goes on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_lab(tmp_path: Path) -> None:
     plan = {"preset": "economical", "set": SET, "seeds": [0, 1], "confirm": ["fast"],
             "variations": {"slow": ["learn.lr=1e-3"], "fast": [], "unused": ["learn.epochs=1"]}}  # fmt: skip
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
-    args = [sys.executable, str(ROOT / "scripts/lab"), str(tmp_path / "plan.yaml"), "--model", str(model), "--attention",
+    args = [sys.executable, str(ROOT / "scripts/lab/table"), str(tmp_path / "plan.yaml"), "--model", str(model), "--attention",
             "--full", str(model), "--choose", str(tmp_path / "one.txt"), str(tmp_path / "two.txt"),
             "--confirm", str(tmp_path / "three.txt"), "--tokens", "120", "--out", str(tmp_path / "out")]  # fmt: skip
     first = subprocess.run(args, capture_output=True, text=True, check=True)
@@ -62,7 +62,7 @@ def test_lab_writing(tmp_path: Path) -> None:
     """A study of a tiny model; its rows are made once."""
     model = tiny.folder(tmp_path / "model", "llama")
     (tmp_path / "book.txt").write_text(tiny.TEXT)
-    args = [sys.executable, str(ROOT / "scripts/lab_writing"), str(tmp_path / "book.txt"), "--model", str(model),
+    args = [sys.executable, str(ROOT / "scripts/lab/writing"), str(tmp_path / "book.txt"), "--model", str(model),
             "--chunks", "2", "--chunk", "8", "--prompt", "60", "--true", "30", "--set", "compute.threads=1",
             "--set", "learn.lr=1e-2", "--sampled", "--seeds", "1", "2", "--out", str(tmp_path / "out")]  # fmt: skip
     subprocess.run(args, capture_output=True, text=True, check=True)
@@ -86,7 +86,7 @@ def test_lab_sensitivity(tmp_path: Path) -> None:
     """A tiny model's groups, each against its own 4-bit base; all layers at full weights are the full model."""
     model = tiny.folder(tmp_path / "model", "llama")
     (tmp_path / "book.txt").write_text(tiny.TEXT)
-    args = [sys.executable, str(ROOT / "scripts/lab_sensitivity"), str(tmp_path / "book.txt"), "--full", str(model),
+    args = [sys.executable, str(ROOT / "scripts/lab/sensitivity"), str(tmp_path / "book.txt"), "--full", str(model),
             "--model", str(model), "--tokens", "200", "--window", "64", "--budget", "0.05", "--set", "compute.threads=1",
             "--set", "compute.matmul=float32", "--out", str(tmp_path / "out")]  # fmt: skip
     subprocess.run(args, capture_output=True, text=True, check=True)
@@ -122,7 +122,7 @@ def test_lab_curve(tmp_path: Path) -> None:
     (tmp_path / "book.json").write_text("a line that says something else\n" + json.dumps({"chunks": chunks}))
     args = [
         sys.executable,
-        str(ROOT / "scripts/lab_curve"),
+        str(ROOT / "scripts/lab/curve"),
         str(tmp_path / "book.json"),
         "--out",
         str(tmp_path / "lab"),

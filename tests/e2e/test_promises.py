@@ -94,10 +94,10 @@ def test_nothing_is_written_but_what_was_named(seen: dict[str, list[str]]) -> No
 
 
 def test_malformed_files_are_read_or_refused() -> None:
-    """A part of `scripts/fuzz`, which takes 10,000 turns, loads models and grows documents, too."""
+    """A part of `scripts/checks/fuzz`, which takes 10,000 turns, loads models and grows documents, too."""
     kinds = "document,settings,run manifest,records,model config,gguf,safetensors,glossary,aligned,export manifest,chat template"
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/fuzz"), "--count", "800", "--seed", "7", "--only", kinds],
+        [sys.executable, str(ROOT / "scripts/checks/fuzz"), "--count", "800", "--seed", "7", "--only", kinds],
         capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
