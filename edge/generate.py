@@ -60,9 +60,9 @@ def generate(
     """Decodes up to `max_tokens` tokens after the document so far.
 
     Args:
-        written: how many of the document's last tokens were generated before, by a loop that this one goes on from;
+        written: how many of the document's last tokens were generated before, by a loop that this one resumes from;
             they count among `max_tokens`, and their text is yielded first.
-        reading: the loop that this one goes on from was reading, and had not finished.
+        reading: the loop that this one resumes from was reading, and had not finished.
 
     Yields:
         `ChunkRead` for what had to be read first, `TextPiece` as text becomes certain, `ChunkWritten` for each
@@ -239,7 +239,7 @@ class Picker:
     def pick(self, logits: Tensor, context: list[int], position: int) -> tuple[int, float]:
         """The token at `position`, after `context`, given (V,) logits; and its nats under the unprocessed logits.
 
-        Chance depends on seed and position alone, so that a text goes on the same wherever it was stopped.
+        Chance depends on seed and position alone, so that a text continues the same wherever it was stopped.
 
         Raises:
             ModelError: the logits are no numbers.

@@ -1,10 +1,10 @@
-"""A run: a session and the journal that it goes on from exactly where it stopped.
+"""A run: a session and the journal that it resumes from exactly where it stopped.
 
 Owns: what identifies a run, where runs lie, when a session is snapshotted and how it is put back.
 Does not know: how a loop proceeds, arguments, printing.
 Units: tokens, seconds, bytes.
 
-A snapshot holds all that the loops go on from (`Session.tensors`). What was done after the last snapshot is done again,
+A snapshot holds all that the loops resume from (`Session.tensors`). What was done after the last snapshot is done again,
 with the same numbers on the same device and versions; its records are there already and are not written twice.
 """
 
@@ -50,7 +50,7 @@ class Place:
     """Where a run lies, or None where none is kept.
 
     Attributes:
-        there: the run to go on with; a finished one is read, and its outputs are written again.
+        there: the run to continue; a finished one is read, and its outputs are written again.
         first: the first folder of the run's name, where the user named none: another one is taken where that is.
         aside: whether a run that is in the folder makes room for a new one.
         notes: what is worth knowing of older runs, one line each.
@@ -95,7 +95,7 @@ def place(
         fresh: begin anew, whatever is there; that is kept.
 
     Raises:
-        JournalError: there is no such run to go on with.
+        JournalError: there is no such run to continue.
         StorageError: there is no home folder.
     """
     if folder is not None:
@@ -113,7 +113,7 @@ def place(
     while ((folder := numbered(first, number := number + 1)) / "manifest.json").exists():
         try:
             info = Journal.peek(folder)
-        except JournalError as error:  # it cannot go on, and is not in the way of a new run
+        except JournalError as error:  # it cannot continue, and is not in the way of a new run
             notes.append(f"{error.got}; it is left as it is")
             continue
         assert info.manifest is not None
@@ -123,7 +123,7 @@ def place(
         return Place(folder, first=first)
     if "damaged" in found:
         lost = found["damaged"]
-        notes.append(f"{lost.folder} is damaged ({lost.reason}); --run {lost.folder} --force goes on with what is left")
+        notes.append(f"{lost.folder} is damaged ({lost.reason}); --run {lost.folder} --force continues what is left")
     there_is = found.get("resumable") or found.get("finished")
     if there_is is None and resume:
         got = notes[-1] if notes else f"no run {stem} in {first.parent}"
@@ -205,7 +205,7 @@ class Run:
                 raise JournalError(
                     f"record {self._seq} came out differently when it was done again",
                     "the same numbers (same device, versions and threads)",
-                    "use --force to go on all the same",
+                    "use --force to continue all the same",
                 )
             record = known
         else:
@@ -260,7 +260,7 @@ def open_run(
     Args:
         texts: what it is about, by name: text, prompt, glossary, template, ...; they are kept as fingerprints only.
         total: how far it will go, in the units of the records' `end`.
-        force: go on over differences.
+        force: continue over differences.
 
     Raises:
         JournalError: the folder is taken, held by another process, damaged, or of another run.

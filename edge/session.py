@@ -81,7 +81,7 @@ class Session(State):
         """Continues the document, `prompt` appended to it, by at most `max_tokens` tokens.
 
         A document longer than the context is first read into the adapter; nothing is truncated. `written` and
-        `reading` go on with a text that was begun before (`generate.generate`).
+        `reading` continue a text that was begun before (`generate.generate`).
         """
         self._feed(prompt if isinstance(prompt, TokenStream) else TokenStream.of(()))
         if not isinstance(prompt, TokenStream) and (prompt or not self.tokens):
@@ -186,8 +186,8 @@ def _sound(base: Base, asked: Settings, plan: Plan, degrade: bool) -> tuple[Plan
     try:
         anew = planning.without_kept_keys(plan, asked, degrade=degrade)
     except BudgetError as error:
-        return plan, [f"{found.said()}; computing every window anew {error.got}: keys and values are kept all the same"]
-    return anew, [f"{found.said()}: every window is computed anew (learn.prefix=full), which is slower"]
+        return plan, [f"{found.said()}; recomputing every window {error.got}: keys and values are kept all the same"]
+    return anew, [f"{found.said()}: every window is recomputed (learn.prefix=full), which is slower"]
 
 
 def _plan_for(base: Base, settings: Settings) -> Plan:

@@ -331,7 +331,7 @@ def description(preset: str) -> str:
 
 NO_GAIN = "gained nothing in any measurement"
 FIXED = "has one good value, and is fixed at it"
-REMOVED = {  # settings of before, and why each is none any more
+REMOVED = {  # earlier settings, and why each is none any more
     "adapter.scaling": "adapter.alpha says the same",
     "learn.context": "a lesson sees what a score sees",
     **dict.fromkeys(

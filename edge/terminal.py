@@ -89,7 +89,7 @@ class Printed:
                 os.dup2(nowhere, self._stream.fileno())
                 os.close(nowhere)
             if getattr(error, "errno", None) != errno.EPIPE and self._stream is not getattr(sys.stderr, "_stream", 0):
-                say(f"note: nothing more can be printed ({describe(error)}); the work goes on")
+                say(f"note: nothing more can be printed ({describe(error)}); the work continues")
 
 
 @contextlib.contextmanager

@@ -266,7 +266,7 @@ def head(base: Base, data: DataFile, matrix: nf4.Plain) -> Graph:
     `matrix`: W; where it lies in the data already, whole, its parts lie in it.
 
     Part by part of the vocabulary, each with results of its own and a logit read by one operator, which ends its life:
-    so scoring never holds whole rows of logits, and a runtime which lays weights out anew when it loads them holds one
+    so scoring never holds whole rows of logits, and a runtime which lays weights out again when it loads them holds one
     part twice, not all. (ONNX Runtime computes what is not asked for too, and frees nothing that has a reader left.)
     """
     graph = Graph(data)

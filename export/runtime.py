@@ -1,7 +1,7 @@
 """The Forward protocol on ONNX Runtime: an engine's arrays as torch tensors, and the adapter's copies
 that the graph reads.
 
-Owns: which A and B the graph reads, and when they are copied anew.
+Owns: which A and B the graph reads, and when they are copied again.
 Does not know: sessions, bindings (`engine.py`), chunks, learning, sampling.
 Units: nats; logits in float32; positions in tokens.
 """
@@ -83,7 +83,7 @@ class OnnxForward:
         cache.state.fill([pages.read(f"cache.{name}").numpy() for name in cache.state.names])
 
     def _inputs(self, adapter: bool) -> AdapterInputs:
-        """The adapter's A and B as the graph wants them, transposed and scaled; copied anew where they have changed."""
+        """The adapter's A and B as the graph wants them, transposed and scaled; copied again where they have changed."""
         if not adapter or self.adapter is None:
             return self.engine.nothing
         if self._version == self.adapter.version:

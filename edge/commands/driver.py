@@ -1,4 +1,4 @@
-"""A loop beside its journal: every record is kept before it is shown, and a stop leaves a run that goes on.
+"""A loop beside its journal: every record is kept before it is shown, and a stop leaves a run that continues.
 
 Owns: the order of keeping, showing and stopping, for every verb that keeps a run. Does not know: any one loop or verb.
 """
@@ -35,7 +35,7 @@ def drive(
         more: whether something is left to do after a record; a stop that was asked for after the last one is none.
 
     Returns:
-        0, or the exit code of a stop: what was shown is kept, and the run goes on from there.
+        0, or the exit code of a stop: what was shown is kept, and the run resumes from there.
     """
     try:
         for record in records:

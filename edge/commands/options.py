@@ -84,15 +84,13 @@ def resumable(verb: argparse.ArgumentParser) -> None:
 
 
 def going_on(verb: argparse.ArgumentParser) -> None:
-    """How a run is gone on with, and how often what that needs is kept."""
+    """How a run is resumed, and how often what that needs is kept."""
     how = verb.add_mutually_exclusive_group()
-    how.add_argument(
-        "--resume", action="store_true", help="go on with the run that is there, as without it; it must be"
-    )
+    how.add_argument("--resume", action="store_true", help="continue the run that is there, as without it; it must be")
     how.add_argument(
         "--fresh", action="store_true", help="start anew; the run that is there is kept under another name"
     )
-    verb.add_argument("--force", action="store_true", help="go on even where device, versions or settings differ")
+    verb.add_argument("--force", action="store_true", help="continue even where device, versions or settings differ")
     verb.add_argument(
         "--snapshot-every", type=int, metavar="N", help="a snapshot after so many chunks (default: by their cost)"
     )
@@ -149,7 +147,7 @@ def within_budget(args: argparse.Namespace, name: str) -> Iterator[None]:
 
 
 def as_begun(args: argparse.Namespace, where: Place, settings: Settings) -> Settings:
-    """`settings`, computed as the run at `where` began where one goes on; says so where it was asked for otherwise.
+    """`settings`, computed as the run at `where` began where one continues; says so where it was asked for otherwise.
 
     With --force it is computed as asked for.
     """
@@ -164,7 +162,7 @@ def as_begun(args: argparse.Namespace, where: Place, settings: Settings) -> Sett
         return replace(began, compute=replace(began.compute, **other))
     for name, value in other.items():
         kept = getattr(began.compute, name)
-        say(f"note: the run goes on with compute.{name}={kept} as it began, not {value}; --force changes it")
+        say(f"note: the run continues compute.{name}={kept} as it began, not {value}; --force changes it")
     return began
 
 
@@ -190,7 +188,7 @@ def run(
     texts: Mapping[str, str | Text],
     total: int | None,
 ) -> Run:
-    """The run of these arguments (`resume.Run`), new or gone on with."""
+    """The run of these arguments (`resume.Run`), new or resumed."""
     from .. import resume
 
     opened = resume.open_run(
@@ -206,17 +204,17 @@ def run(
     for note in opened.notes:
         say(f"note: {note}")
     if opened.finished:
-        say(f"the run in {opened.folder} is finished: its outputs are written again; --fresh starts anew")
+        say(f"the run in {opened.folder} is finished: its outputs are written again; --fresh starts over")
     return opened
 
 
 def say_how_to_go_on(run: Run, named: Path | None = None) -> None:
-    """After a stop: where the run is, and the options that go on with it.
+    """After a stop: where the run is, and the options that continue it.
 
     `named`: what --run takes, where that is not the run's own folder.
     """
     if run.folder is not None:
-        say(f"the run is kept in {run.folder}: the same command with --run {named or run.folder} --resume goes on")
+        say(f"the run is kept in {run.folder}: the same command with --run {named or run.folder} --resume continues")
 
 
 def stopped_by(error: KeyboardInterrupt | BudgetError) -> int:

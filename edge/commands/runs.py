@@ -22,7 +22,7 @@ def add(verbs: Any) -> None:
     runs.add_argument("names", nargs="*", metavar="NAME", help="prune: only these runs (default: all)")
     runs.add_argument("--root", type=Path, metavar="DIR", help="where they lie (default: ~/.local/state/templora/runs)")
     runs.add_argument("--whole", action="store_true", help="prune: the runs themselves, not only their snapshots")
-    runs.add_argument("--unfinished", action="store_true", help="prune: also runs that could be gone on with")
+    runs.add_argument("--unfinished", action="store_true", help="prune: also runs that could be resumed")
     runs.add_argument("--dry-run", action="store_true", help="prune: say what would be removed, and remove nothing")
     runs.add_argument("--json", action="store_true", help="print one JSON line last")
 

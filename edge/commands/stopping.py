@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while no run is going on: one line, and the exit code of a stop.
+"""Ctrl-C and SIGTERM while no run is continuing: one line, and the exit code of a stop.
 
 Owns: when an interruption is an exception, and when it ends the process at once.
 Does not know: what an interruption does to a run (`terminal.Stop`).

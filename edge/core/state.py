@@ -51,9 +51,9 @@ class State:
         sinks: how many of the document's first tokens every window begins with.
         memory: what keeps the session under its budget.
         forward: what scores and writes; `torch_forward` is what learns, the same one or beside it.
-        reading: a cache that a translator goes on with from line to line; dropped before a lesson.
+        reading: a cache that a translator continues from line to line; dropped before a lesson.
         full_limit: tokens that the base with full attention sees at most, where it scores too (`model/baseline.py`).
-        at_rest: whether a loop that has just yielded can go on from `tensors` alone; a KV cache is not among them.
+        at_rest: whether a loop that has just yielded can resume from `tensors` alone; a KV cache is not among them.
     """
 
     def __init__(self, base: Base, plan: Plan, other_path: Opener | None = None) -> None:
@@ -115,7 +115,7 @@ class State:
     # --- going on later ---
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """All that the loops go on from, one tensor at a time: the document, the position, what the learner holds."""
+        """All that the loops resume from, one tensor at a time: the document, the position, what the learner holds."""
         yield "tokens", torch.tensor(self.tokens, dtype=torch.int32)
         yield "position", torch.tensor([self.position, self.chunk_index, self.full_limit or 0])
         if self.learner is not None:
@@ -240,7 +240,7 @@ class State:
         return dataclasses.replace(learned, kept=False, reason="dropped: worse than the base")
 
     def _dropped(self, adapter_nll: float, base_nll: float, tokens: int) -> bool:
-        """Whether the adapter has stayed worse than the base, and begins anew."""
+        """Whether the adapter has stayed worse than the base, and starts over."""
         if self.learner is None or self.fresh or not self.learner.drift.sees(adapter_nll, base_nll, tokens):
             return False
         self.learner.start_anew()

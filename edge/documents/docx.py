@@ -1,4 +1,4 @@
-"""DOCX: the zip is kept as it is; only parts with translated paragraphs, and the language tag, are written anew.
+"""DOCX: the zip is kept as it is; only parts with translated paragraphs, and the language tag, are rewritten.
 
 Owns: which parts hold text, the order of units, kinds from styles, the language tag, what makes a file refused.
 Does not know: how a paragraph's runs become a text with placeholders and back (`docx_runs.py`).

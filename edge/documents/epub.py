@@ -1,4 +1,4 @@
-"""EPUB 2 and 3: the zip is kept as it is, and only what is translated is written anew.
+"""EPUB 2 and 3: the zip is kept as it is, and only what is translated is rewritten.
 
 Owns: finding package, spine and tables of contents; what counts as digital rights management; the language tag.
 Does not know: how units are cut from XHTML (`markup.py`) or archives are checked (`archive.py`).

@@ -33,7 +33,7 @@ _BROWSERS = {
     **dict.fromkeys(("iso-8859-11", "tis-620"), "cp874"),
     "big5": "big5hkscs",
 }
-_ADDRESSES = ("href", "src", "action", "name")  # what libxml2 escapes anew, templates and blanks in them too
+_ADDRESSES = ("href", "src", "action", "name")  # what libxml2 escapes again, templates and blanks in them too
 _SAFE = re.compile(r"[A-Za-z0-9_.~!*'();:@=+$,/?#-]*")
 _HEAD = 4096  # bytes in which a charset is looked for
 

@@ -20,7 +20,7 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _VALUE = re.compile(
     r"""^(?P<start>(?:title|description|subtitle|summary)[ \t]*[:=][ \t]*)"""
     r"""(?:"(?P<double>(?:[^"\\\r\n]|\\.)*)"|'(?P<single>(?:[^'\r\n]|'')*)'|(?P<bare>[^\s"'#>|&*!%@`{}\[\]][^\r\n]*?))"""
-    r"""(?=[ \t]*(?:\r?\n(?![ \t]+[^\s#])|\Z)|[ \t]+#)""",  # not where a value goes on below
+    r"""(?=[ \t]*(?:\r?\n(?![ \t]+[^\s#])|\Z)|[ \t]+#)""",  # not where a value continues below
     re.MULTILINE,
 )
 _PLAIN = re.compile(r"[^\W\d_][^:#\r\n\\\"']*[^\s:#\r\n\\\"']")  # needs no quotes in YAML, nor looks like a number

@@ -39,7 +39,7 @@ _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|lrm|rlm|#\d{1,7}|#x[0-9a-f]{
 _ASS_SPACE = re.compile(r"(?<!:)\\[hNn]")  # a hard space and line breaks; C:\notes is none
 _DASHES = ("-", "–", "—", "‐", "−")
 _ENDS = (".", "!", "?", "…", '"', "”", "»", "。", "！", "？", "」", "♪")
-_LONGEST = 100  # characters of a line that are looked at for a sentence that goes on
+_LONGEST = 100  # characters of a line that are looked at for a sentence that continues
 _DEEPEST = 50  # tags in tags
 _WIDTH = 42  # a subtitle line; longer ones are cut by players
 
@@ -265,7 +265,7 @@ class _Lines:
     def _speaks(self, start: int) -> bool:
         """Whether a line that begins at `start` is another speaker's.
 
-        A dash in the middle of a sentence is none: the sentence goes on with a small letter, and no line
+        A dash in the middle of a sentence is none: the sentence continues with a small letter, and no line
         began with a dash.
         """
         at = self._visible(start)

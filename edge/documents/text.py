@@ -35,7 +35,7 @@ class Text:
     """
 
     def __init__(self, name: str, parts: Callable[[], Iterable[str]]) -> None:
-        """`parts`: begins to read it anew. It is read once here, so that all that is wrong with it is said at once."""
+        """`parts`: begins to read it again. It is read once here, so that all that is wrong with it is said at once."""
         self.name = name
         self.parts = parts
         self.size = 0

@@ -1,4 +1,4 @@
-"""The journal: the crash-safe record of a run, from which it goes on exactly where it stopped.
+"""The journal: the crash-safe record of a run, from which it continues exactly where it stopped.
 
 Owns: the run folder: its manifest, records, snapshots, summary, files and lock; listing and pruning of run folders;
 atomic writing and fingerprints, which other rooms use too.

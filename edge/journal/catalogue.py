@@ -1,7 +1,7 @@
 """Runs seen from outside: what there is, how far each one is, and what may be removed.
 
 Owns: the summary file, the reading of a run without holding it, the default place of runs, pruning.
-Does not know: how runs go on; what a record means, beyond the keys `tokens`, `seconds` and `end`.
+Does not know: how runs continue; what a record means, beyond the keys `tokens`, `seconds` and `end`.
 Units: bytes, tokens, seconds.
 """
 

@@ -26,9 +26,9 @@ TEMPORARY = ".templora-"  # how the name of every unfinished file begins
 MAX_JSON = 1 << 26  # bytes; no file or line of ours is longer, so a longer one is not read
 _FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 _REMEDIES = {
-    errno.ENOSPC: "free some disk space; the same command goes on",
-    errno.EDQUOT: "free some of the disk quota; the same command goes on",
-    errno.EFBIG: "raise the file size limit (ulimit -f); the same command goes on",
+    errno.ENOSPC: "free some disk space; the same command continues",
+    errno.EDQUOT: "free some of the disk quota; the same command continues",
+    errno.EFBIG: "raise the file size limit (ulimit -f); the same command continues",
     errno.EROFS: "make the file system writable or name another folder",
     errno.EACCES: "get permission to write there or name another folder",
     errno.EPERM: "get permission to write there or name another folder",

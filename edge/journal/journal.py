@@ -94,7 +94,7 @@ class Journal:
 
     @classmethod
     def resume(cls, folder: Path | str, what: Manifest, *, force: bool = False, keep: int = 2) -> Journal:
-        """The run in `folder`, to go on with; what a crash left half-done is repaired and told in `notes`.
+        """The run in `folder`, to continue; what a crash left half-done is repaired and told in `notes`.
 
         With `force`, differences of fingerprints and versions are recorded in the manifest and gone over, and
         damaged records are cut off with all that follow (they are kept in `records.damaged`).
@@ -112,7 +112,7 @@ class Journal:
             found = kept.differences(what)
             if found and (not force or kept.command != what.command):
                 remedy = (
-                    "use --force to go on all the same, --fresh to start anew"
+                    "use --force to continue all the same, --fresh to start over"
                     if kept.command == what.command
                     else "name another folder"
                 )

@@ -45,7 +45,7 @@ class Manifest:
     forced: tuple[str, ...] = ()
 
     def differences(self, other: Manifest) -> list[str]:
-        """What `other` has that differs, one phrase each; empty where a run may go on under `other`."""
+        """What `other` has that differs, one phrase each; empty where a run may continue under `other`."""
         found = [] if self.command == other.command else [f"command {self.command} -> {other.command}"]
         for name in sorted({*self.fingerprints, *other.fingerprints}):
             mine = self.fingerprints.get(name)

@@ -26,7 +26,7 @@ class RecordFile:
 
     Args:
         root: the run folder, without symbolic links.
-        force: also cut off records after a damaged one (they are kept in `records.damaged`), or begin anew
+        force: also cut off records after a damaged one (they are kept in `records.damaged`), or start over
             where the file is gone.
         notes: gets a line for everything that was repaired.
 
@@ -46,7 +46,7 @@ class RecordFile:
             if not there:
                 if not force:
                     raise JournalError(f"{self.path} is gone", "the run's records", "restore it or start a new run")
-                notes.append(f"{self.path} is gone; the run begins anew")
+                notes.append(f"{self.path} is gone; the run starts over")
             damage = self._read() if there else None
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self._fd: int | None = os.open(self.path, flags, 0o666)
@@ -134,7 +134,7 @@ class RecordFile:
             if line.seq > start:
                 found.append(line.record)
         if start + len(found) != self.count:
-            raise JournalError(f"{self.path} was changed", "records only this process adds to", "resume the run anew")
+            raise JournalError(f"{self.path} was changed", "records only this process adds to", "resume the run again")
         return found
 
     def close(self) -> None:
@@ -171,7 +171,7 @@ class RecordFile:
         where = f"{self.path} line {damage.number}"
         if not damage.last:
             if not force:
-                remedy = f"restore the file from a backup, or use --force to go on after record {damage.number - 1}"
+                remedy = f"restore the file from a backup, or use --force to continue after record {damage.number - 1}"
                 raise JournalError(f"{where}: {damage.why}", "an undamaged record", remedy)
             copy = disk.inside(self.path.parent, self.path.parent / DAMAGED)
             with disk.atomic_writer(copy) as temporary, self.path.open("rb") as source, temporary.open("wb") as target:

@@ -64,11 +64,11 @@ class Snapshot:
         try:
             size = os.stat(self.path, follow_symlinks=False).st_size
         except OSError as error:
-            raise JournalError(f"{self.path} is gone", f"{self.size} bytes", "go on from an older one") from error
+            raise JournalError(f"{self.path} is gone", f"{self.size} bytes", "resume from an older one") from error
         if size != self.size:
-            raise JournalError(f"{self.path} has {size} bytes", f"{self.size}", "go on from an older one")
+            raise JournalError(f"{self.path} has {size} bytes", f"{self.size}", "resume from an older one")
         if disk.file_fingerprint(self.path) != self.sha256:
-            raise JournalError(f"{self.path} does not match its sha256", "unchanged data", "go on from an older one")
+            raise JournalError(f"{self.path} does not match its sha256", "unchanged data", "resume from an older one")
 
     def read(self) -> bytes:
         """The data, verified.
@@ -80,7 +80,7 @@ class Snapshot:
         with disk.guarded(f"read {self.path}"):
             data = self.path.read_bytes()
         if disk.fingerprint(data) != self.sha256:
-            raise JournalError(f"{self.path} does not match its sha256", "unchanged data", "go on from an older one")
+            raise JournalError(f"{self.path} does not match its sha256", "unchanged data", "resume from an older one")
         return data
 
 
@@ -134,10 +134,10 @@ def load(folder: Path, number: int) -> Snapshot:
     try:
         data = disk.read_sealed(path)
     except FileNotFoundError:
-        raise JournalError(f"{path} is gone", "a snapshot's description", "go on from an older one") from None
+        raise JournalError(f"{path} is gone", "a snapshot's description", "resume from an older one") from None
     kinds = {"seq": int, "crc": int, "size": int, "sha256": str, "best": bool, "state": dict}
     if set(data) != set(kinds) or not all(type(data[key]) is kind for key, kind in kinds.items()):
-        raise JournalError(f"{path} lacks fields or has wrong ones", ", ".join(kinds), "go on from an older one")
+        raise JournalError(f"{path} lacks fields or has wrong ones", ", ".join(kinds), "resume from an older one")
     return Snapshot(number=number, path=path.with_suffix(DATA), **data)
 
 

@@ -65,7 +65,7 @@ class DriftGuard:
         self.resting -= 1
 
     def state(self) -> list[int]:
-        """What it goes on from."""
+        """What it resumes from."""
         return [self.resting, self.drops, self._behind, self._rest]
 
     def restore(self, state: list[int]) -> None:

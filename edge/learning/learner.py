@@ -234,7 +234,7 @@ class Learner:
             yield f"optimizer.{name}", tensor
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """All that learning goes on from, one at a time: adapter, optimiser, counts, kept keys and values."""
+        """All that learning resumes from, one at a time: adapter, optimiser, counts, kept keys and values."""
         yield from self._state()
         counts = [self.steps, self.chunks, *self.drift.state()]
         yield "lessons", torch.tensor(counts)

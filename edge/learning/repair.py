@@ -40,7 +40,7 @@ from ..weights import tensorfile
 
 FILE = "repair.safetensors"
 DAMPING = 1e-2  # of the mean second moment, added to every input's: directions that the text has not shown
-ROW_NORM = math.sqrt(1 / 3)  # of a fresh adapter's A, so that learning goes on at the usual pace
+ROW_NORM = math.sqrt(1 / 3)  # of a fresh adapter's A, so that learning continues at the usual pace
 Progress = Callable[[str], None]
 
 

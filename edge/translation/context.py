@@ -1,11 +1,11 @@
-"""Which finished pairs a prompt shows, and in what arrangement, so that a cache of it can be gone on with.
+"""Which finished pairs a prompt shows, and in what arrangement, so that a cache of it can be resumed.
 
 Owns: the context block, the pairs that follow it line by line, when the block moves on.
 Does not know: torch, templates, caches. Units: tokens.
 
 A block that moved on with every unit would change the prompt from its beginning. Here it stays while the pairs since
 stand behind it, each as a block of one line, and moves on when there are as many of those as a prompt shows at least.
-All of it follows from the pairs and where the last lesson was, never from what a process did before: a run that goes on
+All of it follows from the pairs and where the last lesson was, never from what a process did before: a run that continues
 after a stop arranges its prompts the same way.
 """
 

@@ -79,7 +79,7 @@ def evaluate(
 
     Args:
         job: languages, glossary, context; its units are not looked at.
-        done: chunks that this session has learned already, where a run goes on.
+        done: chunks that this session has learned already, where a run continues.
 
     Yields:
         One record per chunk, after it was learned.

@@ -5,7 +5,7 @@ Units: tokens, nats, seconds.
 
 A lesson on pairs is a window as decoding has it: the context pairs, half of the chunk as a block of source lines and
 a block of target lines, the other half line by line. Target lines and their ends alone are labels: the adapter is
-trained to translate, never to write the source. A block teaches how a text goes on, a line to hold to its source:
+trained to translate, never to write the source. A block teaches how a text continues, a line to hold to its source:
 lessons of blocks alone lower perplexity further, and what is written with them strays from what it translates. The
 model's own translations are learned at a smaller rate, which falls from lesson to lesson: they sharpen what it says
 already, and too much of that makes real text unlikely. In a lesson on source text every line is a label, the lines

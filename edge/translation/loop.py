@@ -1,10 +1,10 @@
 """Loop: a document's units -> one record for each, and a lesson for the adapter after each chunk of them.
 
-Owns: the order of things, attempts and retries, what may be learned from, going on from records that are there.
+Owns: the order of things, attempts and retries, what may be learned from, continuing from records that are there.
 Does not know: torch, how text is generated or learned (`decoding`, `lessons`), documents, files, printing.
 Units: units, tokens, seconds.
 
-Everything the loop decides follows from the records, so that a run that was stopped goes on the same: a unit that is in
+Everything the loop decides follows from the records, so that a run that was stopped continues the same: a unit that is in
 the records is not translated again, and a lesson that the adapter does not hold yet is learned again.
 """
 
@@ -122,7 +122,7 @@ def translate(
     """Translates a document.
 
     Args:
-        kept: the records of the run so far, for one that goes on.
+        kept: the records of the run so far, for one that continues.
         restored: how many of them the adapter has learned already.
 
     Yields:
@@ -191,7 +191,7 @@ def seed_of(unit: Unit, *more: object) -> int:
 
 
 class _Log:
-    """Where the loop stands in the records of a run that goes on."""
+    """Where the loop stands in the records of a run that continues."""
 
     def __init__(self, kept: Sequence[Record], restored: int) -> None:
         self.kept = kept

@@ -179,7 +179,7 @@ def test_a_damaged_memory_of_it_costs_a_reading(folder: Path, read: list[str], t
 def test_a_folder_of_before_loads_and_is_compared_by_its_weights(folder: Path, read: list[str]) -> None:
     listed = load(folder).fingerprint()
     without_list(folder)
-    assert load(folder).fingerprint() == listed  # a run goes on whichever of the two it began with
+    assert load(folder).fingerprint() == listed  # a run continues whichever of the two it began with
     assert read.count("model.safetensors") == 1
     load(folder)
     assert read.count("model.safetensors") == 1

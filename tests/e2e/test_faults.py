@@ -1,4 +1,4 @@
-"""A run that meets a fault: one clear line, its exit code, and the same end as an undisturbed run when it goes on."""
+"""A run that meets a fault: one clear line, its exit code, and the same end as an undisturbed run when it continues."""
 
 from __future__ import annotations
 

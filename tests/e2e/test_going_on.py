@@ -1,4 +1,4 @@
-"""Work is never repeated or lost: the same command goes on, outputs are part of the run, a broken stdout is only
+"""Work is never repeated or lost: the same command continues, outputs are part of the run, a broken stdout is only
 that."""
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def test_a_report_that_could_not_be_written_is_written_by_the_same_command(
     (tmp_path / "rep" / lost).unlink()
     assert cli.main(args) == 0
     said = capsys.readouterr()
-    assert f"the run in {folder} is finished: its outputs are written again; --fresh starts anew" in said.err
+    assert f"the run in {folder} is finished: its outputs are written again; --fresh starts over" in said.err
     assert outcome(said.out.encode()) == first and (tmp_path / "rep" / lost).exists()
     assert len(list(folder.parent.iterdir())) == 1
 

@@ -1,4 +1,4 @@
-"""scripts/lab/table on a tiny model: every row once, groups of books apart, a stopped run goes on."""
+"""scripts/lab/table on a tiny model: every row once, groups of books apart, a stopped run continues."""
 
 from __future__ import annotations
 

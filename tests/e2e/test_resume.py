@@ -1,4 +1,4 @@
-"""Killed in the middle and gone on with: through the command line, as a user would."""
+"""Killed in the middle and resumed: through the command line, as a user would."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_stop_and_go_on(model: str, book: Path, tmp_path: Path) -> None:
     second = start([*args, "--resume", "--set", "compute.heap=keep"])
     out, err = second.communicate(timeout=240)
     assert second.returncode == 0, err
-    assert b"note: the run goes on with compute.heap=return as it began, not keep; --force changes it" in err
+    assert b"note: the run continues compute.heap=return as it began, not keep; --force changes it" in err
     chunks = json.loads(out.splitlines()[-1])["chunks"]
     assert chunks[-1]["end"] > done and [c["index"] for c in chunks] == list(range(len(chunks)))
 

@@ -216,7 +216,7 @@ def test_an_edited_review_is_learned_and_used(
     assert open_document(tmp_path / "book.de.txt").units[0].text == "Der Kapitän stach in See."
 
 
-# --- going on ---
+# --- continuing ---
 
 
 def start(args: list[str]) -> subprocess.Popen[bytes]:
@@ -390,7 +390,7 @@ def test_a_stopped_measurement_says_how_to_go_on(
         patched.setattr(evaluate, "evaluate", stopped)
         assert cli.main([*args, "--run", str(folder)]) == 130
     said = capsys.readouterr().err
-    (how,) = re.findall(r"the same command with (.*) goes on", said)
+    (how,) = re.findall(r"the same command with (.*) continues", said)
     assert how == f"--run {folder} --resume"
     assert cli.main([*args, *how.split()]) == 0
     found = last_json(capsys)["protocols"]

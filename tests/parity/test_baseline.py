@@ -1,4 +1,4 @@
-"""Full attention over everything so far: what it sees, where it reads again, and that going on gives the same
+"""Full attention over everything so far: what it sees, where it reads again, and that continuing gives the same
 numbers."""
 
 from __future__ import annotations

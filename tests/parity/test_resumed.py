@@ -1,4 +1,4 @@
-"""A run that was stopped anywhere goes on with the same bits as one that was not."""
+"""A run that was stopped anywhere continues with the same bits as one that was not."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def drafts(session: Session, *, fresh: bool) -> tuple[list[loop.Draft], int]:
 
 @pytest.mark.parametrize("architecture", ["qwen3", "gemma3_text", "mistral"])
 def test_what_was_read_for_one_line_is_not_read_again_for_the_next(architecture: str) -> None:
-    """Bit for bit as if every prompt were read anew: sampled drafts and greedy ones; layers that slide included."""
+    """Bit for bit as if every prompt were read again: sampled drafts and greedy ones; layers that slide included."""
     with tiny.runtime(architecture, *SIZES, max_position_embeddings=2048).session() as session:
         kept, read = drafts(session, fresh=False)
         anew, all_of_it = drafts(session, fresh=True)

@@ -291,7 +291,7 @@ def test_the_best_snapshot_is_protected(fast: Path) -> None:
             journal.snapshot(6, b"", {})
 
 
-# --- who may go on with what ---
+# --- who may continue what ---
 
 
 def test_differences_are_listed_and_can_be_forced(fast: Path) -> None:

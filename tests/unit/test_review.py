@@ -30,7 +30,7 @@ def read(path: Path) -> Sequence[Pair]:
 
 
 def test_a_correction_stays_one(tmp_path: Path) -> None:
-    """Three rounds: each reads the review of the one before, and translates nothing anew that was corrected."""
+    """Three rounds: each reads the review of the one before, and translates nothing again that was corrected."""
     path = tmp_path / "review.tsv"
     rows = [unit(0, "Sea.", "See."), unit(1, "Ship.", "Schiff."), unit(2, "Men.", "Mann.", "marked")]
     path.write_text(pairs.review(rows).replace("Schiff.\tmodel", "Boot.\tmodel"), "utf-8")

@@ -1,4 +1,4 @@
-"""Which pairs a prompt shows: enough of them, in order, and so that the next prompt goes on from this one."""
+"""Which pairs a prompt shows: enough of them, in order, and so that the next prompt resumes from this one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop with translators that are no models: every unit once, retries, pieces, marks, lessons, going on."""
+"""The loop with translators that are no models: every unit once, retries, pieces, marks, lessons, continuing."""
 
 from __future__ import annotations
 

@@ -351,6 +351,6 @@ which swept up the streets, rattling along the housetops.
 
 * * *
 
-The end of the paragraph stands here and goes on to the next line so
+The end of the paragraph stands here and continues to the next line so
 that it is wrapped.
 """

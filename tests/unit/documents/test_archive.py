@@ -1,4 +1,4 @@
-"""Archives are written again without packing anew what did not change."""
+"""Archives are written again without packing again what did not change."""
 
 from __future__ import annotations
 
