@@ -4,8 +4,8 @@ Owns: what identifies a run, where runs lie, when a session is snapshotted and h
 Does not know: how a loop proceeds, arguments, printing.
 Units: tokens, seconds, bytes.
 
-A snapshot holds all that the loops resume from (`Session.tensors`). What was done after the last snapshot is done again,
-with the same numbers on the same device and versions; its records are there already and are not written twice.
+A snapshot holds all that the loops resume from (`Session.tensors`). What was done after the last snapshot is done
+again, with the same numbers on the same device and versions; its records are there already and are not written twice.
 """
 
 from __future__ import annotations

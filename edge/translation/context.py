@@ -5,8 +5,8 @@ Does not know: torch, templates, caches. Units: tokens.
 
 A block that moved on with every unit would change the prompt from its beginning. Here it stays while the pairs since
 stand behind it, each as a block of one line, and moves on when there are as many of those as a prompt shows at least.
-All of it follows from the pairs and where the last lesson was, never from what a process did before: a run that continues
-after a stop arranges its prompts the same way.
+All of it follows from the pairs and where the last lesson was, never from what a process did before: a run that
+continues after a stop arranges its prompts the same way.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ Does not know: whether the result is any good (`guards`), what is learned from i
 Units: tokens.
 
 A prompt is read in parts (`Prompts.parts`), and the cache goes from unit to unit: what the next prompt has in common
-with the last one is not read again. A run that continues after a stop reads the same parts one by one, so that roundings,
-and with them the text, are the same.
+with the last one is not read again. A run that continues after a stop reads the same parts one by one, so that
+roundings, and with them the text, are the same.
 """
 
 from __future__ import annotations

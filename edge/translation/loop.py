@@ -4,8 +4,8 @@ Owns: the order of things, attempts and retries, what may be learned from, conti
 Does not know: torch, how text is generated or learned (`decoding`, `lessons`), documents, files, printing.
 Units: units, tokens, seconds.
 
-Everything the loop decides follows from the records, so that a run that was stopped continues the same: a unit that is in
-the records is not translated again, and a lesson that the adapter does not hold yet is learned again.
+Everything the loop decides follows from the records, so that a run that was stopped continues the same: a unit that is
+in the records is not translated again, and a lesson that the adapter does not hold yet is learned again.
 """
 
 from __future__ import annotations
