@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     source = languages.find(args.source)
     target = languages.find(args.target)
     settings = options.settings_of(args)
-    document = open_document(args.book)
+    document = open_document(args.book, language=source.code)
     texts = [unit.text for unit in document.units]
     terms = glossary.recurring(texts, source, least=args.least, most=args.most)
     if not terms:

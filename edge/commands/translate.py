@@ -136,7 +136,7 @@ def texts_of(job: loop.Job, *, judge: bool = False) -> dict[str, str]:
 def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
     with options.within_budget(args, str(args.book)):
-        document = open_document(args.book)
+        document = open_document(args.book, language=languages.find(args.source).code)
         job = job_of(args, document)
     for note in document.notes:
         say(f"note: {note}")

@@ -62,11 +62,14 @@ _FOREIGN = (
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 
 
-def open_document(path: str | Path, *, limits: Limits | None = None, text_limit: int = files.RAW_LIMIT) -> Document:
+def open_document(
+    path: str | Path, *, language: str = "", limits: Limits | None = None, text_limit: int = files.RAW_LIMIT
+) -> Document:
     """Reads a document; its format follows from its suffix, and its content must agree.
 
     Args:
         path: a .txt, .md, .epub, .docx, .srt or .html file; without a suffix, the content decides alone.
+        language: its code, where it is known: a text that is not UTF-8 is read in the encoding that it is plausible in.
         limits: what an archive may be.
         text_limit: bytes that a file which is no archive may have.
 
@@ -87,14 +90,15 @@ def open_document(path: str | Path, *, limits: Limits | None = None, text_limit:
         data = files.read_bytes(source, min(text_limit, files.MARKUP_LIMIT))
     else:
         limit = min(text_limit, files.MARKUP_LIMIT) if named == "md" else text_limit
-        data = files.read_bytes(source, limit, text=named is not None and not files.is_utf16(source))
+        text = named is not None and not language and not files.is_utf16(source)
+        data = files.read_bytes(source, limit, text=text)
     found = _sniff(data, source)
     if found is not None and named is not None and found != named:
         raise InputError(f"{source} holds {found.upper()}", f"{named.upper()} by its suffix", f"rename it to .{found}")
     if found is None and named in ("epub", "docx"):
         what = "is empty" if not data else "is no zip archive"
         raise InputError(f"{source} {what}", f"{named.upper()}, which is one", "get it from its source again")
-    return _read(source, data, named or found or _text_format(data), archive_limits)
+    return _read(source, data, named or found or _text_format(data), archive_limits, language)
 
 
 def _sniff(data: bytes, path: Path) -> str | None:
@@ -118,7 +122,7 @@ def _text_format(data: bytes) -> str:
     return "html" if re.search(rb"<(?:!doctype\s+)?html[\s>]", head, re.IGNORECASE) else "txt"
 
 
-def _read(path: Path, data: bytes, kind: str, limits: Limits) -> Document:
+def _read(path: Path, data: bytes, kind: str, limits: Limits, language: str) -> Document:
     if kind == "epub":
         return Epub(path, Archive(data, str(path), limits))
     if kind == "docx":
@@ -127,14 +131,13 @@ def _read(path: Path, data: bytes, kind: str, limits: Limits) -> Document:
         return Html(path, data)
     if kind not in ("txt", "md", "srt"):
         raise InputError(f"{path} is an archive", "one of " + ", ".join(FORMATS), "unpack it and name a document in it")
-    wide = data
-    data = files.as_utf8(data, str(path))
+    data, encoding = files.as_utf8(data, str(path), language)
     text = files.decode(data, str(path))
     if "\0" in text:
         raise InputError(f"{path} is binary", "UTF-8 text", "name a text file or convert it")
     mark = b"\xef\xbb\xbf" if data.startswith(b"\xef\xbb\xbf") else b""
     readers: dict[str, Callable[[Path, str, bytes], Document]] = {"txt": Plain, "md": Markdown, "srt": Srt}
     document = readers[kind](path, text, mark)
-    if wide != data:
-        document.notes = (f"{path} is UTF-16: the translation is written as UTF-8",)
+    if encoding:
+        document.notes = (f"{path} is {encoding}: the translation is written as UTF-8",)
     return document

@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from ..errors import InputError, StorageError
 from ..values.amounts import format_bytes
+from . import encodings
 
 RAW_LIMIT = 1_000_000_000  # bytes of a plain text
 MARKUP_LIMIT = 64_000_000  # bytes of one file or archive part that is parsed into a tree
@@ -119,20 +120,33 @@ def is_utf16(path: Path) -> bool:
         return False
 
 
-def as_utf8(data: bytes, name: str) -> bytes:
-    """The same text in UTF-8, where it is UTF-16 with a byte order mark.
+def as_utf8(data: bytes, name: str, language: str = "") -> tuple[bytes, str]:
+    """The same text in UTF-8, and what it was in (empty for UTF-8).
+
+    Others are UTF-16 with a byte order mark, and the encoding that it is plausible in as a text in `language`.
 
     Raises:
         InputError: it is not UTF-16 to its end.
     """
     if data[:2] not in _UTF16:
-        return data
+        if not language or _is_utf8(data):
+            return data, ""
+        encoding = encodings.guess(data, language)
+        return (data, "") if encoding is None else (data.decode(encoding).encode("utf-8"), encoding.upper())
     try:
-        return data.decode("utf-16").encode("utf-8")
+        return data.decode("utf-16").encode("utf-8"), "UTF-16"
     except UnicodeError as error:
         raise InputError(
             f"{name} begins as UTF-16 and is none", "UTF-8 or UTF-16 text", "get it from its source again"
         ) from error
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def decode(data: bytes, name: str) -> str:
