@@ -6,7 +6,7 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..documents.text import Text, open_text
 from ..errors import InputError
@@ -15,6 +15,11 @@ from ..records import ChunkScore, Record
 from ..terminal import Progress, Stop, print_table, say
 from . import options
 from .driver import drive
+
+if TYPE_CHECKING:
+    from ..session import Runtime, Session
+    from ..settings import Settings
+    from ..tokenstream import TokenStream
 
 
 def add(verbs: Any) -> None:
@@ -48,10 +53,7 @@ def run(args: argparse.Namespace) -> int:
     where = options.place(args, Path(args.file).stem, settings, text.sha256, what)
     runtime = options.load(args, options.as_begun(args, where, settings), decodes=False)
     ids = runtime.base.stream(text.parts(), limit=args.max_tokens)
-    if ids.look(options.AHEAD) < 2:
-        got = f"{args.file} holds {ids.waiting} token(s)"
-        least = "at least 2 (the first one is never scored)"
-        raise InputError(got, least, "give more text")
+    _require_two(ids, args.file)
     total = ids.waiting if ids.ended else None  # of a text that is longer than any book it is known at its end
     chunks: list[ChunkScore] = []
     start = time.perf_counter()
@@ -83,12 +85,8 @@ def run(args: argparse.Namespace) -> int:
             {
                 "file": args.file,
                 "document_tokens": total or (None if stopped else read),
-                "full_limit": session.full_limit,
                 "stopped": bool(stopped),
-                "memory": runtime.memory(session),
-                "model": {"reference": args.model, "load_seconds": runtime.base.load_seconds},
-                "device": {"name": runtime.base.device.name, "dtype": runtime.base.device.units},
-                "settings": settings.to_dict(),
+                **_circumstances(args.model, runtime, session, settings),
             },
         )
         if args.report and chunks:
@@ -109,3 +107,23 @@ def run(args: argparse.Namespace) -> int:
         say(f"stopped after {read}{of} tokens; what was done is reported above")
         options.say_how_to_go_on(run)
     return stopped
+
+
+def _circumstances(model: str, runtime: Runtime, session: Session, settings: Settings) -> dict[str, Any]:
+    """What was scored with, for the JSON line and the report."""
+    base = runtime.base
+    return {
+        "full_limit": session.full_limit,
+        "memory": runtime.memory(session),
+        "model": {"reference": model, "load_seconds": base.load_seconds},
+        "device": {"name": base.device.name, "dtype": base.device.units},
+        "settings": settings.to_dict(),
+    }
+
+
+def _require_two(ids: TokenStream, name: str) -> None:
+    """Refuses a text that has nothing to score."""
+    if ids.look(options.AHEAD) < 2:
+        got = f"{name} holds {ids.waiting} token(s)"
+        least = "at least 2 (the first one is never scored)"
+        raise InputError(got, least, "give more text")

@@ -6,14 +6,20 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..documents.text import Text, open_text
 from ..records import ChunkRead, ChunkWritten, Record, TextPiece
 from ..terminal import Progress, Stop, say
 from . import options
 from .driver import drive
+
+if TYPE_CHECKING:
+    from ..resume import Run
+    from ..session import Session
+    from ..tokenstream import TokenStream
 
 
 def add(verbs: Any) -> None:
@@ -41,61 +47,28 @@ def run(args: argparse.Namespace) -> int:
     what: dict[str, str | Text] = {"prompt": prompt, "options": f"tokens={args.tokens}"}
     where = options.place(args, name, settings, prompt.sha256, what)
     runtime = options.load(args, options.as_begun(args, where, settings), decodes=True)
-    ids = runtime.base.stream(prompt.parts())
-    pieces: list[str] = []
-    done: list[Record] = []
+    shown = Shown(args.out)
     start = time.perf_counter()
-    stopped = 0
     with (
         options.run(args, where, "write", runtime, what, None) as run,
         runtime.session() as session,
         Stop() as stop,
     ):
-        ended = bool(run.kept and getattr(run.kept[-1], "finish", ""))
-        done += run.kept if ended else run.restore(session)
-        written = sum(r.tokens for r in done if isinstance(r, ChunkWritten))
-        if ended:  # nothing is left to do but to write it out
-            session.coming = ids
-            session.fill(sys.maxsize)
-            session.tokens.extend(token for r in done if isinstance(r, ChunkWritten) for token in r.token_ids)
-        else:
-            ids.skip(len(session.tokens) - written)
-        ids.look(options.AHEAD)
-        records = session.generate(
-            ids,
-            max_tokens=written if ended else args.tokens,
-            written=written,
-            reading=bool(done) and not written,
-        )
-        progress = Progress("reading", len(session.tokens) - written + ids.waiting if ids.ended else None)
-
-        def shown(record: Record) -> None:
-            if isinstance(record, TextPiece):
-                progress(None)
-                pieces.append(record.text)
-                sys.stdout.write(record.text)
-                sys.stdout.flush()
-                return
-            done.append(record)
-            if isinstance(record, ChunkRead):
-                progress(record.end)
-
+        records = _resumed(run, session, runtime.base.stream(prompt.parts()), args.tokens, shown)
         try:
             stopped = drive(records, run, session, stop, shown, more=lambda record: not getattr(record, "finish", ""))
         finally:
-            progress(None)
+            shown.progress(None)
         memory = runtime.memory(session)
-        text = "".join(pieces)
         if args.out:
-            options.write_text(args.out, text)
+            options.write_text(args.out, shown.text)
         if not stopped:
-            run.finish(session, {"tokens": sum(r.tokens for r in done if isinstance(r, ChunkWritten))})
-    chunks = [r for r in done if isinstance(r, ChunkWritten)]
-    reads = [r for r in done if isinstance(r, ChunkRead)]
+            run.finish(session, {"tokens": sum(chunk.tokens for chunk in shown.chunks)})
+    made = sum(chunk.tokens for chunk in shown.chunks)
+    decode = sum(chunk.decode_seconds for chunk in shown.chunks)
     print()
-    made = sum(w.tokens for w in chunks)
-    decode = sum(w.decode_seconds for w in chunks)
-    say(f"{made} tokens, {made / decode if decode else 0:.1f} tokens/s while decoding, {len(reads)} chunks read first")
+    rate = made / decode if decode else 0
+    say(f"{made} tokens, {rate:.1f} tokens/s while decoding, {len(shown.reads)} chunks read first")
     if stopped:
         options.say_how_to_go_on(run)
     if args.json:
@@ -105,12 +78,69 @@ def run(args: argparse.Namespace) -> int:
             "tokens": made,
             "seconds": time.perf_counter() - start,
             "peak_bytes": max(memory["measured"].values(), default=0),
-            "finish": "stopped" if stopped or not chunks else chunks[-1].finish,
-            "text": text,
-            "read": [r.to_json() for r in reads],
-            "chunks": [w.to_json() for w in chunks],
+            "finish": "stopped" if stopped or not shown.chunks else shown.chunks[-1].finish,
+            "text": shown.text,
+            "read": [chunk.to_json() for chunk in shown.reads],
+            "chunks": [chunk.to_json() for chunk in shown.chunks],
             "memory": memory,
             "settings": settings.to_dict(),
         }
         print(json.dumps(result))
     return stopped
+
+
+class Shown:
+    """What the loop has yielded, as it is shown: text on standard output, how far reading is on standard error.
+
+    Attributes:
+        chunks: of written text; reads: of read text.
+    """
+
+    def __init__(self, out: Path | None) -> None:
+        self.chunks: list[ChunkWritten] = []
+        self.reads: list[ChunkRead] = []
+        self.progress = Progress("reading", None)
+        self._pieces: list[str] = []
+
+    @property
+    def text(self) -> str:
+        """All that was written."""
+        return "".join(self._pieces)
+
+    def keep(self, record: Record) -> None:
+        """One of an earlier loop's, which was shown by it."""
+        if isinstance(record, ChunkWritten):
+            self.chunks.append(record)
+        elif isinstance(record, ChunkRead):
+            self.reads.append(record)
+
+    def __call__(self, record: Record) -> None:
+        if isinstance(record, TextPiece):
+            self.progress(None)
+            self._pieces.append(record.text)
+            sys.stdout.write(record.text)
+            sys.stdout.flush()
+            return
+        self.keep(record)
+        if isinstance(record, ChunkRead):
+            self.progress(record.end)
+
+
+def _resumed(run: Run, session: Session, prompt: TokenStream, tokens: int, shown: Shown) -> Iterator[Record]:
+    """What is still to come of `tokens` tokens after `prompt`; of an ended text all of it, to be shown again."""
+    ended = bool(run.kept and getattr(run.kept[-1], "finish", ""))
+    done = list(run.kept) if ended else run.restore(session)
+    for record in done:
+        shown.keep(record)
+    written = sum(chunk.tokens for chunk in shown.chunks)
+    if ended:  # nothing is left to do but to write it out
+        session.coming = prompt
+        session.fill(sys.maxsize)
+        session.tokens.extend(token for chunk in shown.chunks for token in chunk.token_ids)
+    else:
+        prompt.skip(len(session.tokens) - written)
+    prompt.look(options.AHEAD)
+    total = len(session.tokens) - written + prompt.waiting if prompt.ended else None
+    shown.progress = Progress("reading", total)
+    reading = bool(done) and not written
+    return session.generate(prompt, max_tokens=written if ended else tokens, written=written, reading=reading)
