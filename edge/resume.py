@@ -26,7 +26,7 @@ import torch
 from . import __version__, journal, records
 from . import settings as settings_module
 from .documents.text import Text
-from .errors import JournalError, StorageError, no_numbers
+from .errors import JournalError, SettingsError, StorageError, no_numbers
 from .journal import Journal, Manifest, RunInfo, SnapshotPolicy
 from .model.base import Base
 from .records import Record
@@ -66,13 +66,23 @@ class Place:
         """`settings` with what the planner chose when the run began: the same numbers again, whatever is free now.
 
         Where something else is asked for than was then, only the ways of computing are taken over.
+
+        Raises:
+            JournalError: another version of this program has begun it, with settings that there are no more.
         """
         if self.there is None or self.there.manifest is None:
             return settings
         began = self.there.manifest
         same = began.extra.get("asked") == journal.fingerprint(journal_settings(settings))
         chosen = dict(began.settings) if same else {}
-        return settings_module.from_dict({**settings.to_dict(), **chosen, "compute": began.extra.get("compute", {})})
+        compute = began.extra.get("compute", {})
+        try:
+            return settings_module.from_dict({**settings.to_dict(), **chosen, "compute": compute})
+        except SettingsError as error:
+            raise JournalError(
+                f"the run in {self.there.folder} was begun by another version of templora ({error.got})",
+                "a run whose settings this version has", "finish it with that version, or use --fresh",
+            ) from error  # fmt: skip
 
 
 def place(

@@ -3,6 +3,7 @@ that."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from edge import cli, journal, score, terminal
 from edge.core import keeper
 from edge.errors import StorageError
+from edge.journal import manifest
 from tests import tiny
 from tests.e2e.test_resume import COMMON, command, outcome
 
@@ -158,3 +160,24 @@ def test_a_broken_stdout_ends_printing_only(after: str, model: str, book: Path, 
     assert all((report / name).stat().st_size for name in ("report.json", "report.html", "review.tsv"))
     assert list((tmp_path / "state/templora/runs").glob("*/summary.json"))
     assert ("No space left" in err) == (after == "> /dev/full")
+
+
+def test_a_run_of_an_earlier_version_is_refused_in_one_line(
+    model: str, book: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its settings have names that there are no more: it is neither misread nor lost."""
+    folder = tmp_path / "run"
+    args = command("score", model, book, folder)
+    assert cli.main(args) == 0
+    (folder / "summary.json").unlink()  # as if it had been stopped
+    made = manifest.load(folder)
+    compute = {**made.extra["compute"], "fuse_first_epoch": True}
+    manifest.save(folder, dataclasses.replace(made, extra={**made.extra, "compute": compute}))
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    capsys.readouterr()
+    assert cli.main(args) == 7
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and "begun by another version" in said[0] and "fuse_first_epoch" in said[0]
+    assert "--fresh" in said[0]
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert cli.main([*args, "--fresh"]) == 0
