@@ -27,7 +27,7 @@ from .memory.prediction import Machine
 from .model import base as bases
 from .model import soundness
 from .model.base import Base
-from .model.baseline import FullAttention
+from .model.baseline import FullAttention, roomier
 from .model.forward import other_path
 from .records import ChunkRead, ChunkScore, ChunkWritten, TextPiece
 from .settings import Settings
@@ -65,6 +65,12 @@ class Session(State):
         self._feed(input_ids if isinstance(input_ids, TokenStream) else TokenStream.of(input_ids))
         against = None
         if full:
+            limit = self.torch_forward.position_limit
+            given = len(self.tokens) + self.coming.waiting  # of a longer text more, when it comes
+            wanted = self.full_limit or (min(limit, given) if self.coming.ended else limit)
+            plan = roomier(self.plan, wanted)
+            if plan is not self.plan:
+                self.memory.change(plan)
             against = FullAttention(self.torch_forward, self.plan, self.sinks, self.full_limit)
             self.full_limit = against.limit
         return scoring.score(self, with_base=with_base, against=against)

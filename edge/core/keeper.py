@@ -105,6 +105,10 @@ class Keeper:
                 f"no more than {format_bytes(self.plan.budget)}",
                 "what was done so far is kept; use a larger budget, a smaller rank or a smaller window",
             )
+        self.change(plan)
+
+    def change(self, plan: Plan) -> None:
+        """From now on `plan` holds, which is a tighter one."""
         self.plan = plan
         self._settle(plan)
         release_memory()

@@ -106,6 +106,19 @@ class FullAttention:
             self._forward.read_on(self._prefix, torch.tensor(ids), adapter=False)
 
 
+def roomier(plan: Plan, tokens: int) -> Plan:
+    """The plan, or the first one down its ladder whose budget has room for the keys and values of `tokens` tokens.
+
+    What is kept for speed is given up for them, dequantised weights among it; nothing is paged.
+    """
+    while _room(plan) < tokens:
+        tighter = plan.tighter()
+        if tighter is None or tighter.settings.compute.paging != plan.settings.compute.paging:
+            break
+        plan = tighter
+    return plan
+
+
 def _room(plan: Plan) -> int:
     """How many tokens' keys and values the plan's budget has left: with the scratch that attention over them takes
     while a chunk is scored, and alone while it is learned.

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from edge import cli, windows
+from edge.model import baseline
 from edge.model.baseline import FullAttention
 from edge.session import Session
 from tests import tiny
@@ -72,6 +73,37 @@ def test_going_on_gives_the_same_bits(at: int) -> None:
         assert [other.nll(IDS, s, min(s + CHUNK, len(IDS))) for s in range(at, len(IDS), CHUNK)] == straight[
             at // CHUNK :
         ]
+
+
+KEPT = ("learn.mode=none", "compute.weights=cached", "compute.paging=off")
+
+
+def test_what_is_kept_for_speed_gives_way_to_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tiny.runtime("llama", *KEPT).session() as session:
+        plan = session.plan
+        straight = [chunk.full_nll for chunk in session.score_ids(IDS, full=True)]
+        assert session.plan is plan
+    room = {"cached": 100, "packed": 10_000}
+    monkeypatch.setattr(baseline, "_room", lambda plan: room[plan.settings.compute.weights])
+    with tiny.runtime("llama", *KEPT).session() as session:
+        found = [chunk.full_nll for chunk in session.score_ids(IDS, full=True)]
+        assert session.plan.settings.compute.weights == "packed" and session.plan.given_up
+        assert session.full_limit is not None and session.full_limit > 100
+    assert found == pytest.approx(straight, rel=1e-5)
+
+
+def test_no_more_gives_way_than_must() -> None:
+    """Down the plan's ladder until there is room, not further; nothing is paged for it."""
+    with tiny.runtime("llama", *KEPT).session() as session:
+        plan = session.plan
+    tight = dataclasses.replace(plan, budget=plan.prediction.peak() + (200 << 10))
+    seen = []
+    for tokens in (baseline._room(tight), baseline._room(tight) + 1, 1 << 30):
+        found = baseline.roomier(tight, tokens)
+        seen.append(len(found.given_up))
+        assert found.settings.compute.paging == "off"
+        assert tokens == 1 << 30 or baseline._room(found) >= tokens
+    assert seen[0] == len(tight.given_up) < seen[1] <= seen[2]
 
 
 def test_it_sees_what_memory_holds() -> None:
