@@ -7,16 +7,15 @@ Units: bytes.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import InputError, StorageError
+from ..replacing import replacing
 from ..values.amounts import format_bytes
 from . import encodings
 
@@ -188,23 +187,10 @@ def atomic_write(path: Path, fill: Callable[[BinaryIO], None]) -> None:
         StorageError: it cannot be written, or `path` is no regular file.
     """
     _check_path(path)
-    temporary = path.parent / f".templora-{secrets.token_hex(8)}{path.suffix}"
     try:
-        mode = _mode_to_keep(path)
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
-            with os.fdopen(fd, "w+b") as stream:
-                if mode is not None:
-                    os.fchmod(stream.fileno(), mode)
-                fill(stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-        _sync_folder(path.parent)
+        with replacing(path) as temporary, open(temporary, "w+b") as stream:
+            fill(stream)
+            stream.flush()
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "get permission to write there or name another path")
         raise StorageError(f"cannot write {str(path)!r}: {why(error)}", "", remedy) from error
@@ -217,25 +203,3 @@ def _check_path(path: Path) -> None:
         possible = False
     if not possible:
         raise StorageError(f"the path {str(path)!r}", "a path that the system can hold", "name another file")
-
-
-def _mode_to_keep(path: Path) -> int | None:
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return None
-    if not stat.S_ISREG(mode):
-        kind = "a symbolic link" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
-        raise StorageError(f"{path} is {kind}", "a regular file or no file", "name another file")
-    return stat.S_IMODE(mode)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot do it for folders
-            raise
-    finally:
-        os.close(fd)

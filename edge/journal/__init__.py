@@ -17,8 +17,9 @@ the next open. The wall clock is written down for people to read; nothing is dec
 One process at a time holds a run, and one thread at a time may use a `Journal`.
 """
 
+from ..replacing import sync_folder
 from .catalogue import Pruned, RunInfo, default_root, drop_snapshots, list_runs, prune, set_aside
-from .disk import atomic_write, atomic_writer, file_fingerprint, fingerprint, storage_error, sync_folder, system_error
+from .disk import atomic_write, atomic_writer, file_fingerprint, fingerprint, storage_error, system_error
 from .journal import Journal
 from .manifest import Manifest
 from .once import making, sync_tree, unfinished

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from .. import replacing
 from ..errors import JournalError, StorageError, TemploraError
 from . import disk, lines, lock, manifest, recordfile, snapshots
 from .lock import Lock
@@ -264,7 +265,7 @@ def set_aside(folder: Path | str) -> Path:
             new = root.with_name(f"{root.name}-before-{number}")
         with disk.guarded(f"rename {root}"):
             root.rename(new)
-            disk.sync_folder(root.parent)
+            replacing.sync_folder(root.parent)
     finally:
         held.release()
     return new
@@ -304,9 +305,9 @@ def _ours(folder: Path, path: Path, whole: bool) -> bool:
     place = path.relative_to(folder).parent.name
     name = path.name
     if place == snapshots.FOLDER:
-        return bool(snapshots.NAMES.fullmatch(name)) or name.startswith(disk.TEMPORARY)
+        return bool(snapshots.NAMES.fullmatch(name)) or name.startswith(replacing.TEMPORARY)
     top = {manifest.NAME, lines.NAME, recordfile.DAMAGED, SUMMARY, lock.NAME}
-    return whole and (place == FILES or name in top or name.startswith(disk.TEMPORARY))
+    return whole and (place == FILES or name in top or name.startswith(replacing.TEMPORARY))
 
 
 def _regular_files(folder: Path) -> Iterator[tuple[Path, int]]:

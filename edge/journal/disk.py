@@ -1,7 +1,7 @@
 """Writing that a crash cannot tear, checksummed JSON, fingerprints.
 
-Owns: the order write, fsync, rename, fsync of the folder; how a system error becomes a `StorageError`.
-Does not know: what is in the files; what a run folder is.
+Owns: what is written, and how a system error becomes a `StorageError`.
+Does not know: the order of fsync and rename (`replacing.py`); what is in the files; what a run folder is.
 Units: bytes; fingerprints are sha256 in lower-case hex.
 """
 
@@ -14,15 +14,14 @@ import json
 import math
 import os
 import re
-import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import JournalError, StorageError, TemploraError
+from ..replacing import TEMPORARY, replacing
 
-TEMPORARY = ".templora-"  # how the name of every unfinished file begins
 MAX_JSON = 1 << 26  # bytes; no file or line of ours is longer, so a longer one is not read
 _FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 _REMEDIES = {
@@ -105,18 +104,6 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[written:]
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes new, renamed and removed names in `folder` durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot do it for folders
-            raise
-    finally:
-        os.close(fd)
-
-
 @contextlib.contextmanager
 def atomic_writer(path: Path | str) -> Iterator[Path]:
     """A temporary path (an empty file beside `path`, same suffix) that becomes `path` when the block ends well.
@@ -130,48 +117,16 @@ def atomic_writer(path: Path | str) -> Iterator[Path]:
     """
     path = usable_path(path)
     doing = f"write {path}"
-    temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}{path.suffix}"
     try:
-        with guarded(doing):
-            mode = _mode_to_keep(path)
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            try:
-                if mode is not None:
-                    os.fchmod(fd, mode)
-            finally:
-                os.close(fd)
-        try:
+        with guarded(doing), replacing(path) as temporary:
             yield temporary
-        except TemploraError:
-            raise
-        except Exception as error:
-            code = system_error(error)
-            if code is None:
-                raise
-            raise storage_error(error, doing, code) from error
-        with guarded(doing):
-            fd = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            os.replace(temporary, path)
-            sync_folder(path.parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+    except TemploraError:
         raise
-
-
-def _mode_to_keep(path: Path) -> int | None:
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return None
-    if not stat.S_ISREG(mode):
-        kind = "a symbolic link" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
-        raise StorageError(f"{path} is {kind}", "a regular file or no file", "name another file")
-    return stat.S_IMODE(mode)
+    except Exception as error:
+        code = system_error(error)
+        if code is None:
+            raise
+        raise storage_error(error, doing, code) from error
 
 
 def atomic_write(path: Path | str, data: bytes) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from .. import replacing
 from ..errors import JournalError
 from . import catalogue, disk, lines, lock, manifest, snapshots
 from .catalogue import RunInfo
@@ -51,7 +52,7 @@ class Journal:
                 disk.inside(self.root, folder).mkdir(exist_ok=True)
                 disk.remove_unfinished(folder)
             disk.remove_unfinished(self.root)
-            disk.sync_folder(self.root)
+            replacing.sync_folder(self.root)
             snapshots.remove_orphans(self._snapshots)
         self._records = RecordFile(self.root, force=force, notes=self.notes)
         try:
@@ -270,7 +271,7 @@ class Journal:
             StorageError: it cannot be written.
         """
         self._records.alive()
-        if name in ("", ".", "..") or "/" in name or name.startswith(disk.TEMPORARY):
+        if name in ("", ".", "..") or "/" in name or name.startswith(replacing.TEMPORARY):
             raise JournalError(f"the file name {name!r}", "a plain name without '/'", "name the file alone")
         path = disk.inside(self.root, disk.usable_path(self.root / catalogue.FILES / name))
         disk.atomic_write(path, data)
@@ -292,7 +293,7 @@ def _make_folders(root: Path) -> None:
     missing = [folder for folder in (root, *root.parents) if not folder.exists()]
     for folder in reversed(missing):
         folder.mkdir(exist_ok=True)
-        disk.sync_folder(folder.parent)
+        replacing.sync_folder(folder.parent)
 
 
 def _refuse_foreign(root: Path) -> None:
@@ -302,7 +303,7 @@ def _refuse_foreign(root: Path) -> None:
     names = {entry.name for entry in os.scandir(root)}
     if manifest.NAME in names:
         raise JournalError(f"{root} holds a run", "an empty or new folder", "use --fresh, or name another folder")
-    foreign = sorted(name for name in names - _UNFINISHED_RUN if not name.startswith(disk.TEMPORARY))
+    foreign = sorted(name for name in names - _UNFINISHED_RUN if not name.startswith(replacing.TEMPORARY))
     records = root / lines.NAME
     if foreign or (os.path.lexists(records) and records.lstat().st_size):
         example = foreign[0] if foreign else lines.NAME

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from .. import replacing
 from . import disk
 
 _YOUNG = 2.0  # seconds: what is younger may be about to be locked
@@ -35,7 +36,7 @@ def sync_tree(folder: Path) -> None:
             finally:
                 os.close(fd)
     for path in (*(inner for inner in folder.rglob("*") if inner.is_dir()), folder):
-        disk.sync_folder(path)
+        replacing.sync_folder(path)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import replacing
 from ..errors import JournalError
 from . import disk, lines
 
@@ -52,7 +53,7 @@ class RecordFile:
             self._fd: int | None = os.open(self.path, flags, 0o666)
             try:
                 if not there:
-                    disk.sync_folder(root)
+                    replacing.sync_folder(root)
                 if damage is not None:
                     self._repair(damage, force, notes)
             except BaseException:

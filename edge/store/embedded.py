@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 from ..errors import ModelError
 from ..journal import atomic_write
-from ..journal.disk import sync_folder
+from ..replacing import sync_folder
 from ..values.amounts import format_bytes
 from . import folders, parts
 from .folders import Notice
