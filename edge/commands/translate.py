@@ -140,6 +140,8 @@ def run(args: argparse.Namespace) -> int:
         job = job_of(args, document)
     for note in document.notes:
         say(f"note: {note}")
+    for note in pairs.notes(args.corrections, job.source, job.target) if args.corrections else ():
+        say(f"note: {note}")
     if not job.units:
         raise InputError(f"{args.book} has no text to translate", "a document with text", "name another one")
     settings = settings_for(args, job)

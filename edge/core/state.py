@@ -203,11 +203,16 @@ class State:
 
     # --- drift ---
 
+    @property
+    def _half_a_piece(self) -> int:
+        """Tokens that adapter and base are compared on, after as many that they see."""
+        return max(2, self.settings.window.size // 8)
+
     def probe_drift(self, window: Window) -> None:
         """Every so many chunks, where the base does not score them all: both score a piece of the window, and an
         adapter that stays worse is dropped before it meets the chunk.
         """
-        half = max(2, self.settings.window.size // 8)
+        half = self._half_a_piece
         end = min(window.end, window.start + half)
         piece = window_at(window.index, window.start, end, context=min(half, window.context), sinks=self.sinks)
         self.probe(window.index, self.ids(piece), piece.labels)
@@ -216,7 +221,7 @@ class State:
         """The same while the model writes: on the end of the text that it was given, [.., `end`).
         Whether it was dropped.
         """
-        half = max(2, self.settings.window.size // 8)
+        half = self._half_a_piece
         piece = window_at(self.chunk_index, max(0, end - half), end, context=half, sinks=self.sinks)
         return piece.labels > 0 and self.probe(self.chunk_index, self.ids(piece), piece.labels)
 

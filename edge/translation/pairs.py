@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ REVIEW = (
 _FORMULA = re.compile("'*[=+\\-@＝＋－＠]")  # and what looks like one already made harmless
 # codes of TMX and XLIFF around which the words stand: <bpt>&lt;b&gt;</bpt>, <ph>&lt;br/&gt;</ph>
 _CODES = frozenset(("bpt", "ept", "ph", "it", "ut", "x", "bx", "ex", "sc", "ec", "cp"))
+_ANOTHER_VARIANT = 1  # of `languages.closeness`
 _UNTRANSLATED = frozenset(("new", "needs-translation", "initial"))
 _ARTEFACTS = re.compile(r"#<#|#>#")  # the corpus of arXiv 2401.11504 marks quotations that it split
 
@@ -144,21 +146,47 @@ def _read_review(path: Path, rows: Rows) -> dict[str, Pair]:
 
 def _read_tmx(path: Path, source: Language, target: Language) -> list[list[Pair]]:
     pairs = []
+    for texts in _variants(path):
+        sides = (_variant(texts, source), _variant(texts, target))
+        pairs.append(Pair(*(texts.get(tag, "") for tag in sides)))
+    return [[pair for pair in pairs if all(pair)]]
+
+
+def _variants(path: Path) -> Iterator[dict[str, str]]:
+    """Of each unit of a TMX file, its text by language tag."""
     for unit in _elements(_tree(path, "tmx"), "tu"):
         texts: dict[str, str] = {}
         for variant in _elements(unit, "tuv"):
             tag = variant.get("{http://www.w3.org/XML/1998/namespace}lang") or variant.get("lang") or ""
             for segment in _elements(variant, "seg"):
                 texts.setdefault(tag, _text(segment))
-        pairs.append(Pair(_variant(texts, source), _variant(texts, target)))
-    return [[pair for pair in pairs if all(pair)]]
+        yield texts
 
 
 def _variant(texts: Mapping[str, str], language: Language) -> str:
-    """The text in the variant that is asked for; another one's of the same language only where that is missing."""
+    """The tag that is asked for; another variant's of the same language only where that is missing."""
     fits = {tag: languages.closeness(tag, language.tag) for tag in texts}
     best = max(fits, key=lambda tag: fits[tag], default="")
-    return texts[best] if best and fits[best] > 0 else ""
+    return best if best and fits[best] > 0 else ""
+
+
+def notes(path: str | Path, source: Language, target: Language) -> list[str]:
+    """What the user should know of a file of pairs: texts that are in another variant of a language than was asked for.
+
+    Raises:
+        InputError: as `read`.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".tmx":
+        return []
+    others: Counter[tuple[str, str]] = Counter()
+    for texts in _variants(path):
+        sides = [(_variant(texts, language), language.tag) for language in (source, target)]
+        if all(tag for tag, _ in sides):
+            others.update(side for side in sides if languages.closeness(*side) == _ANOTHER_VARIANT)
+    return [
+        f"{path}: {count} text(s) are in {tag}, for there is none in {asked}" for (tag, asked), count in others.items()
+    ]
 
 
 def _read_xliff(path: Path, source: Language, target: Language) -> list[list[Pair]]:

@@ -343,6 +343,23 @@ def test_codes_of_other_tools_are_no_text(tmp_path: Path) -> None:
     assert pairs.read(written(tmp_path / "a.xlf", text), EN, DE) == [[Pair("Open it now", "Auf")]]
 
 
+def test_texts_in_another_variant_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "memory.tmx"
+    units = (
+        '<tu><tuv xml:lang="en"><seg>Software</seg></tuv><tuv xml:lang="zh-TW"><seg>軟體</seg></tuv>'
+        '<tuv xml:lang="zh-CN"><seg>软件</seg></tuv></tu>'
+        '<tu><tuv xml:lang="en"><seg>Print</seg></tuv><tuv xml:lang="zh-TW"><seg>列印</seg></tuv></tu>'
+        '<tu><tuv xml:lang="en"><seg>Alone</seg></tuv></tu>'
+    )
+    path.write_text(f'<tmx version="1.4"><body>{units}</body></tmx>', "utf-8")
+    english, chinese = languages.find("en"), languages.find("zh-CN")
+    assert [p.target for chunk in pairs.read(path, english, chinese) for p in chunk] == ["软件", "列印"]
+    (note,) = pairs.notes(path, english, chinese)
+    assert "1 text(s) are in zh-TW" in note and "zh-CN" in note
+    assert pairs.notes(path, english, languages.find("zh-TW")) == []
+    assert pairs.notes(tmp_path / "none.tsv", english, chinese) == []
+
+
 @pytest.mark.parametrize(
     "asked, text", [("zh-CN", "软件"), ("zh", "软件"), ("zh-Hans", "软件"), ("zh-TW", "軟體"), ("zh-Hant-HK", "軟體")]
 )
