@@ -7,7 +7,9 @@ import json
 import time
 from typing import Any
 
-from ..errors import ModelError, SettingsError
+from .. import settings as settings_module
+from ..errors import BudgetError, ModelError, SettingsError
+from ..memory import planning
 from ..store import embedded, parts, sources
 from ..store.parts import Embedded
 from ..terminal import Progress, print_table, say
@@ -45,22 +47,59 @@ def _list(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     table = Table(title="Embedded models", title_justify="left")
-    for column in ("name", "what", "size", "licence", "on this disk"):
-        table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
+    for column in ("name", "what", "size", "licence", "made of it", "needs at least", "on this disk"):
+        table.add_column(column, justify="right" if column in ("size", "made of it") else "left", overflow="fold")
     entries = []
     for model in embedded.ENTRIES.values():
         path = embedded.here(model)
         begun = embedded.begun(model)
         near = "in its packages, assembled at first use" if parts.installed(model) else "no"
         where = str(path) if path else f"{format_bytes(begun)} of it" if begun else near
-        table.add_row(model.name, model.title, format_bytes(model.size), model.licence[0], where)
+        source = sources.Source("gguf", embedded.path_of(model), model.name, model.sha256)
+        made = sources.cached_bytes(source)
+        needs = _needs(source) if path else None
+        fits = "fetch it first" if path is None else "more than is free" if needs is None else format_bytes(needs)
+        total = sum(made.values())
+        size = format_bytes(model.size)
+        table.add_row(
+            model.name, model.title, size, model.licence[0], format_bytes(total) if total else "", fits, where
+        )
         licence, terms = model.licence
         facts = {"name": model.name, "title": model.title, "bytes": model.size, "licence": licence, "terms": terms}
-        entries.append({**facts, "sha256": model.sha256, "path": str(path) if path else None, "begun_bytes": begun})
+        here = {"path": str(path) if path else None, "begun_bytes": begun, "made_bytes": made, "peak_bytes": needs}
+        entries.append({**facts, "sha256": model.sha256, **here})
     print_table(table)
+    print("made of it: the 4-bit conversion and ONNX graphs in the cache; needed: predicted peak, default preset")
     if args.json:
         print(json.dumps({"command": "models", "models": entries}))
     return 0
+
+
+def _needs(source: sources.Source) -> int | None:
+    """Predicted peak of the smallest plan with the default preset; None where it does not fit this machine.
+
+    Raises:
+        ModelError: the file cannot be used.
+    """
+    settings = settings_module.load()
+    try:
+        plan = planning.plan(sources.converted(source), settings, decodes=True, degrade=False)
+    except BudgetError:
+        return None
+    while (tighter := plan.tighter()) is not None:
+        plan = tighter
+    return plan.prediction.peak()
+
+
+def _said(source: sources.Source, here: bool) -> tuple[int | None, str]:
+    """What `_needs` gives, and how the table says it."""
+    if not here:
+        return None, "fetch it first"
+    try:
+        needs = _needs(source)
+    except ModelError:
+        return None, "damaged: check it"
+    return needs, "more than is free" if needs is None else format_bytes(needs)
 
 
 def _fetch(args: argparse.Namespace, model: Embedded) -> int:

@@ -7,6 +7,7 @@ Units: bytes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -124,15 +125,37 @@ def remove_exports(source: Source, notice: Notice) -> int:
     Raises:
         StorageError: the cache cannot be written.
     """
-    freed = 0
+    return sum(_remove(folder, notice) for folder in _exports(source))
+
+
+def _exports(source: Source) -> list[Path]:
+    """The cached ONNX exports of a GGUF file and of its 4-bit folder."""
+    found = []
     for path in sorted((cache_root() / "onnx").glob(f"*/{EXPORT}")):
         try:
             origin = json.loads(path.read_text("utf-8")).get("source")
         except (OSError, ValueError, AttributeError):
             continue  # not whole: the next export of that name replaces it
         if origin == source.sha256:
-            freed += _remove(path.parent, notice)
-    return freed
+            found.append(path.parent)
+    return found
+
+
+def cached_bytes(source: Source) -> dict[str, int]:
+    """What the cache holds that was made of a GGUF file: its `conversion` and its `exports`, in bytes."""
+    return {
+        "conversion": _size_of(conversion_folder(source)),
+        "exports": sum(_size_of(folder) for folder in _exports(source)),
+    }
+
+
+def _size_of(folder: Path) -> int:
+    """Bytes of a folder's files; 0 where there is none."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # another process takes it away
+            total += path.stat().st_size if path.is_file() else 0
+    return total
 
 
 def _remove(folder: Path, notice: Notice) -> int:
@@ -142,7 +165,7 @@ def _remove(folder: Path, notice: Notice) -> int:
     with folders.locked(folder.name, notice), journal.making(folder), folders.writing(folder):
         if not folder.is_dir():
             return 0
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        size = _size_of(folder)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as away:
             folder.rename(Path(away) / "old")  # gone as a whole: nobody finds half of it
     return size

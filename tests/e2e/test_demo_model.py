@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from edge import cli
 from edge.model.forward import TorchForward
 from edge.records import total
 from edge.translation import languages, prompts
@@ -64,3 +65,13 @@ def test_true_translations_are_told_from_fluent_nonsense(demo_runtime) -> None: 
         true = meaning.gains([Pair(source, right) for source, right, _ in lines])
         false = meaning.gains([Pair(source, wrong) for source, _, wrong in lines])
     assert min(true) > 0.2 and sum(gain < 0.2 for gain in false) >= 3
+
+
+def test_the_list_says_what_the_model_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    """As `plan` predicts it where everything that may be is given up."""
+    assert cli.main(["models", "--json"]) == 0
+    listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out.splitlines()[-1])["models"]}
+    needs = listed["demo"]["peak_bytes"]
+    assert 1e9 < needs < 2e9 and listed["demo"]["made_bytes"]["conversion"] > 3e8
+    assert cli.main(["plan", "--model", "demo", "--memory-budget", str(needs + needs // 50)]) == 0
+    assert cli.main(["plan", "--model", "demo", "--memory-budget", str(needs - needs // 50)]) == 5

@@ -143,6 +143,8 @@ def test_fetched_checked_and_removed(
     assert cli.main(["models", "--json"]) == 0
     listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out.splitlines()[-1])["models"]}
     assert listed["demo-small"]["path"] == str(path) and listed["demo-instruct"]["path"] is None
+    assert listed["demo-small"]["peak_bytes"] is None  # these bytes are no model
+    assert listed["demo-small"]["made_bytes"] == {"conversion": 0, "exports": 0}
     assert listed["demo-small"]["licence"] == "Tiny Licence" and listed["demo-instruct"]["bytes"] == 1_117_320_768
     assert cli.main(["models", "check", "demo-small", "--json"]) == 0
     (checked,) = json.loads(capsys.readouterr().out.splitlines()[-1])["models"]
@@ -155,6 +157,8 @@ def test_fetched_checked_and_removed(
         export = tmp_path / "cache" / "onnx" / name
         export.mkdir(parents=True)
         (export / sources.EXPORT).write_text(json.dumps({"source": origin} if origin else {}))
+    made_of_it = {"conversion": 5, "exports": len(json.dumps({"source": TINY.sha256}))}
+    assert sources.cached_bytes(sources.resolve("demo-small")) == made_of_it
     assert cli.main(["models", "remove", "demo-small", "--json"]) == 0
     removed = json.loads(capsys.readouterr().out.splitlines()[-1])["removed_bytes"]
     assert removed == {"file": 2500 + 69, "conversion": 5, "ONNX exports": len(json.dumps({"source": TINY.sha256}))}
