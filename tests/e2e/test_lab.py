@@ -68,7 +68,7 @@ def test_lab_writing(tmp_path: Path) -> None:
     subprocess.run(args, capture_output=True, text=True, check=True)
     lines = (tmp_path / "out/writing.jsonl").read_text().splitlines()
     rows = {(row["variation"], row["seed"]): row for row in map(json.loads, lines)}
-    assert len(rows) == len(lines) == 4 * 3
+    assert len(rows) == len(lines) == 3 * 3
     names = ("no learning", "learns what it reads", "learns all, ungated")
     off, reads, both = (rows[name, 0] for name in names)
     assert (

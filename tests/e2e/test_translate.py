@@ -141,7 +141,7 @@ def test_what_the_model_doubts_is_to_be_looked_at(
     rep = tmp_path / "report"
     assert cli.main(command(model, book, "--no-run", "--report", str(rep), "--json", "--judge")) == 0
     result = last_json(capsys)
-    assert result["lessons"] and 0 < len(result["doubtful"]) < len(result["units"])
+    assert result["lessons"] and 0 < len(result["doubtful"]) < result["units"]["total"]
     assert [d["gain"] for d in result["doubtful"]] == sorted(d["gain"] for d in result["doubtful"]) and result[
         "doubtful"
     ][-1]["gain"] < 0

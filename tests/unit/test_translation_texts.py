@@ -236,8 +236,8 @@ def test_what_says_little_of_its_source_is_listed_worst_first() -> None:
         for n, status in enumerate(["model", "marked", "model", "copied", "corrected", "pieces", "model"])
     ]
     lessons = [
-        Lesson(0, "self", 0, 4, 9, 1.0, 0.0, 0, left_out=2, gains=(-0.1, -0.4)),
-        Lesson(1, "self", 4, 6, 9, 1.0, 0.0, 0, left_out=1, gains=(-2.0, 0.3)),
+        Lesson(0, "self", 0, 4, 9, 1.0, 0.0, 0, gains=(-0.1, -0.4)),
+        Lesson(1, "self", 4, 6, 9, 1.0, 0.0, 0, gains=(-2.0, 0.3)),
     ]
     found = report.doubtful([*units[:5], lessons[0], *units[5:], lessons[1]])
     assert [(unit.id, gain) for unit, gain in found] == [("u2", -0.4), ("u0", -0.1)]
@@ -247,7 +247,7 @@ def test_records_come_back_from_json() -> None:
     learned = Learned(losses=(1.0, 0.5), grad_norm=2.0)
     for record in (
         UnitTranslated(1, "u0", "甲", "A", "marked", ("cut: x",), 3, 40, 1.5),
-        Lesson(0, "self", 0, 9, 100, 250.0, 2.0, 1000, learned, 1, (-0.5, 0.5)),
+        Lesson(0, "self", 0, 9, 100, 250.0, 2.0, 1000, learned, (-0.5, 0.5)),
         records.ChunkEvaluated(0, 0, 2, 10, 5.5, 1.0, 1000, ("a", ""), 1, learned),
     ):
         assert records.from_json(json.loads(json.dumps(record.to_json()))) == record
