@@ -69,11 +69,9 @@ def test_lab_writing(tmp_path: Path) -> None:
     lines = (tmp_path / "out/writing.jsonl").read_text().splitlines()
     rows = {(row["variation"], row["seed"]): row for row in map(json.loads, lines)}
     assert len(rows) == len(lines) == 3 * 3
-    names = ("no learning", "learns what it reads", "learns all, ungated")
+    names = ("no learning", "learns what it reads", "learns all")
     off, reads, both = (rows[name, 0] for name in names)
-    assert (
-        off["lessons"] == 0 and reads["lessons"] == 7 and both["lessons"] == 9 == rows["learns all", 0]["lessons"]
-    )  # 60 tokens of prompt, 16 written
+    assert off["lessons"] == 0 and reads["lessons"] == 7 and both["lessons"] == 9  # 60 tokens of prompt, 16 written
     assert off["true_perplexity"] == off["base_true_perplexity"] == pytest.approx(both["base_true_perplexity"])
     assert reads["true_perplexity"] != pytest.approx(off["true_perplexity"], rel=1e-3)
     assert all(row["written"] == 16 for row in rows.values())
