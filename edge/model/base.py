@@ -28,7 +28,7 @@ from ..machine.device import Device, choose, set_threads
 from ..settings import Settings, WindowSettings
 from ..store.sources import Source
 from ..tokenstream import TokenStream
-from ..weights import alone, checkpoint, quantize, tensorfile
+from ..weights import alone, checkpoint, quantize, tensorfile, words
 from . import attention, norms, patches
 from .loss import Head
 
@@ -233,7 +233,7 @@ def _made(source: Source, device: Device, settings: Settings, before_weights: Ca
     remote_code = settings.base.trust_remote_code
     config = None
     if source.kind == "gguf":
-        tokenizer = alone.load_gguf_tokenizer(source.path)
+        tokenizer = words.load(source.path)
     else:
         config = checkpoint.load_config(source.path, remote_code)  # first: a tokenizer's loader would stumble over it
         tokenizer = checkpoint.load_tokenizer(source.path, remote_code)

@@ -28,6 +28,7 @@ from .parts import Embedded
 
 MANIFEST = "templora.json"  # what a 4-bit folder made here holds
 FORMAT = 1  # of such folders
+WORDS = "words"  # in the manifest: sha256 of the ids that the tokenizer gives for the texts that it was tried on
 EXPORT = "templora-onnx.json"  # what an ONNX export holds
 
 
@@ -79,11 +80,20 @@ def resolve(reference: str, *, offline: bool = False, notice: Notice | None = No
 
 
 def converted(source: Source) -> Source:
-    """The cached 4-bit folder of a GGUF file where it was made already; else the source itself."""
+    """The cached 4-bit folder of a GGUF file where it was made already; else the source itself.
+
+    One from before tokenizers were tried counts as not made: `convert_once` tries it, or makes it again.
+    """
     if source.kind != "gguf":
         return source
     folder = conversion_folder(source)
-    if not (folder / MANIFEST).is_file():
+    try:
+        made = json.loads((folder / MANIFEST).read_text("utf-8"))
+    except OSError:
+        return source
+    except (ValueError, RecursionError):
+        made = {WORDS: None}  # damaged: whoever reads it says so
+    if not isinstance(made, dict) or WORDS not in made:
         return source
     return Source("folder", folder, source.reference, source.sha256)
 

@@ -1,10 +1,11 @@
 """Loading from one place on this disk and nowhere else: no network, no question, no file that merely lies beside.
 
-Owns: the seal around every loader of transformers, the private folder that a GGUF file is read in, GGUF loaders.
-Does not know: model folders and what they hold (`checkpoint.py`), what a reference means (`sources.py`).
+Owns: the seal around every loader of transformers, the private folder that a GGUF file is read in, GGUF weights.
+Does not know: model folders and what they hold (`checkpoint.py`), what a reference means (`sources.py`), a GGUF file's
+tokenizer (`words.py`).
 
-transformers reads a GGUF file as a part of the folder that it lies in: a config, a tokenizer's settings, an adapter or
-code beside it would be read too, and each of them may name something on the hub.
+transformers reads a GGUF file as a part of the folder that it lies in: a config, an adapter or code beside it would be
+read too, and each of them may name something on the hub.
 """
 
 from __future__ import annotations
@@ -87,33 +88,17 @@ def load_gguf(path: Path, dtype: torch.dtype) -> Any:
         options["quantization_config"] = GgufConfig(dequantize=True)
     except ImportError:
         pass  # older transformers always dequantise
-    return _load(AutoModelForCausalLM, path, dtype=dtype, **options)
-
-
-def load_gguf_tokenizer(path: Path) -> Any:
-    """The tokenizer that a GGUF file holds (slow to build: about 25 s for 262K words).
-
-    Raises:
-        ModelError: it holds none, or a damaged one.
-    """
-    from transformers import AutoTokenizer
-
-    return _load(AutoTokenizer, path)
-
-
-def _load(kind: Any, path: Path, **options: Any) -> Any:
     try:
         with only(path) as folder, sealed():
-            made = kind.from_pretrained(
-                folder, gguf_file=NAME, trust_remote_code=False, local_files_only=True, **options
+            made = AutoModelForCausalLM.from_pretrained(
+                folder, gguf_file=NAME, trust_remote_code=False, local_files_only=True, dtype=dtype, **options
             )
     except TemploraError:
         raise
     except Exception as error:
         raise damaged(path, error) from error
     made.name_or_path = path.name  # not the private folder's: what is saved must be the same each time
-    if hasattr(made, "config"):
-        made.config._name_or_path = path.name
+    made.config._name_or_path = path.name
     return made
 
 

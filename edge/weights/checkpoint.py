@@ -28,7 +28,8 @@ from .. import journal
 from ..errors import ModelError, describe
 from ..machine.device import Device, matmul_units
 from ..store import contents
-from ..store.sources import FORMAT, MANIFEST, Source, sha256_file
+from ..store.sources import FORMAT, MANIFEST, WORDS, Source, sha256_file
+from . import words
 from .alone import damaged, sealed
 
 ADAPTER = "adapter_config.json"
@@ -264,18 +265,21 @@ def load_tokenizer(folder: Path, remote_code: bool = False) -> Any:
     copy of vocabulary and merges in Python (145 MB for 262K words).
 
     Raises:
-        ModelError: missing or damaged.
+        ModelError: missing, damaged, or one that gives other ids here than when the 4-bit folder was made.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    kind = AutoTokenizer if read_manifest(folder) is None else PreTrainedTokenizerFast
+    manifest = read_manifest(folder)
+    kind = AutoTokenizer if manifest is None else PreTrainedTokenizerFast
     try:
         with sealed():
-            return kind.from_pretrained(folder, trust_remote_code=remote_code, local_files_only=True)
+            loaded = kind.from_pretrained(folder, trust_remote_code=remote_code, local_files_only=True)
     except Exception as error:
         raise ModelError(
             f"{folder} has no usable tokenizer ({describe(error)})", "tokenizer.json beside the weights", "add it"
         ) from error
+    words.require_mark(loaded, (manifest or {}).get(WORDS), folder)
+    return loaded
 
 
 def widen(model: Any, dtype: torch.dtype) -> None:

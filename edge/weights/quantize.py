@@ -23,7 +23,7 @@ from ..errors import ModelError, StorageError
 from ..machine.allocator import release_memory
 from ..machine.device import Device
 from ..store import contents, sources
-from . import alone, checkpoint
+from . import alone, checkpoint, vocabulary, words
 
 _MAX_SHARD = 2 << 30
 
@@ -93,7 +93,7 @@ def quantize_to_folder(
     if source.kind == "gguf":
         model, tokenizer = (
             alone.load_gguf(source.path, torch.bfloat16),
-            alone.load_gguf_tokenizer(source.path),
+            words.load(source.path),
         )
     else:
         model = checkpoint.load_pretrained(
@@ -127,6 +127,7 @@ def quantize_to_folder(
 def convert_once(source: sources.Source) -> sources.Source:
     """The 4-bit folder of a GGUF file, made in the cache at first use; by one process, where several come at once."""
     folder = sources.conversion_folder(source)
+    _try_older(folder, source.path)
     if checkpoint.read_manifest(folder) is None:
         with journal.making(folder):
             if checkpoint.read_manifest(folder) is None:  # no other process made it meanwhile
@@ -134,6 +135,21 @@ def convert_once(source: sources.Source) -> sources.Source:
                 quantize_to_folder(source.reference, folder, source=source)
         release_memory()
     return sources.converted(source)
+
+
+def _try_older(folder: Path, path: Path) -> None:
+    """Removes a conversion from before tokenizers were tried, where its tokenizer gives other ids than the file's."""
+    if sources.WORDS in (checkpoint.read_manifest(folder) or {sources.WORDS: ""}):
+        return
+    with journal.making(folder):
+        manifest = checkpoint.read_manifest(folder)
+        if manifest is None or sources.WORDS in manifest:  # another process was here meanwhile
+            return
+        wanted = words.mark(words.load(path))
+        if words.mark(checkpoint.load_tokenizer(folder)) != wanted:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            _write_manifest(folder, {**manifest, sources.WORDS: wanted})
 
 
 @contextmanager
@@ -178,19 +194,20 @@ def _write_folder(model: Any, tokenizer: Any, folder: Path, source: sources.Sour
         "source": {"reference": Path(source.reference).name, "sha256": source.sha256},
         "versions": {"transformers": transformers.__version__, "bitsandbytes": bitsandbytes.__version__},
         "contents": contents.record(folder),
+        sources.WORDS: words.mark(tokenizer),
         **({"control_tokens": control} if control else {}),
     }
     _write_manifest(folder, manifest)
+    checkpoint.load_tokenizer(folder)  # refused where it is not the one that was saved
     return manifest
 
 
 def control_tokens(path: Path) -> list[int]:
     """Ids of the tokens that a GGUF file marks as unknown, control or unused; its tokenizer keeps no such mark."""
-    from gguf import GGUFReader, TokenType
-
-    field = GGUFReader(path).fields.get("tokenizer.ggml.token_type")
-    kinds = (TokenType.UNKNOWN, TokenType.CONTROL, TokenType.UNUSED)
-    return [] if field is None else [index for index, kind in enumerate(field.contents()) if kind in kinds]
+    with path.open("rb") as file:
+        kinds = vocabulary.header(file).get("tokenizer.ggml.token_type", [])
+    barred = (vocabulary.UNKNOWN, vocabulary.CONTROL, vocabulary.UNUSED)
+    return [index for index, kind in enumerate(kinds) if kind in barred]
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from edge.weights import alone
+from edge.weights import alone, words
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -155,9 +155,9 @@ def test_each_neighbour_alone_changes_nothing(
     assert found.generation_config.to_dict() == expected.generation_config.to_dict()
     theirs = expected.state_dict()
     assert all(torch.equal(tensor, theirs[key]) for key, tensor in found.state_dict().items())
-    words, alone_words = alone.load_gguf_tokenizer(tmp_path / "m.gguf"), alone.load_gguf_tokenizer(path)
-    assert words.get_vocab() == alone_words.get_vocab() and words.special_tokens_map == alone_words.special_tokens_map
-    assert words.chat_template == alone_words.chat_template is None
+    made, own = words.load(tmp_path / "m.gguf"), words.load(path)
+    assert made.get_vocab() == own.get_vocab() and made.special_tokens_map == own.special_tokens_map
+    assert made.chat_template == own.chat_template is None
     assert not marker.exists()
 
 
