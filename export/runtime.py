@@ -83,8 +83,8 @@ class OnnxForward:
         cache.state.fill([pages.read(f"cache.{name}").numpy() for name in cache.state.names])
 
     def _inputs(self, adapter: bool) -> AdapterInputs:
-        """The adapter's A and B as the graph wants them, transposed and scaled; copied again where they have
-        changed."""
+        """The adapter's A and B as the graph wants them, transposed and scaled; copied again
+        where they have changed."""
         if not adapter or self.adapter is None:
             return self.engine.nothing
         if self._version == self.adapter.version:

@@ -40,7 +40,7 @@ def load(text: str) -> Any:
 
     Raises:
         yaml.YAMLError: it is no YAML, holds aliases or a number of thousands of digits, is too long
-        or nested too deeply.
+            or nested too deeply.
     """
     if len(text) > MAX_BYTES:
         raise yaml.YAMLError(f"more than {MAX_BYTES} characters")

@@ -4,9 +4,10 @@ Owns: the two algorithms as they are defined, the texts that a tokenizer is trie
 Does not know: files, the tokenizer that is used (`words.py`).
 Units: token ids.
 
-Kind `llama` is SentencePiece's BPE (Kudo and Richardson, arXiv 1808.06226): characters, of which the neighbours with the
-highest score merge, the left ones first, until none do; what is then no token becomes its bytes. Kind `gpt2` is byte-level
-BPE (Radford et al. 2019, section 2.2): pieces that a pattern cuts, bytes, and merges in the order of their rank.
+Kind `llama` is SentencePiece's BPE (Kudo and Richardson, arXiv 1808.06226): characters, of which the neighbours
+with the highest score merge, the left ones first, until none do; what is then no token becomes its bytes. Kind
+`gpt2` is byte-level BPE (Radford et al. 2019, section 2.2): pieces that a pattern cuts, bytes, and merges in the
+order of their rank.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Owns: building it with `tokenizers`, trying it against the plain one, what a 4-b
 Does not know: the file's header (`vocabulary.py`), the plain tokenizer's rules (`plainwords.py`), models.
 Units: token ids.
 
-No converter of transformers takes part: those differ from version to version, and a wrong one is not seen. Everything that
-decides about ids is in the library's own form; transformers only carries it.
+No converter of transformers takes part: those differ from version to version, and a wrong one is not seen. Everything
+that decides about ids is in the library's own form; transformers only carries it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def load(path: Path) -> Any:
     """The tokenizer of a GGUF file, found to give the ids that the file's rules give (a few seconds for 262K words).
 
     Raises:
-        ModelError: the file holds none, a damaged one, one whose rules are not known; or what was built differs from the
-            plain tokenizer on a text that it was tried on.
+        ModelError: the file holds none, a damaged one, one whose rules are not known; or what was built differs from
+            the plain tokenizer on a text that it was tried on.
     """
     words = vocabulary.read(path)
     try:
