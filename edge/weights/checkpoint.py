@@ -2,7 +2,7 @@
 
 Owns: the loaders, the safetensors reader, the layout of a 4-bit folder.
 Does not know: GGUF files (`alone.py`), what a reference means (`sources.py`), how a 4-bit folder is made (`quantize.py`).
-Units: bytes. A 4-bit folder is also a valid transformers + bitsandbytes checkpoint:
+Units: bytes. A 4-bit folder is also a valid transformers + bitsandbytes checkpoint, but for packed experts (`packed.py`):
 
     config.json            with bitsandbytes' quantization_config
     model*.safetensors     packed weights, quantisation states, and what stays unquantised
@@ -29,7 +29,7 @@ from ..errors import ModelError, describe
 from ..machine.device import Device, matmul_units
 from ..store import contents
 from ..store.sources import FORMAT, MANIFEST, WORDS, Source, sha256_file
-from . import words
+from . import packed, words
 from .alone import damaged, sealed
 
 ADAPTER = "adapter_config.json"
@@ -185,6 +185,8 @@ def load_four_bit(folder: Path, config: Any, device: Device, remote_code: bool =
     for file in files:
         for name, tensor in read_safetensors(folder / file):
             base, dot, part = name.rpartition(".weight.")
+            if _put_packed(model, name, tensor, device, folder):
+                continue
             if dot:
                 pending.setdefault(base, {})[part] = tensor
             elif tensor.dtype == torch.uint8 and name.removesuffix(".weight") in linears:
@@ -205,11 +207,12 @@ def load_four_bit(folder: Path, config: Any, device: Device, remote_code: bool =
         fresh.bias = linear.bias
         replace(model, name, fresh)
     model.tie_weights()
-    missing = [name for name, p in model.named_parameters() if p.is_meta]
+    missing = [name for name, p in model.named_parameters() if p.is_meta] + packed.incomplete(model)
     if missing:
         raise ModelError(
             f"{folder} lacks {missing[0]} and {len(missing) - 1} more", "a whole 4-bit folder", "make it again"
         )
+    packed.pack(model)  # experts of a folder from before they were held in 4 bits
     generation = folder / "generation_config.json"
     if generation.is_file():
         from transformers import GenerationConfig
@@ -217,6 +220,13 @@ def load_four_bit(folder: Path, config: Any, device: Device, remote_code: bool =
         with sealed():
             model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     return model.to(device.name)
+
+
+def _put_packed(model: nn.Module, name: str, tensor: Tensor, device: Device, folder: Path) -> bool:
+    try:
+        return packed.put(model, name, tensor.to(device.name))
+    except ValueError as error:
+        raise ModelError(f"{folder} holds {error}", "the tensors that config.json names", "make it again") from error
 
 
 def load_pretrained(folder: Path, device: Device, four_bit: bool, remote_code: bool, dtype: Any = None) -> Any:
