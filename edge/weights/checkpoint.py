@@ -175,6 +175,7 @@ def load_four_bit(folder: Path, config: Any, device: Device, remote_code: bool =
     del config.quantization_config
     with init_empty_weights(include_buffers=False), sealed():
         model = AutoModelForCausalLM.from_config(config, dtype=device.torch_dtype, trust_remote_code=remote_code)
+    packed.say_unheld(model, folder.name)
     files = (read_manifest(folder) or {}).get("files")
     if not files:
         raise ModelError(
@@ -185,7 +186,7 @@ def load_four_bit(folder: Path, config: Any, device: Device, remote_code: bool =
     for file in files:
         for name, tensor in read_safetensors(folder / file):
             base, dot, part = name.rpartition(".weight.")
-            if _put_packed(model, name, tensor, device, folder):
+            if packed.put(model, name, tensor.to(device.name), folder):
                 continue
             if dot:
                 pending.setdefault(base, {})[part] = tensor
@@ -222,13 +223,6 @@ def load_four_bit(folder: Path, config: Any, device: Device, remote_code: bool =
     return model.to(device.name)
 
 
-def _put_packed(model: nn.Module, name: str, tensor: Tensor, device: Device, folder: Path) -> bool:
-    try:
-        return packed.put(model, name, tensor.to(device.name))
-    except ValueError as error:
-        raise ModelError(f"{folder} holds {error}", "the tensors that config.json names", "make it again") from error
-
-
 def load_pretrained(folder: Path, device: Device, four_bit: bool, remote_code: bool, dtype: Any = None) -> Any:
     """Loads any transformers folder; quantises while loading when `four_bit`. Pickled weights are refused.
 
@@ -243,6 +237,7 @@ def load_pretrained(folder: Path, device: Device, four_bit: bool, remote_code: b
         )
     options: dict[str, Any] = {}
     if four_bit:
+        packed.say_what_stays(folder, load_config(folder, remote_code), device.torch_dtype, remote_code)
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",

@@ -18,14 +18,21 @@ NAME becomes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import ModelError
+from ..store.sources import print_to_stderr
+from ..values.amounts import format_bytes
+from .alone import sealed
+
 PARAMETERS = ("gate_up_proj", "up_proj", "down_proj")  # of an experts module
 _BLOCK, _GROUP = 64, 256
+_WORTH_SAYING = 0.01  # of all weights: routers and convolutions are less
 _PARTS = ("packed", "absmax", "nested_absmax", "nested_offset", "quant_map", "nested_quant_map")
 
 
@@ -84,12 +91,8 @@ class Packed(nn.Module):
         matrix: Tensor = bnb.dequantize_4bit(self.packed[index].unsqueeze(1), state)
         return matrix if matrix.dtype == dtype else matrix.to(dtype)
 
-    def put(self, part: str, tensor: Tensor) -> None:
-        """Takes one of its tensors, as it was stored.
-
-        Raises:
-            ValueError: it is none of this parameter.
-        """
+    def put(self, part: str, tensor: Tensor) -> bool:
+        """Takes one of its tensors, as it was stored; says whether it can be one."""
         experts, numbers = self.shape[0], self.shape[1] * self.shape[2]
         blocks = -(-numbers // _BLOCK)
         sizes = {
@@ -100,9 +103,10 @@ class Packed(nn.Module):
             "quant_map": (16,),
             "nested_quant_map": (256,),
         }
-        if tuple(tensor.shape) != sizes[part] or (tensor.dtype == torch.uint8) != (part in ("packed", "absmax")):
-            raise ValueError(f"{part} of {tuple(tensor.shape)}, where {sizes[part]} is needed")
-        setattr(self, part, tensor)
+        fits = tuple(tensor.shape) == sizes[part] and (tensor.dtype == torch.uint8) == (part in ("packed", "absmax"))
+        if fits:
+            setattr(self, part, tensor)
+        return fits
 
     def missing(self) -> list[str]:
         """Which of its tensors are not there."""
@@ -141,11 +145,11 @@ def pack(model: nn.Module) -> int:
     return count
 
 
-def put(model: nn.Module, name: str, tensor: Tensor) -> bool:
+def put(model: nn.Module, name: str, tensor: Tensor, folder: Path) -> bool:
     """Puts a stored tensor where it belongs, if it is one of packed experts; says whether it was.
 
     Raises:
-        ValueError: it is of packed experts, but not of this model's.
+        ModelError: it is of packed experts, but not of this model's.
     """
     whole, _, part = name.rpartition(".")
     parent, _, leaf = whole.rpartition(".")
@@ -153,12 +157,13 @@ def put(model: nn.Module, name: str, tensor: Tensor) -> bool:
         return False
     module = dict(modules(model)).get(parent)
     held = getattr(module, leaf, None)
-    if module is None or held is None:
-        raise ValueError(f"{name}, where the model has no experts")
-    if not isinstance(held, Packed):
+    if module is not None and isinstance(held, nn.Parameter):
         held = Packed(held.shape)
         _replace(module, leaf, held)
-    held.put(part, tensor)
+    if not isinstance(held, Packed) or not held.put(part, tensor):
+        raise ModelError(
+            f"{folder} holds {name} {tuple(tensor.shape)}", "the tensors that config.json names", "make it again"
+        )
     return True
 
 
@@ -193,3 +198,30 @@ def unheld(model: nn.Module) -> dict[str, int]:
                 kind = f"{type(module).__name__}.{leaf}"
                 counts[kind] = counts.get(kind, 0) + parameter.numel()
     return counts
+
+
+def say_unheld(model: nn.Module, name: str, notice: Callable[[str], None] = print_to_stderr) -> None:
+    """Says of a model that holds no weights yet what of it will stay as it is, and how large that is."""
+    counts = unheld(model)
+    total = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim > 1)
+    if sum(counts.values()) <= _WORTH_SAYING * total:
+        return
+    size = next(model.parameters()).element_size()
+    largest = ", ".join(sorted(counts, key=lambda kind: -counts[kind])[:3])
+    share = 100 * sum(counts.values()) // total
+    notice(
+        f"{name}: {format_bytes(size * sum(counts.values()))} ({share}% of its weights: {largest}) cannot be held in 4 bits, "
+        "and stay as they are"
+    )
+
+
+def say_what_stays(folder: Path, config: Any, dtype: torch.dtype, remote_code: bool = False) -> None:
+    """The same before a folder's weights are read; only of mixtures of experts, as a model is built for it."""
+    from accelerate import init_empty_weights
+    from transformers import AutoModelForCausalLM
+
+    if "expert" not in str(config.to_dict().keys()):
+        return
+    with init_empty_weights(include_buffers=False), sealed():
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=remote_code)
+    say_unheld(model, folder.name)

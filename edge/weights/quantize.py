@@ -97,6 +97,8 @@ def quantize_to_folder(
             words.load(source.path),
         )
     else:
+        config = checkpoint.load_config(source.path, remote_code)
+        packed.say_what_stays(source.path, config, torch.bfloat16, remote_code)
         model = checkpoint.load_pretrained(
             source.path, Device("cpu", "cpu", "float32"), False, remote_code, dtype="auto"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from edge import settings
 from edge.errors import ModelError
+from edge.memory import prediction, shape
 from edge.model import base as bases
 from edge.model import experts, patches
 from edge.session import Runtime
@@ -166,7 +168,10 @@ def test_a_folder_without_one_of_their_tensors_is_refused(tmp_path: Path) -> Non
     file = tmp_path / "four" / "model.safetensors"
     state = load_file(file)
     key = next(name for name in state if name.endswith("down_proj.absmax"))
-    for change, says in ((None, "lacks .*down_proj.absmax"), (state[key][:, 1:].contiguous(), "absmax of")):
+    for change, says in (
+        (None, "lacks .*down_proj.absmax"),
+        (state[key][:, 1:].contiguous(), "holds .*down_proj.absmax"),
+    ):
         save_file({n: t for n, t in {**state, key: change}.items() if t is not None}, file)
         with pytest.raises(ModelError, match=says):
             checkpoint.load_four_bit(tmp_path / "four", checkpoint.load_config(tmp_path / "four", False), tiny.CPU)
@@ -185,3 +190,80 @@ def test_a_session_learns_on_a_mixture(family: str) -> None:
         assert not any("experts" in name for name, _ in session.adapter.named_parameters())
     last = records[len(records) // 2 :]
     assert sum(r.adapter_nll for r in last) < 0.9 * sum(r.base_nll for r in last) and runtime.base.checksum() == before
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_plan_counts_experts_from_the_config_alone(family: str) -> None:
+    """Against the tensors of a model that was made: packed bytes of the experts, weights of linear layers."""
+    made = model(family)
+    made.config.architectures = [type(made).__name__]
+    dims = shape.from_config(json.loads(made.config.to_json_string()))
+    assert dims.mixture is not None and dims.mixture.held
+    counts = [
+        getattr(m, leaf).numel() for _, m in packed.modules(made) for leaf in packed.PARAMETERS if hasattr(m, leaf)
+    ]
+    assert dims.expert_parameters == sum(counts)
+    assert dims.mixture.matrix(dims.hidden) == max(counts) // dims.mixture.experts
+    quantize.quantize_in_place(made, "cpu", torch.float32)
+    chosen = settings.load("economical", tiny.WINDOW)
+    terms = prediction.predict(chosen, dims, prediction.Machine()).phases["load"]
+    held = [m for m in made.modules() if isinstance(m, packed.Packed)]
+    exact = sum(t.nbytes for m in held for name, t in m.named_buffers() if not name.endswith("_map"))
+    assert abs(terms["experts"] - exact) < 0.02 * exact
+    linears = sum(m.in_features * m.out_features for m in made.modules() if isinstance(m, nn.Linear))
+    head = made.get_output_embeddings().weight.numel()
+    if family != "qwen3_next":  # its queries are gated, which a Llama's are not
+        assert dims.linear_parameters == linears - head
+
+
+def test_shapes_of_models_that_are_known() -> None:
+    """Sizes as their makers give them: 46.7 billion weights in all of Mixtral 8x7B, 12.9 for a token."""
+    mixtral = shape.from_config({
+        "model_type": "mixtral", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 32000, "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+    })  # fmt: skip
+    ends = 2 * mixtral.vocab * mixtral.hidden
+    assert round((mixtral.linear_parameters + mixtral.expert_parameters + ends) / 1e9, 1) == 46.7
+    assert round((mixtral.active_parameters + ends) / 1e9, 1) == 12.9
+    dense = shape.from_config({
+        "model_type": "qwen3_moe", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4,
+        "num_attention_heads": 4, "vocab_size": 320, "num_experts": 8, "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32, "mlp_only_layers": [0],
+    })  # fmt: skip
+    assert dense.expert_parameters == 3 * 8 * 3 * 64 * 32
+    assert dense.linear_parameters == 4 * 4 * 64 * 64 + 3 * 64 * 128
+
+
+def test_experts_that_cannot_be_held_are_counted_whole_and_named() -> None:
+    """A family whose experts transformers does not mark: the plan says so, with their full size."""
+    config = {
+        "model_type": "llama4_text", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "vocab_size": 320, "num_local_experts": 4, "num_experts_per_tok": 1,
+    }  # fmt: skip
+    dims = shape.from_config(config)
+    assert dims.mixture is not None and not dims.mixture.held
+    chosen = settings.load("economical", tiny.WINDOW)
+    terms = prediction.predict(chosen, dims, prediction.Machine()).phases["load"]
+    assert terms["experts, which cannot be held in 4 bits"] == 4 * dims.expert_parameters
+
+
+def test_what_cannot_be_held_is_said_before_weights_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A family whose experts are not marked, as another version of transformers may have it: one line with the size."""
+    made = model("mixtral")
+    made.save_pretrained(tmp_path / "full")
+    tiny.tokenizer().save_pretrained(tmp_path / "full")
+    whole = sum(p.numel() for n, p in made.named_parameters() if n.endswith(packed.PARAMETERS))
+    monkeypatch.setattr(checkpoint, "load_pretrained", lambda *args, **options: pytest.fail("weights were read"))
+    with pytest.raises(pytest.fail.Exception):
+        quantize.quantize_to_folder(str(tmp_path / "full"), tmp_path / "four")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(packed, "modules", lambda model: iter(()))
+    with pytest.raises(pytest.fail.Exception):
+        quantize.quantize_to_folder(str(tmp_path / "full"), tmp_path / "four")
+    said = capsys.readouterr().err.strip()
+    router = 2 * 4 * 64
+    assert said.count("\n") == 0 and f"full: {2 * (whole + router) / 1e3:.0f} kB" in said
+    assert "MixtralExperts.gate_up_proj" in said and "cannot be held in 4 bits" in said
