@@ -53,14 +53,14 @@ def forward(
     settings: Settings, shape: Shape, tokens: int, labels: int, before: int = 0, *, adapter: bool = True
 ) -> int:
     """One forward over `tokens` tokens after `before` others, with logits at `labels` of them."""
-    linear = shape.linear_parameters + (adapter_parameters(settings, shape)[0] if adapter else 0)
+    linear = shape.active_parameters + (adapter_parameters(settings, shape)[0] if adapter else 0)
     return 2 * (tokens * linear + labels * shape.vocab * shape.hidden) + attention(shape, tokens, before)
 
 
 def backward(settings: Settings, shape: Shape, tokens: int, labels: int, before: int = 0, share: float = 1.0) -> int:
     """One backward through a share of the blocks: gradients of their inputs, and of the adapter's weights there."""
     learning = min(settings.adapter.top or shape.layers, shape.layers) / shape.layers
-    linear = share * shape.linear_parameters + 2 * min(1.0, share / learning) * adapter_parameters(settings, shape)[0]
+    linear = share * shape.active_parameters + 2 * min(1.0, share / learning) * adapter_parameters(settings, shape)[0]
     products = 2 * (tokens * linear + labels * shape.vocab * shape.hidden)
     return int(products + 2.5 * share * attention(shape, tokens, before))
 

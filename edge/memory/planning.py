@@ -106,7 +106,7 @@ def require_conversion(source: Source, settings: Settings) -> None:
         BudgetError: naming both amounts.
     """
     dims = shape.read(source)
-    needed = LIBRARIES + int(10.5 * (dims.linear_parameters + dims.vocab * dims.hidden))
+    needed = LIBRARIES + int(10.5 * (dims.linear_parameters + dims.expert_parameters + dims.vocab * dims.hidden))
     has = settings.budget if settings.budget is not None else free_for_all("cpu")
     if needed > has:
         raise BudgetError(

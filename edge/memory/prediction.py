@@ -145,6 +145,10 @@ class _Count:
         norms = s.layers * s.hidden * (4 if s.sandwich else 2) * c
         packed = 0.5 + 1 / 64 + 4 / (64 * 256)  # NF4, its absmax in 8 bits per 64, theirs in 32 per 256
         terms = {"weights": int(linear * (c if self.full else packed)) + norms + s.layers * 7 * 1200}
+        if s.mixture is not None:
+            held = s.mixture.held and not self.full
+            name = "experts" if held or self.full else "experts, which cannot be held in 4 bits"
+            terms[name] = int(s.expert_parameters * (packed if held else c))
         if self.cached and not self.full:
             terms["dequantised copies"] = linear * c
         if not self.graph_holds_embedding:
@@ -163,7 +167,8 @@ class _Count:
         """Scratch while loading: nothing for a 4-bit folder; else the largest layer in float32, being quantised."""
         if self.shape.packed or self.full:
             return 8 << 20
-        return 8 * max(i * o for i, o in self.shape.linears().values())
+        linear = 8 * max(i * o for i, o in self.shape.linears().values())
+        return linear + self.shape.expert_parameters * self.c  # experts come whole, and are packed one by one
 
     def learner(self) -> Terms:
         paging, count = self.settings.compute.paging, self.parameters
@@ -186,10 +191,13 @@ class _Count:
     # - moments -
 
     def scratch(self, *names: str) -> int:
-        """The largest dequantised weight among the linear layers named (all without names)."""
-        if self.cached or self.full:
+        """The largest dequantised weight among the linear layers named (all without names, one expert's too)."""
+        if self.full:
             return 0
         sizes = [i * o for name, (i, o) in self.shape.linears().items() if not names or name in names]
+        sizes = [] if self.cached else sizes
+        if self.shape.mixture is not None and self.shape.mixture.held and not names:
+            sizes.append(self.shape.mixture.matrix(self.shape.hidden))
         return max(sizes, default=0) * self.c + max(sizes, default=0) // 8
 
     def blocks(self, tokens: int, count: int, before: int = 0) -> int:
@@ -214,7 +222,7 @@ class _Count:
     def forward(self, tokens: int, *, labels: bool) -> list[Terms]:
         """Moments of a forward without gradients: MLP, attention, and the loss with `labels`."""
         s, unit = self.shape, self.c * tokens
-        h, i, q, k = s.hidden, s.intermediate, s.queries, s.keys
+        h, i, q, k = s.hidden, s.wide, s.queries, s.keys
         low = 4 * tokens * self.settings.adapter.rank
         mlp = unit * (4 * h + self.rotary) + low
         attention = unit * (3 * h + self.rotary) + low
@@ -259,7 +267,7 @@ class _Count:
         if s.fused:  # the values are a view of the fused product, which they keep whole
             attention = max(4 * s.queries + 3 * s.keys, 3 * s.queries + self.repeats())
         norms = (5 if s.sandwich else 3) * s.hidden
-        return norms + attention + (s.queries + s.keys if s.qk_norm else 0) + 4 * s.intermediate + s.heads + 8
+        return norms + attention + (s.queries + s.keys if s.qk_norm else 0) + 4 * s.wide + s.heads + 8
 
     def learning(self) -> list[Terms]:
         """Moments of forward, loss, backward and step."""
@@ -269,7 +277,7 @@ class _Count:
         if settings.learn.prefix != "full":
             before, tokens = tokens - settings.window.chunk, settings.window.chunk
         unit = self.c * tokens
-        h, i, q, k = s.hidden, s.intermediate, s.queries, s.keys
+        h, i, q, k = s.hidden, s.wide, s.queries, s.keys
         adapted = min(settings.adapter.top or s.layers, s.layers)
         lows = 7 * settings.adapter.rank * 4 * tokens
         block = unit * self.kept_per_block() + lows + 2 * s.keys * self.c * before

@@ -18,9 +18,11 @@ from typing import Any, BinaryIO
 
 from ..errors import ModelError, describe
 from ..store.sources import Source
+from . import mixture
 
 KNOWN = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3")
-_GGUF_NAMES = {"gemma2": "gemma2", "gemma3": "gemma3_text", "qwen2": "qwen2", "qwen3": "qwen3", "phi3": "phi3"}
+_GGUF_NAMES = {"gemma2": "gemma2", "gemma3": "gemma3_text", "qwen2": "qwen2", "qwen3": "qwen3", "phi3": "phi3",
+               "qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe"}  # fmt: skip
 MAX_LAYERS = 10_000  # far above any model's; a damaged or hostile header says more
 MAX_SIZE = 1 << 30
 _MAX_ENTRIES = 1_000_000  # of a GGUF header
@@ -40,6 +42,7 @@ class Shape:
         stored: bytes of one number of embeddings and norms on disk.
         packed: the folder already holds 4-bit weights, made by templora.
         repaired: it holds a repair, too, which layers carry that do not learn.
+        mixture: its experts, where a block has them in the place of one MLP.
     """
 
     architecture: str
@@ -57,6 +60,7 @@ class Shape:
     stored: int
     packed: bool
     repaired: bool = False
+    mixture: mixture.Mixture | None = None
 
     @property
     def queries(self) -> int:
@@ -90,18 +94,42 @@ class Shape:
 
     def linears(self) -> dict[str, tuple[int, int]]:
         """(inputs, outputs) of each linear layer of one block."""
-        h, i, q, k = self.hidden, self.intermediate, self.queries, self.keys
+        h, i, q, k = self.hidden, self._dense, self.queries, self.keys
         if self.fused:
             return {"qkv_proj": (h, q + 2 * k), "o_proj": (q, h), "gate_up_proj": (h, 2 * i), "down_proj": (i, h)}
-        return {
-            "q_proj": (h, q), "k_proj": (h, k), "v_proj": (h, k), "o_proj": (q, h),
-            "gate_proj": (h, i), "up_proj": (h, i), "down_proj": (i, h),
-        }  # fmt: skip
+        attention = {"q_proj": (h, q), "k_proj": (h, k), "v_proj": (h, k), "o_proj": (q, h)}
+        return attention | ({"gate_proj": (h, i), "up_proj": (h, i), "down_proj": (i, h)} if i else {})
+
+    @property
+    def _dense(self) -> int:
+        """Features of the widest MLP of linear layers: with experts the shared one's, or a block's without experts."""
+        if self.mixture is None or self.mixture.blocks < self.layers:
+            return self.intermediate
+        return self.mixture.shared
+
+    @property
+    def wide(self) -> int:
+        """Features of an MLP whose activations take as much as the largest block's."""
+        dense = self._dense
+        return dense if self.mixture is None else max(dense, self.mixture.width(self.hidden))
 
     @property
     def linear_parameters(self) -> int:
-        """Weights of all blocks' linear layers."""
-        return self.layers * sum(inputs * outputs for inputs, outputs in self.linears().values())
+        """Weights of all blocks' linear layers; experts are none."""
+        one = sum(inputs * outputs for inputs, outputs in self.linears().values())
+        mix = self.mixture
+        less = 0 if mix is None else mix.blocks * 3 * self.hidden * (self._dense - mix.shared)
+        return self.layers * one - less
+
+    @property
+    def expert_parameters(self) -> int:
+        """Weights of all experts."""
+        return 0 if self.mixture is None else self.mixture.weights(self.hidden)
+
+    @property
+    def active_parameters(self) -> int:
+        """Weights that one token is multiplied with: of linear layers, and of the experts that it is sent to."""
+        return self.linear_parameters + (0 if self.mixture is None else self.mixture.active(self.hidden))
 
 
 def read(source: Source) -> Shape:
@@ -161,6 +189,7 @@ def from_config(config: Mapping[str, Any], *, packed: bool = False) -> Shape:
         tied=bool(config.get("tie_word_embeddings", kind.startswith("gemma"))),
         stored=2 if "16" in dtype else 4,
         packed=packed,
+        mixture=mixture.from_config(config, layers) if 1 <= layers <= MAX_LAYERS else None,
     )
     sizes = (
         shape.hidden,
@@ -205,6 +234,10 @@ def _from_gguf(path: Path) -> Shape:
             "tie_word_embeddings": "output.weight" not in tensors,
             "dtype": "bfloat16",
             "sliding_window": window,
+            "num_experts": value("expert_count"),
+            "num_experts_per_tok": value("expert_used_count"),
+            "moe_intermediate_size": value("expert_feed_forward_length"),
+            "shared_expert_intermediate_size": value("expert_shared_feed_forward_length"),
         }
         if window:  # every second block of Gemma 2 sees all tokens, every sixth of Gemma 3
             period = {"gemma2": 2, "gemma3": 6}.get(kind, layers + 1)

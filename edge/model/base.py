@@ -28,8 +28,8 @@ from ..machine.device import Device, choose, set_threads
 from ..settings import Settings, WindowSettings
 from ..store.sources import Source
 from ..tokenstream import TokenStream
-from ..weights import alone, checkpoint, quantize, tensorfile, words
-from . import attention, norms, patches
+from ..weights import alone, checkpoint, packed, quantize, tensorfile, words
+from . import attention, experts, norms, patches
 from .loss import Head
 
 if TYPE_CHECKING:
@@ -292,6 +292,7 @@ def freeze(model: PreTrainedModel) -> PreTrainedModel:
     model.eval()
     attention.use(model)
     norms.use(model)
+    experts.use(model)
     keep_packed_layout(model)
     return model
 
@@ -355,6 +356,8 @@ def _load_folder(folder: Path, config: Any, device: Device, settings: Settings) 
     else:
         quantized = settings.base.precision == "nf4" and not four_bit
         model = checkpoint.load_pretrained(folder, device, quantized, settings.base.trust_remote_code)
+        if settings.base.precision == "nf4":
+            packed.pack(model)
     return model
 
 

@@ -1,8 +1,8 @@
 """Weights on disk -> a model in memory: 4-bit folders tensor by tensor, transformers folders.
 
-Owns: the loaders, the safetensors reader, the layout of a 4-bit folder.
-Does not know: GGUF files (`alone.py`), what a reference means (`sources.py`), how a 4-bit folder is made
-(`quantize.py`). Units: bytes. A 4-bit folder is also a valid transformers + bitsandbytes checkpoint:
+Owns: the loaders, the safetensors reader, the layout of a 4-bit folder. Does not know: GGUF files (`alone.py`), what a
+reference means (`sources.py`), how a 4-bit folder is made (`quantize.py`). Units: bytes. A 4-bit folder is also a valid
+transformers + bitsandbytes checkpoint, but for packed experts (`packed.py`):
 
     config.json            with bitsandbytes' quantization_config
     model*.safetensors     packed weights, quantisation states, and what stays unquantised
@@ -29,7 +29,7 @@ from ..errors import ModelError, describe
 from ..machine.device import Device, matmul_units
 from ..store import contents
 from ..store.sources import FORMAT, MANIFEST, WORDS, Source, sha256_file
-from . import words
+from . import packed, words
 from .alone import damaged, sealed
 
 ADAPTER = "adapter_config.json"
@@ -175,6 +175,7 @@ def load_four_bit(folder: Path, config: Any, device: Device, remote_code: bool =
     del config.quantization_config
     with init_empty_weights(include_buffers=False), sealed():
         model = AutoModelForCausalLM.from_config(config, dtype=device.torch_dtype, trust_remote_code=remote_code)
+    packed.say_unheld(model, folder.name)
     files = (read_manifest(folder) or {}).get("files")
     if not files:
         raise ModelError(
@@ -185,6 +186,8 @@ def load_four_bit(folder: Path, config: Any, device: Device, remote_code: bool =
     for file in files:
         for name, tensor in read_safetensors(folder / file):
             base, dot, part = name.rpartition(".weight.")
+            if packed.put(model, name, tensor.to(device.name), folder):
+                continue
             if dot:
                 pending.setdefault(base, {})[part] = tensor
             elif tensor.dtype == torch.uint8 and name.removesuffix(".weight") in linears:
@@ -205,11 +208,12 @@ def load_four_bit(folder: Path, config: Any, device: Device, remote_code: bool =
         fresh.bias = linear.bias
         replace(model, name, fresh)
     model.tie_weights()
-    missing = [name for name, p in model.named_parameters() if p.is_meta]
+    missing = [name for name, p in model.named_parameters() if p.is_meta] + packed.incomplete(model)
     if missing:
         raise ModelError(
             f"{folder} lacks {missing[0]} and {len(missing) - 1} more", "a whole 4-bit folder", "make it again"
         )
+    packed.pack(model)  # experts of a folder from before they were held in 4 bits
     generation = folder / "generation_config.json"
     if generation.is_file():
         from transformers import GenerationConfig
@@ -233,6 +237,7 @@ def load_pretrained(folder: Path, device: Device, four_bit: bool, remote_code: b
         )
     options: dict[str, Any] = {}
     if four_bit:
+        packed.say_what_stays(folder, load_config(folder, remote_code), device.torch_dtype, remote_code)
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",

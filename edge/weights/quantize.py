@@ -23,13 +23,13 @@ from ..errors import ModelError, StorageError
 from ..machine.allocator import release_memory
 from ..machine.device import Device
 from ..store import contents, sources
-from . import alone, checkpoint, vocabulary, words
+from . import alone, checkpoint, packed, vocabulary, words
 
 _MAX_SHARD = 2 << 30
 
 
 def quantize_in_place(model: Any, device: str, compute_dtype: torch.dtype) -> None:
-    """Replaces every linear layer but the head by its NF4 double-quantised form, one at a time."""
+    """Replaces every linear layer but the head, and all experts, by their NF4 double-quantised form, one at a time."""
     import bitsandbytes as bnb
 
     head = model.get_output_embeddings()
@@ -50,6 +50,7 @@ def quantize_in_place(model: Any, device: str, compute_dtype: torch.dtype) -> No
             quantized.bias = nn.Parameter(linear.bias.data, requires_grad=False)
         checkpoint.replace(model, name, quantized.to(device))
         linear.weight = None  # type: ignore[assignment]
+    packed.pack(model)
 
 
 Finish = Callable[[Path, sources.Source], dict[str, Any]]
@@ -96,6 +97,8 @@ def quantize_to_folder(
             words.load(source.path),
         )
     else:
+        config = checkpoint.load_config(source.path, remote_code)
+        packed.say_what_stays(source.path, config, torch.bfloat16, remote_code)
         model = checkpoint.load_pretrained(
             source.path, Device("cpu", "cpu", "float32"), False, remote_code, dtype="auto"
         )

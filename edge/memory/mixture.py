@@ -1,0 +1,99 @@
+"""What a mixture of experts adds to a model's dimensions, from its config alone.
+
+Owns: the names that families give these numbers, which blocks have experts, whether their form can be held in 4 bits.
+Does not know: torch, attention, how experts are packed (`weights/packed.py`).
+Units: numbers of experts, features and weights.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_MAX_EXPERTS = 100_000  # of a block: far above any model's
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The experts of a model.
+
+    Attributes:
+        experts: of one block.
+        size: features between an expert's two matrices.
+        routed: experts that a token is sent to.
+        shared: features of the layers that every token goes through beside them; 0 where there are none.
+        blocks: how many blocks have experts; the others have one dense MLP.
+        held: whether they can be held in 4 bits.
+    """
+
+    experts: int
+    size: int
+    routed: int
+    shared: int
+    blocks: int
+    held: bool
+
+    def matrix(self, hidden: int) -> int:
+        """Weights of the larger of an expert's two matrices: gate and up, side by side."""
+        return 2 * hidden * self.size
+
+    def weights(self, hidden: int) -> int:
+        """Weights of all experts of all blocks."""
+        return self.blocks * self.experts * 3 * hidden * self.size
+
+    def active(self, hidden: int) -> int:
+        """Weights of the experts that one token meets."""
+        return self.blocks * min(self.routed, self.experts) * 3 * hidden * self.size
+
+    def width(self, hidden: int) -> int:
+        """Features of a dense MLP whose activations take as much, a copy of a token and a result
+        for each expert too."""
+        return self.routed * (self.size + hidden // 2) + self.shared
+
+
+def from_config(config: Mapping[str, Any], layers: int) -> Mixture | None:
+    """The experts that a transformers config describes; None where it describes none.
+
+    Raises:
+        TypeError, ValueError: a value is no number, or one that no model has.
+    """
+    experts = _first(config, "num_local_experts", "num_experts", "n_routed_experts")
+    if not experts:
+        return None
+    size = _first(config, "moe_intermediate_size", "intermediate_size")
+    routed = _first(config, "num_experts_per_tok", "moe_topk") or 1
+    shared = _first(config, "shared_expert_intermediate_size", "shared_intermediate_size")
+    shared = shared or _first(config, "n_shared_experts") * size
+    if min(experts, size, routed) < 1 or shared < 0 or max(experts, routed) > _MAX_EXPERTS:
+        raise ValueError(f"{experts} experts of {size} features, {routed} for a token")
+    step = max(1, _first(config, "decoder_sparse_step"))
+    dense = {int(layer) for layer in config.get("mlp_only_layers") or ()}
+    dense |= set(range(min(layers, _first(config, "first_k_dense_replace", "num_dense_layers"))))
+    blocks = sum(1 for layer in range(layers) if layer not in dense and (layer + 1) % step == 0)
+    kind = str(config.get("model_type", ""))
+    return Mixture(experts, size, routed, shared, blocks, held=can_be_held(kind)) if blocks else None
+
+
+def can_be_held(kind: str) -> bool:
+    """Whether transformers' own code marks the experts of this family as laid out in the common way.
+
+    Read as text: transformers is not imported, so that a plan costs no start-up time.
+    """
+    spec = importlib.util.find_spec("transformers")
+    name = kind.removesuffix("_text")
+    if spec is None or spec.origin is None or not re.fullmatch(r"\w+", name, re.ASCII):
+        return False
+    path = Path(spec.origin).parent / "models" / name / f"modeling_{name}.py"
+    try:
+        return "@use_experts_implementation" in path.read_text("utf-8")
+    except OSError:
+        return False
+
+
+def _first(config: Mapping[str, Any], *names: str) -> int:
+    """The first of these numbers that the config names; 0 where it names none."""
+    return next((int(config[name]) for name in names if config.get(name)), 0)

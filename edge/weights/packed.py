@@ -1,0 +1,227 @@
+"""Experts in 4 bits: matrices of many experts in one parameter, each of them quantised as a linear layer's weight is.
+
+Owns: which parameters hold experts, packing them, their tensors in a 4-bit folder, one expert's matrix back.
+Does not know: how experts compute (`model/experts.py`), linear layers (`quantize.py`), what a plan counts.
+Units: bytes. E experts, each a matrix (rows, columns) as the model has it: (out, in), or (in, out) in gpt_oss.
+
+transformers 5 keeps the experts of a block in parameters of three dimensions, which bitsandbytes leaves as they are;
+they are most of such a model. Here every expert's matrix is NF4 with double quantisation on its own (QLoRA, arXiv
+2305.14314, section 3), always computed on the CPU, so that a model has the same bytes wherever it was made. In a folder
+the parameter NAME becomes
+
+    NAME.packed            (E, bytes)   two numbers a byte
+    NAME.absmax            (E, blocks)  largest of each 64 numbers, in 8 bits
+    NAME.nested_absmax     (E, groups)  largest of each 256 of those, float32
+    NAME.nested_offset     (E,)         their mean, float32
+    NAME.quant_map, NAME.nested_quant_map   what the codes mean
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from ..store.sources import print_to_stderr
+from ..values.amounts import format_bytes
+from .alone import sealed
+
+PARAMETERS = ("gate_up_proj", "up_proj", "down_proj")  # of an experts module
+_BLOCK, _GROUP = 64, 256
+_WORTH_SAYING = 0.01  # of all weights: routers and convolutions are less
+_PARTS = ("packed", "absmax", "nested_absmax", "nested_offset", "quant_map", "nested_quant_map")
+
+
+class Packed(nn.Module):
+    """One parameter (E, rows, columns) in 4 bits. Its tensors are buffers: nothing learns them, all are saved.
+
+    Attributes:
+        shape: of the parameter that it stands for.
+    """
+
+    packed: Tensor
+    absmax: Tensor
+    nested_absmax: Tensor
+    nested_offset: Tensor
+    quant_map: Tensor
+    nested_quant_map: Tensor
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__()
+        self.shape = shape
+        for part in _PARTS:
+            self.register_buffer(part, None)
+
+    @classmethod
+    def of(cls, weight: Tensor) -> Packed:
+        """Quantises a parameter, one expert after the other; the result lies on the parameter's device."""
+        import bitsandbytes.functional as bnb
+
+        made = cls(weight.shape)
+        rows: dict[str, list[Tensor]] = {part: [] for part in _PARTS[:4]}
+        state: Any = None
+        for matrix in weight.detach():
+            data, state = bnb.quantize_4bit(
+                matrix.cpu().float().contiguous(), blocksize=_BLOCK, compress_statistics=True, quant_type="nf4"
+            )
+            parts = (data.view(-1), state.absmax, state.state2.absmax, state.offset.view(()))
+            for kept, tensor in zip(rows.values(), parts, strict=True):
+                kept.append(tensor)
+        for part, tensors in rows.items():
+            setattr(made, part, torch.stack(tensors).to(weight.device))
+        made.quant_map = state.code.to(weight.device)
+        made.nested_quant_map = state.state2.code.to(weight.device)
+        return made
+
+    def expert(self, index: int, dtype: torch.dtype) -> Tensor:
+        """One expert's matrix (rows, columns), dequantised now."""
+        import bitsandbytes.functional as bnb
+
+        nested = bnb.QuantState(
+            absmax=self.nested_absmax[index], code=self.nested_quant_map, blocksize=_GROUP, dtype=torch.float32
+        )
+        state = bnb.QuantState(
+            absmax=self.absmax[index], shape=self.shape[1:], code=self.quant_map, blocksize=_BLOCK, quant_type="nf4",
+            dtype=torch.float32, offset=self.nested_offset[index], state2=nested,
+        )  # fmt: skip
+        matrix: Tensor = bnb.dequantize_4bit(self.packed[index].unsqueeze(1), state)
+        return matrix if matrix.dtype == dtype else matrix.to(dtype)
+
+    def put(self, part: str, tensor: Tensor) -> bool:
+        """Takes one of its tensors, as it was stored; says whether it can be one."""
+        experts, numbers = self.shape[0], self.shape[1] * self.shape[2]
+        blocks = -(-numbers // _BLOCK)
+        sizes = {
+            "packed": (experts, -(-numbers // 2)),
+            "absmax": (experts, blocks),
+            "nested_absmax": (experts, -(-blocks // _GROUP)),
+            "nested_offset": (experts,),
+            "quant_map": (16,),
+            "nested_quant_map": (256,),
+        }
+        fits = tuple(tensor.shape) == sizes[part] and (tensor.dtype == torch.uint8) == (part in ("packed", "absmax"))
+        if fits:
+            setattr(self, part, tensor)
+        return fits
+
+    def missing(self) -> list[str]:
+        """Which of its tensors are not there."""
+        return [part for part in _PARTS if getattr(self, part) is None]
+
+
+def modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every module that holds experts in a form that is known here, packed or not, with its name.
+
+    transformers marks them: `has_gate` and `is_transposed` say how they are laid out (`use_experts_implementation`).
+    """
+    for name, module in model.named_modules():
+        if hasattr(module, "has_gate") and hasattr(module, "is_transposed") and any(_held(module)):
+            yield name, module
+
+
+def _held(module: nn.Module) -> Iterator[str]:
+    """Names of the parameters with experts of one module."""
+    for leaf in PARAMETERS:
+        held = getattr(module, leaf, None)
+        if isinstance(held, Packed) or (isinstance(held, nn.Parameter) and held.ndim == 3):
+            yield leaf
+
+
+def pack(model: nn.Module) -> int:
+    """Packs the experts of a model in place, one parameter at a time; returns how many parameters it packed."""
+    count = 0
+    for _, module in list(modules(model)):
+        for leaf in list(_held(module)):
+            weight = getattr(module, leaf)
+            if isinstance(weight, Packed):
+                continue
+            _replace(module, leaf, Packed.of(weight))
+            weight.data = torch.empty(0)  # others may still name the parameter
+            count += 1
+    return count
+
+
+def put(model: nn.Module, name: str, tensor: Tensor, folder: Path) -> bool:
+    """Puts a stored tensor where it belongs, if it is one of packed experts; says whether it was.
+
+    Raises:
+        ModelError: it is of packed experts, but not of this model's.
+    """
+    whole, _, part = name.rpartition(".")
+    parent, _, leaf = whole.rpartition(".")
+    if part not in _PARTS or leaf not in PARAMETERS:
+        return False
+    module = dict(modules(model)).get(parent)
+    held = getattr(module, leaf, None)
+    if module is not None and isinstance(held, nn.Parameter):
+        held = Packed(held.shape)
+        _replace(module, leaf, held)
+    if not isinstance(held, Packed) or not held.put(part, tensor):
+        raise ModelError(
+            f"{folder} holds {name} {tuple(tensor.shape)}", "the tensors that config.json names", "make it again"
+        )
+    return True
+
+
+def incomplete(model: nn.Module) -> list[str]:
+    """Names of tensors of packed experts that are not there."""
+    return [
+        f"{name}.{part}"
+        for name, module in model.named_modules()
+        if isinstance(module, Packed)
+        for part in module.missing()
+    ]
+
+
+def _replace(module: nn.Module, leaf: str, packed: Packed) -> None:
+    del module._parameters[leaf]
+    module.add_module(leaf, packed)
+
+
+def unheld(model: nn.Module) -> dict[str, int]:
+    """Weights of a model that stay as they are, by the kind of module and parameter: how many numbers.
+
+    Counted are matrices and what has more dimensions, without linear layers, experts in a known form, embeddings, head.
+    """
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())  # type: ignore[operator]
+    known = {id(module) for _, module in modules(model)}
+    counts: dict[str, int] = {}
+    for module in model.modules():
+        if isinstance(module, nn.Linear) or any(module is end for end in ends):
+            continue
+        for leaf, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim > 1 and not (id(module) in known and leaf in PARAMETERS):
+                kind = f"{type(module).__name__}.{leaf}"
+                counts[kind] = counts.get(kind, 0) + parameter.numel()
+    return counts
+
+
+def say_unheld(model: nn.Module, name: str, notice: Callable[[str], None] = print_to_stderr) -> None:
+    """Says of a model that holds no weights yet what of it will stay as it is, and how large that is."""
+    counts = unheld(model)
+    total = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim > 1)
+    if sum(counts.values()) <= _WORTH_SAYING * total:
+        return
+    size = next(model.parameters()).element_size()
+    largest = ", ".join(sorted(counts, key=lambda kind: -counts[kind])[:3])
+    share = 100 * sum(counts.values()) // total
+    notice(
+        f"{name}: {format_bytes(size * sum(counts.values()))} ({share}% of its weights: {largest}) "
+        "cannot be held in 4 bits, and stay as they are"
+    )
+
+
+def say_what_stays(folder: Path, config: Any, dtype: torch.dtype, remote_code: bool = False) -> None:
+    """The same before a folder's weights are read; only of mixtures of experts, as a model is built for it."""
+    from accelerate import init_empty_weights
+    from transformers import AutoModelForCausalLM
+
+    if "expert" not in str(config.to_dict().keys()):
+        return
+    with init_empty_weights(include_buffers=False), sealed():
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=remote_code)
+    say_unheld(model, folder.name)
