@@ -120,6 +120,10 @@ class Runtime:
         self.plan = plan or _plan_for(base, settings)
         self.measured: dict[str, int] = {}
         self.notes: list[str] = []
+        if self.plan.shape.anew and settings.learn.mode != "none":
+            self.notes.append(
+                f"{self.plan.shape.anew}: every window is computed anew (learn.prefix=full), which is slower"
+            )
         if self.plan.settings.compute.weights == "cached":
             base.cache_weights()
         self._other_path = other_path(base, self.plan.settings)

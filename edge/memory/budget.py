@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import BudgetError
+from ..errors import BudgetError, ModelError
 from ..settings import Settings
 from ..values.amounts import format_bytes
 from .prediction import Machine, Prediction, predict
@@ -91,11 +91,19 @@ def fit(
         share: of the free memory, that the fastest choices may take where no budget is named; else small ones are made.
 
     Raises:
+        ModelError: kept keys and values are asked for, and the model has layers that keep none.
         BudgetError: it does not fit: what it needs, what there is, the largest term, what to change.
     """
     named = settings.budget is not None
     budget = settings.budget if settings.budget is not None else int(free * (1 - MARGIN))
     prefixes = ("cached", "full") if settings.learn.prefix == "auto" else (settings.learn.prefix,)
+    if shape.anew and settings.learn.mode != "none":
+        if settings.learn.prefix in ("cached", "frozen"):
+            raise ModelError(
+                f"learn.prefix={settings.learn.prefix} with a model that keeps no keys: {shape.anew}",
+                "learn.prefix=full or auto", "leave it at auto",
+            )  # fmt: skip
+        prefixes = ("full",)
     refused: list[Prediction] = []
     for allowed in (False, True) if degrade else (False,):
         for prefix in prefixes:

@@ -149,6 +149,8 @@ class _Count:
             held = s.mixture.held and not self.full
             name = "experts" if held or self.full else "experts, which cannot be held in 4 bits"
             terms[name] = int(s.expert_parameters * (packed if held else c))
+        if s.whole:
+            terms["weights in full"] = s.whole * c
         if self.cached and not self.full:
             terms["dequantised copies"] = linear * c
         if not self.graph_holds_embedding:
@@ -206,6 +208,8 @@ class _Count:
         `before`: tokens of a prefix, whose full layers too go through blocks.
         """
         s = self.shape
+        if s.matrices:
+            return s.heads * tokens * (tokens + before) * self.c * (count + 2)
         if not (s.sliding or s.softcapped or before):
             return 0
         wide = (s.softcapped or before) and s.sliding < s.layers
@@ -222,7 +226,7 @@ class _Count:
     def forward(self, tokens: int, *, labels: bool) -> list[Terms]:
         """Moments of a forward without gradients: MLP, attention, and the loss with `labels`."""
         s, unit = self.shape, self.c * tokens
-        h, i, q, k = s.hidden, s.wide, s.queries, s.keys
+        h, i, q, k = s.hidden * s.copies, s.wide, s.queries, s.keys
         low = 4 * tokens * self.settings.adapter.rank
         mlp = unit * (4 * h + self.rotary) + low
         attention = unit * (3 * h + self.rotary) + low
@@ -232,6 +236,8 @@ class _Count:
             {"activations": attention + unit * (4 * q + 4 * k)},
             {"activations": attention + unit * (2 * q + 2 * k + self.repeats()), "scratch": self.blocks(tokens, 1)},
         ]
+        if s.more:
+            moments.append({"activations": attention + unit * self.beside(), "scratch": self.scratch()})
         if labels:
             moments.append({"activations": unit * (3 * h + self.rotary)} | self.head(grad=False))
         return moments
@@ -266,8 +272,13 @@ class _Count:
         attention = blockwise if s.softcapped or s.sliding == s.layers else max(full, blockwise)
         if s.fused:  # the values are a view of the fused product, which they keep whole
             attention = max(4 * s.queries + 3 * s.keys, 3 * s.queries + self.repeats())
-        norms = (5 if s.sandwich else 3) * s.hidden
-        return norms + attention + (s.queries + s.keys if s.qk_norm else 0) + 4 * s.wide + s.heads + 8
+        norms = (5 if s.sandwich else 3) * s.hidden * s.copies
+        beside = self.beside() + (3 * s.heads * self.settings.window.size if s.matrices else 0)
+        return norms + attention + (s.queries + s.keys if s.qk_norm else 0) + 4 * s.wide + s.heads + 8 + beside
+
+    def beside(self) -> int:
+        """Features per token of what a block has beside a Llama's: what its layers take and give, and a state's own."""
+        return 2 * sum(inputs + outputs for _, inputs, outputs in self.shape.more) + self.shape.scanned
 
     def learning(self) -> list[Terms]:
         """Moments of forward, loss, backward and step."""
@@ -277,7 +288,7 @@ class _Count:
         if settings.learn.prefix != "full":
             before, tokens = tokens - settings.window.chunk, settings.window.chunk
         unit = self.c * tokens
-        h, i, q, k = s.hidden, s.wide, s.queries, s.keys
+        h, i, q, k = s.hidden * s.copies, s.wide, s.queries, s.keys
         adapted = min(settings.adapter.top or s.layers, s.layers)
         lows = 7 * settings.adapter.rank * 4 * tokens
         block = unit * self.kept_per_block() + lows + 2 * s.keys * self.c * before

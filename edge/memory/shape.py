@@ -18,9 +18,20 @@ from typing import Any, BinaryIO
 
 from ..errors import ModelError, describe
 from ..store.sources import Source
-from . import mixture
+from . import families, mixture
 
 KNOWN = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3")
+# Their blocks hold the linear layers of a Llama's block, and are computed as one is.
+_LIKE_LLAMA = (
+    "ministral3", "ministral", "smollm3", "granite", "seed_oss", "ernie4_5", "hunyuan_v1_dense", "qwen3_vl_text",
+    "olmo2", "olmo3", "exaone4",
+)  # fmt: skip
+_NAMES = {"n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads"}
+_MLP = (
+    "intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner", "intermediate_size_mlp",
+    "shared_intermediate_size", "shared_expert_intermediate_size",
+)  # fmt: skip
+_NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 _GGUF_NAMES = {"gemma2": "gemma2", "gemma3": "gemma3_text", "qwen2": "qwen2", "qwen3": "qwen3", "phi3": "phi3",
                "qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe"}  # fmt: skip
 MAX_LAYERS = 10_000  # far above any model's; a damaged or hostile header says more
@@ -35,7 +46,7 @@ class Shape:
 
     Attributes:
         architecture: transformers' `model_type`.
-        exact: False where the architecture is not known, and the blocks of a Llama are assumed.
+        exact: False where the blocks are not known one by one, and are counted from above (`families.Beside`).
         heads, groups, head_dim: query heads, key-value heads, features of each.
         sliding: number of blocks with sliding-window attention, each token seeing `window` tokens.
         tied: the head is the embedding matrix.
@@ -43,6 +54,12 @@ class Shape:
         packed: the folder already holds 4-bit weights, made by templora.
         repaired: it holds a repair, too, which layers carry that do not learn.
         mixture: its experts, where a block has them in the place of one MLP.
+        more: name, inputs and outputs of linear layers that a Llama's block has not, or not as large.
+        whole: numbers that stay unquantised beside embeddings and head.
+        copies: hidden states of each token.
+        scanned: features of each token that a layer with a state makes.
+        matrices: attention makes its whole matrix of scores.
+        anew: why no keys and values can be kept from one window to the next; empty where they can.
     """
 
     architecture: str
@@ -61,6 +78,12 @@ class Shape:
     packed: bool
     repaired: bool = False
     mixture: mixture.Mixture | None = None
+    more: tuple[tuple[str, int, int], ...] = ()
+    whole: int = 0
+    copies: int = 1
+    scanned: int = 0
+    matrices: bool = False
+    anew: str = ""
 
     @property
     def queries(self) -> int:
@@ -75,12 +98,12 @@ class Shape:
     @property
     def sandwich(self) -> bool:
         """Whether attention and MLP have a norm after them too."""
-        return self.architecture in ("gemma2", "gemma3_text")
+        return self.architecture in ("gemma2", "gemma3_text") or not self.exact
 
     @property
     def qk_norm(self) -> bool:
         """Whether queries and keys are normalised."""
-        return self.architecture in ("qwen3", "gemma3_text")
+        return self.architecture in ("qwen3", "gemma3_text", *_LIKE_LLAMA) or not self.exact
 
     @property
     def softcapped(self) -> bool:
@@ -98,7 +121,8 @@ class Shape:
         if self.fused:
             return {"qkv_proj": (h, q + 2 * k), "o_proj": (q, h), "gate_up_proj": (h, 2 * i), "down_proj": (i, h)}
         attention = {"q_proj": (h, q), "k_proj": (h, k), "v_proj": (h, k), "o_proj": (q, h)}
-        return attention | ({"gate_proj": (h, i), "up_proj": (h, i), "down_proj": (i, h)} if i else {})
+        mlp = {"gate_proj": (h, i), "up_proj": (h, i), "down_proj": (i, h)} if i else {}
+        return attention | mlp | {name: (inputs, outputs) for name, inputs, outputs in self.more}
 
     @property
     def _dense(self) -> int:
@@ -154,15 +178,18 @@ def read(source: Source) -> Shape:
 
 
 def from_config(config: Mapping[str, Any], *, packed: bool = False) -> Shape:
-    """The shape that a transformers config describes.
+    """The shape that a transformers config describes; of a model for images or speech, that of the language model
+    inside.
 
     Raises:
         KeyError, TypeError, ValueError: a needed value is missing or no number.
+        ModelError: a family that cannot be used.
     """
-    config = {**config, **config.get("text_config", {})} if config.get("text_config") else config
+    config = _whole(config)
     kind = str(config.get("model_type", ""))
-    if not re.fullmatch(r"[\w.-]{0,64}", kind, re.ASCII):
-        raise ValueError("a model_type that is no name")
+    why = families.refusal(config)
+    if why:
+        raise ModelError(f"a {kind} model: {why}", "a decoder-only transformer", "use another model")
     heads = int(config["num_attention_heads"])
     hidden, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
     window = config.get("sliding_window")
@@ -174,15 +201,17 @@ def from_config(config: Mapping[str, Any], *, packed: bool = False) -> Shape:
     else:
         sliding = layers if window is not None and kind in ("mistral", "phi3") else 0
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    head_dim = max(int(config.get("head_dim") or hidden // heads), families.largest(config.get("global_head_dim")))
+    beside = families.beside(config, hidden, layers, heads, head_dim)
     shape = Shape(
         architecture=kind,
-        exact=kind in KNOWN,
+        exact=kind in (*KNOWN, *_LIKE_LLAMA),
         layers=layers,
         hidden=hidden,
-        intermediate=int(config.get("intermediate_size") or 4 * hidden),
+        intermediate=max(families.largest(config.get(name)) for name in _MLP) or 4 * hidden,
         heads=heads,
         groups=int(config.get("num_key_value_heads") or heads),
-        head_dim=int(config.get("head_dim") or hidden // heads),
+        head_dim=head_dim,
         vocab=int(config["vocab_size"]),
         window=int(window) if window and sliding else None,
         sliding=sliding if window else 0,
@@ -190,6 +219,12 @@ def from_config(config: Mapping[str, Any], *, packed: bool = False) -> Shape:
         stored=2 if "16" in dtype else 4,
         packed=packed,
         mixture=mixture.from_config(config, layers) if 1 <= layers <= MAX_LAYERS else None,
+        more=tuple((name, *dims) for name, dims in beside.linears.items()),
+        whole=beside.whole,
+        copies=beside.copies,
+        scanned=beside.scanned,
+        matrices=beside.matrices,
+        anew=families.anew(families.kinds(config), kind),
     )
     sizes = (
         shape.hidden,
@@ -205,6 +240,31 @@ def from_config(config: Mapping[str, Any], *, packed: bool = False) -> Shape:
     if layers > MAX_LAYERS or max(sizes) > MAX_SIZE:
         raise ValueError(f"a size of {max(*sizes, layers)}, which no model has")
     return shape
+
+
+def _whole(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The language model's values under their usual names; what a config leaves to its family's defaults is looked up
+    there."""
+    inner = config.get("text_config")
+    if inner:  # of the outer values only those count that belong to both
+        config = {**{name: value for name, value in config.items() if name not in _NEEDED}, **inner}
+    config = {**{_NAMES[name]: value for name, value in config.items() if name in _NAMES}, **config}
+    kind = str(config.get("model_type", ""))
+    if not re.fullmatch(r"[\w.-]{0,64}", kind, re.ASCII):
+        raise ValueError("a model_type that is no name")
+    if inner or any(name not in config for name in _NEEDED):
+        config = {**config, **_defaults(kind, inner or config)}
+    return dict(config)
+
+
+def _defaults(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values with the defaults of transformers' own config; empty where it has none. Takes a second, and no
+    torch."""
+    from transformers import CONFIG_MAPPING
+
+    if kind not in CONFIG_MAPPING:
+        return {}
+    return dict(CONFIG_MAPPING[kind].from_dict(dict(values)).to_dict())
 
 
 # --- GGUF ---

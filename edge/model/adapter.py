@@ -7,6 +7,7 @@ Units: parameters in float32. LoRA: y = W x + s B A x (arXiv 2106.09685), throug
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import math
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ModelError, SettingsError
+from ..memory import families
 from ..memory.sizes import LORA_ROWS
 from ..settings import AdapterSettings, group_of
 from ..weights.paging import Lookup
@@ -58,7 +60,7 @@ class Adapter:
         self.version = 0
         self.targets = target_names(base, settings)
         mended = set(self._start or ())  # layers that are repaired, though they do not learn
-        every = [name.replace(".base_layer", "") for name, _ in base.linears()]
+        every = _adaptable(base)
         attached = [name for name in every if name in self.targets or f"{name}.lora_A" in mended]
         config = peft.LoraConfig(
             r=settings.rank,
@@ -67,9 +69,10 @@ class Adapter:
             target_modules=attached,
             bias="none",
         )
+        config.templora_layers = attached
         tuner = getattr(base.model, "_templora_tuner", None)
         if tuner is None:
-            tuner = peft.LoraModel(base.model, config, self.name)
+            tuner = _tuner_class()(base.model, config, self.name)
             object.__setattr__(base.model, "_templora_tuner", tuner)  # not a submodule: it would contain itself
         else:
             tuner.peft_config[self.name] = config
@@ -206,7 +209,7 @@ def target_names(base: Base, settings: AdapterSettings) -> list[str]:
     Raises:
         SettingsError: nothing matches, or more layers are asked for than there are.
     """
-    linears = [name.replace(".base_layer", "") for name, _ in base.linears()]
+    linears = _adaptable(base)
     kinds = sorted({name.rpartition(".")[2] for name in linears})
     kinds += sorted({group_of(kind) for kind in kinds})
     unknown = [name for name in settings.modules if name not in kinds]
@@ -225,6 +228,31 @@ def target_names(base: Base, settings: AdapterSettings) -> list[str]:
             continue
         chosen.append(name)
     return chosen
+
+
+def _adaptable(base: Base) -> list[str]:
+    """Full names of the layers that an adapter may change (`memory/families.py`)."""
+    names = (name.replace(".base_layer", "") for name, _ in base.linears())
+    return [name for name in names if families.adapts(name)]
+
+
+@functools.cache
+def _tuner_class() -> Any:
+    import peft
+
+    class Tuner(peft.LoraModel):  # type: ignore[misc]
+        """peft's own, for layers that are named one by one.
+
+        For models with experts it would take the names for those of older checkpoints, and put the adapter on all
+        experts.
+        """
+
+        def _prepare_adapter_config(self, config: Any, model_config: Any) -> Any:
+            config.target_modules, config.target_parameters = set(config.templora_layers), None
+            config.rank_pattern, config.alpha_pattern = {}, {}
+            return super()._prepare_adapter_config(config, model_config)
+
+    return Tuner
 
 
 def block_of(name: str, *, default: int) -> int:
@@ -284,7 +312,13 @@ class _LoraLinear(torch.autograd.Function):
         rows = x.reshape(-1, x.shape[-1])  # (T, K)
         low = _product(rows, a.T)  # (T, r)
         weight = weight_of(layer, x.dtype)
-        out = torch.mm(rows, weight.T) if layer.bias is None else torch.addmm(layer.bias, rows, weight.T)
+        # made in its final shape: what a model changes in place must be no view of something else
+        whole = x.new_empty(*x.shape[:-1], len(weight))
+        out = whole.view(-1, len(weight))
+        if layer.bias is None:
+            torch.mm(rows, weight.T, out=out)
+        else:
+            torch.addmm(layer.bias, rows, weight.T, out=out)
         if out.dtype == low.dtype:
             out.addmm_(low, b.T, alpha=scaling)
         else:
@@ -292,7 +326,7 @@ class _LoraLinear(torch.autograd.Function):
                 out[block] += (low[block] @ b.T).mul_(scaling).to(out.dtype)
         ctx.save_for_backward(x, low, a, b)
         ctx.layer, ctx.scaling = layer, scaling
-        return out.view(*x.shape[:-1], out.shape[-1])
+        return whole
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..memory.shape import KNOWN
+from ..memory.families import FUSED
 from ..memory.sizes import ATTENTION_BLOCK
 
 NAME = "templora"
@@ -31,7 +31,7 @@ def use(model: Any) -> bool:
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
 
-    if model.config.get_text_config().model_type not in KNOWN:
+    if model.config.get_text_config().model_type not in FUSED:
         return False
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, _no_mask)

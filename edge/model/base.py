@@ -29,7 +29,7 @@ from ..settings import Settings, WindowSettings
 from ..store.sources import Source
 from ..tokenstream import TokenStream
 from ..weights import alone, checkpoint, packed, quantize, tensorfile, words
-from . import attention, experts, norms, patches
+from . import attention, checks, experts, norms, patches
 from .loss import Head
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ class Base:
     @property
     def decoder(self) -> nn.Module:
         """The model without its head: token ids in, last hidden states out."""
-        decoder: nn.Module = self.model.get_decoder()
+        found = self.model.get_decoder()
+        decoder: nn.Module = self.model.model if found is self.model else found  # Llama 4's search ends where it began
         return decoder
 
     @property
@@ -81,7 +82,7 @@ class Base:
     def head(self) -> Head:
         """The language-model head; shares the model's own tensors."""
         if self._head is None:
-            self._head = _head(self.model, self.config)
+            self._head = checks.head_of(self.model, self.config)
         return self._head
 
     def forget_head(self) -> None:
@@ -249,8 +250,8 @@ def _made(source: Source, device: Device, settings: Settings, before_weights: Ca
         model = _load_folder(source.path, config, device, settings)
     folder = source.path if source.path.is_dir() else None
     base = Base(freeze(model), tokenizer, device, source.reference, folder=folder)
-    _verify_head(base)
-    _require_words(base)
+    checks.verify(base)
+    checks.require_words(base)
     return base
 
 
@@ -280,7 +281,7 @@ def sinks(tokenizer: Any, settings: WindowSettings) -> int:
 def from_model(model: PreTrainedModel, tokenizer: Any, device: Device, reference: str = "model") -> Base:
     """A base from a model that is already in memory (tests, notebooks). The model is frozen in place."""
     base = Base(freeze(model), tokenizer, device, reference)
-    _verify_head(base)
+    checks.verify(base)
     return base
 
 
@@ -359,43 +360,3 @@ def _load_folder(folder: Path, config: Any, device: Device, settings: Settings) 
         if settings.base.precision == "nf4":
             packed.pack(model)
     return model
-
-
-def _head(model: PreTrainedModel, config: Any) -> Head:
-    module = model.get_output_embeddings()
-    if not isinstance(module, nn.Linear):
-        raise ModelError(f"a {type(model).__name__} has no linear head", "a causal language model", "use another model")
-    scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
-    return Head(module.weight, module.bias, getattr(config, "final_logit_softcapping", None), float(scale))
-
-
-def _require_words(base: Base) -> None:
-    """Refuses a tokenizer that gives no token ids of this model, and ends that are none, before a text is begun."""
-    rows = base.model.get_input_embeddings().num_embeddings
-    ids = base.encode("A word.")
-    base.decode(ids)
-    ends = base.eos_ids
-    wrong = [value for value in (*ids, *ends) if isinstance(value, bool) or not isinstance(value, int) or value < 0]
-    wrong += [value for value in ids if value not in wrong and value >= rows]
-    if wrong:
-        raise ModelError(
-            f"token id {wrong[0]!r}", f"a number below the {rows} of the model's vocabulary",
-            "the tokenizer or generation_config.json is of another model: check the folder",
-        )  # fmt: skip
-
-
-@torch.no_grad()
-def _verify_head(base: Base) -> None:
-    """Refuses a model whose logits are not what decoder + head give: its losses would be wrong in silence."""
-    checkpoint.require_shapes(base.linears())
-    ids = torch.arange(1, 5, device=base.device.name)[None] % base.config.vocab_size
-    hidden = base.decoder(input_ids=ids, use_cache=False).last_hidden_state[0]
-    ours = base.head.logits(hidden)
-    theirs = base.model(input_ids=ids, use_cache=False).logits[0].float()
-    spread = float(theirs.std()) + 1e-6
-    if ours.shape != theirs.shape or float((ours - theirs).abs().max()) > 0.05 * spread:
-        raise ModelError(
-            f"a {type(base.model).__name__} computes its logits in a way that templora does not know",
-            "logits = softcap(scale * head(hidden))",
-            "use another architecture",
-        )

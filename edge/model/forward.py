@@ -25,9 +25,7 @@ from . import attention, patches
 from .adapter import Adapter
 from .base import Base
 from .loss import plain_nll, sliced_nll
-from .prefix import MAX_POSITION, Prefix
-
-SLIDING = ("mistral", "phi3")  # all layers have the config's window, and the config lists no kinds of layers
+from .prefix import MAX_POSITION, Prefix, windows_of
 
 
 @dataclass
@@ -180,11 +178,9 @@ class TorchForward:
 
         `limit`: tokens that are kept at most when more are read, `sinks` of them the first.
         """
-        config = self.base.config
-        whole = "sliding_attention" if config.model_type in SLIDING and config.sliding_window else "full_attention"
-        kinds = getattr(config, "layer_types", None) or [whole] * config.num_hidden_layers
-        cropped = attention.is_used(self.base.model)
-        windows = [config.sliding_window if cropped and kind == "sliding_attention" else None for kind in kinds]
+        windows = windows_of(self.base.config)
+        if not attention.is_used(self.base.model):  # transformers' masks count what is held: all layers hold the same
+            windows = [None] * len(windows)
         prefix = Prefix(windows, limit, sinks)
         if len(input_ids):
             self.read_on(prefix, input_ids, adapter=adapter)
@@ -270,15 +266,16 @@ class TorchForward:
 
     def rewind(self, cache: Cache, length: int) -> bool:
         """See `Forward.rewind`."""
-        from transformers.cache_utils import DynamicLayer
+        from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
         (at, kept), layers = cache.marked, cache.state.layers
-        if not all(isinstance(layer, DynamicLayer) for layer in layers):
+        if not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer) for layer in layers):
             return False  # a state that has no tokens to forget
-        dropped = {index for index, layer in enumerate(layers) if layer.keys.shape[2] < cache.length}
+        layers = {index: layer for index, layer in enumerate(layers) if type(layer) is not DummyLayer}
+        dropped = {index for index, layer in layers.items() if layer.keys.shape[2] < cache.length}
         if dropped and at != length:
             return False
-        for index, layer in enumerate(layers):
+        for index, layer in layers.items():
             if index in dropped:
                 layer.keys, layer.values = kept[index]
             else:
@@ -290,18 +287,14 @@ class TorchForward:
 
     def page_out(self, cache: Cache, pages: Store) -> None:
         """See `Forward.page_out`."""
-        for index, layer in enumerate(cache.state.layers):
-            for kind in ("keys", "values"):
-                tensor = getattr(layer, kind)
-                pages.put(f"cache.{index}.{kind}", tensor)
-                setattr(layer, kind, tensor.new_empty(0))
+        for name, place, key in _places(cache.state):
+            pages.put(f"cache.{name}", place[key])
+            place[key] = place[key].new_empty(0)
 
     def page_in(self, cache: Cache, pages: Store) -> None:
         """See `Forward.page_in`."""
-        for index, layer in enumerate(cache.state.layers):
-            for kind in ("keys", "values"):
-                tensor = pages.read(f"cache.{index}.{kind}")
-                setattr(layer, kind, tensor.to(self.base.device.name))
+        for name, place, key in _places(cache.state):
+            place[key] = pages.read(f"cache.{name}").to(self.base.device.name)
 
     def _extend(self, input_ids: Tensor, cache: Cache, adapter: bool) -> Tensor:
         with self._using(adapter):
@@ -313,6 +306,18 @@ class TorchForward:
 
     def _using(self, adapter: bool) -> Any:
         return self.adapter.active() if adapter and self.adapter is not None else nullcontext()
+
+
+def _places(state: Any) -> Iterator[tuple[str, dict[Any, Any], Any]]:
+    """Every tensor of a cache: a name for it, and where it is kept. Layers with a state keep several under numbers."""
+    for index, layer in enumerate(state.layers):
+        for kind in ("keys", "values"):
+            if isinstance(getattr(layer, kind, None), Tensor):
+                yield f"{index}.{kind}", layer.__dict__, kind
+        for kind in ("conv_states", "recurrent_states"):
+            held = getattr(layer, kind, {})
+            for number in [key for key, tensor in held.items() if isinstance(tensor, Tensor)]:
+                yield f"{index}.{kind}.{number}", held, number
 
 
 @contextmanager

@@ -21,7 +21,28 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
+from ..errors import ModelError
+from ..memory import families
+
 MAX_POSITION = 32768  # where the model names no limit: rotary angles lose precision as positions grow
+
+
+def windows_of(config: Any) -> list[int | None]:
+    """How many tokens each layer of a model sees; None for all.
+
+    Raises:
+        ModelError: a layer keeps something else than keys and values of each token.
+    """
+    from transformers.cache_utils import get_layer_types_and_kwargs
+
+    kinds, options = get_layer_types_and_kwargs(config)
+    why = families.anew(kinds, str(config.model_type))
+    if why:
+        raise ModelError(
+            f"no keys and values of this model can be kept: {why}",
+            "learn.prefix=full or auto, and no comparison with full attention", "leave them out",
+        )  # fmt: skip
+    return [values.get("sliding_window") for values in options]
 
 
 class Prefix:

@@ -29,7 +29,7 @@ from ..errors import ModelError, describe
 from ..machine.device import Device, matmul_units
 from ..store import contents
 from ..store.sources import FORMAT, MANIFEST, WORDS, Source, sha256_file
-from . import packed, words
+from . import language, packed, words
 from .alone import damaged, sealed
 
 ADAPTER = "adapter_config.json"
@@ -134,22 +134,12 @@ def identity(source: Source, *, repair: bool = True) -> str:
 
 
 def load_config(folder: Path, remote_code: bool) -> Any:
-    """The model's transformers config.
+    """The language model's transformers config, whatever else the folder holds.
 
     Raises:
         ModelError: damaged, or of an architecture that transformers does not know.
     """
-    from transformers import AutoConfig
-
-    try:
-        with sealed():
-            return AutoConfig.from_pretrained(folder, trust_remote_code=remote_code, local_files_only=True)
-    except Exception as error:
-        raise ModelError(
-            f"{folder}/config.json cannot be used ({describe(error)})",
-            "a transformers model config",
-            "check the folder",
-        ) from error
+    return language.configs(folder, remote_code)[0]
 
 
 def is_four_bit(config: Any) -> bool:
@@ -169,12 +159,12 @@ def load_four_bit(folder: Path, config: Any, device: Device, remote_code: bool =
     """
     import bitsandbytes as bnb
     from accelerate import init_empty_weights
-    from transformers import AutoModelForCausalLM
 
+    larger = language.configs(folder, remote_code)[1]
     config.quantization_config = None
     del config.quantization_config
     with init_empty_weights(include_buffers=False), sealed():
-        model = AutoModelForCausalLM.from_config(config, dtype=device.torch_dtype, trust_remote_code=remote_code)
+        model = language.empty(config, device.torch_dtype, remote_code)
     packed.say_unheld(model, folder.name)
     files = (read_manifest(folder) or {}).get("files")
     if not files:
@@ -184,7 +174,10 @@ def load_four_bit(folder: Path, config: Any, device: Device, remote_code: bool =
     pending: dict[str, dict[str, Tensor]] = {}
     linears = _linear_names(model)
     for file in files:
-        for name, tensor in read_safetensors(folder / file):
+        for stored, tensor in read_safetensors(folder / file):
+            name = language.alone(stored) if larger else stored
+            if name is None:
+                continue  # of a tower that stands beside the language model
             base, dot, part = name.rpartition(".weight.")
             if packed.put(model, name, tensor.to(device.name), folder):
                 continue
@@ -231,11 +224,15 @@ def load_pretrained(folder: Path, device: Device, four_bit: bool, remote_code: b
     """
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    kind: Any = AutoModelForCausalLM
     if (folder / ADAPTER).is_file():  # transformers would load the base that it names, and put it on top
         raise ModelError(
             f"{folder} holds {ADAPTER}", "a model without an adapter", "merge the adapter, or move it away"
         )
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"trust_remote_code": remote_code}
+    config, larger = language.configs(folder, remote_code)
+    if larger or not language.is_listed(config, remote_code):
+        kind, options = language.causal_class(config), {"config": config, "key_mapping": language.NAMES}
     if four_bit:
         packed.say_what_stays(folder, load_config(folder, remote_code), device.torch_dtype, remote_code)
         options["quantization_config"] = BitsAndBytesConfig(
@@ -246,13 +243,13 @@ def load_pretrained(folder: Path, device: Device, four_bit: bool, remote_code: b
         )
     try:
         with sealed():
-            return AutoModelForCausalLM.from_pretrained(
+            model, found = kind.from_pretrained(
                 folder,
                 dtype=dtype or device.torch_dtype,
                 device_map={"": device.name},
                 use_safetensors=True,
-                trust_remote_code=remote_code,
                 local_files_only=True,
+                output_loading_info=True,
                 **options,
             )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
@@ -261,6 +258,13 @@ def load_pretrained(folder: Path, device: Device, four_bit: bool, remote_code: b
         if type(error).__name__ == "SafetensorError":
             raise damaged(folder, error) from error
         raise
+    if found["missing_keys"]:  # transformers would go on with random numbers in their place
+        name, count = min(found["missing_keys"]), len(found["missing_keys"])
+        raise ModelError(
+            f"{folder} has no {name}" + (f" and lacks {count - 1} more" if count > 1 else ""),
+            f"all weights of a {config.model_type} model", "get the folder again, whole",
+        )  # fmt: skip
+    return model
 
 
 def load_tokenizer(folder: Path, remote_code: bool = False) -> Any:
@@ -279,6 +283,9 @@ def load_tokenizer(folder: Path, remote_code: bool = False) -> Any:
     try:
         with sealed():
             loaded = kind.from_pretrained(folder, trust_remote_code=remote_code, local_files_only=True)
+        template = folder / "chat_template.json"  # where processors of images and speech kept it once
+        if not loaded.chat_template and template.is_file():
+            loaded.chat_template = json.loads(template.read_text("utf-8"))["chat_template"]
     except Exception as error:
         raise ModelError(
             f"{folder} has no usable tokenizer ({describe(error)})", "tokenizer.json beside the weights", "add it"
