@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from .. import journal
 from ..errors import ModelError, describe
 from ..machine.device import Device, matmul_units
+from ..memory import families
 from ..store import contents
 from ..store.sources import FORMAT, MANIFEST, WORDS, Source, sha256_file
 from . import language, packed, words
@@ -240,6 +241,7 @@ def load_pretrained(folder: Path, device: Device, four_bit: bool, remote_code: b
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=device.torch_dtype,
+            llm_int8_skip_modules=families.WHOLE.get(str(config.model_type)),
         )
     try:
         with sealed():
@@ -333,6 +335,11 @@ def read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
         raise broken from error
 
 
+def replaceable(module: nn.Module) -> bool:
+    """Whether 4-bit weights may take the layer's place: it is linear, and computes nothing else as some routers do."""
+    return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
+
+
 def empty_linear4bit(inputs: int, outputs: int, bias: bool, compute_dtype: torch.dtype) -> Any:
     """An NF4 linear layer without memory behind it; its weight (outputs, inputs) is to be set."""
     import bitsandbytes as bnb
@@ -350,7 +357,7 @@ def empty_linear4bit(inputs: int, outputs: int, bias: bool, compute_dtype: torch
 
 def _linear_names(model: nn.Module) -> set[str]:
     head = model.get_output_embeddings()  # type: ignore[operator]
-    return {name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head}
+    return {name for name, module in model.named_modules() if replaceable(module) and module is not head}
 
 
 def _module(model: nn.Module, name: str) -> nn.Module | None:
