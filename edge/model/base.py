@@ -200,12 +200,18 @@ class Base:
         return tensors
 
 
-def load(source: Source, settings: Settings, before_weights: Callable[[], Settings] | None = None) -> Base:
+def load(
+    source: Source,
+    settings: Settings,
+    before_weights: Callable[[], Settings] | None = None,
+    converting: Callable[[int, int], None] = lambda done, total: None,
+) -> Base:
     """Loads a frozen base.
 
     Args:
         source: a resolved model reference.
         before_weights: called when libraries and tokenizer are there; gives the settings to go on with.
+        converting: gets the bytes that are written, and those of all, while a GGUF file is converted.
 
     Raises:
         ModelError: the source is damaged, or of an unsupported kind.
@@ -219,7 +225,8 @@ def load(source: Source, settings: Settings, before_weights: Callable[[], Settin
     checkpoint.warm_up(device)
     reference = source.reference
     if source.kind == "gguf" and settings.base.precision != "full":
-        source = quantize.convert_once(source)
+        budget = settings.budget if device.kind == "cpu" else None  # a GPU's is not for the process
+        source = quantize.convert_once(source, device=device.name, budget=budget, report=converting)
     identity = checkpoint.identity(source, repair=settings.adapter.start != "fresh")
     with alone.making(source.path):
         base = _made(source, device, settings, before_weights)
