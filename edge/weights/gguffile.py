@@ -31,18 +31,17 @@ def read(path: Path) -> tuple[Any, dict[str, Original], list[Any]]:
         Whole: transformers reads that architecture in another way.
         ModelError: the file is cut short.
     """
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
     from transformers import PreTrainedConfig
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    size = path.stat().st_size
     with path.open("rb") as file:
         header = gguf.read(file)
     kind = str(header.values["general.architecture"])
     if _has_own_loader(kind):
         raise Whole(f"transformers reads {kind} files in another way")
+    packed = {name: _packed(path, name, place, header.data) for name, place in header.tensors.items()}
     with alone.only(path) as folder, alone.sealed():
         values, _ = PreTrainedConfig.get_config_dict(folder, gguf_file=alone.NAME, local_files_only=True)
     config = CONFIG_MAPPING[values["model_type"]].from_dict(dict(values))
@@ -50,15 +49,14 @@ def read(path: Path) -> tuple[Any, dict[str, Original], list[Any]]:
     processor = TENSOR_PROCESSORS.get(kind, TensorProcessor)(config=values)
     names = get_gguf_hf_weights_map(model, processor)
     sources: dict[str, dict[str, _Packed]] = {}
-    for name, place in header.tensors.items():
+    kinds: set[int] = set()
+    for name, part in packed.items():
         target = names.get(name) or names.get(name.removesuffix(".weight"))
         if target is None:
             continue  # transformers leaves it out, too
-        block, width = GGML_QUANT_SIZES[GGMLQuantizationType(place.kind)]
-        shape = tuple(reversed(place.dims))
-        part = _Packed(path, shape, place.kind, header.data + place.offset, place.dims[0] // block * width)
-        if place.dims[0] % block or part.begin + part.row_bytes * math.prod(shape[:-1]) > size:
-            raise ModelError(f"{path} is cut short at {name}", "a whole GGUF file", "download it again")
+        if part.kind not in kinds:
+            kinds.add(part.kind)
+            part.numbers(0, 1 if len(part.shape) > 1 else part.shape[0])  # raises where it cannot be unpacked
         sources.setdefault(target, {})[name] = part
     state = model.state_dict()
     found = {
@@ -67,6 +65,22 @@ def read(path: Path) -> tuple[Any, dict[str, Original], list[Any]]:
         if target in state
     }
     return model, found, get_model_conversion_mapping(model)
+
+
+def _packed(path: Path, name: str, place: gguf.Place, data: int) -> _Packed:
+    """Where a tensor lies.
+
+    Raises:
+        ModelError: beyond the file's end.
+    """
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    block, width = GGML_QUANT_SIZES[GGMLQuantizationType(place.kind)]
+    shape = tuple(reversed(place.dims))
+    part = _Packed(path, shape, place.kind, data + place.offset, place.dims[0] // block * width)
+    if place.dims[0] % block or part.begin + part.row_bytes * math.prod(shape[:-1]) > path.stat().st_size:
+        raise ModelError(f"{path} is cut short at {name}", "a whole GGUF file", "download it again")
+    return part
 
 
 def _has_own_loader(kind: str) -> bool:
@@ -121,8 +135,6 @@ def _from_gguf(
         return torch.from_numpy(part.numbers(start, stop)).to(dtype)
 
     name, part = next(iter(parts.items()))
-    for each in parts.values():
-        each.numbers(0, 0 if len(each.shape) > 1 else each.shape[0])  # raises where its type cannot be read
     if len(parts) == 1 and len(part.shape) > 1 and _left_alone(processor, names, name, part):
         return Original(part.shape, whole, rows)
     return Original((), whole)  # its shape is known when it is made
