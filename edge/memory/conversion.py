@@ -1,6 +1,6 @@
 """What making a 4-bit folder needs, and whether a budget holds it.
 
-Owns: the phase `convert`: its terms, its refusal, its cap; the room that the folder takes.
+Owns: the phase `convert`: its terms, its refusal, its cap; the room that the folder takes on disk.
 Does not know: torch, how a conversion is done.
 Units: bytes.
 
@@ -10,6 +10,7 @@ of which the library keeps an object for each word, and the largest tensor that 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import struct
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from ..machine import device
 from ..store.sources import Source
 from ..values.amounts import format_bytes
 from . import gguf, shape
+from .budget import Plan
 from .planning import LIBRARIES, WORD, free_for_all
 from .prediction import Prediction
 from .shape import Shape
@@ -44,20 +46,34 @@ def predict(source: Source, *, whole: bool = False) -> Prediction:
         dims = shape.read(source)
         weights = dims.linear_parameters + dims.vocab * dims.hidden
         return Prediction(LIBRARIES, {"convert": {"full-precision weights": int(_WIDENED * weights)}})
-    terms = {"rows of a tensor": _ROWS}
+    terms, baseline = {"rows of a tensor": _ROWS}, LIBRARIES
     found = _dims(source)
     if found is not None:
-        terms["tokenizer"] = WORD * found.vocab
+        baseline += WORD * found.vocab
         largest = max(inputs * outputs for inputs, outputs in found.linears().values())
         terms["largest tensors"] = int(_PACKED * largest)
-    reading = 0
     if source.kind == "gguf":
         header = _header(source)
         parted = [math.prod(t.dims) for name, t in header.tensors.items() if _had_whole(name, t, header)]
         terms["largest tensors"] = max(terms.get("largest tensors", 0), _WHOLE * max(parted, default=0))
-        reading = _ENTRY * header.words
-    rest = sum(terms.values())
-    return Prediction(LIBRARIES, {"convert": terms | {"GGUF header": reading - rest} if reading > rest else terms})
+        before = (
+            _ENTRY * header.words - sum(terms.values()) - (baseline - LIBRARIES)
+        )  # the header goes before they come
+        terms["GGUF header"] = max(0, before)
+    return Prediction(baseline, {"convert": terms})
+
+
+def shown(plan: Plan, source: Source) -> Plan:
+    """The plan with the phase `convert` before all others, where that comes first and takes the memory that is planned.
+
+    Raises:
+        BudgetError: the budget cannot hold that phase.
+    """
+    if source.kind != "gguf" or plan.settings.base.precision != "nf4" or plan.machine.kind != "cpu":
+        return plan
+    require(source, plan.settings.budget)
+    phases = predict(source).phases | plan.prediction.phases
+    return dataclasses.replace(plan, prediction=dataclasses.replace(plan.prediction, phases=phases))
 
 
 def require(source: Source, budget: int | None, *, whole: bool = False) -> None:
