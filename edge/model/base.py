@@ -29,6 +29,7 @@ from ..settings import Settings, WindowSettings
 from ..store.sources import Source
 from ..tokenstream import TokenStream
 from ..weights import alone, checkpoint, quantize, tensorfile
+from ..weights.stream import Report, silent
 from . import attention, norms, patches
 from .loss import Head
 
@@ -201,17 +202,14 @@ class Base:
 
 
 def load(
-    source: Source,
-    settings: Settings,
-    before_weights: Callable[[], Settings] | None = None,
-    converting: Callable[[int, int], None] = lambda done, total: None,
+    source: Source, settings: Settings, before_weights: Callable[[], Settings] | None = None, report: Report = silent
 ) -> Base:
     """Loads a frozen base.
 
     Args:
         source: a resolved model reference.
         before_weights: called when libraries and tokenizer are there; gives the settings to go on with.
-        converting: gets the bytes that are written, and those of all, while a GGUF file is converted.
+        report: gets the bytes that are written, and those of all, while a GGUF file is converted.
 
     Raises:
         ModelError: the source is damaged, or of an unsupported kind.
@@ -225,8 +223,7 @@ def load(
     checkpoint.warm_up(device)
     reference = source.reference
     if source.kind == "gguf" and settings.base.precision != "full":
-        budget = settings.budget if device.kind == "cpu" else None  # a GPU's is not for the process
-        source = quantize.convert_once(source, device=device.name, budget=budget, report=converting)
+        source = quantize.convert_once(source, device, settings.budget, report)
     identity = checkpoint.identity(source, repair=settings.adapter.start != "fresh")
     with alone.making(source.path):
         base = _made(source, device, settings, before_weights)

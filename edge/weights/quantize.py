@@ -66,7 +66,7 @@ def quantize_to_folder(
     source: sources.Source | None = None,
     device: str = "cpu",
     budget: int | None = None,
-    report: stream.Report = lambda done, total: None,
+    report: stream.Report = stream.silent,
     notice: Callable[[str], None] = sources.print_to_stderr,
 ) -> dict[str, Any]:
     """Writes a 4-bit folder that loads without the full-precision weights; nothing half-written has its name.
@@ -199,18 +199,22 @@ def _key(source: sources.Source) -> str:
 
 def convert_once(
     source: sources.Source,
-    *,
-    device: str = "cpu",
+    device: Device | None = None,
     budget: int | None = None,
-    report: stream.Report = lambda done, total: None,
+    report: stream.Report = stream.silent,
 ) -> sources.Source:
-    """The 4-bit folder of a GGUF file, made in the cache at first use; by one process, where several come at once."""
+    """The 4-bit folder of a GGUF file, made in the cache at first use; by one process, where several come at once.
+
+    `device`: where weights are quantised (a CPU); a budget is the process's where that is a CPU, and no bound here else.
+    """
+    place = device.name if device else "cpu"
+    budget = budget if place == "cpu" else None
     folder = sources.conversion_folder(source)
     if checkpoint.read_manifest(folder) is None:
         with journal.making(folder):
             if checkpoint.read_manifest(folder) is None:  # no other process made it meanwhile
                 shutil.rmtree(folder, ignore_errors=True)
-                quantize_to_folder(source.reference, folder, source=source, device=device, budget=budget, report=report)
+                quantize_to_folder(source.reference, folder, source=source, device=place, budget=budget, report=report)
         release_memory()
     return sources.converted(source)
 

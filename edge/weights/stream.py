@@ -27,13 +27,17 @@ from ..errors import ModelError
 from ..journal import lines
 from ..machine.allocator import trim
 from ..memory.conversion import NUMBERS
-from . import checkpoint, nf4, tensorfile
+from . import checkpoint, packing, tensorfile
 from .originals import Originals
 from .pieces import Original
 from .tensorfile import Kind
 
 MAX_SHARD = 2 << 30
 Report = Callable[[int, int], None]  # bytes that are written, of all
+
+
+def silent(done: int, total: int) -> None:
+    """A `Report` that nobody reads."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def plan(originals: Originals) -> list[Shard]:
         module, _, leaf = name.rpartition(".")
         packed = leaf == "weight" and module in linears
         shape = tuple(state[name].shape)
-        kinds = {name + part: kind for part, kind in nf4.kinds(shape).items()}
+        kinds = {name + part: kind for part, kind in packing.kinds(shape).items()}
         plain = {name: (state[name].dtype, shape)}
         groups.setdefault(module, []).append(Target(name, original, packed, kinds if packed else plain))
     shards: list[list[list[Target]]] = [[]]
@@ -143,7 +147,7 @@ def _write(file: BinaryIO, shard: Shard, target: Target, device: str) -> str:
     digest = hashlib.sha256()
     if target.packed:
         shape = target.original.shape
-        parts = nf4.pack(target.original.blocks(NUMBERS, nf4.BLOCK), shape, device)
+        parts = packing.pack(target.original.blocks(NUMBERS, packing.BLOCK), shape, device)
         for part, tensor in parts.items():
             shard.kinds[target.name + part] = tensor.dtype, tuple(tensor.shape)
         for name, begin, length in shard.places(target):
@@ -221,7 +225,7 @@ class Done:
         if (record.get("file"), record.get("tensor")) != (shard.name, target.name):
             self._left = []
             return False
-        state, length = target.name + nf4.STATE, record.get("state")
+        state, length = target.name + packing.STATE, record.get("state")
         likely = shard.kinds.get(state)
         if target.packed and isinstance(length, int):
             shard.kinds[state] = torch.uint8, (length,)
@@ -241,7 +245,7 @@ class Done:
         """Says that a target's bytes are all written."""
         if self._anew().exists():
             self._anew().replace(self._path)
-        state = shard.kinds[target.name + nf4.STATE][1][0] if target.packed else None
+        state = shard.kinds[target.name + packing.STATE][1][0] if target.packed else None
         self._append({"file": shard.name, "tensor": target.name, "state": state, "sha256": digest})
 
     def _append(self, record: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import torch
 from edge.errors import BudgetError, ModelError
 from edge.memory import conversion
 from edge.store import sources
-from edge.weights import alone, checkpoint, nf4, pieces, quantize, stream, tensorfile
+from edge.weights import alone, checkpoint, packing, pieces, quantize, stream, tensorfile
 from tests import tiny
 
 HEADS = {"qwen3": {"head_dim": 128}}  # which transformers does not read from such a file
@@ -109,7 +109,7 @@ def test_a_header_of_another_length_than_was_likely(
     """The data are moved where the lengths of bitsandbytes' JSON change the length of the header."""
     path = tiny.folder(tmp_path / "full", layers=6)
     old = whole(path, tmp_path / "old")
-    monkeypatch.setattr(nf4, "_LIKELY", likely)
+    monkeypatch.setattr(packing, "_LIKELY", likely)
     moved, real = [], Path.replace
     monkeypatch.setattr(Path, "replace", lambda self, other: moved.append(self.suffix) or real(self, other))
     assert same(in_pieces(path, tmp_path / "new"), old)
