@@ -8,7 +8,7 @@ Units: bytes, tokens.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,7 +20,7 @@ from .core.state import State
 from .errors import BudgetError
 from .machine.allocator import release_memory, tune_allocator
 from .machine.held import PeakMeter
-from .memory import budget, planning
+from .memory import budget, conversion, planning
 from .memory import shape as shapes
 from .memory.budget import Plan
 from .memory.prediction import Machine
@@ -145,6 +145,7 @@ def load(
     settings: Settings | None = None,
     decodes: bool = True,
     allow_degrade: bool = False,
+    converting: Callable[[int, int], None] = lambda done, total: None,
 ) -> Runtime:
     """Loads a model and gives the runtime on it, inside the memory budget that the settings name.
 
@@ -155,6 +156,7 @@ def load(
         settings: whole settings instead of preset and overrides.
         decodes: whether text will be generated, and room is needed for a KV cache.
         allow_degrade: whether the planner may change what affects results (rank, blocks, window).
+        converting: gets the bytes that are written, and those of all, while a GGUF file is converted, once.
 
     Raises:
         BudgetError: it does not fit; raised before any weight is loaded.
@@ -164,7 +166,7 @@ def load(
     chosen = settings or settings_module.load(preset, overrides)
     source = planning.find(model, chosen)
     if source.kind == "gguf" and chosen.base.precision == "nf4":
-        planning.require_conversion(source, chosen)
+        conversion.require(source, chosen.budget)
     rough = planning.plan(source, chosen, decodes=decodes, degrade=allow_degrade)  # refuses before torch is needed
     final = rough
 
@@ -173,7 +175,7 @@ def load(
         final = planning.again(rough, chosen, degrade=allow_degrade)
         return final.settings
 
-    base = bases.load(source, rough.settings, before_weights)
+    base = bases.load(source, rough.settings, before_weights, converting)
     meter = PeakMeter(base.device)
     final, notes = _sound(base, chosen, final, allow_degrade)
     runtime = Runtime(base, chosen, final)

@@ -206,6 +206,32 @@ class Progress:
             self.bar.stop()
 
 
+class Converting:
+    """Progress in bytes while a model is converted to 4 bits; nothing where none is.
+
+    Args:
+        status: what `working` shows meanwhile; only one of the two is shown at a time.
+    """
+
+    def __init__(self, model: str, status: Any = None) -> None:
+        self._progress = Progress(f"converting {model} to 4 bits, once", None, "bytes")
+        self._status = status
+
+    def __enter__(self) -> Converting:
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._status is not None and self._progress.total is None:
+            self._status.stop()
+        self._progress.total = total
+        self._progress(done)
+        if done == total:
+            self._progress(None)
+
+    def __exit__(self, *args: object) -> None:
+        self._progress.__exit__(*args)
+
+
 class Stop:
     """Inside the block Ctrl-C and SIGTERM ask for an end at the next consistent point; the second one does not wait.
 

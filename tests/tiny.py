@@ -96,21 +96,34 @@ def folder(path: Path, architecture: str = "llama", *, bos: bool = True, **chang
     return path
 
 
-def gguf(path: Path, architecture: str = "llama", **changes: Any) -> Path:
-    """The same model as a whole GGUF file in float32; the last words of its vocabulary are marked as unused."""
+GGUF_NAMES = {"gemma3_text": "gemma3", "mistral": "llama"}  # what a GGUF file calls an architecture, where it differs
+
+
+def gguf(path: Path, architecture: str = "llama", kind: str = "F32", **changes: Any) -> Path:
+    """The same model as a whole GGUF file; the last words of its vocabulary are marked as unused.
+
+    `kind`: how its matrices are stored. Where gguf cannot pack a kind, the numbers are random ones of that kind.
+    """
     import gguf as format
 
     made, words = model(architecture, **changes), tokenizer().get_vocab()
     config, names = made.config, [*sorted(words, key=words.__getitem__), "ab"]
     unused = config.vocab_size - len(names)
-    out = format.GGUFWriter(str(path), architecture)
+    called = GGUF_NAMES.get(architecture, architecture)
+    out = format.GGUFWriter(str(path), called)
     out.add_context_length(config.max_position_embeddings)
     out.add_embedding_length(config.hidden_size)
     out.add_block_count(config.num_hidden_layers)
     out.add_feed_forward_length(config.intermediate_size)
     out.add_head_count(config.num_attention_heads)
     out.add_head_count_kv(config.num_key_value_heads)
-    out.add_rope_dimension_count(config.head_dim)
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if architecture in ("gemma2", "gemma3_text", "qwen3"):
+        out.add_key_length(head)
+        out.add_value_length(head)
+    if architecture in ("gemma2", "gemma3_text"):
+        out.add_sliding_window(config.sliding_window)
+    out.add_rope_dimension_count(head)
     out.add_rope_freq_base(10_000.0)
     out.add_layer_norm_rms_eps(config.rms_norm_eps)
     out.add_vocab_size(config.vocab_size)
@@ -121,12 +134,45 @@ def gguf(path: Path, architecture: str = "llama", **changes: Any) -> Path:
     out.add_token_merges(["a b"])
     out.add_bos_token_id(0)
     out.add_eos_token_id(1)
+    out.add_pad_token_id(1)
     out.add_add_bos_token(True)
-    table = format.get_tensor_name_map(format.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    arch = {value: key for key, value in format.MODEL_ARCH_NAMES.items()}[called]
+    table = format.get_tensor_name_map(arch, config.num_hidden_layers)
+    tied = config.tie_word_embeddings
     for name, tensor in made.state_dict().items():
-        out.add_tensor(table.get_name(name, try_suffixes=(".weight",)), tensor.numpy())
+        if not (tied and name == "lm_head.weight"):
+            _add_tensor(
+                out, table.get_name(name, try_suffixes=(".weight", ".bias")), tensor.numpy(), called, config, kind
+            )
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()
     out.close()
     return path
+
+
+def _add_tensor(out: Any, name: str, numbers: Any, called: str, config: Any, kind: str) -> None:
+    """As llama.cpp's own converter writes it: rotary halves of a Llama interleaved, norms of a Gemma plus one."""
+    import gguf as format
+    import numpy as np
+
+    if called == "llama" and (".attn_q." in name or ".attn_k." in name):
+        heads = config.num_attention_heads if ".attn_q." in name else config.num_key_value_heads
+        halves = numbers.reshape(heads, 2, -1, *numbers.shape[1:])
+        numbers = halves.swapaxes(1, 2).reshape(numbers.shape)
+    if called.startswith("gemma") and name.endswith("norm.weight"):
+        numbers = numbers + 1
+    packing = format.GGMLQuantizationType[kind]
+    if numbers.ndim < 2 or kind == "F32":
+        out.add_tensor(name, np.ascontiguousarray(numbers))
+        return
+    try:
+        data = format.quantize(numbers, packing)
+    except NotImplementedError:
+        block, width = format.GGML_QUANT_SIZES[packing]
+        random = np.random.default_rng(len(name))
+        data = random.integers(0, 256, (len(numbers), numbers.shape[1] // block, width), dtype=np.uint8)
+        for at in {"Q4_K": (0, 2), "Q6_K": (208,)}[kind]:  # the scales, which are halves
+            data[..., at : at + 2] = np.frombuffer(np.float16(0.01).tobytes(), np.uint8)
+        data = data.reshape(len(numbers), -1)
+    out.add_tensor(name, data, raw_dtype=packing)

@@ -21,7 +21,7 @@ from ..documents.text import Text
 from ..errors import BudgetError, Interrupted, StorageError
 from ..machine import held
 from ..settings import Settings
-from ..terminal import say, working
+from ..terminal import Converting, say, working
 from ..values.amounts import format_bytes
 
 if TYPE_CHECKING:
@@ -170,8 +170,10 @@ def load(args: argparse.Namespace, settings: Settings, *, decodes: bool) -> Runt
     """The runtime that the options name; says what was given up to fit the budget."""
     import edge
 
-    with working(f"loading {args.model} (the first time it is converted to 4 bits)"):
-        runtime = edge.load(args.model, settings=settings, decodes=decodes, allow_degrade=args.allow_degrade)
+    with working(f"loading {args.model}") as status, Converting(args.model, status) as converting:
+        runtime = edge.load(
+            args.model, settings=settings, decodes=decodes, allow_degrade=args.allow_degrade, converting=converting
+        )
     if runtime.plan.given_up:
         budget = format_bytes(runtime.plan.budget)
         say(f"to fit {budget}: " + "; ".join(runtime.plan.given_up))

@@ -20,11 +20,12 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
-    from ..memory import planning
+    from ..memory import conversion, planning
 
     settings = options.settings_of(args)
     source = planning.find(args.model, settings)
     chosen = planning.plan(source, settings, decodes=not args.score_only, degrade=args.allow_degrade)
+    chosen = conversion.shown(chosen, source)
     print_table(report.plan_table(chosen))
     print(report.plan_summary(chosen))
     if args.json:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from .. import journal
 from ..errors import SettingsError
+from ..machine import device
 from ..store import sources
-from ..terminal import say
-from ..values.amounts import format_bytes
+from ..terminal import Converting, say
+from ..values.amounts import format_bytes, parse_bytes
 from . import options
 
 if TYPE_CHECKING:
@@ -28,11 +29,18 @@ def add(verbs: Any) -> None:
         "out", type=Path, metavar="OUT", nargs="?",
         help="the folder to make; without it, for an embedded model or a .gguf file: the conversion that --model uses",
     )  # fmt: skip
-    quantize.add_argument("--repair", action="store_true", help="add a starting adapter against quantisation's error")
+    quantize.add_argument(
+        "--repair",
+        action="store_true",
+        help="add a starting adapter against quantisation's error; loads all full weights",
+    )
     quantize.add_argument("--repair-rank", type=int, metavar="N", help="its rank")
     quantize.add_argument("--repair-texts", type=int, metavar="N", help="calibration texts that it is made from")
     quantize.add_argument(
         "--repair-epochs", type=int, metavar="N", help="passes of distillation; 0: the fit of each layer alone"
+    )
+    quantize.add_argument(
+        "--memory-budget", metavar="SIZE", help="keep under this much memory, e.g. 2GiB (not while repairing)"
     )
     quantize.add_argument("--offline", action="store_true", help="never use the network")
     quantize.add_argument("--json", action="store_true", help="print one JSON line last")
@@ -54,10 +62,13 @@ def run(args: argparse.Namespace) -> int:
         out = sources.conversion_folder(source)
         replace = True
     finish = _repair(args) if args.repair else None
-    with journal.making(out) if replace else nullcontext():
+    budget = None if args.memory_budget is None else parse_bytes(args.memory_budget)
+    place = device.choose("auto").name
+    with journal.making(out) if replace else nullcontext(), Converting(args.model) as report:
         manifest = quantize.quantize_to_folder(
-            args.model, out, offline=args.offline, finish=finish, replace=replace, source=source
-        )
+            args.model, out, offline=args.offline, finish=finish, replace=replace, source=source, device=place,
+            budget=budget, report=report, notice=say,
+        )  # fmt: skip
     size = sum(f.stat().st_size for f in out.iterdir())
     seconds = time.perf_counter() - start
     print(f"{out}: {format_bytes(size)} in {seconds:.0f} s")

@@ -22,7 +22,7 @@ from .catalogue import Pruned, RunInfo, default_root, drop_snapshots, list_runs,
 from .disk import atomic_write, atomic_writer, file_fingerprint, fingerprint, storage_error, system_error
 from .journal import Journal
 from .manifest import Manifest
-from .once import making, sync_tree, unfinished
+from .once import begun, begun_place, making, sync_tree, unfinished
 from .policy import SnapshotPolicy
 from .snapshots import Snapshot
 
@@ -36,6 +36,8 @@ __all__ = [
     "atomic_write",
     "atomic_writer",
     "default_root",
+    "begun",
+    "begun_place",
     "drop_snapshots",
     "file_fingerprint",
     "fingerprint",

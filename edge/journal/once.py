@@ -1,6 +1,7 @@
 """A folder that is made once, in a place that processes share.
 
-Owns: who makes it while others wait, what a killed process left of it, its durability before it has its name.
+Owns: who makes it while others wait, what a killed process left of it and whether that is gone on with, its durability
+before it has its name.
 Does not know: what is in the folder.
 """
 
@@ -83,6 +84,44 @@ def unfinished(folder: Path) -> Iterator[Path]:
         os.close(fd)
         shutil.rmtree(made, ignore_errors=True)
         _sweep(folder)
+
+
+def begun_place(folder: Path) -> Path:
+    """Where `begun` keeps what there is of a folder so far."""
+    return folder.parent / f".{folder.name}-begun"
+
+
+@contextlib.contextmanager
+def begun(folder: Path) -> Iterator[Path]:
+    """A place beside `folder` in which it is made, and gone on with where a process that made it was stopped.
+
+    One process at a time is inside; another one waits. What is there goes when the block ends, also with an error; it
+    stays where the process is killed or interrupted.
+
+    Raises:
+        OSError: the parent cannot be made or written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    place = begun_place(folder)
+    while True:
+        place.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # the process that was waited for has taken it away
+            fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with contextlib.suppress(OSError):  # some file systems have no locks
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(fd), place.stat()):
+                    break
+            os.close(fd)
+    try:
+        try:
+            yield place
+        except Exception:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+        shutil.rmtree(place, ignore_errors=True)
+    finally:
+        os.close(fd)
 
 
 def _sweep(folder: Path) -> None:

@@ -114,7 +114,8 @@ def plan_summary(plan: Plan) -> str:
     if plan.given_up:
         said += "; given up: " + "; ".join(plan.given_up)
     if not plan.shape.exact:
-        said += f"; architecture '{plan.shape.architecture}' is estimated, from above: its blocks are not counted one by one"
+        said += f"; architecture '{plan.shape.architecture}' is estimated, from above: "
+        said += "its blocks are not counted one by one"
     return said
 
 

@@ -34,9 +34,7 @@ REFUSED = {
 # Linear layers that compute something else, too, and stay unquantised with the head.
 WHOLE = {"llama4_text": ["lm_head", "router"]}
 # Layers whose weight a fused kernel reads by itself or peft refuses, and those that choose, mix or gate with few
-# numbers:
-# a router
-# that learns sends tokens to experts that never saw their like.
+# numbers: a router that learns sends tokens to experts that never saw their like.
 _LEFT_ALONE = (
     "router", "gate", "shared_expert_gate", "modality_router", "correction_coefs", "prediction_coefs", "in_proj_a",
     "in_proj_b", "in_proj_ba", "x_proj", "dt_proj",

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..errors import BudgetError
 from ..machine import device, held
 from ..settings import Settings
 from ..store import sources
 from ..store.sources import Source
-from ..values.amounts import format_bytes
 from . import budget, shape
 from .budget import Plan
 from .prediction import Machine
@@ -29,7 +27,7 @@ def plan(source: Source, settings: Settings, *, decodes: bool, degrade: bool) ->
     """A plan from the model's config alone, with the usual size of the framework.
 
     Raises:
-        BudgetError: it does not fit, now or while a GGUF file is converted.
+        BudgetError: it does not fit.
     """
     dims = model_shape(source)
     machine = estimate(settings, dims)
@@ -95,22 +93,3 @@ def free_for_all(kind: str) -> int:
         return held.available_memory() + held.resident_memory()
     chosen = device.choose("auto")
     return held.free_memory(chosen) if chosen.kind == "cuda" else held.available_memory()
-
-
-def require_conversion(source: Source, settings: Settings) -> None:
-    """Refuses the one-time conversion of a GGUF file where the budget cannot hold it.
-
-    The file's weights are widened to full precision while they are read (measured: 10.5 bytes a weight).
-
-    Raises:
-        BudgetError: naming both amounts.
-    """
-    dims = shape.read(source)
-    needed = LIBRARIES + int(10.5 * (dims.linear_parameters + dims.expert_parameters + dims.vocab * dims.hidden))
-    has = settings.budget if settings.budget is not None else free_for_all("cpu")
-    if needed > has:
-        raise BudgetError(
-            f"converting {source.reference} to 4 bits, once, needs {format_bytes(needed)}",
-            f"no more than the {format_bytes(has)} {'budget' if settings.budget else 'free'}",
-            f"convert it first, without the budget: templora quantize {source.reference} FOLDER, then --model FOLDER",
-        )

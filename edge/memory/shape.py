@@ -14,11 +14,11 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..errors import ModelError, describe
 from ..store.sources import Source
-from . import families, mixture
+from . import families, gguf, mixture
 
 KNOWN = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3")
 # Their blocks hold the linear layers of a Llama's block, and are computed as one is.
@@ -36,8 +36,6 @@ _GGUF_NAMES = {"gemma2": "gemma2", "gemma3": "gemma3_text", "qwen2": "qwen2", "q
                "qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe"}  # fmt: skip
 MAX_LAYERS = 10_000  # far above any model's; a damaged or hostile header says more
 MAX_SIZE = 1 << 30
-_MAX_ENTRIES = 1_000_000  # of a GGUF header
-_GGUF_NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 
 
 @dataclass(frozen=True)
@@ -273,7 +271,8 @@ def _defaults(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def _from_gguf(path: Path) -> Shape:
     try:
         with path.open("rb") as file:
-            values, tensors = _gguf_header(file)
+            header = gguf.read(file)
+        values, tensors = header.values, header.tensors
         kind = str(values["general.architecture"])
 
         def value(name: str, default: Any = None) -> Any:
@@ -290,7 +289,7 @@ def _from_gguf(path: Path) -> Shape:
             "num_attention_heads": value("attention.head_count"),
             "num_key_value_heads": value("attention.head_count_kv"),
             "head_dim": value("attention.key_length"),
-            "vocab_size": tensors["token_embd.weight"][-1],
+            "vocab_size": tensors["token_embd.weight"].dims[-1],
             "tie_word_embeddings": "output.weight" not in tensors,
             "dtype": "bfloat16",
             "sliding_window": window,
@@ -309,55 +308,3 @@ def _from_gguf(path: Path) -> Shape:
         raise ModelError(
             f"{path} has no usable header ({describe(error)})", "a GGUF language model", "download it again"
         ) from error
-
-
-def _gguf_header(file: BinaryIO) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
-    """Scalar values by key (arrays by their length), and each tensor's dimensions, innermost first."""
-
-    def number(kind: int) -> Any:
-        layout = _GGUF_NUMBERS[kind]
-        return struct.unpack(layout, file.read(struct.calcsize(layout)))[0]
-
-    def text() -> bytes:
-        length = number(10)
-        if length > 1 << 24:
-            raise ValueError("a string longer than any header")
-        return file.read(length)
-
-    def value(kind: int) -> Any:
-        if kind == 8:
-            return text().decode("utf-8", "replace")
-        if kind != 9:
-            return number(kind)
-        inner, count = number(4), number(10)
-        if inner in _GGUF_NUMBERS:
-            file.seek(count * struct.calcsize(_GGUF_NUMBERS[inner]), 1)
-        elif inner == 8:
-            for _ in range(count):
-                file.seek(_checked(number(10)), 1)
-        else:
-            raise ValueError("an array of arrays")
-        return count
-
-    if file.read(4) != b"GGUF":
-        raise ValueError("not a GGUF file")
-    number(4)
-    num_tensors, num_values = number(10), number(10)
-    if max(num_tensors, num_values) > _MAX_ENTRIES:
-        raise ValueError(f"{max(num_tensors, num_values)} entries, more than any header")
-    values = {}
-    for _ in range(num_values):
-        key = text().decode("utf-8", "replace")
-        values[key] = value(number(4))
-    tensors = {}
-    for _ in range(num_tensors):
-        name = text().decode("utf-8", "replace")
-        tensors[name] = tuple(number(10) for _ in range(min(number(4), 8)))
-        number(4), number(10)
-    return values, tensors
-
-
-def _checked(length: int) -> int:
-    if length > 1 << 32:
-        raise ValueError("a string longer than any header")
-    return length

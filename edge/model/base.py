@@ -29,6 +29,7 @@ from ..settings import Settings, WindowSettings
 from ..store.sources import Source
 from ..tokenstream import TokenStream
 from ..weights import alone, checkpoint, packed, quantize, tensorfile, words
+from ..weights.stream import Report, silent
 from . import attention, checks, experts, norms, patches
 from .loss import Head
 
@@ -201,12 +202,15 @@ class Base:
         return tensors
 
 
-def load(source: Source, settings: Settings, before_weights: Callable[[], Settings] | None = None) -> Base:
+def load(
+    source: Source, settings: Settings, before_weights: Callable[[], Settings] | None = None, report: Report = silent
+) -> Base:
     """Loads a frozen base.
 
     Args:
         source: a resolved model reference.
         before_weights: called when libraries and tokenizer are there; gives the settings to go on with.
+        report: gets the bytes that are written, and those of all, while a GGUF file is converted.
 
     Raises:
         ModelError: the source is damaged, or of an unsupported kind.
@@ -220,7 +224,7 @@ def load(source: Source, settings: Settings, before_weights: Callable[[], Settin
     checkpoint.warm_up(device)
     reference = source.reference
     if source.kind == "gguf" and settings.base.precision != "full":
-        source = quantize.convert_once(source)
+        source = quantize.convert_once(source, device, settings.budget, report)
     identity = checkpoint.identity(source, repair=settings.adapter.start != "fresh")
     with alone.making(source.path):
         base = _made(source, device, settings, before_weights)

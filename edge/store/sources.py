@@ -170,14 +170,16 @@ def _size_of(folder: Path) -> int:
 
 def _remove(folder: Path, notice: Notice) -> int:
     """Takes a folder of the cache away as a whole, while nobody makes it; returns its bytes."""
-    if not folder.is_dir():
+    begun = journal.begun_place(folder)  # what a killed process left
+    if not folder.is_dir() and not begun.is_dir():
         return 0
     with folders.locked(folder.name, notice), journal.making(folder), folders.writing(folder):
-        if not folder.is_dir():
-            return 0
-        size = _size_of(folder)
+        size = 0
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as away:
-            folder.rename(Path(away) / "old")  # gone as a whole: nobody finds half of it
+            for number, there in enumerate((folder, begun)):
+                if there.is_dir():
+                    size += sum(path.stat().st_size for path in there.rglob("*") if path.is_file())
+                    there.rename(Path(away) / str(number))  # gone as a whole: nobody finds half of it
     return size
 
 

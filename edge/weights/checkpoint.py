@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import struct
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -30,23 +29,10 @@ from ..machine.device import Device, matmul_units
 from ..memory import families
 from ..store import contents
 from ..store.sources import FORMAT, MANIFEST, WORDS, Source, sha256_file
-from . import language, packed, words
+from . import language, packed, tensorfile, words
 from .alone import damaged, sealed
 
 ADAPTER = "adapter_config.json"
-_MAX_HEADER = 100 << 20
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 
 
 def quiet_libraries() -> None:
@@ -173,7 +159,7 @@ def load_four_bit(folder: Path, config: Any, device: Device, remote_code: bool =
             f"{folder} names no weights in {MANIFEST}", "a 4-bit folder", "make it again with templora quantize"
         )
     pending: dict[str, dict[str, Tensor]] = {}
-    linears = _linear_names(model)
+    linears = linear_names(model)
     for file in files:
         for stored, tensor in read_safetensors(folder / file):
             name = language.alone(stored) if larger else stored
@@ -217,6 +203,18 @@ def load_four_bit(folder: Path, config: Any, device: Device, remote_code: bool =
     return model.to(device.name)
 
 
+def refuse_adapter(folder: Path) -> None:
+    """Refuses a folder that holds an adapter: transformers would load the base that it names, and put it on top.
+
+    Raises:
+        ModelError: it does.
+    """
+    if (folder / ADAPTER).is_file():
+        raise ModelError(
+            f"{folder} holds {ADAPTER}", "a model without an adapter", "merge the adapter, or move it away"
+        )
+
+
 def load_pretrained(folder: Path, device: Device, four_bit: bool, remote_code: bool, dtype: Any = None) -> Any:
     """Loads any transformers folder; quantises while loading when `four_bit`. Pickled weights are refused.
 
@@ -225,15 +223,13 @@ def load_pretrained(folder: Path, device: Device, four_bit: bool, remote_code: b
     """
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    refuse_adapter(folder)
     kind: Any = AutoModelForCausalLM
-    if (folder / ADAPTER).is_file():  # transformers would load the base that it names, and put it on top
-        raise ModelError(
-            f"{folder} holds {ADAPTER}", "a model without an adapter", "merge the adapter, or move it away"
-        )
     options: dict[str, Any] = {"trust_remote_code": remote_code}
     config, larger = language.configs(folder, remote_code)
     if larger or not language.is_listed(config, remote_code):
-        kind, options = language.causal_class(config), {"config": config, "key_mapping": language.NAMES}
+        kind = language.causal_class(config)
+        options = {"config": config, "key_mapping": language.NAMES}
     if four_bit:
         packed.say_what_stays(folder, load_config(folder, remote_code), device.torch_dtype, remote_code)
         options["quantization_config"] = BitsAndBytesConfig(
@@ -310,29 +306,19 @@ def read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
     Raises:
         ModelError: the file is missing, cut short, or its header does not describe it.
     """
-    broken = ModelError(f"{path} is damaged", "a whole safetensors file", "copy or make it again")
+    found = tensorfile.entries(path)
     try:
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            prefix = file.read(8)
-            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
-            if length > min(size - 8, _MAX_HEADER):
-                raise broken
-            header = json.loads(file.read(length))
-            header.pop("__metadata__", None)
-            for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"][0]):
-                dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
-                tensor = torch.empty(shape, dtype=dtype)
-                if end - begin != tensor.nbytes or 8 + length + end > size:
-                    raise broken
-                file.seek(8 + length + begin)
+            for entry in found:
+                tensor = torch.empty(entry.shape, dtype=entry.dtype)
+                file.seek(entry.begin)
                 if tensor.nbytes and file.readinto(tensor.view(-1).view(torch.uint8).numpy().data) != tensor.nbytes:
-                    raise broken
-                yield name, tensor
+                    raise tensorfile.broken(path)
+                yield entry.name, tensor
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}", "a readable file", "check the folder") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
-        raise broken from error
+    except RuntimeError as error:  # a shape that torch cannot make
+        raise tensorfile.broken(path) from error
 
 
 def replaceable(module: nn.Module) -> bool:
@@ -355,7 +341,8 @@ def empty_linear4bit(inputs: int, outputs: int, bias: bool, compute_dtype: torch
     )
 
 
-def _linear_names(model: nn.Module) -> set[str]:
+def linear_names(model: nn.Module) -> set[str]:
+    """Modules that are held in 4 bits: every linear layer but the head."""
     head = model.get_output_embeddings()  # type: ignore[operator]
     return {name for name, module in model.named_modules() if replaceable(module) and module is not head}
 

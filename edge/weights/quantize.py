@@ -1,7 +1,7 @@
 """Full-precision weights -> a 4-bit folder.
 
-Owns: NF4 in place, writing the folder whole or not at all, the one-time conversion of GGUF files.
-Does not know: how a folder is read (`checkpoint.py`), what a reference means (`sources.py`), adapters.
+Owns: NF4 in place, the folder's files beside its weights, whole or not at all, the one-time conversion of GGUF files.
+Does not know: how a folder is read (`checkpoint.py`), how its weights are written (`stream.py`), adapters.
 Units: bytes. NF4 with double quantisation: QLoRA (arXiv 2305.14314, section 3), through bitsandbytes.
 """
 
@@ -22,10 +22,10 @@ from .. import journal
 from ..errors import ModelError, StorageError
 from ..machine.allocator import release_memory
 from ..machine.device import Device
+from ..memory import conversion
 from ..store import contents, sources
-from . import alone, checkpoint, packed, vocabulary, words
-
-_MAX_SHARD = 2 << 30
+from ..values.amounts import format_bytes
+from . import alone, checkpoint, originals, packed, pieces, stream, vocabulary, words
 
 
 def quantize_in_place(model: Any, device: str, compute_dtype: torch.dtype) -> None:
@@ -49,7 +49,7 @@ def quantize_in_place(model: Any, device: str, compute_dtype: torch.dtype) -> No
         if linear.bias is not None:
             quantized.bias = nn.Parameter(linear.bias.data, requires_grad=False)
         checkpoint.replace(model, name, quantized.to(device))
-        linear.weight = None  # type: ignore[assignment]
+        linear.weight = None
     packed.pack(model)
 
 
@@ -65,8 +65,15 @@ def quantize_to_folder(
     finish: Finish | None = None,
     replace: bool = False,
     source: sources.Source | None = None,
+    device: str = "cpu",
+    budget: int | None = None,
+    report: stream.Report = stream.silent,
+    notice: Callable[[str], None] = sources.print_to_stderr,
 ) -> dict[str, Any]:
-    """Writes a 4-bit folder that loads without the full-precision weights; nothing is left half-written.
+    """Writes a 4-bit folder that loads without the full-precision weights; nothing half-written has its name.
+
+    One tensor at a time is read, quantised and written; where this process is killed, the same call goes on with what
+    is there. A model that cannot be read so is loaded whole.
 
     Args:
         reference: an embedded model, a GGUF file, a folder, or a hub id.
@@ -74,47 +81,34 @@ def quantize_to_folder(
         finish: adds files to the finished folder, before it is called `out`, and returns more for the manifest.
         replace: put it in the place of a folder that is there.
         source: what the reference was found to be, where that is known; `out` may be named after its sha256.
+        device: where weights are quantised: `cpu`, or a CUDA device.
+        budget: bytes that this process may hold; what free memory allows, where it is None.
+        report: gets the bytes of weights that are written so far, and those of all.
+        notice: gets a line where a model has to be loaded whole.
 
     Returns:
         The manifest.
 
     Raises:
         ModelError: the source is damaged, unsupported, or already 4-bit.
+        BudgetError: the budget is too small.
         StorageError: `out` is taken, not writable, or its disk is full.
     """
     source = source or sources.resolve(reference, offline=offline)
     if not replace and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StorageError(f"{out} already exists", "a new or empty folder", "choose another name or remove it")
-    size = (
-        sum(f.stat().st_size for f in source.path.rglob("*")) if source.kind == "folder" else source.path.stat().st_size
-    )
-    sources.require_room(out.parent, size * (1 if source.kind == "folder" else 3), "the 4-bit folder")
     if source.kind == "folder" and checkpoint.is_four_bit(checkpoint.load_config(source.path, remote_code)):
         raise ModelError(f"{reference} is already 4-bit", "full-precision weights", "use it as it is")
-    if source.kind == "gguf":
-        model, tokenizer = (
-            alone.load_gguf(source.path, torch.bfloat16),
-            words.load(source.path),
-        )
-    else:
-        config = checkpoint.load_config(source.path, remote_code)
-        packed.say_what_stays(source.path, config, torch.bfloat16, remote_code)
-        model = checkpoint.load_pretrained(
-            source.path, Device("cpu", "cpu", "float32"), False, remote_code, dtype="auto"
-        )
-        tokenizer = checkpoint.load_tokenizer(source.path, remote_code)
-    sources.require_unchanged(source)
-
-    quantize_in_place(model, "cpu", torch.float32)
+    conversion.require(source, budget)
+    sources.require_room(out.parent, conversion.disk_bytes(source, out), "the 4-bit folder")
     try:
-        with _new_folder(out, replace) as folder:
-            manifest = _write_folder(model, tokenizer, folder, source)
-            del model
-            if finish is not None:
-                release_memory()
-                manifest |= finish(folder, source)
-                manifest["contents"] = contents.record(folder)
-                _write_manifest(folder, manifest)
+        try:
+            return _in_pieces(source, out, replace, remote_code, device, budget, report, finish)
+        except pieces.Whole as why:
+            conversion.require(source, budget, whole=True)
+            needed = format_bytes(conversion.predict(source, whole=True).peak())
+            notice(f"{reference} is loaded whole ({why}), which takes about {needed}")
+        return _at_once(source, out, replace, remote_code, budget, finish)
     except OSError as error:
         raise StorageError(
             f"cannot write {out}: {error.strerror or error}", "a writable folder with room", "name another folder"
@@ -124,18 +118,109 @@ def quantize_to_folder(
         if code is None:
             raise
         raise journal.storage_error(error, f"write {out}", code) from error
-    return manifest
 
 
-def convert_once(source: sources.Source) -> sources.Source:
-    """The 4-bit folder of a GGUF file, made in the cache at first use; by one process, where several come at once."""
+def _in_pieces(
+    source: sources.Source,
+    out: Path,
+    replace: bool,
+    remote_code: bool,
+    device: str,
+    budget: int | None,
+    report: stream.Report,
+    finish: Finish | None,
+) -> dict[str, Any]:
+    """Tensor by tensor: the process holds one at a time.
+
+    Raises:
+        Whole: the model cannot be read so.
+    """
+    key = _key(source)
+    with conversion.capped(budget):
+        found = originals.of(source.path, remote_code=remote_code)
+        tokenizer = _tokenizer(source, remote_code)
+        sources.require_unchanged(source)
+        release_memory()  # reading a GGUF header takes many times what it keeps
+        shards = stream.plan(found)
+    with _new_folder(out, replace, goes_on=True) as folder:
+        with conversion.capped(budget):
+            stream.write(folder, shards, folder.parent / "done.jsonl", key, device, report)
+        if _key(source) != key:
+            raise ModelError(f"{source.path} changed while it was read", "files that stay as they are", "try again")
+        index = [(shard.name, list(shard.kinds)) for shard in shards]
+        manifest = _complete(folder, found.model, stream.kept_dtype(found), tokenizer, index, source)
+        del found, shards, tokenizer
+        return _finished(folder, manifest, source, finish)
+
+
+def _at_once(
+    source: sources.Source, out: Path, replace: bool, remote_code: bool, budget: int | None, finish: Finish | None
+) -> dict[str, Any]:
+    """All full-precision weights in memory, then their quantised form beside them."""
+    from safetensors.torch import save_file
+
+    with conversion.capped(budget):
+        if source.kind == "gguf":
+            model = alone.load_gguf(source.path, torch.bfloat16)
+        else:
+            cpu = Device("cpu", "cpu", "float32")
+            packed.say_what_stays(
+                source.path, checkpoint.load_config(source.path, remote_code), torch.bfloat16, remote_code
+            )
+            model = checkpoint.load_pretrained(source.path, cpu, False, remote_code, dtype="auto")
+        tokenizer = _tokenizer(source, remote_code)
+        sources.require_unchanged(source)
+        quantize_in_place(model, "cpu", torch.float32)
+    with _new_folder(out, replace) as folder:
+        shards = list(_shards(_state(model)))
+        index = []
+        for number, shard in enumerate(shards, 1):
+            last = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
+            save_file(shard, folder / f"model{last}.safetensors", metadata={"format": "pt"})
+            index.append((f"model{last}.safetensors", list(shard)))
+        dtype = next(p for p in model.parameters() if p.is_floating_point()).dtype
+        manifest = _complete(folder, model, dtype, tokenizer, index, source)
+        del model, tokenizer, shards, shard
+        return _finished(folder, manifest, source, finish)
+
+
+def _tokenizer(source: sources.Source, remote_code: bool) -> Any:
+    if source.kind == "gguf":
+        return words.load(source.path)
+    return checkpoint.load_tokenizer(source.path, remote_code)
+
+
+def _key(source: sources.Source) -> str:
+    """Changes with the source and with what decides the bytes that are made of it."""
+    import bitsandbytes
+    import transformers
+
+    files = [source.path] if source.kind == "gguf" else sorted(source.path.glob("*"))
+    states = {file.name: sources.file_state(file) for file in files if file.is_file()}
+    versions = [transformers.__version__, bitsandbytes.__version__, torch.__version__]
+    return journal.fingerprint({"sha256": source.sha256, "files": states, "versions": versions})
+
+
+def convert_once(
+    source: sources.Source,
+    device: Device | None = None,
+    budget: int | None = None,
+    report: stream.Report = stream.silent,
+) -> sources.Source:
+    """The 4-bit folder of a GGUF file, made in the cache at first use; by one process, where several come at once.
+
+    `device`: where weights are quantised (a CPU); a budget is the process's where that is a CPU, and no bound here
+    else.
+    """
+    place = device.name if device else "cpu"
+    budget = budget if place == "cpu" else None
     folder = sources.conversion_folder(source)
     _try_older(folder, source.path)
     if checkpoint.read_manifest(folder) is None:
         with journal.making(folder):
             if checkpoint.read_manifest(folder) is None:  # no other process made it meanwhile
                 shutil.rmtree(folder, ignore_errors=True)
-                quantize_to_folder(source.reference, folder, source=source)
+                quantize_to_folder(source.reference, folder, source=source, device=place, budget=budget, report=report)
         release_memory()
     return sources.converted(source)
 
@@ -156,14 +241,20 @@ def _try_older(folder: Path, path: Path) -> None:
 
 
 @contextmanager
-def _new_folder(out: Path, replace: bool) -> Iterator[Path]:
-    """A folder that takes the name `out` when the block has ended well, and is gone otherwise."""
-    with journal.unfinished(out) as temporary:
+def _new_folder(out: Path, replace: bool, *, goes_on: bool = False) -> Iterator[Path]:
+    """A folder that takes the name `out` when the block has ended well, and is gone otherwise.
+
+    `goes_on`: it is there again, as it was, where a process was killed in the block.
+    """
+    with journal.begun(out) if goes_on else journal.unfinished(out) as temporary:
+        if not replace and out.exists() and any(out.iterdir()):
+            raise StorageError(f"{out} already exists", "a new or empty folder", "choose another name or remove it")
         folder = temporary / "folder"
-        folder.mkdir()
+        folder.mkdir(exist_ok=goes_on)
         yield folder
         journal.sync_tree(folder)
         if replace and out.exists():
+            shutil.rmtree(temporary / "old", ignore_errors=True)
             out.rename(temporary / "old")
         elif out.exists():
             out.rmdir()
@@ -171,29 +262,27 @@ def _new_folder(out: Path, replace: bool) -> Iterator[Path]:
         journal.sync_folder(out.parent)
 
 
-def _write_folder(model: Any, tokenizer: Any, folder: Path, source: sources.Source) -> dict[str, Any]:
+def _complete(
+    folder: Path, model: Any, dtype: torch.dtype, tokenizer: Any, index: list[tuple[str, list[str]]],
+    source: sources.Source,
+) -> dict[str, Any]:  # fmt: skip
+    """All other files of a folder that holds its weights; `index`: each file of weights, and its tensors."""
     import bitsandbytes
     import transformers
-    from safetensors.torch import save_file
 
-    _write_config(model, folder)
+    _write_config(model, dtype, folder)
     tokenizer.save_pretrained(folder)
-    shards = list(_shards(_state(model)))
     digest = hashlib.sha256()
-    names, index = [], {}
-    for number, shard in enumerate(shards, 1):
-        last = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
-        names.append(f"model{last}.safetensors")
-        save_file(shard, folder / names[-1], metadata={"format": "pt"})
-        index.update(dict.fromkeys(shard, names[-1]))
-        digest.update(sources.sha256_file(folder / names[-1]).encode())
-    if len(shards) > 1:
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}, indent=1))
+    for name, _ in index:
+        digest.update(sources.sha256_file(folder / name).encode())
+    if len(index) > 1:
+        weight_map = {tensor: name for name, tensors in index for tensor in tensors}
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}, indent=1))
     control = control_tokens(source.path) if source.kind == "gguf" else []
     manifest = {
         "format": sources.FORMAT,
         "weights_sha256": digest.hexdigest(),
-        "files": names,
+        "files": [name for name, _ in index],
         "source": {"reference": Path(source.reference).name, "sha256": source.sha256},
         "versions": {"transformers": transformers.__version__, "bitsandbytes": bitsandbytes.__version__},
         "contents": contents.record(folder),
@@ -202,6 +291,16 @@ def _write_folder(model: Any, tokenizer: Any, folder: Path, source: sources.Sour
     }
     _write_manifest(folder, manifest)
     checkpoint.load_tokenizer(folder)  # refused where it is not the one that was saved
+    return manifest
+
+
+def _finished(folder: Path, manifest: dict[str, Any], source: sources.Source, finish: Finish | None) -> dict[str, Any]:
+    """The manifest, with what `finish` adds to the folder."""
+    if finish is not None:
+        release_memory()
+        manifest |= finish(folder, source)
+        manifest["contents"] = contents.record(folder)
+        _write_manifest(folder, manifest)
     return manifest
 
 
@@ -217,7 +316,7 @@ def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     (folder / sources.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
 
-def _write_config(model: Any, folder: Path) -> None:
+def _write_config(model: Any, dtype: torch.dtype, folder: Path) -> None:
     config = model.config.to_dict()
     config["quantization_config"] = {
         "quant_method": "bitsandbytes",
@@ -229,7 +328,7 @@ def _write_config(model: Any, folder: Path) -> None:
         "llm_int8_skip_modules": ["lm_head"],
     }
     config["architectures"] = [type(model).__name__]
-    config["dtype"] = str(next(p for p in model.parameters() if p.is_floating_point()).dtype).removeprefix("torch.")
+    config["dtype"] = str(dtype).removeprefix("torch.")
     config.pop("_name_or_path", None)
     (folder / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n")
     if getattr(model, "generation_config", None) is not None:
@@ -253,7 +352,7 @@ def _shards(state: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     shard: dict[str, Tensor] = {}
     size = 0
     for name, tensor in state.items():
-        if shard and size + tensor.nbytes > _MAX_SHARD:
+        if shard and size + tensor.nbytes > stream.MAX_SHARD:
             yield shard
             shard, size = {}, 0
         shard[name] = tensor

@@ -1,0 +1,149 @@
+"""What making a 4-bit folder needs, and whether a budget holds it.
+
+Owns: the phase `convert`: its terms, its refusal, its cap; the room that the folder takes on disk.
+Does not know: torch, how a conversion is done.
+Units: bytes.
+
+One tensor is held at a time, by rows where rows can be had: what counts is the framework, the header of a GGUF file,
+of which the library keeps an object for each word, and the largest tensor that has to be had whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import BudgetError, ModelError
+from ..journal import begun_place
+from ..machine import held
+from ..store.sources import Source
+from ..values.amounts import format_bytes
+from . import gguf, shape
+from .budget import Plan
+from .planning import LIBRARIES, WORD, free_for_all
+from .prediction import Prediction
+from .shape import Shape
+
+NUMBERS = 1 << 20  # of a tensor at a time, where it comes by rows
+_ROWS = 60_000_000  # for those, from the file's bytes to 4 bits, and freed heap between them
+_ENTRY = 740  # for each entry of a GGUF header's arrays (measured: 708 and 720), while it is read
+_WHOLE = 18  # for each number of a tensor that is had whole
+_WIDENED = 10.5  # for each weight of a model that is loaded whole (measured)
+_PACKED = 0.5 + 1 / 64 + 4 / (64 * 256)  # of each weight in 4 bits, with its scales
+
+
+def predict(source: Source, *, whole: bool = False) -> Prediction:
+    """Peak bytes of the phase `convert`; `whole`: where all weights are in memory at once.
+
+    Raises:
+        ModelError: a GGUF header or, for `whole`, a config cannot be used.
+    """
+    if whole:
+        dims = shape.read(source)
+        weights = dims.linear_parameters + dims.vocab * dims.hidden
+        return Prediction(LIBRARIES, {"convert": {"full-precision weights": int(_WIDENED * weights)}})
+    terms, baseline = {"rows of a tensor": _ROWS}, LIBRARIES
+    found = _dims(source)
+    if found is not None:
+        baseline += WORD * found.vocab
+        largest = max(inputs * outputs for inputs, outputs in found.linears().values())
+        terms["largest tensors"] = int(_PACKED * largest)
+    if source.kind == "gguf":
+        header = _header(source)
+        parted = [math.prod(t.dims) for name, t in header.tensors.items() if _had_whole(name, t, header)]
+        terms["largest tensors"] = max(terms.get("largest tensors", 0), _WHOLE * max(parted, default=0))
+        before = (
+            _ENTRY * header.words - sum(terms.values()) - (baseline - LIBRARIES)
+        )  # the header goes before they come
+        terms["GGUF header"] = max(0, before)
+    return Prediction(baseline, {"convert": terms})
+
+
+def shown(plan: Plan, source: Source) -> Plan:
+    """The plan with the phase `convert` before all others, where that comes first and takes the memory that is planned.
+
+    Raises:
+        BudgetError: the budget cannot hold that phase.
+    """
+    if source.kind != "gguf" or plan.settings.base.precision != "nf4" or plan.machine.kind != "cpu":
+        return plan
+    require(source, plan.settings.budget)
+    phases = predict(source).phases | plan.prediction.phases
+    return dataclasses.replace(plan, prediction=dataclasses.replace(plan.prediction, phases=phases))
+
+
+def require(source: Source, budget: int | None, *, whole: bool = False) -> None:
+    """Refuses a conversion that the budget, or free memory where there is none, cannot hold.
+
+    Raises:
+        BudgetError: naming both amounts and the largest term.
+    """
+    predicted = predict(source, whole=whole)
+    has = budget if budget is not None else free_for_all("cpu")
+    if predicted.peak() > has:
+        term, size = predicted.largest_term()
+        raise BudgetError(
+            f"converting {source.reference} to 4 bits, once, needs {format_bytes(predicted.peak())} (largest term: "
+            f"{term}, {format_bytes(size)})",
+            f"no more than the {format_bytes(has)} {'budget' if budget is not None else 'free'}",
+            f"convert it first, without the budget: templora quantize {source.reference} FOLDER, then --model FOLDER",
+        )
+
+
+@contextmanager
+def capped(budget: int | None) -> Iterator[None]:
+    """Inside the block an allocation beyond the budget fails, and is said to be that.
+
+    Raises:
+        BudgetError: one did.
+    """
+    if budget is None:
+        yield
+        return
+    try:
+        with held.capped_process(budget):
+            yield
+    except Exception as error:
+        if not held.is_out_of_memory(error):
+            raise
+        raise BudgetError(
+            "converting to 4 bits took more than was predicted", f"no more than {format_bytes(budget)}",
+            "a larger budget, or convert it first without one: templora quantize MODEL FOLDER",
+        ) from error  # fmt: skip
+
+
+def disk_bytes(source: Source, out: Path) -> int:
+    """Room that the folder `out` still needs, beside what a killed process left of it."""
+    there = sum(file.stat().st_size for file in begun_place(out).rglob("*") if file.is_file())
+    found = _dims(source)
+    if found is None:
+        return max(0, sum(file.stat().st_size for file in source.path.rglob("*")) - there)
+    matrices = found.vocab * found.hidden * (1 if found.tied else 2)
+    return max(0, int(_PACKED * found.linear_parameters) + found.stored * matrices - there)
+
+
+def _dims(source: Source) -> Shape | None:
+    try:
+        return shape.read(source)
+    except ModelError:
+        if source.kind == "gguf":
+            raise
+        return None  # a config that the planner does not know, but transformers may
+
+
+def _header(source: Source) -> gguf.Header:
+    try:
+        with source.path.open("rb") as file:
+            return gguf.read(file)
+    except (OSError, ValueError, KeyError, struct.error, MemoryError) as error:
+        raise ModelError(f"{source.path} has no usable header", "a GGUF file", "download it again") from error
+
+
+def _had_whole(name: str, tensor: gguf.Place, header: gguf.Header) -> bool:
+    """Whether its rows change their places: queries and keys of Llama files, joined experts."""
+    rotary = header.values.get("general.architecture") == "llama" and (".attn_q." in name or ".attn_k." in name)
+    return rotary or len(tensor.dims) > 2

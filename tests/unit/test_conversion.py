@@ -1,0 +1,276 @@
+"""Making a 4-bit folder tensor by tensor: the same bytes as from the whole model, and the same after a stop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edge.errors import BudgetError, ModelError
+from edge.memory import conversion
+from edge.store import sources
+from edge.weights import alone, checkpoint, packing, pieces, quantize, stream, tensorfile
+from tests import tiny
+
+HEADS = {"qwen3": {"head_dim": 128}}  # which transformers does not read from such a file
+
+
+def whole(source: Path, out: Path) -> dict[str, bytes]:
+    """A folder made of the whole model in memory."""
+    found = sources.resolve(str(source))
+    quantize._at_once(found, out, False, False, None, None)
+    return files(out)
+
+
+def in_pieces(source: Path, out: Path) -> dict[str, bytes]:
+    found = sources.resolve(str(source))
+    quantize._in_pieces(found, out, False, False, "cpu", None, lambda done, total: None, None)
+    return files(out)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file's bytes; of the manifest, what does not name a time."""
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    manifest = json.loads(found["templora.json"])
+    for entry in manifest["contents"].values():
+        entry.pop("mtime_ns")
+    return found | {"templora.json": json.dumps(manifest).encode()}
+
+
+def same(one: dict[str, bytes], other: dict[str, bytes]) -> bool:
+    assert one.keys() == other.keys()
+    return all(one[name] == other[name] for name in one)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_a_folder_gives_the_same_bytes(architecture: str, dtype: str, tmp_path: Path) -> None:
+    made = tiny.model(architecture).to(getattr(torch, dtype))
+    made.save_pretrained(tmp_path / "full")
+    tiny.tokenizer().save_pretrained(tmp_path / "full")
+    assert same(in_pieces(tmp_path / "full", tmp_path / "new"), whole(tmp_path / "full", tmp_path / "old"))
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_a_gguf_file_gives_the_same_bytes(architecture: str, tmp_path: Path) -> None:
+    path = tiny.gguf(tmp_path / "m.gguf", architecture, **HEADS.get(architecture, {}))
+    assert same(in_pieces(path, tmp_path / "new"), whole(path, tmp_path / "old"))
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_a_gguf_file_gives_the_model_that_it_was_made_of(architecture: str, tmp_path: Path) -> None:
+    """Against its transformers folder, which has other names and other transforms: none."""
+    tiny.model(architecture, **HEADS.get(architecture, {})).to(torch.bfloat16).save_pretrained(tmp_path / "full")
+    tiny.tokenizer().save_pretrained(tmp_path / "full")
+    path = tiny.gguf(tmp_path / "m.gguf", architecture, **HEADS.get(architecture, {}))
+    new, old = in_pieces(path, tmp_path / "new"), in_pieces(tmp_path / "full", tmp_path / "old")
+    assert new["model.safetensors"] == old["model.safetensors"]
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q6_K"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_every_kind_of_number_gives_the_same_bytes(kind: str, tied: bool, tmp_path: Path) -> None:
+    wide = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64, "tie_word_embeddings": tied}
+    path = tiny.gguf(tmp_path / "m.gguf", "llama", kind, **wide)
+    assert same(in_pieces(path, tmp_path / "new"), whole(path, tmp_path / "old"))
+
+
+def test_files_in_shards_give_the_same_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from several files, written to several."""
+    tiny.model("qwen2").save_pretrained(tmp_path / "full", max_shard_size="100KB")
+    tiny.tokenizer().save_pretrained(tmp_path / "full")
+    assert len(list((tmp_path / "full").glob("*.safetensors"))) > 2
+    monkeypatch.setattr(stream, "MAX_SHARD", 60_000)
+    new, old = in_pieces(tmp_path / "full", tmp_path / "new"), whole(tmp_path / "full", tmp_path / "old")
+    assert sum(name.endswith(".safetensors") for name in new) > 2
+    assert new["config.json"] == old["config.json"]
+    assert tensors(tmp_path / "new") == tensors(tmp_path / "old")
+    index = json.loads(new["model.safetensors.index.json"])["weight_map"]
+    for name, file in index.items():
+        assert name in {entry.name for entry in tensorfile.entries(tmp_path / "new" / file)}
+    assert list(index) == list(json.loads(old["model.safetensors.index.json"])["weight_map"])
+
+
+def tensors(folder: Path) -> dict[str, tuple[Any, ...]]:
+    found = {}
+    for path in folder.glob("*.safetensors"):
+        for name, tensor in checkpoint.read_safetensors(path):
+            found[name] = (tensor.dtype, tuple(tensor.shape), tensor.view(-1).view(torch.uint8).numpy().tobytes())
+    return found
+
+
+@pytest.mark.parametrize("likely", [0.0, 0.125, 10**1500], ids=["short", "usual", "long"])
+def test_a_header_of_another_length_than_was_likely(
+    likely: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data are moved where the lengths of bitsandbytes' JSON change the length of the header."""
+    path = tiny.folder(tmp_path / "full", layers=6)
+    old = whole(path, tmp_path / "old")
+    monkeypatch.setattr(packing, "_LIKELY", likely)
+    moved, real = [], Path.replace
+    monkeypatch.setattr(Path, "replace", lambda self, other: moved.append(self.suffix) or real(self, other))
+    assert same(in_pieces(path, tmp_path / "new"), old)
+    assert (".moved" in moved) == (likely > 1)
+
+
+@pytest.mark.parametrize("equal", [False, True])
+def test_a_head_that_is_tied_by_the_config_and_there_all_the_same(equal: bool, tmp_path: Path) -> None:
+    """transformers ties it where it is the embedding, and keeps it where it is not."""
+    from safetensors.torch import load_file, save_file
+
+    path = tiny.folder(tmp_path / "full", "llama", tie_word_embeddings=True)
+    held = load_file(path / "model.safetensors")
+    held["lm_head.weight"] = held["model.embed_tokens.weight"] * (1 if equal else 2)
+    save_file(held, path / "model.safetensors", metadata={"format": "pt"})
+    new = in_pieces(path, tmp_path / "new")
+    assert same(new, whole(path, tmp_path / "old"))
+    assert ("lm_head.weight" in tensors(tmp_path / "new")) != equal
+
+
+def test_biases_of_every_layer_are_kept(tmp_path: Path) -> None:
+    path = tiny.folder(tmp_path / "full", "llama", attention_bias=True, mlp_bias=True)
+    assert same(in_pieces(path, tmp_path / "new"), whole(path, tmp_path / "old"))
+    assert "model.layers.0.mlp.up_proj.bias" in tensors(tmp_path / "new")
+
+
+def test_joined_experts_give_the_same_bytes(tmp_path: Path) -> None:
+    """Each expert has tensors of its own in the folder; transformers joins them when it loads the model."""
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "intermediate_size": 64}
+    path = tiny.folder(tmp_path / "full", "qwen3_moe", **experts)
+    names = {entry.name for entry in tensorfile.entries(path / "model.safetensors")}
+    assert "model.layers.0.mlp.experts.3.gate_proj.weight" in names
+    assert same(in_pieces(path, tmp_path / "new"), whole(path, tmp_path / "old"))
+
+
+def test_what_a_file_lacks_is_refused_in_one_line(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = tiny.folder(tmp_path / "full")
+    held = load_file(path / "model.safetensors")
+    del held["model.layers.1.self_attn.q_proj.weight"]
+    save_file(held, path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"has no model\.layers\.1\.self_attn\.q_proj\.weight") as said:
+        quantize.quantize_to_folder(str(path), tmp_path / "new")
+    assert "\n" not in str(said.value) and not (tmp_path / "new").exists()
+    path = tiny.gguf(tmp_path / "m.gguf")
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ModelError, match="cut short at"):
+        quantize.quantize_to_folder(str(path), tmp_path / "new")
+    assert sorted(left.name for left in tmp_path.iterdir()) == ["full", "m.gguf"]
+
+
+def test_what_cannot_be_read_in_pieces_is_loaded_whole_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny.folder(tmp_path / "full")
+    old = in_pieces(path, tmp_path / "old")
+
+    def cannot(*args: Any) -> Any:
+        raise pieces.Whole("for a reason")
+
+    monkeypatch.setattr(pieces, "skeleton", cannot)
+    said: list[str] = []
+    quantize.quantize_to_folder(str(path), tmp_path / "new", notice=said.append)
+    assert same(files(tmp_path / "new"), old)
+    assert len(said) == 1 and "loaded whole (for a reason), which takes about 431 MB" in said[0]
+    with pytest.raises(BudgetError, match=r"largest term: (full|framework)"):
+        conversion.require(sources.resolve(str(path)), 430_000_000, whole=True)
+
+
+class Stopped(BaseException):
+    """As a kill: nothing may be put right after it."""
+
+
+def test_a_stopped_conversion_goes_on_with_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after each tensor in turn, three of them anew each time; the last one finds all the others done."""
+    path = tiny.folder(tmp_path / "full", "qwen2")
+    expected = in_pieces(path, tmp_path / "old")
+    written: list[str] = []
+    real = stream._write
+
+    def counted(file: Any, shard: Any, target: Any, device: str) -> str:
+        if len(written) == 3:
+            raise Stopped
+        written.append(target.name)
+        return real(file, shard, target, device)
+
+    monkeypatch.setattr(stream, "_write", counted)
+    made: list[str] = []
+    for _ in range(100):
+        written.clear()
+        try:
+            quantize.quantize_to_folder(str(path), tmp_path / "new")
+        except Stopped:
+            assert not (tmp_path / "new").exists()
+            made += written
+            continue
+        made += written
+        break
+    assert same(files(tmp_path / "new"), expected)
+    assert len(made) == len(set(made)) > 20
+    assert sorted(left.name for left in tmp_path.iterdir()) == ["full", "new", "old"]
+
+
+@pytest.mark.parametrize("harm", ["byte", "cut", "record", "other", "version"])
+def test_what_is_not_as_it_was_recorded_is_made_anew(
+    harm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny.folder(tmp_path / "full", "llama")
+    expected = in_pieces(path, tmp_path / "old")
+    real = quantize._complete
+    monkeypatch.setattr(quantize, "_complete", lambda *args: (_ for _ in ()).throw(Stopped()))
+    with pytest.raises(Stopped):
+        quantize.quantize_to_folder(str(path), tmp_path / "new")
+    monkeypatch.setattr(quantize, "_complete", real)
+    begun = tmp_path / ".new-begun"
+    weights, record = begun / "folder/model.safetensors", begun / "done.jsonl"
+    data = bytearray(weights.read_bytes())
+    assert bytes(data) == expected["model.safetensors"]
+    if harm == "byte":
+        data[len(data) // 2] ^= 1
+        weights.write_bytes(data)
+    elif harm == "cut":
+        weights.write_bytes(data[: len(data) // 3])
+    elif harm == "record":
+        record.write_bytes(record.read_bytes().replace(b'"state":16', b'"state":17', 3))
+    elif harm == "other":
+        (begun / "folder/added_tokens.json").write_text("{}")
+    else:
+        monkeypatch.setattr(torch, "__version__", "other")
+    quantize.quantize_to_folder(str(path), tmp_path / "new")
+    assert same(files(tmp_path / "new"), expected)
+
+
+def test_a_source_that_changes_meanwhile_is_no_folder(tmp_path: Path) -> None:
+    path = tiny.folder(tmp_path / "full")
+    changed = False
+
+    def change(done: int, total: int) -> None:
+        nonlocal changed
+        if not changed:
+            changed = True
+            (path / "model.safetensors").touch()
+
+    with pytest.raises(ModelError, match="changed while it was read"):
+        quantize.quantize_to_folder(str(path), tmp_path / "new", report=change)
+    assert [left.name for left in tmp_path.iterdir()] == ["full"]
+
+
+def test_a_budget_is_refused_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tiny.gguf(tmp_path / "m.gguf")
+    monkeypatch.setattr(alone, "only", lambda path: pytest.fail("it was read"))
+    with pytest.raises(BudgetError, match="largest term") as said:
+        quantize.quantize_to_folder(str(path), tmp_path / "new", budget=200_000_000)
+    assert said.value.exit_code == 5 and [left.name for left in tmp_path.iterdir()] == ["m.gguf"]
+
+
+def test_progress_is_told_in_bytes_to_the_end(tmp_path: Path) -> None:
+    path, told = tiny.folder(tmp_path / "full"), []
+    quantize.quantize_to_folder(str(path), tmp_path / "new", report=lambda done, total: told.append((done, total)))
+    size = (tmp_path / "new/model.safetensors").stat().st_size
+    totals = {total for _, total in told}
+    assert len(totals) == 1 and abs(totals.pop() - size) < 1000
+    assert [done for done, _ in told] == sorted(done for done, _ in told) and len(told) > 10
