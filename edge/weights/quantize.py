@@ -49,7 +49,7 @@ def quantize_in_place(model: Any, device: str, compute_dtype: torch.dtype) -> No
         if linear.bias is not None:
             quantized.bias = nn.Parameter(linear.bias.data, requires_grad=False)
         checkpoint.replace(model, name, quantized.to(device))
-        linear.weight = None  # type: ignore[assignment]
+        linear.weight = None
 
 
 Finish = Callable[[Path, sources.Source], dict[str, Any]]
