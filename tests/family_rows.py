@@ -118,10 +118,10 @@ def _learn(family: str, ours: Base, plain: Any) -> str:
         else:
             with adapter.active():
                 logits = base.model(input_ids=IDS[None, :SIZE], use_cache=False).logits[0]
-                F.cross_entropy(logits[:-1], IDS[1:SIZE]).backward()
-        assert adapter.targets and all(parameter.grad is not None for parameter in adapter.parameters())
-        gradients.append(torch.cat([parameter.grad.flatten().double() for parameter in adapter.parameters()]))
-        assert all(bool(parameter.grad.any()) for parameter in adapter.parameters())
+                torch.autograd.backward(F.cross_entropy(logits[:-1], IDS[1:SIZE]))
+        found = [parameter.grad for parameter in adapter.parameters() if parameter.grad is not None]
+        assert adapter.targets and len(found) == len(adapter.parameters()) and all(bool(grad.any()) for grad in found)
+        gradients.append(torch.cat([grad.flatten().double() for grad in found]))
         adapter.discard()
     mine, plainly, truly = gradients
     assert float((mine - truly).norm()) <= ROUNDING * float((plainly - truly).norm()) + 1e-7 * float(truly.norm())
@@ -165,7 +165,7 @@ def _kept(family: str, ours: Base, plain: Any) -> str:
         assert session.learner is not None
         session.learner._step = lambda: None  # type: ignore[method-assign]
         sinks = session.sinks
-        scored = [chunk.adapter_nll for chunk in session.score_ids(IDS.tolist())]
+        scored = [float(chunk.adapter_nll or 0) for chunk in session.score_ids(IDS.tolist())]
     length = len(IDS)
     at = torch.arange(length)
     seen = at[None] <= at[:, None]
@@ -200,7 +200,7 @@ def _anew(ours: Base, plain: Any, allowed: float) -> str:
     """Every window is a text of its own: the document's first tokens, then the last ones."""
     with Runtime(ours, settings.load("economical", [*tiny.WINDOW, "learn.mode=none"])).session() as session:
         sinks = session.sinks
-        scored = [chunk.base_nll for chunk in session.score_ids(IDS[:120].tolist())]
+        scored = [float(chunk.base_nll or 0) for chunk in session.score_ids(IDS[:120].tolist())]
     for index, start in enumerate(range(0, 120, CHUNK)):
         window = torch.tensor(windows.last(IDS[: start + CHUNK].tolist(), SIZE, sinks))
         labels = CHUNK if start else CHUNK - 1
