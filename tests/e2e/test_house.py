@@ -25,7 +25,7 @@ for _number, _name, _star in re.findall(r"^(\d\d| \d|  )  (\w+)(?:\.py|/) +(\*?)
     FLOORS[_name] = _floor
     NO_TORCH += [_name] if _star else []
 # a folder -> its modules, each of which may import those before it
-INSIDE = {name: rooms.split() for name, rooms in re.findall(r"^(\w+)/ +([a-z_ ]+)$", HOUSE, re.M)}
+INSIDE = {name: rooms.split() for name, rooms in re.findall(r"^(\w+)/ +([a-z0-9_ ]+)$", HOUSE, re.M)}
 TORCH = {"torch", "transformers", "peft", "bitsandbytes", "accelerate"}
 
 

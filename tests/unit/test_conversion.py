@@ -12,7 +12,7 @@ import torch
 from edge.errors import BudgetError, ModelError
 from edge.memory import conversion
 from edge.store import sources
-from edge.weights import alone, checkpoint, packing, pieces, quantize, stream, tensorfile
+from edge.weights import alone, checkpoint, originals, packing, pieces, quantize, stream, tensorfile
 from tests import tiny
 
 HEADS = {"qwen3": {"head_dim": 128}}  # which transformers does not read from such a file
@@ -136,13 +136,16 @@ def test_biases_of_every_layer_are_kept(tmp_path: Path) -> None:
     assert "model.layers.0.mlp.up_proj.bias" in tensors(tmp_path / "new")
 
 
-def test_joined_experts_give_the_same_bytes(tmp_path: Path) -> None:
-    """Each expert has tensors of its own in the folder; transformers joins them when it loads the model."""
+def test_a_mixture_of_experts_is_read_whole(tmp_path: Path) -> None:
+    """Its experts are packed when they are together in memory; that is said, with what it takes."""
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "intermediate_size": 64}
     path = tiny.folder(tmp_path / "full", "qwen3_moe", **experts)
-    names = {entry.name for entry in tensorfile.entries(path / "model.safetensors")}
-    assert "model.layers.0.mlp.experts.3.gate_proj.weight" in names
-    assert same(in_pieces(path, tmp_path / "new"), whole(path, tmp_path / "old"))
+    with pytest.raises(pieces.Whole, match="experts"):
+        originals.of(path)
+    said: list[str] = []
+    manifest = quantize.quantize_to_folder(str(path), tmp_path / "new", notice=said.append)
+    assert any("loaded whole (it has experts)" in line for line in said)
+    assert manifest["files"] == ["model.safetensors"]
 
 
 def test_what_a_file_lacks_is_refused_in_one_line(tmp_path: Path) -> None:

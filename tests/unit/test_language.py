@@ -13,7 +13,7 @@ import torch
 import edge
 from edge.errors import ModelError
 from edge.machine import allocator
-from edge.machine.device import PeakMeter
+from edge.machine.held import PeakMeter
 from edge.memory import shape
 from edge.model import base
 from edge.store import sources
