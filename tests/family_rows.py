@@ -218,7 +218,8 @@ def _plan(runtime: Runtime) -> str:
     everything = sum(parameter.numel() for parameter in base.model.parameters() if parameter.ndim > 1)
     if found.exact:
         assert found.linear_parameters == linear and everything == linear + tables
-    assert found.linear_parameters >= linear and found.linear_parameters + found.whole + tables >= everything
+    counted = found.linear_parameters + found.expert_parameters + found.whole + tables
+    assert found.linear_parameters >= linear and counted >= everything
     return "exact" if found.exact else "estimated"
 
 

@@ -86,8 +86,8 @@ class Beside:
 
     Attributes:
         linears: (inputs, outputs) of more linear layers, or of larger ones.
-        whole: numbers of the model that stay unquantised, experts left out (`mixture.py`): embeddings of each layer.
-        copies: how many hidden states each token has.
+        whole: numbers of the model that stay unquantised, experts left out but for their biases (`mixture.py`):
+        embeddings of each layer. copies: how many hidden states each token has.
         scanned: features of each token that a layer with a state makes, where transformers' own torch code computes it
         in pieces. matrices: attention's whole matrix of scores exists, (heads, tokens, tokens).
     """
@@ -145,6 +145,8 @@ def beside(config: Mapping[str, Any], hidden: int, layers: int, heads: int, head
     experts = size("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
     if experts:
         linears["router"] = (hidden, experts)
+        width = size("moe_intermediate_size") or size("intermediate_size")
+        whole += layers * experts * (3 * width + 2 * hidden)  # their biases, where they have any
     return Beside(linears, whole, max(1, copies), scanned, matrices=family not in FUSED)
 
 

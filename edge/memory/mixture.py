@@ -68,13 +68,15 @@ def from_config(config: Mapping[str, Any], layers: int) -> Mixture | None:
     routed = _first(config, "num_experts_per_tok", "moe_topk") or 1
     shared = _first(config, "shared_expert_intermediate_size", "shared_intermediate_size")
     shared = shared or _first(config, "n_shared_experts") * size
+    kind = str(config.get("model_type", ""))
+    if kind.startswith("llama4"):  # beside its experts each token meets one more of their size
+        shared = size
     if min(experts, size, routed) < 1 or shared < 0 or max(experts, routed) > _MAX_EXPERTS:
         raise ValueError(f"{experts} experts of {size} features, {routed} for a token")
-    step = max(1, _first(config, "decoder_sparse_step"))
+    step = max(1, _first(config, "decoder_sparse_step", "interleave_moe_layer_step"))
     dense = {int(layer) for layer in config.get("mlp_only_layers") or ()}
     dense |= set(range(min(layers, _first(config, "first_k_dense_replace", "num_dense_layers"))))
     blocks = sum(1 for layer in range(layers) if layer not in dense and (layer + 1) % step == 0)
-    kind = str(config.get("model_type", ""))
     return Mixture(experts, size, routed, shared, blocks, held=can_be_held(kind)) if blocks else None
 
 
