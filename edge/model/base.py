@@ -224,7 +224,7 @@ def load(
     checkpoint.warm_up(device)
     reference = source.reference
     if source.kind == "gguf" and settings.base.precision != "full":
-        source = quantize.convert_once(source, device, settings.budget, report)
+        source = quantize.convert_once(source, device=device.name, budget=settings.budget, report=report)
     identity = checkpoint.identity(source, repair=settings.adapter.start != "fresh")
     with alone.making(source.path):
         base = _made(source, device, settings, before_weights)

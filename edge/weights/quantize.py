@@ -201,26 +201,20 @@ def _key(source: sources.Source) -> str:
     return journal.fingerprint({"sha256": source.sha256, "files": states, "versions": versions})
 
 
-def convert_once(
-    source: sources.Source,
-    device: Device | None = None,
-    budget: int | None = None,
-    report: stream.Report = stream.silent,
-) -> sources.Source:
+def convert_once(source: sources.Source, **options: Any) -> sources.Source:
     """The 4-bit folder of a GGUF file, made in the cache at first use; by one process, where several come at once.
 
-    `device`: where weights are quantised (a CPU); a budget is the process's where that is a CPU, and no bound here
-    else.
+    `options`: device, budget (of that device) and report, as for `quantize_to_folder`.
     """
-    place = device.name if device else "cpu"
-    budget = budget if place == "cpu" else None
+    if options.get("device", "cpu") != "cpu":
+        options.pop("budget", None)  # a GPU's memory is not the process's
     folder = sources.conversion_folder(source)
     _try_older(folder, source.path)
     if checkpoint.read_manifest(folder) is None:
         with journal.making(folder):
             if checkpoint.read_manifest(folder) is None:  # no other process made it meanwhile
                 shutil.rmtree(folder, ignore_errors=True)
-                quantize_to_folder(source.reference, folder, source=source, device=place, budget=budget, report=report)
+                quantize_to_folder(source.reference, folder, source=source, **options)
         release_memory()
     return sources.converted(source)
 
