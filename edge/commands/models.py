@@ -57,8 +57,7 @@ def _list(args: argparse.Namespace) -> int:
         where = str(path) if path else f"{format_bytes(begun)} of it" if begun else near
         source = sources.Source("gguf", embedded.path_of(model), model.name, model.sha256)
         made = sources.cached_bytes(source)
-        needs = _needs(source) if path else None
-        fits = "fetch it first" if path is None else "more than is free" if needs is None else format_bytes(needs)
+        needs, fits = _said(source, path is not None)
         total = sum(made.values())
         size = format_bytes(model.size)
         table.add_row(

@@ -256,13 +256,21 @@ def _whole(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _defaults(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same values with the defaults of transformers' own config; empty where it has none. Takes a second, and no
-    torch."""
+    """The same values with the defaults of transformers' own config; empty where it has none.
+
+    Takes a second, and no torch.
+
+    Raises:
+        ValueError: the values are none that this config can have.
+    """
     from transformers import CONFIG_MAPPING
 
     if kind not in CONFIG_MAPPING:
         return {}
-    return dict(CONFIG_MAPPING[kind].from_dict(dict(values)).to_dict())
+    try:
+        return dict(CONFIG_MAPPING[kind].from_dict(dict(values)).to_dict())
+    except Exception as error:  # the library's own checks have no common class
+        raise ValueError(describe(error)) from error
 
 
 # --- GGUF ---

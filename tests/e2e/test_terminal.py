@@ -256,4 +256,5 @@ def test_the_libraries_show_no_bars_of_their_own(tmp_path: Path) -> None:
     environment.pop("TQDM_DISABLE", None)
     done = subprocess.run([sys.executable, "-m", "edge.cli", *args], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert all(line.startswith("scoring: ") for line in done.stderr.splitlines()), done.stderr
+    ours = ("scoring: ", "converting ")
+    assert all(line.startswith(ours) for line in done.stderr.splitlines()), done.stderr

@@ -292,11 +292,11 @@ def test_a_long_book_in_flat_memory(
     path = tmp_path / "long.txt"
     path.write_text("\n\n".join(lines) + "\n", "utf-8")
     assert path.stat().st_size > 100_000
-    held: list[int] = []
+    sizes: list[int] = []
 
     def translate(self: Any, request: loop.Request) -> loop.Draft:
         day = int("".join(c for c in request.source if c.isdigit()))
-        held.append(held.resident_memory())
+        sizes.append(held.resident_memory())
         return loop.Draft(f"{GERMAN[LINES[day % 20]][:-1]} am {day}. Tag des Jahres.", 9)
 
     monkeypatch.setattr(decoding.ModelTranslator, "translate", translate)
@@ -318,7 +318,7 @@ def test_a_long_book_in_flat_memory(
     )
     result = last_json(capsys)
     assert result["units"]["model"] == 2000 and len(result["lessons"]) > 150
-    assert max(held[1000:]) < 1.02 * max(held[200:1000])
+    assert max(sizes[1000:]) < 1.02 * max(sizes[200:1000])
 
 
 # --- glossary and evaluation ---
