@@ -19,6 +19,7 @@ import pytest
 
 from edge import cli
 from edge.documents import open_document
+from edge.machine import held
 from edge.translation import decoding, evaluate, guards, loop
 from tests import tiny
 from tests.unit.documents import books
