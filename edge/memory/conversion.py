@@ -44,7 +44,7 @@ def predict(source: Source, *, whole: bool = False) -> Prediction:
     """
     if whole:
         dims = shape.read(source)
-        weights = dims.linear_parameters + dims.vocab * dims.hidden
+        weights = dims.linear_parameters + dims.expert_parameters + dims.whole + dims.vocab * dims.hidden
         return Prediction(LIBRARIES, {"convert": {"full-precision weights": int(_WIDENED * weights)}})
     terms, baseline = {"rows of a tensor": _ROWS}, LIBRARIES
     found = _dims(source)

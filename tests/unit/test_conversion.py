@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from edge.errors import BudgetError, ModelError
-from edge.memory import conversion
+from edge.memory import conversion, shape
 from edge.store import sources
 from edge.weights import alone, checkpoint, originals, packing, pieces, quantize, stream, tensorfile
 from tests import tiny
@@ -145,6 +145,10 @@ def test_a_mixture_of_experts_is_read_whole(tmp_path: Path) -> None:
     said: list[str] = []
     manifest = quantize.quantize_to_folder(str(path), tmp_path / "new", notice=said.append)
     assert any("loaded whole (it has experts)" in line for line in said)
+    dims = shape.read(sources.resolve(str(path)))
+    assert dims.expert_parameters > 0.3 * dims.linear_parameters
+    needed = conversion.predict(sources.resolve(str(path)), whole=True).phases["convert"]["full-precision weights"]
+    assert needed > 10 * (dims.linear_parameters + dims.expert_parameters)  # bytes: the experts are in memory too
     assert manifest["files"] == ["model.safetensors"]
 
 
