@@ -41,11 +41,11 @@ class Header:
     words: int
 
 
-def read(file: BinaryIO, arrays: Collection[str] = ()) -> Header:
+def read(file: BinaryIO, arrays: Collection[str] | None = ()) -> Header:
     """The header of an open file.
 
     Args:
-        arrays: keys whose arrays of numbers are read whole.
+        arrays: keys whose arrays are read whole, all for None; texts in them as bytes (about 0.2 s for 262K words).
 
     Raises:
         ValueError, KeyError, struct.error: it is none.
@@ -56,11 +56,14 @@ def read(file: BinaryIO, arrays: Collection[str] = ()) -> Header:
         layout = _NUMBERS[kind]
         return struct.unpack(layout, file.read(struct.calcsize(layout)))[0]
 
-    def text() -> str:
+    def stored() -> bytes:
         length = number(10)
         if length > 1 << 24:
             raise ValueError("a string longer than any header")
-        return file.read(length).decode("utf-8", "replace")
+        return file.read(length)
+
+    def text() -> str:
+        return stored().decode("utf-8", "replace")
 
     def value(key: str, kind: int) -> Any:
         nonlocal words
@@ -70,11 +73,16 @@ def read(file: BinaryIO, arrays: Collection[str] = ()) -> Header:
             return number(kind)
         inner, count = number(4), number(10)
         words += count * (2 if inner == _STRING else 1)
+        whole = arrays is None or key in arrays
+        if whole and count > _MAX_ENTRIES:
+            raise ValueError(f"a list of {count}, more than any header")
         if inner in _NUMBERS:
             size = struct.calcsize(_NUMBERS[inner])
-            if key in arrays:
+            if whole:
                 return list(struct.unpack(f"<{count}{_NUMBERS[inner][1]}", file.read(count * size)))
             file.seek(count * size, 1)
+        elif inner == _STRING and whole:
+            return [stored() for _ in range(count)]
         elif inner == _STRING:
             for _ in range(count):
                 file.seek(_checked(number(10)), 1)

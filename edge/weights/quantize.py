@@ -22,7 +22,7 @@ from .. import journal
 from ..errors import ModelError, StorageError
 from ..machine.allocator import release_memory
 from ..machine.device import Device
-from ..memory import conversion
+from ..memory import conversion, gguf
 from ..store import contents, sources
 from ..values.amounts import format_bytes
 from . import alone, checkpoint, originals, packed, pieces, stream, vocabulary, words
@@ -53,6 +53,7 @@ def quantize_in_place(model: Any, device: str, compute_dtype: torch.dtype) -> No
     packed.pack(model)
 
 
+_KINDS = "tokenizer.ggml.token_type"
 Finish = Callable[[Path, sources.Source], dict[str, Any]]
 
 
@@ -301,7 +302,7 @@ def _finished(folder: Path, manifest: dict[str, Any], source: sources.Source, fi
 def control_tokens(path: Path) -> list[int]:
     """Ids of the tokens that a GGUF file marks as unknown, control or unused; its tokenizer keeps no such mark."""
     with path.open("rb") as file:
-        kinds = vocabulary.header(file).get("tokenizer.ggml.token_type", [])
+        kinds = gguf.read(file, [_KINDS]).values.get(_KINDS, [])
     barred = (vocabulary.UNKNOWN, vocabulary.CONTROL, vocabulary.UNUSED)
     return [index for index, kind in enumerate(kinds) if kind in barred]
 

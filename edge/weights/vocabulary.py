@@ -16,14 +16,13 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..errors import ModelError, describe
+from ..memory import gguf
 
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 2, 3, 4, 5, 6  # kinds of a token; 1 is an ordinary one
 SPACE = "\u2581"  # what stands for a space in a vocabulary of kind `llama`
-_NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_MAX_ENTRIES = 1_000_000  # of a header, and of a list in it: the largest vocabularies have 300,000 words
 
 _SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _ENDS = r"\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -113,51 +112,12 @@ def read(path: Path) -> Vocabulary:
     """
     try:
         with path.open("rb") as file:
-            values = header(file)
+            values = gguf.read(file, None).values
         return _from_values(values, path.name)
     except (OSError, ValueError, KeyError, TypeError, IndexError, struct.error, MemoryError) as error:
         raise ModelError(
             f"{path} holds no usable tokenizer ({describe(error)})", "a whole GGUF language model", "download it again"
         ) from error
-
-
-def header(file: BinaryIO) -> dict[str, Any]:
-    """Every value of a GGUF header by its key; lists of texts as bytes (about 0.2 s for 262K words).
-
-    Raises:
-        ValueError, KeyError, struct.error: it is damaged.
-    """
-
-    def number(kind: int) -> Any:
-        layout = "<" + _NUMBERS[kind]
-        return struct.unpack(layout, file.read(struct.calcsize(layout)))[0]
-
-    def text() -> bytes:
-        length = number(10)
-        if length > 1 << 24:
-            raise ValueError("a string longer than any header")
-        return file.read(length)
-
-    def value(kind: int) -> Any:
-        if kind == 8:
-            return text().decode("utf-8", "replace")
-        if kind != 9:
-            return number(kind)
-        inner, count = number(4), number(10)
-        if count > _MAX_ENTRIES:
-            raise ValueError(f"a list of {count}, more than any header")
-        if inner == 8:
-            return [text() for _ in range(count)]
-        layout = f"<{count}{_NUMBERS[inner]}"
-        return list(struct.unpack(layout, file.read(struct.calcsize(layout))))
-
-    if file.read(4) != b"GGUF":
-        raise ValueError("not a GGUF file")
-    number(4), number(10)
-    count = number(10)
-    if count > _MAX_ENTRIES:
-        raise ValueError(f"{count} entries, more than any header")
-    return {text().decode("utf-8", "replace"): value(number(4)) for _ in range(count)}
 
 
 def _from_values(values: Mapping[str, Any], name: str) -> Vocabulary:
