@@ -48,6 +48,7 @@ class Base:
         reference: what the user called it.
         load_seconds: wall time of loading.
         identity: one sha256 over the files that it was made from; those of unquantised weights aside. Empty in memory.
+        weights_version: grows whenever weights are held in another way.
     """
 
     model: PreTrainedModel
@@ -57,6 +58,7 @@ class Base:
     load_seconds: float = 0.0
     folder: Path | None = None
     identity: str = ""
+    weights_version: int = 0
     _head: Head | None = field(default=None, repr=False)
 
     @property
@@ -178,6 +180,7 @@ class Base:
 
     def cache_weights(self) -> None:
         """Keeps a dequantised copy of every 4-bit weight for the runtime's life: faster, same numbers."""
+        self.weights_version += 1
         for _, linear in self.linears():
             if getattr(linear.weight, "quant_state", None) is not None:
                 linear.dequantized = weight_of(linear, self.device.torch_dtype)
@@ -185,6 +188,7 @@ class Base:
 
     def drop_cached_weights(self) -> None:
         """Forgets the dequantised copies; each use dequantises again."""
+        self.weights_version += 1
         for _, linear in self.linears():
             linear.__dict__.pop("dequantized", None)
             patches.take(linear, "kept weight")
