@@ -9,6 +9,7 @@ NF4 with double quantisation: QLoRA (arXiv 2305.14314, section 3), through bitsa
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from .. import journal, tokenstream, windows
 from ..errors import ModelError, describe
 from ..machine.allocator import release_memory
 from ..machine.device import Device, choose, set_threads
+from ..memory import families
 from ..settings import Settings, WindowSettings
 from ..store.sources import Source
 from ..tokenstream import TokenStream
@@ -246,6 +248,8 @@ def _made(source: Source, device: Device, settings: Settings, before_weights: Ca
     else:
         config = checkpoint.load_config(source.path, remote_code)  # first: a tokenizer's loader would stumble over it
         tokenizer = checkpoint.load_tokenizer(source.path, remote_code)
+        if settings.compute.dtype == "auto":
+            device = wide_enough(device, config.get_text_config().model_type)
     release_memory()  # building a tokenizer takes several times what it keeps: before the weights come
     if before_weights is not None:
         settings = before_weights()
@@ -261,6 +265,13 @@ def _made(source: Source, device: Device, settings: Settings, before_weights: Ca
     checks.verify(base)
     checks.require_words(base)
     return base
+
+
+def wide_enough(device: Device, family: str) -> Device:
+    """The device with a compute dtype that holds the family's activations."""
+    if device.dtype == "float16" and family in families.BEYOND_HALF:
+        return dataclasses.replace(device, dtype="float32")
+    return device
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from ..machine.graphs import Captured
 from . import norms
-from .adapter import Adapter
+from .adapter import Adapter, factors
 from .base import Base
 from .caches import Rooms
 from .prefix import windows_of
@@ -165,22 +165,12 @@ class Line:
         return out
 
 
-@dataclass
+@dataclass(frozen=True)
 class Bound:
-    """A base's lines with one adapter, or without; valid while weights stay as they are held."""
+    """A base's lines with one adapter, or without; valid while weights are held as they are."""
 
     lines: list[tuple[Line, ...]]
     weights: int
-    masters: list[Tensor] = field(default_factory=list)
-    copies: list[Tensor] = field(default_factory=list)
-    version: int = -1
-
-    def refresh(self, adapter: Adapter | None) -> None:
-        """Brings the copies of A and B to what the adapter holds now."""
-        if adapter is None or not self.copies or self.version == adapter.version:
-            return
-        torch._foreach_copy_(self.copies, self.masters)
-        self.version = adapter.version
 
 
 class Step:
@@ -236,8 +226,9 @@ class Step:
     def logits(self, token: int, rooms: Rooms, adapter: Adapter | None) -> Tensor:
         """(V,) float32 logits after `token`; valid until the next step where it is captured."""
         rooms.reserve(1)
+        if adapter is not None:
+            adapter.refresh()
         bound = self._lines(adapter)
-        bound.refresh(adapter)
         position = rooms.length
         self._inputs.copy_(torch.tensor([token, position]), non_blocking=True)
         if self.captures:
@@ -262,14 +253,11 @@ class Step:
         if any(one.weights != self.base.weights_version for one in self._bound.values()):
             self._bound = {}
             self._captured = {}
-        bound = Bound([], self.base.weights_version)
-        narrow = self.base.device.torch_dtype != torch.float32
-        for block in self.blocks:
-            lines = [Line(_inner(layer), _lora(layer, adapter)) for layer in block.linears]
-            if narrow:
-                for line in lines:
-                    _narrow(line, bound, self.base.device.torch_dtype)
-            bound.lines.append(tuple(lines))
+        dtype = self.base.device.torch_dtype
+        bound = Bound(
+            [tuple(Line(_inner(layer), _lora(layer, adapter, dtype)) for layer in b.linears) for b in self.blocks],
+            self.base.weights_version,
+        )
         self._bound[name] = bound
         return bound
 
@@ -355,22 +343,11 @@ def _inner(layer: Any) -> nn.Linear:
     return inner
 
 
-def _lora(layer: Any, adapter: Adapter | None) -> tuple[Tensor, Tensor, float] | None:
+def _lora(layer: Any, adapter: Adapter | None, dtype: torch.dtype) -> tuple[Tensor, Tensor, float] | None:
     if adapter is None or adapter.name not in getattr(layer, "lora_A", {}):
         return None
-    name = adapter.name
-    return layer.lora_A[name].weight.data.T, layer.lora_B[name].weight.data.T, float(layer.scaling[name])
-
-
-def _narrow(line: Line, bound: Bound, dtype: torch.dtype) -> None:
-    """Gives the line copies of its A and B in the compute dtype, which `refresh` fills."""
-    if line.lora is None:
-        return
-    a, b, scaling = line.lora
-    copies = torch.empty_like(a, dtype=dtype), torch.empty_like(b, dtype=dtype)
-    bound.masters += [a, b]
-    bound.copies += copies
-    line.lora = (*copies, scaling)
+    a, b = factors(layer, adapter.name, dtype)
+    return a.T, b.T, float(layer.scaling[adapter.name])
 
 
 def _normed(row: Tensor, norm: Norm) -> Tensor:
