@@ -26,7 +26,7 @@ from .guards import Case, Limits
 from .languages import Language
 from .prompts import Pair, Terms
 
-SOFT = ("numbers", "terms")  # problems with which a text is still better than none
+SOFT = guards.SOFT  # problems with which a text is still better than none
 LEARN = ("self", "source", "corrections")
 
 
