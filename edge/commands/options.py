@@ -23,6 +23,7 @@ from ..machine import held
 from ..settings import Settings
 from ..terminal import Converting, say, working
 from ..values.amounts import format_bytes
+from . import consent
 
 if TYPE_CHECKING:
     from ..resume import Place, Run
@@ -38,13 +39,13 @@ def verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
     return made
 
 
-def common(verb: argparse.ArgumentParser) -> None:
-    """The options of every verb that runs a model."""
+def common(verb: argparse.ArgumentParser, model: str = "demo") -> None:
+    """The options of every verb that runs a model; `model` where none is named."""
     presets = ", ".join(settings_module.preset_names())
     verb.add_argument(
         "--model",
-        default="demo",
-        help="an embedded model (`templora models`), hub id, model folder, 4-bit folder or .gguf (default: demo)",
+        default=model,
+        help=f"an embedded model (`templora models`), hub id, model folder, 4-bit folder or .gguf (default: {model})",
     )
     verb.add_argument("--preset", default="economical", help=f"{presets}, or a YAML file (default: economical)")
     verb.add_argument(
@@ -170,6 +171,7 @@ def load(args: argparse.Namespace, settings: Settings, *, decodes: bool) -> Runt
     """The runtime that the options name; says what was given up to fit the budget."""
     import edge
 
+    consent.fetch_if_wanted(args.model, offline=settings.base.offline)
     with working(f"loading {args.model}") as status, Converting(args.model, status) as converting:
         runtime = edge.load(
             args.model, settings=settings, decodes=decodes, allow_degrade=args.allow_degrade, converting=converting

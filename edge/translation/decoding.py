@@ -196,7 +196,7 @@ def encode_more(session: State, text: str) -> list[int]:
 
 def encode_prompt(session: State, prompts: Prompts, text: str) -> list[int]:
     """Token ids of a prompt. A chat template writes the tokenizer's BOS itself."""
-    return encode_more(session, text) if prompts.template.form == "chat" else session.base.encode(text)
+    return session.base.encode(text) if prompts.template.form == "plain" else encode_more(session, text)
 
 
 def require_languages(session: State, texts: Sequence[str], source: Language, target: Language) -> None:
