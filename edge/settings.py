@@ -224,6 +224,7 @@ class OnnxSettings:
     """
 
     PRECISIONS: ClassVar[tuple[str, ...]] = ("nf4", "fp32", "int8")
+    ROUNDING: ClassVar[tuple[str, ...]] = ("int8",)
 
     graph: str = ""
     precision: Literal["nf4", "fp32", "int8"] = "nf4"

@@ -24,7 +24,7 @@ VOCABULARY_BLOCK = 64  # the same in a vocabulary's matrices: 0.003 nats better 
 
 @dataclass(frozen=True)
 class Full:
-    """A float32 matrix (rows, columns)."""
+    """A matrix (rows, columns) that the graph holds in float32; here in the dtype that it is stored in."""
 
     weight: Tensor
 
@@ -114,7 +114,7 @@ def matrix_of(layer: nn.Linear, precision: str) -> Matrix:
 
 def held(weight: Tensor, precision: str, block: int = INT8_BLOCK) -> Plain:
     """A matrix that is not packed, as a graph of `precision` holds it."""
-    return to_int8(weight, block) if precision == "int8" else Full(weight.float())
+    return to_int8(weight, block) if precision == "int8" else Full(weight)
 
 
 def vocabulary(weight: Tensor, precision: str) -> Plain:
