@@ -16,7 +16,7 @@ from torch import Tensor
 
 from edge.memory.graph import SLICE, rounded
 from edge.model.adapter import Adapter
-from edge.model.forward import Cache
+from edge.model.forward import Cache, TorchForward
 from edge.settings import ComputeSettings
 from edge.weights.paging import Store
 
@@ -99,6 +99,24 @@ class OnnxForward:
             self._copies.setdefault(key, nothing)
         self._version = self.adapter.version
         return self._copies
+
+
+class MixedForward(OnnxForward):
+    """The graph writes, torch scores: the nats that a run reports and compares are torch's own."""
+
+    def __init__(self, engine: Engine, adapter: Adapter | None, scores: TorchForward) -> None:
+        """`scores`: the path of the same base and adapter that gives the nats."""
+        super().__init__(engine, adapter)
+        self.scores = scores
+
+    def settle(self, compute: ComputeSettings) -> None:
+        """See `Forward.settle`."""
+        super().settle(compute)
+        self.scores.settle(compute)
+
+    def nll(self, input_ids: Tensor, labels: int, *, adapter: bool = True) -> Tensor:
+        """See `Forward.nll`."""
+        return self.scores.nll(input_ids, labels, adapter=adapter)
 
 
 def adapter_arrays(adapter: Adapter) -> Iterator[tuple[str, Array]]:
