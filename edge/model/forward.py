@@ -101,9 +101,9 @@ def other_path(base: Base, settings: Settings) -> Opener | None:
     Raises:
         SettingsError: no installed package has it.
     """
-    if settings.forward == "torch":
+    if not settings.graph_precision:
         return None
-    for entry in metadata.entry_points(group="templora.forwards", name=settings.forward):
+    for entry in metadata.entry_points(group="templora.forwards", name="onnx"):
         try:
             make = entry.load()
         except ImportError as error:
