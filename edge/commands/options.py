@@ -66,8 +66,9 @@ def forward(verb: argparse.ArgumentParser) -> None:
     """The option of every verb whose forward path may be another one."""
     verb.add_argument(
         "--forward",
-        choices=("torch", "onnx"),
-        help="what scores and writes: onnx runs an exported graph (default: torch)",
+        choices=("auto", "torch", "mixed", "onnx"),
+        help="mixed: an exported graph writes, onnx: it scores too (default: auto: mixed where text is written and it "
+        "pays, else torch)",
     )
 
 
@@ -167,15 +168,19 @@ def as_begun(args: argparse.Namespace, where: Place, settings: Settings) -> Sett
     return began
 
 
-def load(args: argparse.Namespace, settings: Settings, *, decodes: bool) -> Runtime:
-    """The runtime that the options name; says what was given up to fit the budget."""
+def load(args: argparse.Namespace, settings: Settings, *, decodes: bool, writes: bool = False) -> Runtime:
+    """The runtime that the options name; says what was given up to fit the budget.
+
+    `writes`: it is there to write text, so a graph may be made that does so faster.
+    """
     import edge
 
     consent.fetch_if_wanted(args.model, offline=settings.base.offline)
     with working(f"loading {args.model}") as status, Converting(args.model, status) as converting:
         runtime = edge.load(
-            args.model, settings=settings, decodes=decodes, allow_degrade=args.allow_degrade, converting=converting
-        )
+            args.model, settings=settings, decodes=decodes, allow_degrade=args.allow_degrade, converting=converting,
+            making=(lambda line: say(f"note: {line}")) if writes else None,
+        )  # fmt: skip
     if runtime.plan.given_up:
         budget = format_bytes(runtime.plan.budget)
         say(f"to fit {budget}: " + "; ".join(runtime.plan.given_up))

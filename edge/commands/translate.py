@@ -195,7 +195,7 @@ def run(args: argparse.Namespace) -> int:
     if args.template:
         texts["template"] = repr(prompts.load_template(args.template))
     where = options.place(args, args.book.stem, settings, key, texts)
-    runtime = options.load(args, options.as_begun(args, where, settings), decodes=True)
+    runtime = options.load(args, options.as_begun(args, where, settings), decodes=True, writes=True)
     made = prompts_of(args, runtime, job)
     texts["template"] = repr(made.template)
     start = time.perf_counter()

@@ -25,7 +25,7 @@ from .prompts import Pair, Terms
 if TYPE_CHECKING:
     from .loop import Job
 
-SOFT = ("numbers", "terms")  # problems with which a text is still better than none
+SOFT = guards.SOFT  # problems with which a text is still better than none
 
 
 @dataclass(frozen=True)
@@ -166,8 +166,8 @@ class Asking(NamedTuple):
             text = placeholders.tidy(" ".join(draft.text.split("\n")).strip())
             tries.count += 1
             tries.tokens += draft.tokens
-            case = Case(source, text, job.source, job.target, terms, draft.cut, earlier)
-            found = guards.problems(case, job.limits)
+            case = Case(source, text, job.source, job.target, terms, draft.cut, earlier, names)
+            found = guards.problems(case, drafts.lenient(job.limits))
             if not found:
                 checked = drafts.check(case, job.limits, names, self.memory, self.judge, candidates=job.candidates)
                 if kept is not None:
@@ -211,7 +211,8 @@ class Asking(NamedTuple):
             context = context.also(Pair(source, text))
         whole = (" " if job.target.spaced else "").join(texts)
         terms = job.glossary.applying(self.unit.text)
-        found = guards.problems(Case(self.unit.text, whole, job.source, job.target, terms), job.limits)
+        case = Case(self.unit.text, whole, job.source, job.target, terms, names=self.names(self.unit.text, terms))
+        found = guards.problems(case, drafts.lenient(job.limits))
         tries.failed(found)
         return None if found else whole
 

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import ModelError
-from ..generate import Picker, TextStream
+from ..generate import TextStream
 from ..model import control
 from ..model.forward import Cache
+from ..model.picking import Picker
 from . import guards
 from .context import arrange
 from .languages import Language
@@ -171,7 +172,7 @@ class ModelTranslator:
             logits, cache = self._read(parts)
             while len(made) < limit:
                 # the penalty looks at this line alone: names of the context are meant to come again
-                token, _ = picker.pick(logits, made or parts[0][:1], len(made))
+                token, _ = picker.pick(logits, len(made))
                 made.append(token)
                 if token in session.base.eos_ids:
                     cut = False

@@ -3,9 +3,10 @@
 Owns: what counts as a doubt, how two drafts are compared. Does not know: how drafts are made, how many are tried.
 Units: nats per token, shares of names.
 
-A doubt is worth a second draft, never a mark: a name of the source is missing; with two candidates also a guard that
-was near its limit, and a source that is hardly likelier after this draft than after another text (`meaning`, where
-somebody judges). Of two drafts that with the higher score is taken, the first where they are equal.
+A doubt is worth a second draft, never a mark: a name of the source is missing, or spelled otherwise; with two
+candidates also a guard that was near its limit, and a source that is hardly likelier after this draft than after
+another text (`meaning`, where somebody judges). Of two drafts that with the higher score is taken, the first where
+they are equal.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from . import guards
+from ..documents import placeholders
+from . import guards, spelling
 from .guards import Case, Limits
 from .names import Memory
 from .prompts import Pair, Terms
 
 NEAR = 0.7  # of a guard's limit
-GAIN = 0.25  # nats per token below which the judge doubts; see tests/measurements/translation-names.md
+GAIN = 1.25  # nats per token below which the judge doubts; see tests/measurements/translation-names.md
 NAME = 1.0  # nats per token that all names of a unit weigh
 GUARD = 0.25  # nats per token that a guard near its limit weighs
 
@@ -52,12 +54,12 @@ def check(case: Case, limits: Limits, names: Terms, memory: Memory, judge: Judge
     """
     doubts = []
     score = 0.0
-    missing = memory.missing(names, case.target)
-    if missing:
-        doubts.append(f"names: '{missing[0][1]}' is missing")
-        score -= NAME * len(missing) / len(names)
+    lost = _lost(case, names, memory)
+    if lost:
+        doubts.append(f"names: {lost[0]}")
+        score -= NAME * len(lost) / len(names)
     if candidates > 1:
-        near = [f"near {problem}" for problem in guards.problems(case, nearer(limits))]
+        near = [f"near {problem}" for problem in guards.problems(case, nearer(lenient(limits)))]
         doubts += near
         score -= GUARD * len(near)
     if candidates > 1 and judge is not None:
@@ -66,6 +68,24 @@ def check(case: Case, limits: Limits, names: Terms, memory: Memory, judge: Judge
         if gain < GAIN:
             doubts.append(f"judge: it says little of its source ({gain:.2f} nats per token)")
     return Checked(case.target, tuple(doubts), score)
+
+
+def _lost(case: Case, names: Terms, memory: Memory) -> list[str]:
+    """What is said of each name that is missing or spelled otherwise."""
+    text = placeholders.plain(case.target)
+    missing = memory.missing(names, text)
+    found = []
+    for name in names:
+        if other := spelling.misspelt(text, name[1], case.target_language):
+            found.append(f"'{other}' for '{name[1]}'")
+        elif name in missing:
+            found.append(f"'{name[1]}' is missing")
+    return found
+
+
+def lenient(limits: Limits) -> Limits:
+    """Limits of the guards for drafts whose names are looked at here: what is wrong with one is a doubt."""
+    return dataclasses.replace(limits, off=limits.off | {"names"})
 
 
 def nearer(limits: Limits) -> Limits:

@@ -319,6 +319,7 @@ LAST = Pair("林晓峰对欧文笑了笑。", "Lin Xiaofeng smiled at Owen.")
     (["Lin Xiaofeng smiled at Irvine.", "Xavier smiled at Irvine."], 0),
     (["Lin Xiaofeng smiled at Irvine.", "Wei Yu smiled at Owen."], 0),  # the first where they are equal
     (["Lin Xiaofeng smiled at Irvine.", ""], 0),  # the second one fails: not tried a third time, not marked
+    (["Lin Xiaofeng smiled at Owne.", "Lin Xiaofeng smiled at Owen."], 1),  # spelled otherwise
     (["Lin Xiaofeng smiled at Owen."], 0),
 ])  # fmt: skip
 def test_a_missing_name_is_asked_for_once_more(texts: list[str], taken: int) -> None:
@@ -326,9 +327,8 @@ def test_a_missing_name_is_asked_for_once_more(texts: list[str], taken: int) -> 
     pairs = [*BOOK, LAST]
     record = translated(list(loop.translate(job(pairs), translator, Notes())))[-1]
     assert record.text == texts[taken] and record.status == "model" and record.attempts == len(texts)
-    assert [problem for problem in record.problems if problem.startswith("names")] == (
-        ["names: 'Owen' is missing"] if len(texts) > 1 else []
-    )
+    said = [problem for problem in record.problems if problem.startswith("names")]
+    assert len(said) == (len(texts) > 1) and all("'Owen'" in problem for problem in said)
     assert len({request.seed for request in translator.asked}) == len(texts)
 
 
@@ -360,7 +360,7 @@ class Judge:
 
     def gains(self, pairs: Sequence[Pair]) -> list[float]:
         self.asked += [pair.target for pair in pairs]
-        return [self.known.get(pair.target.split()[0], 1.0) for pair in pairs]
+        return [self.known.get(pair.target.split()[0], 2.0) for pair in pairs]
 
 
 TEXTS = ["One way to say that he came home.", "Two ways to say that he came home."]
@@ -368,7 +368,7 @@ LINE = [Pair("他昨天晚上回家了。", "")]
 
 
 @pytest.mark.parametrize("gains, taken, attempts", [
-    ({"One": 1.0, "Two": 2.0}, 0, 1),  # no doubt: no second draft
+    ({"One": 2.0, "Two": 3.0}, 0, 1),  # no doubt: no second draft
     ({"One": 0.1, "Two": 0.9}, 1, 2),
     ({"One": 0.1, "Two": 0.05}, 0, 2),
     ({"One": 0.1, "Two": 0.1}, 0, 2),
@@ -390,7 +390,7 @@ def test_with_one_candidate_nobody_judges() -> None:
 
 def test_names_and_guards_count_beside_the_judge() -> None:
     """A draft without its name says a little more of its source, and is not taken for that."""
-    judge = Judge(Lin=0.6, Xavier=0.9)
+    judge = Judge(Lin=1.6, Xavier=1.9)
     texts = ["Xavier smiled at Irvine.", "Lin Xiaofeng smiled at Owen."]
     made = loop.translate(job([*BOOK, LAST], candidates=2), Script(LAST.source, *texts), Notes(), judge=judge)
     assert translated(list(made))[-1].text == texts[1]
