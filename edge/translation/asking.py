@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from ..documents import Unit, placeholders, segments
 from ..journal import fingerprint
@@ -19,30 +18,11 @@ from . import drafts, guards
 from .context import Context
 from .drafts import Checked, Judge
 from .guards import Case
+from .job import Attempt, Job
 from .names import Memory, nothing
 from .prompts import Pair, Terms
 
-if TYPE_CHECKING:
-    from .loop import Job
-
 SOFT = guards.SOFT  # problems with which a text is still better than none
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """How the model is asked: greedy, or sampled above temperature 0; with how many context pairs at most."""
-
-    temperature: float = 0.0
-    repetition_penalty: float = 1.0
-    context: int | None = None
-
-
-ATTEMPTS = (
-    Attempt(),
-    Attempt(repetition_penalty=1.15),
-    Attempt(temperature=0.5, repetition_penalty=1.1),
-    Attempt(temperature=0.8, repetition_penalty=1.1, context=3),
-)
 
 
 class Request(NamedTuple):

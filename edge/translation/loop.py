@@ -11,20 +11,17 @@ in the records is not translated again, and a lesson that the adapter does not h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
 from ..documents import Unit
 from ..records import Lesson, Record, UnitTranslated
-from .asking import ATTEMPTS, Attempt, Draft, Request, Translator, key_of, seed_of, translate_unit
+from .asking import Draft, Request, Translator, key_of, seed_of, translate_unit
 from .candidates import Candidates
 from .context import Context
 from .drafts import Judge
-from .glossary import Glossary
-from .guards import Limits
-from .languages import Language
+from .job import ATTEMPTS, Attempt, Job
 from .names import Memory
 from .prompts import Pair
 
@@ -50,33 +47,6 @@ class Teacher(Protocol):
     def teach_source(self, span: tuple[int, int], before: Sequence[str], sources: Sequence[str]) -> Lesson:
         """Teaches source lines as plain text, after the lines `before` them."""
         ...
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is to be translated, and how.
-
-    Attributes:
-        context_units: how many finished pairs a prompt shows (the paper's k).
-        corrections: pairs of the user's own, in their order; a unit with such a source gets that translation.
-        corrected: those that are of one unit, by its id: another unit with the same source may have another one.
-        learn: what the adapter learns from: some of `LEARN`.
-        names: whether names that were found are shown and looked for.
-        candidates: drafts of a unit where the first leaves doubts (`drafts`): 1 looks at names alone.
-    """
-
-    units: Sequence[Unit]
-    source: Language
-    target: Language
-    context_units: int = 8
-    learn: frozenset[str] = frozenset({"self"})
-    glossary: Glossary = field(default_factory=lambda: Glossary({}))
-    corrections: Sequence[Pair] = ()
-    corrected: Mapping[str, Pair] = field(default_factory=dict)
-    limits: Limits = field(default_factory=Limits)
-    attempts: Sequence[Attempt] = ATTEMPTS
-    names: bool = True
-    candidates: int = 1
 
 
 def translate(

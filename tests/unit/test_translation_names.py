@@ -16,6 +16,7 @@ from edge.documents import Unit
 from edge.records import Lesson, Record, UnitTranslated
 from edge.translation import drafts, glossary, languages, loop, names, report
 from edge.translation.candidates import Candidates
+from edge.translation.guards import Limits
 from edge.translation.loop import Draft, Job, Request
 from edge.translation.names import Memory
 from edge.translation.prompts import Pair
@@ -397,7 +398,7 @@ def test_names_and_guards_count_beside_the_judge() -> None:
 
 
 def test_a_guard_near_its_limit_is_a_doubt() -> None:
-    limits = loop.Limits()
+    limits = Limits()
     case = drafts.Case(
         "他昨天晚上回家了。", "He came home last night, " + "and that was a very long day for him.", ZH, EN
     )
