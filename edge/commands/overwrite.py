@@ -38,7 +38,7 @@ TEXTS = ("file", "book", "prompt_file", "glossary", "corrections", "template", "
 WRITTEN = ("out", "report", "run_folder")  # the options that name what is written
 REPORTS = {  # what --report DIR leaves there, by verb
     "score": ("report.json", "perplexity.png"),
-    "translate": ("report.json", "report.html", "review.tsv"),
+    "translate": ("report.json", "report.html", "review.tsv", "names.tsv"),
     "eval": ("eval.json",),
     "bench": ("bench.json", "bench.png"),
 }

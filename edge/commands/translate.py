@@ -16,7 +16,7 @@ from ..errors import InputError, OutcomeError, SettingsError
 from ..records import Record, UnitTranslated
 from ..settings import Settings
 from ..terminal import Progress, Stop, say
-from ..translation import families, glossary, languages, loop, pairs, prompts, report
+from ..translation import families, glossary, languages, loop, names, pairs, prompts, report
 from . import options, overwrite
 from .driver import drive
 
@@ -37,7 +37,9 @@ def add(verbs: Any) -> None:
     translate.add_argument(
         "--bilingual", action="store_true", help="keep each source text, followed by its translation"
     )
-    translate.add_argument("--report", type=Path, metavar="DIR", help="write report.json, report.html and review.tsv")
+    translate.add_argument(
+        "--report", type=Path, metavar="DIR", help="write report.json, report.html, review.tsv and names.tsv"
+    )
     prompting(translate)
     translate.add_argument(
         "--learn",
@@ -71,6 +73,21 @@ def prompting(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--glossary", type=Path, metavar="TSV", help="terms and their translations: source, tab, target")
     verb.add_argument(
         "--context-units", type=int, default=8, metavar="K", help="finished units that a prompt shows (default: 8)"
+    )
+    verb.add_argument(
+        "--names",
+        choices=("on", "off"),
+        default="on",
+        help="remember names as the book goes, show them where they occur, and ask again where one is missing "
+        "(default: on)",
+    )
+    verb.add_argument(
+        "--candidates",
+        type=int,
+        choices=(1, 2),
+        default=1,
+        help="2: a second draft of what leaves doubts, judged by reading both backwards; the better one is taken "
+        "(default: 1)",
     )
     template(verb)
 
@@ -111,6 +128,8 @@ def job_of(args: argparse.Namespace, document: Document) -> loop.Job:
         glossary.read(args.glossary) if args.glossary else glossary.Glossary({}),
         corrections,
         pairs.by_unit(args.corrections) if args.corrections else {},
+        names=args.names == "on",
+        candidates=args.candidates,
     )
 
 
@@ -149,7 +168,9 @@ def texts_of(job: loop.Job, *, judge: bool = False) -> dict[str, str]:
         "glossary": json.dumps(sorted(job.glossary.terms.items())),
         "corrections": json.dumps([job.corrections, job.corrected] if job.corrected else job.corrections),
         "options": f"{job.source.tag} {job.target.tag} learn={sorted(job.learn)} context={job.context_units}"
-        + (" judge" if judge else ""),
+        + (" judge" if judge else "")
+        + (" names" if job.names else "")
+        + (f" candidates={job.candidates}" if job.candidates > 1 else ""),
     }
 
 
@@ -198,7 +219,7 @@ def run(args: argparse.Namespace) -> int:
             "settings": settings.to_dict(),
         }
         if args.report:
-            _write_report(args, result, done)
+            _write_report(args, result, done, job)
         if not stopped:
             run.finish(session, {"units": len(job.units)})
     return _tell(args, result, run, stopped)
@@ -239,12 +260,14 @@ def _translate(
     """All records, and the exit code of a stop."""
     from ..translation.decoding import ModelTranslator, require_languages
     from ..translation.lessons import Lessons
+    from ..translation.meaning import Meaning
 
     if run.finished or sum(isinstance(record, UnitTranslated) for record in run.kept) == len(job.units):
         return run.kept, 0  # nothing is left to do but to write it out
     require_languages(session, [unit.text for unit in job.units[:200]], job.source, job.target)
     done: list[Record] = list(run.restore(session))
     translator = ModelTranslator(session, made)
+    judges = Meaning(session, made) if job.candidates > 1 else None
     teacher = Lessons(session, made, job.glossary, judges=judge)
     began = time.monotonic()
     unfinished = Unfinished(lambda: _write_book(document, out, done, job, bilingual))
@@ -261,7 +284,9 @@ def _translate(
         unfinished.advance(at_once=record.kind == "lesson")
 
     try:
-        stopped = drive(loop.translate(job, translator, teacher, run.kept, len(done)), run, session, stop, shown)
+        stopped = drive(
+            loop.translate(job, translator, teacher, run.kept, len(done), judges), run, session, stop, shown
+        )
     finally:
         progress(None)
     return done, stopped
@@ -271,21 +296,24 @@ def _write_book(document: Document, out: Path, done: list[Record], job: loop.Job
     document.write(out, report.texts(done), language=job.target.tag, bilingual=bilingual)
 
 
-def _write_report(args: argparse.Namespace, result: dict[str, Any], done: list[Record]) -> None:
+def _write_report(args: argparse.Namespace, result: dict[str, Any], done: list[Record], job: loop.Job) -> None:
     options.write_text(args.report / "report.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     options.write_text(args.report / "report.html", report.page(result, args.book.name))
     doubtful = {unit.id for unit, _ in report.doubtful(done)}
     reviewed = pairs.review((r for r in done if isinstance(r, UnitTranslated)), doubtful)
     options.write_text(args.report / "review.tsv", reviewed)
+    if job.names:
+        rows = names.table(job.glossary.terms, report.memory(done, job).names())
+        options.write_text(args.report / "names.tsv", names.HEAD + glossary.write(rows))
 
 
 def _tell(args: argparse.Namespace, result: dict[str, Any], run: Run, stopped: int) -> int:
     units = result["units"]
-    names = result["names"]
+    kept = result["names"]
     print(f"{result['out']}: {units['done']} of {units['total']} units, {units['marked']} marked")
     if args.report:
         print(f"report: {args.report / 'report.html'}, to be corrected: {args.report / 'review.tsv'}")
-    say(f"{result['tokens_per_second']:.1f} tokens/s, {result['retried']} units retried, {names['names']} names kept")
+    say(f"{result['tokens_per_second']:.1f} tokens/s, {result['retried']} units retried, {kept['names']} names kept")
     if args.json:
         print(json.dumps(result))
     if stopped:
