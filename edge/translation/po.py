@@ -22,7 +22,8 @@ from .languages import Language
 from .reviewing import Entry
 
 _ESCAPES = {"\\": "\\", '"': '"', "n": "\n", "t": "\t", "r": "\r", "v": "\v", "f": "\f", "b": "\b", "a": "\a"}
-_WRITTEN = {char: f"\\{letter}" for letter, char in _ESCAPES.items()}
+# \a stays as it is: not every library knows it
+_WRITTEN = {char: f"\\{letter}" for letter, char in _ESCAPES.items() if letter != "a"}
 _ESCAPED = re.compile(r"\\(?:([0-7]{1,3})|x([0-9A-Fa-f]{2})|(.))", re.DOTALL)
 _LINE = re.compile(r'(?:(msgctxt|msgid_plural|msgid|msgstr(?:\[\d{1,3}\])?)\s*)?"((?:[^"\\]|\\.)*)"\s*')
 _CHARSET = re.compile(rb"charset=([\w:-]{1,40})", re.IGNORECASE)
@@ -148,6 +149,7 @@ def _character(match: re.Match[str]) -> str:
 def write(rows: Iterable[UnitTranslated], source: Language, target: Language) -> str:
     """The text of a review."""
     head = (
+        "MIME-Version: 1.0\n",
         "Content-Type: text/plain; charset=UTF-8\n",
         "Content-Transfer-Encoding: 8bit\n",
         f"Language: {target.tag.replace('-', '_')}\n",
