@@ -144,8 +144,6 @@ def settle(settings: Settings, shape: Shape, machine: Machine, *, roomy: bool, k
     """
     forward = "torch" if settings.forward == "auto" else settings.forward
     settings = dataclasses.replace(settings, forward=forward)
-    onnx = dataclasses.replace(settings.onnx, precision=settings.graph_precision or settings.onnx.precision)  # type: ignore[arg-type]
-    settings = dataclasses.replace(settings, onnx=onnx)
     compute = settings.compute
     four_bit = settings.base.precision == "nf4"
     fast = "cached" if roomy and four_bit and machine.kind == "cpu" else "packed"
