@@ -221,15 +221,16 @@ class OnnxSettings:
     """The graph that writes with `forward: mixed`, and scores too with `forward: onnx`; the learner stays with torch.
 
     `graph`: a folder made by `templora export`; empty: one in the cache, made once for a base and a precision.
-    `precision`: of the graph that is made: `nf4` and `fp32` give the torch path's numbers, `int8` is faster and rounds
-    (by 0.0003 nats a token, measured); `auto` is `int8` where the graph only writes, and `nf4` where it scores.
+    `precision`: of the graph that is made: `nf4` and `fp32` give the torch path's numbers; `int8` is
+    faster and rounds; `int4` is smaller and rounds more: what either costs is measured when it is made, in nats. `auto`
+    is `int8` where the graph only writes, within 0.02 nats, and `nf4` where it scores.
     """
 
-    PRECISIONS: ClassVar[tuple[str, ...]] = ("nf4", "fp32", "int8")
-    ROUNDING: ClassVar[tuple[str, ...]] = ("int8",)
+    PRECISIONS: ClassVar[tuple[str, ...]] = ("nf4", "fp32", "int8", "int4")
+    ROUNDING: ClassVar[tuple[str, ...]] = ("int8", "int4")
 
     graph: str = ""
-    precision: Literal["auto", "nf4", "fp32", "int8"] = "auto"
+    precision: Literal["auto", "nf4", "fp32", "int8", "int4"] = "auto"
     provider: Literal["auto", "cpu", "cuda"] = "auto"
 
 

@@ -36,7 +36,9 @@ from .manifest import Manifest, cache_names, lora_inputs
 from .rows import Array
 from .runtime import adapter_arrays
 
-ROUNDED = {"int8": 0.25}  # it rounds weights and activations: a share of the spread
+ROUNDED = {"int8": 0.25, "int4": 0.5}  # they round weights and activations: a share of the spread
+NATS = 0.02  # a token, that a graph which nobody named may need more than its base
+WIDE = 0.01  # the same for int8 in wide blocks
 EXACT = 1e-3
 INT8_ALONE = (
     0.5  # of the base alone, whose logits lie closer: 0.27 measured; 0.63 and more with one layer's rows reversed

@@ -22,6 +22,7 @@ import onnxruntime as ort
 from edge.errors import DeviceError, ExportError, describe
 from edge.machine.allocator import trim
 from edge.memory.graph import PART, RUN, SLICE
+from edge.settings import OnnxSettings
 
 from . import manifest as manifests
 from .cache import Buffers, value
@@ -118,7 +119,9 @@ class Engine:
             options.add_session_config_entry("session.use_env_allocators", "1")
         options.enable_mem_pattern = False
         options.add_session_config_entry("session.force_spinning_stop", "1")  # two sessions share the cores
-        if self.manifest.precision != "int8":  # no second copy of every weight, laid out for products of many rows
+        if (
+            self.manifest.precision not in OnnxSettings.ROUNDING
+        ):  # no second copy of every weight, laid out for products of many rows
             options.add_session_config_entry("session.disable_prepacking", "1")
         providers = [PROVIDERS[self.device], *([] if self.device == "cpu" else [PROVIDERS["cpu"]])]
         try:

@@ -84,8 +84,11 @@ def head_size(config: Any) -> int:
 class DecoderGraph:
     """Writes the decoder of one base."""
 
-    def __init__(self, base: Base, data: DataFile, precision: str, *, half: bool = False) -> None:
-        """`half`: attention and its cache in float16, the only widths that ONNX Runtime's CUDA kernels know."""
+    def __init__(self, base: Base, data: DataFile, precision: str, *, half: bool = False, wide: bool = False) -> None:
+        """`half`: attention and its cache in float16, the only widths that ONNX Runtime's CUDA kernels know.
+        `wide`: see `nf4.matrix_of`.
+        """
+        self.wide = wide
         self.base = base
         self.config = base.config
         self.precision = precision
@@ -226,7 +229,7 @@ class DecoderGraph:
         graph = self.graph
         name = self.names[id(module)]
         layer = self.layers[name]
-        out = write_product(graph, x, name, nf4.matrix_of(layer, self.precision), layer.bias)
+        out = write_product(graph, x, name, nf4.matrix_of(layer, self.precision, name, wide=self.wide), layer.bias)
         a, b = lora_inputs(name)
         rank = f"rank.{name}"
         graph.input(a, [layer.in_features, rank])
@@ -255,10 +258,12 @@ def write_product(
         held_as: dict[str, Any] = {"block_size": matrix.block, "quant_type": 1}
     else:
         operator = "MatMulNBits"
-        held_as = {"bits": 8, "block_size": matrix.block, "accuracy_level": 4}
+        bits = 4 if isinstance(matrix, nf4.Int4) else 8
+        held_as = {"bits": bits, "block_size": matrix.block, "accuracy_level": 4}
     codes = graph.weight(f"{name}.codes", matrix.codes, shared=shared)
     scales = graph.weight(f"{name}.scales", matrix.scales, shared=shared)
-    out = graph.op(operator, x, codes, scales, domain=MS, N=matrix.rows, K=matrix.columns, **held_as)
+    more = [graph.weight(f"{name}.zeros", matrix.zeros)] if isinstance(matrix, nf4.Int4) else []
+    out = graph.op(operator, x, codes, scales, *more, domain=MS, N=matrix.rows, K=matrix.columns, **held_as)
     return out if held is None else graph.op("Add", out, held)
 
 

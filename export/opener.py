@@ -10,13 +10,14 @@ from functools import partial
 from pathlib import Path
 
 from edge import journal
+from edge.errors import ExportError
 from edge.model.adapter import Adapter
 from edge.model.base import Base
 from edge.model.forward import Opener, TorchForward
-from edge.settings import Settings
+from edge.settings import OnnxSettings, Settings
 from edge.store import sources
 
-from . import exporter, sharing
+from . import check, exporter, manifest, sharing
 from .engine import Engine, choose
 from .runtime import MixedForward, OnnxForward
 
@@ -29,11 +30,7 @@ def opener(base: Base, settings: Settings) -> Opener:
         DeviceError: the provider is not there.
     """
     onnx = settings.onnx
-    folder = (
-        Path(onnx.graph)
-        if onnx.graph
-        else cached(base, settings.graph_precision, choose(onnx.provider, base.device.kind))
-    )
+    folder = Path(onnx.graph) if onnx.graph else cached(base, settings, choose(onnx.provider, base.device.kind))
     engine = Engine(
         folder,
         provider=onnx.provider,
@@ -53,11 +50,22 @@ def opener(base: Base, settings: Settings) -> Opener:
     return open_path
 
 
-def cached(base: Base, precision: str, device: str) -> Path:
-    """The export of a base in the cache; made where it is not there yet."""
+def cached(base: Base, settings: Settings, device: str) -> Path:
+    """The export of a base in the cache; made where it is not there yet.
+
+    Raises:
+        ExportError: it rounds more than a graph may that nobody named.
+    """
+    precision = settings.graph_precision
     folder = sources.export_folder(base.fingerprint(), precision, device)
     if not sources.is_exported(folder):
         with journal.making(folder):
             if not sources.is_exported(folder):  # no other process made it meanwhile
                 exporter.export(base, folder, precision, device)
+    unnamed = settings.onnx.precision == "auto" and precision in OnnxSettings.ROUNDING
+    if unnamed and (nats := manifest.read(folder).parity["nats"]) > check.NATS:
+        raise ExportError(
+            f"a graph in {precision} needs {nats:.3f} nats a token more than its base", f"at most {check.NATS}",
+            f"onnx.precision={precision} uses it all the same",
+        )  # fmt: skip
     return folder

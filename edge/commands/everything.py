@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from .. import __version__
 from ..errors import Interrupted, TemploraError, describe
+from ..machine import allocator
 from ..terminal import say, streams
 from . import (
     bench,
@@ -40,6 +41,8 @@ INTERNAL = 70
 def run(argv: Sequence[str] | None) -> int:
     """Runs the command; returns its exit code."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # read once, when torch imports it: the libraries' own bars stay away
+    if argv is None:
+        allocator.own_process()
     with streams():
         return _run(argv)
 

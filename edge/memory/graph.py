@@ -20,6 +20,7 @@ SLICE = 32  # label positions that meet the head at a time, at most
 PART = 16384  # entries of the vocabulary that they meet at a time
 RUN = 128  # tokens of a window that meet the decoder at a time
 ROOM = 256  # tokens by which the cache grows
+INT4_BYTES = 1 + 4 / 32  # a weight of a graph in 4 bits at most: some layers stay in 8
 RUNTIME = 60_000_000  # ONNX Runtime and its sessions, without weights
 
 Terms = dict[str, int]
@@ -54,8 +55,8 @@ class GraphTerms:
         linear = s.linear_parameters
         head = s.vocab * s.hidden * (1 if s.tied else 2)
         codes = 0.0 if on_cpu else 0.5  # torch's own
-        width = {"nf4": codes + 4 / 64, "fp32": 4.0, "int8": 1 + 4 / 32}[self.precision]
-        wide = 1 + 4 / 64 if self.precision == "int8" else 4
+        width = {"nf4": codes + 4 / 64, "fp32": 4.0, "int8": 1 + 4 / 32, "int4": INT4_BYTES}[self.precision]
+        wide = 1 + 4 / 64 if self.precision in ("int8", "int4") else 4
         terms = {"graph weights": int(linear * width), "graph head": int(head * wide)}
         return terms | {"graph runtime": RUNTIME, **({"graph adapter": 4 * adapted} if adapted else {})}
 

@@ -29,7 +29,7 @@ from ..machine.device import Device, matmul_units
 from ..memory import families
 from ..store import contents
 from ..store.sources import FORMAT, MANIFEST, WORDS, Source, sha256_file
-from . import language, packed, tensorfile, words
+from . import language, libraries, packed, tensorfile, words
 from .alone import damaged, sealed
 
 ADAPTER = "adapter_config.json"
@@ -53,12 +53,10 @@ def warm_up(device: Device) -> None:
     What the process holds afterwards is the framework's own: libraries, their lazy parts, matmul scratch, thread
     stacks. What comes later is the model's and the session's, and can be planned.
     """
+    libraries.load()
     import bitsandbytes as bnb
-    import peft
     from torch.utils.checkpoint import checkpoint
-    from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, generation
 
-    assert peft and AutoModelForCausalLM and AutoTokenizer and DynamicCache and generation.LogitsProcessorList
     layer = bnb.nn.Linear4bit(128, 128, bias=False, compute_dtype=device.torch_dtype, quant_type="nf4").to(device.name)
     x = torch.randn(1024, 512, device=device.name, dtype=device.torch_dtype, requires_grad=True)
     weight = torch.randn(512, 4096, device=device.name, dtype=device.torch_dtype)
@@ -279,8 +277,9 @@ def load_tokenizer(folder: Path, remote_code: bool = False) -> Any:
     manifest = read_manifest(folder)
     kind = AutoTokenizer if manifest is None else PreTrainedTokenizerFast
     try:
+        added = {} if manifest is None else words.added_tokens(folder)
         with sealed():
-            loaded = kind.from_pretrained(folder, trust_remote_code=remote_code, local_files_only=True)
+            loaded = kind.from_pretrained(folder, trust_remote_code=remote_code, local_files_only=True, **added)
         template = folder / "chat_template.json"  # where processors of images and speech kept it once
         if not loaded.chat_template and template.is_file():
             loaded.chat_template = json.loads(template.read_text("utf-8"))["chat_template"]

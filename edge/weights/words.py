@@ -159,6 +159,28 @@ def _shown(tokenizer: Any, ids: list[int]) -> str:
     )
 
 
+def added_tokens(folder: Path) -> dict[str, Any]:
+    """What transformers need not read all of tokenizer.json for in Python: the tokens beside its vocabulary, which
+    stand before it. Empty where the file is laid out otherwise, or others say what they are.
+    """
+    others = [folder / name for name in ("special_tokens_map.json", "added_tokens.json")]
+    head = b""
+    try:
+        if any(path.exists() for path in others) or "added_tokens_decoder" in _json(folder / "tokenizer_config.json"):
+            return {}
+        with (folder / "tokenizer.json").open("rb") as file:
+            while (end := head.find(b'"normalizer"')) < 0 and (part := file.read(1 << 20)):
+                head += part
+        found = json.loads(head[:end].rstrip().removesuffix(b",") + b"}")["added_tokens"]
+        return {"added_tokens_decoder": {token.pop("id"): token for token in found}}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8"))
+
+
 def mark(tokenizer: Any) -> str:
     """sha256 of the ids that a tokenizer gives for all texts that one is tried on."""
     ids = [list(tokenizer(text, verbose=False)["input_ids"]) for text in plainwords.TEXTS]

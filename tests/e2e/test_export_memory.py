@@ -15,7 +15,7 @@ from export.check import Said
 from tests import tiny
 
 
-@pytest.mark.parametrize("precision", ["int8", "fp32"])
+@pytest.mark.parametrize("precision", ["int8", "int4", "fp32"])
 def test_weights_are_written_one_after_the_other(
     precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -23,12 +23,12 @@ def test_weights_are_written_one_after_the_other(
     most = 0
     real = nf4.matrix_of
 
-    def watched(*args: Any) -> nf4.Matrix:
+    def watched(*args: Any, **options: Any) -> nf4.Matrix:
         nonlocal most
         most = max(most, sum(tensor() is not None for tensor in made))
-        matrix = real(*args)
-        assert isinstance(matrix, nf4.Int8 | nf4.Full)
-        made.append(weakref.ref(matrix.tensors()[0]))
+        matrix = real(*args, **options)
+        held = matrix.weight if isinstance(matrix, nf4.Full) else matrix.codes
+        made.append(weakref.ref(held))
         return matrix
 
     monkeypatch.setattr(nf4, "matrix_of", watched)

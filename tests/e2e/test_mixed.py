@@ -17,6 +17,7 @@ from edge.memory import budget, paths, planning
 from edge.memory.prediction import Machine
 from edge.store import sources
 from edge.store.sources import Source
+from export import check
 from tests import tiny
 from tests.unit.test_budget import DEMO
 
@@ -70,6 +71,7 @@ def tiny_shape() -> Any:
 def test_what_writes(overrides: list[str], writes: bool, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "model_shape", lambda source: DEMO)
     monkeypatch.setattr(planning, "free_for_all", lambda kind: 24 << 30)
+    monkeypatch.setattr(planning, "measured_baseline", lambda kind: 500_000_000)
     asked = settings_module.load("economical", ["compute.device=cpu", *overrides])
     source = Source("folder", Path("nowhere"), "demo")
     plan = planning.plan(source, asked, decodes=True, degrade=False, writes=writes)
@@ -115,6 +117,17 @@ def test_torch_writes_where_no_graph_can_be_made(model: Path, pays: Path, monkey
         edge.load(str(model), overrides=[*SMALL, "forward=mixed"])
 
 
+def test_a_graph_that_rounds_too_much_is_used_only_by_name(
+    model: Path, pays: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "NATS", -1.0)
+    runtime = edge.load(str(model), overrides=SMALL, making=lambda line: None)
+    assert runtime.plan.settings.forward == "torch"
+    assert any("nats a token more than its base" in note for note in runtime.notes)
+    named = edge.load(str(model), overrides=[*SMALL, "onnx.precision=int8"], making=lambda line: None)
+    assert named.plan.settings.forward == "mixed"
+
+
 def test_a_run_goes_on_with_the_path_that_it_began_with(
     model: Path, pays: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,7 +140,7 @@ def test_a_run_goes_on_with_the_path_that_it_began_with(
 
     whole = run(pays / "whole")
     kept = json.loads((pays / "whole" / "manifest.json").read_text())["settings"]
-    assert (kept["forward"], kept["onnx"]["precision"]) == ("mixed", "int8")
+    assert kept["forward"] == "mixed"
     begun = run(pays / "begun")
     assert begun["text"] == whole["text"]
     monkeypatch.setattr(paths, "PAYS", 1 << 60)  # a machine on which a graph would not be chosen any more

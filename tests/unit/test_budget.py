@@ -138,9 +138,12 @@ def test_gives_up_in_order_and_results_last() -> None:
     roomy = budget.fit(chosen, DEMO, CPU, 0, decodes=True)
     unnamed = dataclasses.replace(chosen, budget=None)
     fastest = budget.fit(unnamed, DEMO, CPU, 1 << 50, decodes=True, share=1.0).prediction.peak()
-    plenty, little = (budget.fit(unnamed, DEMO, CPU, int(n * fastest), decodes=True, share=0.5) for n in (2.1, 1.9))
-    assert plenty.settings.compute.weights == "cached" and little.settings.compute.weights == "packed"
-    assert plenty.given_up == little.given_up == ()
+    plenty, less, little = (
+        budget.fit(unnamed, DEMO, CPU, int(n * fastest), decodes=True, share=0.5) for n in (2.1, 1.9, 0.9)
+    )
+    found = [(plan.settings.compute.weights, plan.settings.compute.checkpointing) for plan in (plenty, less, little)]
+    assert found == [("cached", "off"), ("cached", "on"), ("packed", "on")]
+    assert plenty.given_up == less.given_up == little.given_up == ()
     assert roomy.given_up == () and roomy.settings.compute.weights == "cached"
     said: list[str] = []
     for amount in range(4000, 900, -50):
@@ -263,3 +266,20 @@ def test_the_onnx_cache_is_as_large_as_predicted() -> None:
         buffers.reserve(tokens, 0)
         assert buffers.capacity == -(-tokens // ROOM) * ROOM
         assert sum(value.numpy().nbytes for value in buffers.values) == GraphTerms(chosen, DEMO).cache(tokens)
+
+
+def test_copies_are_kept_where_activations_do_not_fit_as_well() -> None:
+    """Between all that makes a run fast and nothing of it there are steps, and weights are the last of them."""
+    asked = settings.load("economical")
+
+    def chosen(free: float) -> tuple[str, str]:
+        compute = budget.fit(asked, DEMO, CPU, free=int(free), share=0.5).settings.compute
+        return compute.weights, compute.checkpointing
+
+    most = budget.fit(asked, DEMO, CPU, free=1 << 40, share=0.5).prediction.peak()
+    assert chosen(2.1 * most) == ("cached", "off")
+    seen = [chosen(2 * most * step / 40) for step in range(40, 15, -1)]
+    assert ("cached", "on") in seen
+    assert [weights for weights, _ in seen] == sorted(weights for weights, _ in seen)  # cached, then packed
+    for weights, checkpointing in seen:
+        assert weights == "cached" or checkpointing == "on"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edge import cli, journal
+from edge import cli, journal, settings
 from edge.commands import quantize as command
 from edge.errors import ModelError
 from edge.store import sources
@@ -69,8 +69,9 @@ def test_an_export_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             time.sleep(0.2)
             (folder / manifest.MANIFEST).write_text("{}")
 
+    asked = settings.load("economical", ["forward=onnx"])
     monkeypatch.setattr(exporter, "export", export)
-    found = together(lambda: opener.cached(base, "nf4", "cpu"))  # type: ignore[arg-type]
+    found = together(lambda: opener.cached(base, asked, "cpu"))  # type: ignore[arg-type]
     assert len(made) == 1 and found == [made[0]] * 2
 
 
