@@ -323,5 +323,7 @@ def _in_words(text: str) -> Iterator[Number]:
 def _romans(text: str) -> Iterator[int]:
     for match in _ROMAN.finditer(text):
         values = [_ROMAN_VALUES[char] for char in match[0]]
+        if not values:  # LCD: its letters are numerals, and it is none
+            continue
         pairs = zip(values, [*values[1:], 0], strict=True)
         yield sum(-value if value < after else value for value, after in pairs)

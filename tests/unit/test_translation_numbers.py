@@ -252,3 +252,8 @@ def test_any_mixture_of_numerals_can_be_read(parts: list[str]) -> None:
     zh, en = languages.find("zh"), languages.find("en")
     assert numerals.differences(text, text, zh, zh) == []
     assert numerals.differences(text, text, en, en) == []
+
+
+@pytest.mark.parametrize("text", ["THE CIVIL WAR", "an LCD", "IC", "VIVID"])
+def test_words_of_the_letters_of_roman_numerals_are_no_numbers(text: str) -> None:
+    assert list(numerals._romans(text)) == [] and list(numerals._romans(f"{text} in volume XIV")) == [14]
