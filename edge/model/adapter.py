@@ -99,6 +99,12 @@ class Adapter:
             yield f"{name}.lora_A", self.layers[name].lora_A[self.name].weight
             yield f"{name}.lora_B", self.layers[name].lora_B[self.name].weight
 
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All that it adds to the base: of layers that are only repaired, too."""
+        for name, layer in self.layers.items():
+            yield f"{name}.lora_A", layer.lora_A[self.name].weight.detach()
+            yield f"{name}.lora_B", layer.lora_B[self.name].weight.detach()
+
     def parameters(self) -> list[nn.Parameter]:
         """The trainable parameters; those of layers that are only repaired never change."""
         return [parameter for _, parameter in self.named_parameters()]

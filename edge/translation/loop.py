@@ -11,22 +11,24 @@ in the records is not translated again, and a lesson that the adapter does not h
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple, Protocol
 
 from ..documents import Unit, placeholders, segments
 from ..journal import fingerprint
-from ..records import Lesson, Record, UnitTranslated
+from ..records import Corrected, Lesson, Record, UnitTranslated
 from . import guards
 from .context import Context
 from .glossary import Glossary
 from .guards import Case, Limits
 from .languages import Language
 from .prompts import Pair, Terms
+from .revision import Revision, key
 
 SOFT = ("numbers", "terms")  # problems with which a text is still better than none
+PASSED = ("model", "pieces", "corrected")  # what is shown and learned
 LEARN = ("self", "source", "corrections")
 
 
@@ -102,6 +104,7 @@ class Job:
         corrections: pairs of the user's own, in their order; a unit with such a source gets that translation.
         corrected: those that are of one unit, by its id: another unit with the same source may have another one.
         learn: what the adapter learns from: some of `LEARN`.
+        carried: corrections of an earlier volume, which its adapter has learned; those of this one go before them.
     """
 
     units: Sequence[Unit]
@@ -114,32 +117,49 @@ class Job:
     corrected: Mapping[str, Pair] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     attempts: Sequence[Attempt] = ATTEMPTS
+    carried: Sequence[Pair] = ()
 
 
 def translate(
-    job: Job, translator: Translator, teacher: Teacher, kept: Sequence[Record] = (), restored: int = 0
+    job: Job,
+    translator: Translator,
+    teacher: Teacher,
+    kept: Sequence[Record] = (),
+    restored: int = 0,
+    revision: Revision | None = None,
 ) -> Iterator[Record]:
     """Translates a document.
 
     Args:
         kept: the records of the run so far, for one that continues.
         restored: how many of them the adapter has learned already.
+        revision: what the user corrects meanwhile; taken in before the first unit, between chunks, and at the end.
 
     Yields:
         `UnitTranslated` for each unit, in order; `Lesson` before it begins for corrections and source text, and after
-        each chunk. Records before `restored` are not yielded again.
+        each chunk; `Corrected` where the user has corrected something, with what follows from it (`revision`). Records
+        before `restored` are not yielded again.
     """
     log = _Log(kept, restored)
+    revision = revision or Revision(job.units, (job.source, job.target))
     # 1. the user's own translations come first
-    known = {_key(pair.source): pair.target for pair in job.corrections}
-    known |= {f"{id}\n{_key(pair.source)}": pair.target for id, pair in job.corrected.items()}
+    known = {key(pair.source): pair.target for pair in (*job.carried, *job.corrections)}
+    known |= {f"{id}\n{key(pair.source)}": pair.target for id, pair in job.corrected.items()}
     if "corrections" in job.learn:
-        for context, chunk in chunks(job.corrections, job.context_units, teacher):
-            yield from log.lesson(partial(teacher.teach, "corrections", (0, 0), context, chunk))
+        yield from _corrections(job, teacher, log, 0, job.corrections)
     history: list[Pair] = []  # pairs that passed; prompts show the last ones
     pending: list[Pair] = []  # the end of it that was not taught yet
     lines: list[str] = []  # source text read last
     taught = read_until = 0
+
+    def revise() -> Generator[Record, None, None]:
+        nonlocal history, pending
+        once_more = partial(_once_more, job, translator, revision, known)
+        changed = yield from revision.take_in(log, known, partial(_corrections, job, teacher, log), once_more)
+        history = [changed.get(pair, pair) for pair in history]
+        pending = [changed.get(pair, pair) for pair in pending]
+
+    yield from revise()
     for number, unit in enumerate(job.units):
         # 2. the language model reads ahead in the source
         if "source" in job.learn and number == read_until:
@@ -151,13 +171,16 @@ def translate(
         record = log.unit(
             partial(translate_unit, job, translator, number, unit, _shown(history, pending, job.context_units), known)
         )
+        revision.settled.see(record)
         if log.new():
             yield record
-        if record.status not in ("model", "pieces", "corrected"):
+        if record.status not in PASSED:
             continue
-        # 4. the chunk before it is taught, where this pair does not fit any more
+        # 4. the chunk before it is taught, where this pair does not fit any more, after what the user has made of it
         pair = Pair(record.source, record.text)
         if pending and teacher.full([*pending, pair]):
+            yield from revise()
+            pair = Pair(record.source, revision.settled.units[unit.id].text)
             before = _last(history[: len(history) - len(pending)], job.context_units)
             of = "self" if "self" in job.learn else "none"
             yield from log.lesson(partial(teacher.teach, of, (taught, number), before, pending))
@@ -166,6 +189,28 @@ def translate(
         history.append(pair)
         pending.append(pair)
         history = _last(history, len(pending) + job.context_units)
+    yield from revise()
+
+
+def _corrections(job: Job, teacher: Teacher, log: _Log, done: int, pairs: Sequence[Pair]) -> Iterator[Lesson]:
+    """Lessons on the user's own translations, after `done` units."""
+    for context, chunk in chunks(pairs, job.context_units, teacher):
+        yield from log.lesson(partial(teacher.teach, "corrections", (done, done), context, chunk))
+
+
+def _once_more(
+    job: Job, translator: Translator, revision: Revision, known: Mapping[str, str], id: str
+) -> UnitTranslated:
+    """A unit that was translated before, after the pairs that stand before it now; as it is, where that goes wrong."""
+    number = revision.number[id]
+    done = revision.settled.units
+    before = [done[unit.id] for unit in job.units[max(0, number - 2 * job.context_units) : number]]
+    pairs = [Pair(unit.source, unit.text) for unit in before if unit.status in PASSED]
+    shown = Context(_last(pairs, job.context_units), (), job.context_units)
+    record = translate_unit(job, translator, number, job.units[number], shown, known)
+    if record.status == "marked":
+        record = replace(record, text=done[id].text, status=done[id].status)
+    return replace(record, end=len(done))
 
 
 def chunks(pairs: Sequence[Pair], context_units: int, teacher: Teacher) -> Iterator[tuple[list[Pair], list[Pair]]]:
@@ -209,6 +254,13 @@ class _Log:
             return found
         return make()
 
+    def corrected(self, notice: Callable[[], Corrected | None]) -> Corrected | None:
+        """The kept record, where one stands here; a new one only after all that are kept."""
+        if self.count < len(self.kept):
+            found = self.kept[self.count]
+            return found if isinstance(found, Corrected) else None
+        return notice()
+
     def lesson(self, make: Callable[[], Lesson]) -> Iterator[Lesson]:
         """A lesson that the adapter does not hold yet."""
         if self.new():
@@ -244,9 +296,9 @@ def translate_unit(
             number + 1, unit.id, unit.text, text, status, tuple(tries.problems), tries.count, tries.tokens, seconds
         )
 
-    for key in (f"{unit.id}\n{_key(unit.text)}", _key(unit.text)):
-        if key in known:
-            return record(known[key], "corrected")
+    for name in (f"{unit.id}\n{key(unit.text)}", key(unit.text)):
+        if name in known:
+            return record(known[name], "corrected")
     if guards.needs_no_translation(unit.text):
         return record(unit.text, "copied")
     tries = _Tries()
@@ -327,8 +379,3 @@ def _in_pieces(job: Job, translator: Translator, unit: Unit, context: Context, t
     found = guards.problems(Case(unit.text, whole, job.source, job.target, terms), job.limits)
     tries.failed(found)
     return None if found else whole
-
-
-def _key(text: str) -> str:
-    """Source texts that are the same to a reader."""
-    return " ".join(text.split())
