@@ -146,7 +146,7 @@ def test_an_adapter_goes_out_as_a_peft_folder_and_comes_in(
         wanted = plainly.eval()(ids[None]).logits[0]
         base = plainly.unload()(ids[None]).logits[0]
     runtime = edge.load(model, overrides=["base.precision=full", "window.size=1024", "window.chunk=256",
-                                          "adapter.rank=4", "compute.threads=1"])  # fmt: skip
+                                          "adapter.rank=4", "compute.threads=1", "compute.matmul=float32"])  # fmt: skip
     with runtime.session() as session:
         carry.find(str(folder)).begin(session, runtime)
         with torch.inference_mode():
