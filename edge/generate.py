@@ -10,7 +10,6 @@ be finished by generated tokens; it is learned as one.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -19,12 +18,11 @@ import torch
 from torch import Tensor
 
 from . import windows
-from .errors import no_numbers
 from .model import control
 from .model.base import Base
 from .model.forward import Cache
+from .model.picking import Picker
 from .records import ChunkRead, ChunkWritten, Learned, TextPiece
-from .settings import GenerateSettings
 
 if TYPE_CHECKING:
     from .core.state import State
@@ -139,8 +137,8 @@ class Writing:
             if self._cache is None:
                 context = _context(state)
                 self._logits, self._cache = state.memory.retrying(lambda: state.forward.prefill(context))
-            seen = list(state.tokens[-self._cache.length :])
-            token, cost = self._picker.pick(self._logits, seen, len(state.tokens))
+                self._picker.begin(state.tokens[-len(context) :])
+            token, cost = self._picker.pick(self._logits, len(state.tokens))
             ended = token in state.base.eos_ids and not state.settings.generate.ignore_eos
             state.tokens.append(token)
             self.made.append(token)
@@ -212,50 +210,6 @@ def _context(state: State) -> Tensor:
     settings = state.settings.window
     count = min(settings.context + len(state.tokens) - state.position, settings.size - 1)
     return torch.tensor(windows.last(state.tokens, count, state.sinks))
-
-
-class Picker:
-    """Chooses the next token: greedy or sampled, through transformers' logits processors."""
-
-    def __init__(self, settings: GenerateSettings, barred: Tensor) -> None:
-        """`barred`: ids that are never chosen (`control.barred`)."""
-        from transformers import generation as hf
-
-        self.barred = barred
-        self.greedy = settings.temperature == 0
-        self.seed = settings.seed
-        self.generator = torch.Generator()
-        self.processors = hf.LogitsProcessorList()
-        if settings.repetition_penalty != 1.0:
-            self.processors.append(hf.RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
-        if not self.greedy:
-            if settings.temperature != 1.0:
-                self.processors.append(hf.TemperatureLogitsWarper(settings.temperature))
-            if settings.top_k:
-                self.processors.append(hf.TopKLogitsWarper(settings.top_k))
-            if settings.top_p < 1.0:
-                self.processors.append(hf.TopPLogitsWarper(settings.top_p))
-
-    def pick(self, logits: Tensor, context: list[int], position: int) -> tuple[int, float]:
-        """The token at `position`, after `context`, given (V,) logits; and its nats under the unprocessed logits.
-
-        Chance depends on seed and position alone, so that a text continues the same wherever it was stopped.
-
-        Raises:
-            ModelError: the logits are no numbers.
-        """
-        if math.isnan(float(logits.max())):
-            raise no_numbers()
-        ids = torch.tensor([context], device=logits.device)
-        self.barred = self.barred.to(logits.device)  # moved once
-        scores = self.processors(ids, logits[None].index_fill(1, self.barred, -math.inf))[0]
-        if self.greedy:
-            token = int(scores.argmax())
-        else:
-            probabilities = torch.softmax(scores.float().cpu(), -1)
-            self.generator.manual_seed(self.seed * 1_000_003 + position)
-            token = int(torch.multinomial(probabilities, 1, generator=self.generator))
-        return token, -float(torch.softmax(logits, -1)[token].clamp_min(1e-45).log())
 
 
 class TextStream:

@@ -110,7 +110,7 @@ class Run:
             return
         path = self.journal.root / "files" / journal.ADAPTER
         with journal.atomic_writer(path) as temporary:
-            tensorfile.write(temporary, adapter.tensors)
+            tensorfile.write(temporary, session.adapter_tensors)
         about = {
             "rank": session.settings.adapter.rank,
             "scale": session.settings.adapter.alpha / session.settings.adapter.rank,

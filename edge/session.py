@@ -17,10 +17,10 @@ from . import generate as generating
 from . import score as scoring
 from . import settings as settings_module
 from .core.state import State
-from .errors import BudgetError
+from .errors import BudgetError, DeviceError, ExportError, StorageError
 from .machine.allocator import release_memory, tune_allocator
 from .machine.held import PeakMeter
-from .memory import budget, conversion, planning
+from .memory import budget, conversion, paths, planning
 from .memory import shape as shapes
 from .memory.budget import Plan
 from .memory.prediction import Machine
@@ -28,10 +28,12 @@ from .model import base as bases
 from .model import soundness
 from .model.base import Base
 from .model.baseline import FullAttention, roomier
-from .model.forward import other_path
+from .model.forward import Opener, other_path
 from .records import ChunkRead, ChunkScore, ChunkWritten, TextPiece
 from .settings import Settings
+from .store import sources
 from .tokenstream import TokenStream
+from .values.amounts import format_bytes
 
 
 class Session(State):
@@ -114,7 +116,10 @@ class Runtime:
         notes: what the user should know of this base, one line each.
     """
 
-    def __init__(self, base: Base, settings: Settings, plan: Plan | None = None) -> None:
+    def __init__(
+        self, base: Base, settings: Settings, plan: Plan | None = None, making: Callable[[str], None] | None = None
+    ) -> None:
+        """`making`: is told before a graph is made, which takes minutes once."""
         self.base = base
         self.settings = settings
         self.plan = plan or _plan_for(base, settings)
@@ -124,13 +129,33 @@ class Runtime:
             self.notes.append(
                 f"{self.plan.shape.anew}: every window is computed anew (learn.prefix=full), which is slower"
             )
+        self._other_path = self._opened(making or (lambda said: None))
         if self.plan.settings.compute.weights == "cached":
             base.cache_weights()
-        self._other_path = other_path(base, self.plan.settings)
 
     def memory(self, session: Session) -> dict[str, Any]:
         """Plan, prediction and measurement, phase by phase, in bytes, for reports."""
         return {**session.plan.to_json(), "measured": {**self.measured, **session.meter.peaks}}
+
+    def _opened(self, making: Callable[[str], None]) -> Opener | None:
+        """The forward path that the plan names; torch's where it was the planner's choice and cannot be had."""
+        chosen = self.plan.settings
+        if chosen.graph_precision and not chosen.onnx.graph:
+            folder = sources.export_folder(self.base.fingerprint(), chosen.graph_precision, self.base.device.kind)
+            if not sources.is_exported(folder):
+                size, seconds = paths.cost(chosen, self.plan.shape)
+                making(
+                    f"making a graph of this model that writes faster, once: {format_bytes(size)} in {folder}, "
+                    f"about {max(1, round(seconds / 60))} min (--forward torch does without)"
+                )
+        try:
+            return other_path(self.base, chosen)
+        except (ExportError, DeviceError, StorageError) as error:
+            if self.settings.forward != "auto":
+                raise
+            self.plan = planning.with_torch(self.plan, self.settings, degrade=False)
+            self.notes.append(f"torch writes, which is slower: {error.line()}")
+            return None
 
     def session(self) -> Session:
         """A new session, with a fresh adapter; independent of every other one."""
@@ -146,6 +171,7 @@ def load(
     decodes: bool = True,
     allow_degrade: bool = False,
     converting: Callable[[int, int], None] = lambda done, total: None,
+    making: Callable[[str], None] | None = None,
 ) -> Runtime:
     """Loads a model and gives the runtime on it, inside the memory budget that the settings name.
 
@@ -157,6 +183,7 @@ def load(
         decodes: whether text will be generated, and room is needed for a KV cache.
         allow_degrade: whether the planner may change what affects results (rank, blocks, window).
         converting: gets the bytes that are written, and those of all, while a GGUF file is converted, once.
+        making: where it is given, `forward: auto` may write with a graph, and it is told before one is made.
 
     Raises:
         BudgetError: it does not fit; raised before any weight is loaded.
@@ -167,7 +194,9 @@ def load(
     source = planning.find(model, chosen)
     if source.kind == "gguf" and chosen.base.precision == "nf4":
         conversion.require(source, chosen.budget)
-    rough = planning.plan(source, chosen, decodes=decodes, degrade=allow_degrade)  # refuses before torch is needed
+    rough = planning.plan(  # refuses before torch is needed
+        source, chosen, decodes=decodes, degrade=allow_degrade, writes=making is not None
+    )
     final = rough
 
     def before_weights() -> Settings:
@@ -178,7 +207,7 @@ def load(
     base = bases.load(source, rough.settings, before_weights, converting)
     meter = PeakMeter(base.device)
     final, notes = _sound(base, chosen, final, allow_degrade)
-    runtime = Runtime(base, chosen, final)
+    runtime = Runtime(base, chosen, final, making)
     runtime.notes += notes
     runtime.measured["load"] = meter.read()
     release_memory()

@@ -187,7 +187,8 @@ class ComputeSettings:
     faster, and more of it.
     `loss_slice`: label positions that meet the head at a time; 0 lets the planner choose.
     `plain`: what is computed in the plain way that the fast one is tested against: `loss` holds the full logits, `lora`
-    is peft's own forward, `first_epoch` scores a chunk and learns it in two forwards.
+    is peft's own forward, `first_epoch` scores a chunk and learns it in two forwards, `step` decodes with the model's
+    own forward, `graph` records no step on a GPU.
     """
 
     device: str = "auto"
@@ -201,7 +202,7 @@ class ComputeSettings:
     loss_slice: int = 0
     plain: tuple[str, ...] = ()
 
-    PLAIN: ClassVar[tuple[str, ...]] = ("loss", "lora", "first_epoch")
+    PLAIN: ClassVar[tuple[str, ...]] = ("loss", "lora", "first_epoch", "step", "graph")
 
     def __post_init__(self) -> None:
         _require(self.threads >= 0, f"compute.threads is {self.threads}", "0 (all cores) or more")
@@ -217,22 +218,28 @@ class ComputeSettings:
 
 @dataclass(frozen=True)
 class OnnxSettings:
-    """The graph that scores and writes with `forward: onnx`; the learner stays with torch.
+    """The graph that writes with `forward: mixed`, and scores too with `forward: onnx`; the learner stays with torch.
 
     `graph`: a folder made by `templora export`; empty: one in the cache, made once for a base and a precision.
-    `precision`: of the graph that is made: `nf4` and `fp32` give the torch path's numbers, `int8` is faster and rounds.
+    `precision`: of the graph that is made: `nf4` and `fp32` give the torch path's numbers, `int8` is faster and rounds
+    (by 0.0003 nats a token, measured); `auto` is `int8` where the graph only writes, and `nf4` where it scores.
     """
 
     PRECISIONS: ClassVar[tuple[str, ...]] = ("nf4", "fp32", "int8")
+    ROUNDING: ClassVar[tuple[str, ...]] = ("int8",)
 
     graph: str = ""
-    precision: Literal["nf4", "fp32", "int8"] = "nf4"
+    precision: Literal["auto", "nf4", "fp32", "int8"] = "auto"
     provider: Literal["auto", "cpu", "cuda"] = "auto"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a run. Frozen: a changed setting is a new object."""
+    """All settings of a run. Frozen: a changed setting is a new object.
+
+    `forward`: what computes: `torch` everything; `mixed` a graph writes, torch scores and learns; `onnx` a graph scores
+    too. `auto`: where text is written `mixed`, if that pays on this machine (`memory/paths.py`); else `torch`.
+    """
 
     window: WindowSettings
     base: BaseSettings = field(default_factory=BaseSettings)
@@ -240,7 +247,7 @@ class Settings:
     learn: LearnSettings = field(default_factory=LearnSettings)
     generate: GenerateSettings = field(default_factory=GenerateSettings)
     compute: ComputeSettings = field(default_factory=ComputeSettings)
-    forward: Literal["torch", "onnx"] = "torch"
+    forward: Literal["auto", "torch", "mixed", "onnx"] = "auto"
     onnx: OnnxSettings = field(default_factory=OnnxSettings)
     budget: int | None = None
 
@@ -252,7 +259,15 @@ class Settings:
     @property
     def fuses(self) -> bool:
         """Whether the first epoch's forward may serve as the score: `lessons_score`, and the same forward path."""
-        return self.forward == "torch" and self.lessons_score
+        return self.forward != "onnx" and self.lessons_score
+
+    @property
+    def graph_precision(self) -> str:
+        """Of the graph that writes; empty where none does."""
+        if self.forward not in ("mixed", "onnx"):
+            return ""
+        usual = "int8" if self.forward == "mixed" else "nf4"
+        return usual if self.onnx.precision == "auto" else self.onnx.precision
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values; `from_dict` reads them back."""

@@ -48,12 +48,14 @@ def run(args: argparse.Namespace) -> int:
 
     start = time.perf_counter()
     with working(f"exporting {args.model}"):
-        base = _load(args.model, offline=args.offline)
-        made = exporter.export(base, args.out, args.precision, args.device)
+        made = exporter.export_from(
+            lambda: _load(args.model, offline=args.offline), args.out, args.precision, args.device
+        )
     seconds = time.perf_counter() - start
     size = sum(path.stat().st_size for path in args.out.iterdir())
-    gap = max(made.parity.values())
-    print(f"{args.out}: {format_bytes(size)} in {seconds:.0f} s; logits within {gap:.1e} of their spread")
+    gap = max(made.parity["adapter"], made.parity["base"])
+    nats = f", {made.parity['nats']:+.4f} nats a token of a text" if "nats" in made.parity else ""
+    print(f"{args.out}: {format_bytes(size)} in {seconds:.0f} s; logits within {gap:.1e} of their spread{nats}")
     if args.json:
         values = {"out": str(args.out), "bytes": size, "seconds": seconds, "precision": made.precision}
         print(json.dumps({"command": "export", **values, "parity": made.parity, "versions": made.versions}))

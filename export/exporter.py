@@ -7,8 +7,9 @@ Units: bytes.
 
 from __future__ import annotations
 
+import dataclasses
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 
 from edge import journal
 from edge.errors import ExportError, StorageError
+from edge.machine.allocator import release_memory
 from edge.model.base import Base
 from edge.settings import OnnxSettings
 
@@ -39,40 +41,60 @@ def export(base: Base, out: Path, precision: str = "nf4", device: str = "cpu") -
         ExportError: the architecture is not known, the folder is taken, or the graph does not say what the base says.
         StorageError: it cannot be written.
     """
-    graph.require_known(base)
+    return export_from(lambda: base, out, precision, device)
+
+
+def export_from(load: Callable[[], Base], out: Path, precision: str = "nf4", device: str = "cpu") -> Manifest:
+    """`export` of a base that nobody else needs: it is gone before the graph is loaded to be compared with it.
+
+    Raises:
+        ExportError, StorageError: see `export`.
+    """
     if precision not in OnnxSettings.PRECISIONS:
         raise ExportError(f"precision '{precision}'", "one of " + ", ".join(OnnxSettings.PRECISIONS), "name another")
     with _staging(out) as folder:
-        digest, *places = _write_graphs(base, folder, precision, half=device == "cuda")
-        base.config.to_json_file(folder / "config.json")
-        base.tokenizer.save_pretrained(folder)
-        made = _manifest(base, folder, precision, device, digest, *places)
-        made.save(folder)
-        measured = check.parity(base, folder)
-        made = Manifest(**{**vars(made), "parity": measured})
+        made, said = _written(load(), folder, precision, device)
+        release_memory()  # modules hold each other: only a collection frees the base
+        made = dataclasses.replace(made, parity=check.parity(folder, said))
         made.save(folder)
     return made
 
 
+def _written(base: Base, folder: Path, precision: str, device: str) -> tuple[Manifest, check.Said]:
+    """Everything in the folder, and what the base itself says."""
+    graph.require_known(base)
+    digest, *places = _write_graphs(base, folder, precision, half=device == "cuda")
+    base.config.to_json_file(folder / "config.json")
+    base.tokenizer.save_pretrained(folder)
+    made = _manifest(base, folder, precision, device, digest, *places)
+    made.save(folder)
+    return made, check.say(base, made)
+
+
 @torch.no_grad()
 def _write_graphs(base: Base, folder: Path, precision: str, *, half: bool) -> tuple[str, Place, Place]:
-    """The two graphs and their weights; sha256 of the weights, and where embedding and head lie in them."""
+    """The two graphs and their weights; sha256 of the weights, and where embedding and head lie in them.
+
+    Tensor by tensor: what is held beside the base is one layer's weight, or one matrix of the vocabulary.
+    """
     data = DataFile(folder / WEIGHTS)
+    graph.DecoderGraph(base, data, precision, half=half).build().save(folder / DECODER, graph.OPSET)
     embedding = base.model.get_input_embeddings().weight
-    head = base.head.weight
-    held = nf4.vocabulary(embedding, precision)
-    decoder = graph.DecoderGraph(base, data, precision, half=half).build()  # held, so that addresses stay taken
-    decoder.save(folder / DECODER, graph.OPSET)
-    tied = head.data_ptr() == embedding.data_ptr()
-    matrix = held if tied else nf4.vocabulary(head, precision)
-    places = [_place(data, vocabulary) for vocabulary in (held, matrix)]
+    tied = base.head.weight.data_ptr() == embedding.data_ptr()
+    matrix = nf4.vocabulary(base.head.weight, precision)
+    head = _place(data, matrix)
     graph.head(base, data, matrix).save(folder / HEAD, graph.OPSET)
-    return data.close(), places[0], places[1]
+    if tied:
+        return data.close(), head, head
+    data.forget()
+    del matrix
+    rows = _place(data, nf4.vocabulary(embedding, precision))
+    return data.close(), rows, head
 
 
 def _place(data: DataFile, matrix: nf4.Plain) -> Place:
     """Writes a matrix where it is not written yet."""
-    places = [data.add(tensor)[0] for tensor in matrix.tensors()]
+    places = [data.share(tensor)[0] for tensor in matrix.tensors()]
     block = {"block": matrix.block, "scales": places[1]} if isinstance(matrix, nf4.Int8) else {}
     return Place(matrix.rows, matrix.columns, places[0], **block)
 

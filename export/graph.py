@@ -240,11 +240,15 @@ class DecoderGraph:
         return self.graph.op("SimplifiedLayerNormalization", x, held, axis=-1, epsilon=eps)
 
 
-def write_product(graph: Graph, x: str, name: str, matrix: nf4.Matrix, bias: Tensor | None) -> str:
-    """(S, N) = W x + b with W (N, K) held as `matrix`."""
+def write_product(
+    graph: Graph, x: str, name: str, matrix: nf4.Matrix, bias: Tensor | None, *, shared: bool = False
+) -> str:
+    """(S, N) = W x + b with W (N, K) held as `matrix`; `shared`: which lies in the data already, or will be asked for
+    again.
+    """
     held = None if bias is None else graph.weight(f"{name}.bias", bias.float())
     if isinstance(matrix, nf4.Full):
-        weight = graph.weight(f"{name}.weight", matrix.weight)
+        weight = graph.weight(f"{name}.weight", matrix.weight, shared=shared)
         return graph.op("Gemm", x, weight, *([held] if held else []), transB=1)
     if isinstance(matrix, nf4.Packed):
         operator: str = "MatMulBnb4"
@@ -252,11 +256,9 @@ def write_product(graph: Graph, x: str, name: str, matrix: nf4.Matrix, bias: Ten
     else:
         operator = "MatMulNBits"
         held_as = {"bits": 8, "block_size": matrix.block, "accuracy_level": 4}
-    codes = graph.weight(f"{name}.codes", matrix.codes)
-    out = graph.op(
-        operator, x, codes, graph.weight(f"{name}.scales", matrix.scales), domain=MS, N=matrix.rows, K=matrix.columns,
-        **held_as,
-    )  # fmt: skip
+    codes = graph.weight(f"{name}.codes", matrix.codes, shared=shared)
+    scales = graph.weight(f"{name}.scales", matrix.scales, shared=shared)
+    out = graph.op(operator, x, codes, scales, domain=MS, N=matrix.rows, K=matrix.columns, **held_as)
     return out if held is None else graph.op("Add", out, held)
 
 
@@ -293,7 +295,7 @@ def _head_logits(graph: Graph, base: Base, rows: str, name: str, start: int, par
     """(S, n) logits of a part of the vocabulary."""
     ours = base.head
     bias = None if ours.bias is None else ours.bias[start : start + part.rows]
-    logits = write_product(graph, rows, name, part, bias)
+    logits = write_product(graph, rows, name, part, bias, shared=True)
     if ours.scale != 1.0:
         logits = graph.op("Mul", logits, graph.constant(ours.scale, np.float32))
     if ours.softcap is not None:

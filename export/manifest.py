@@ -25,7 +25,7 @@ from edge.store import sources
 
 from .rows import Place
 
-FORMAT = 5
+FORMAT = sources.EXPORT_FORMAT
 MANIFEST = sources.EXPORT
 SEAL = "sha256"  # of all other values: a place that was changed would give other rows, and no error
 DECODER = "decoder.onnx"

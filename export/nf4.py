@@ -7,6 +7,7 @@ Units: bytes and float32. NF4: QLoRA (arXiv 2305.14314, section 3), through bits
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +20,12 @@ from edge.model.base import weight_of
 from .rows import INT8_ZERO
 
 INT8_BLOCK = 32  # weights that share a scale
-VOCABULARY_BLOCK = 64  # the same in a vocabulary's matrices: 0.003 nats better than with 32
+VOCABULARY_BLOCKS = (64, 32)  # the same in a vocabulary's matrices: 0.003 nats better than with 32
 
 
 @dataclass(frozen=True)
 class Full:
-    """A float32 matrix (rows, columns)."""
+    """A matrix (rows, columns) that the graph holds in float32; here in the dtype that it is stored in."""
 
     weight: Tensor
 
@@ -112,14 +113,16 @@ def matrix_of(layer: nn.Linear, precision: str) -> Matrix:
     return held(weight_of(layer, torch.float32), precision)
 
 
-def held(weight: Tensor, precision: str, block: int = INT8_BLOCK) -> Plain:
+def held(weight: Tensor, precision: str, blocks: Sequence[int] = (INT8_BLOCK,)) -> Plain:
     """A matrix that is not packed, as a graph of `precision` holds it."""
-    return to_int8(weight, block) if precision == "int8" else Full(weight.float())
+    if precision != "int8":
+        return Full(weight)
+    return to_int8(weight, next((block for block in blocks if weight.shape[1] % block == 0), blocks[-1]))
 
 
 def vocabulary(weight: Tensor, precision: str) -> Plain:
     """The same for an embedding or a head."""
-    return held(weight, precision, VOCABULARY_BLOCK if weight.shape[1] % VOCABULARY_BLOCK == 0 else INT8_BLOCK)
+    return held(weight, precision, VOCABULARY_BLOCKS)
 
 
 def is_packed(layer: nn.Module) -> bool:

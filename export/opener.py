@@ -1,4 +1,4 @@
-"""Where a session's ONNX forward path comes from: a folder that the user names, or one in the cache, made once.
+"""Where a session's forward path on a graph comes from: a folder that the user names, or one in the cache, made once.
 
 Owns: the cache of exports, one engine for all sessions of a runtime.
 Does not know: graphs, arguments.
@@ -12,24 +12,28 @@ from pathlib import Path
 from edge import journal
 from edge.model.adapter import Adapter
 from edge.model.base import Base
-from edge.model.forward import Opener
+from edge.model.forward import Opener, TorchForward
 from edge.settings import Settings
 from edge.store import sources
 
-from . import exporter, manifest, sharing
+from . import exporter, sharing
 from .engine import Engine, choose
-from .runtime import OnnxForward
+from .runtime import MixedForward, OnnxForward
 
 
 def opener(base: Base, settings: Settings) -> Opener:
-    """What `edge` calls for `forward: onnx`.
+    """What `edge` calls for `forward: onnx` and `forward: mixed`.
 
     Raises:
         ExportError: the named graph is damaged or of another base, or none can be made.
         DeviceError: the provider is not there.
     """
     onnx = settings.onnx
-    folder = Path(onnx.graph) if onnx.graph else cached(base, onnx.precision, choose(onnx.provider, base.device.kind))
+    folder = (
+        Path(onnx.graph)
+        if onnx.graph
+        else cached(base, settings.graph_precision, choose(onnx.provider, base.device.kind))
+    )
     engine = Engine(
         folder,
         provider=onnx.provider,
@@ -39,7 +43,10 @@ def opener(base: Base, settings: Settings) -> Opener:
     )
 
     def open_path(adapter: Adapter | None) -> OnnxForward:
-        path = OnnxForward(engine, adapter)
+        if settings.forward == "mixed":
+            path: OnnxForward = MixedForward(engine, adapter, TorchForward(base, adapter, settings.compute))
+        else:
+            path = OnnxForward(engine, adapter)
         path.settle(settings.compute)
         return path
 
@@ -48,10 +55,9 @@ def opener(base: Base, settings: Settings) -> Opener:
 
 def cached(base: Base, precision: str, device: str) -> Path:
     """The export of a base in the cache; made where it is not there yet."""
-    name = f"{base.fingerprint()[:16]}-{precision}-{device}-v{manifest.FORMAT}"
-    folder = sources.cache_root() / "onnx" / name
-    if not (folder / manifest.MANIFEST).is_file():
+    folder = sources.export_folder(base.fingerprint(), precision, device)
+    if not sources.is_exported(folder):
         with journal.making(folder):
-            if not (folder / manifest.MANIFEST).is_file():  # no other process made it meanwhile
+            if not sources.is_exported(folder):  # no other process made it meanwhile
                 exporter.export(base, folder, precision, device)
     return folder

@@ -8,6 +8,7 @@ Units: nats; logits in float32; positions in tokens.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from edge.memory.graph import SLICE, rounded
 from edge.model.adapter import Adapter
-from edge.model.forward import Cache
+from edge.model.forward import Cache, TorchForward
 from edge.settings import ComputeSettings
 from edge.weights.paging import Store
 
@@ -89,21 +90,43 @@ class OnnxForward:
             return self.engine.nothing
         if self._version == self.adapter.version:
             return self._copies
-        for layer, module in self.adapter.layers.items():
-            name = self.adapter.name
-            a = module.lora_A[name].weight
-            b = module.lora_B[name].weight
-            scaling = module.scaling[name]
-            for key, tensor in zip(lora_inputs(layer), (a.detach().T, b.detach().T * scaling), strict=True):
-                array = tensor.float().cpu().contiguous().numpy()
-                if key in self._copies:
-                    self._copies[key].update_inplace(array)
-                else:
-                    self._copies[key] = lasting(array, self.engine.device)
+        for key, array in adapter_arrays(self.adapter):
+            if key in self._copies:
+                self._copies[key].update_inplace(array)
+            else:
+                self._copies[key] = lasting(array, self.engine.device)
         for key, nothing in self.engine.nothing.items():
             self._copies.setdefault(key, nothing)
         self._version = self.adapter.version
         return self._copies
+
+
+class MixedForward(OnnxForward):
+    """The graph writes, torch scores: the nats that a run reports and compares are torch's own."""
+
+    def __init__(self, engine: Engine, adapter: Adapter | None, scores: TorchForward) -> None:
+        """`scores`: the path of the same base and adapter that gives the nats."""
+        super().__init__(engine, adapter)
+        self.scores = scores
+
+    def settle(self, compute: ComputeSettings) -> None:
+        """See `Forward.settle`."""
+        super().settle(compute)
+        self.scores.settle(compute)
+
+    def nll(self, input_ids: Tensor, labels: int, *, adapter: bool = True) -> Tensor:
+        """See `Forward.nll`."""
+        return self.scores.nll(input_ids, labels, adapter=adapter)
+
+
+def adapter_arrays(adapter: Adapter) -> Iterator[tuple[str, Array]]:
+    """A and B as the graph wants them, transposed and scaled, by the names of its inputs."""
+    for layer, module in adapter.layers.items():
+        a = module.lora_A[adapter.name].weight
+        b = module.lora_B[adapter.name].weight
+        scaling = module.scaling[adapter.name]
+        for key, tensor in zip(lora_inputs(layer), (a.detach().T, b.detach().T * scaling), strict=True):
+            yield key, tensor.float().cpu().contiguous().numpy()
 
 
 def _ids(input_ids: Tensor) -> Array:

@@ -22,7 +22,12 @@ from torch import Tensor
 ALIGN = 4096  # a memory page: what the runtime maps begins on one
 MS = "com.microsoft"
 Branch = Callable[[], Sequence[str]]  # writes operators; the names of their results
-_TYPES = {torch.float32: TensorProto.FLOAT, torch.uint8: TensorProto.UINT8, torch.bfloat16: TensorProto.BFLOAT16}
+_TYPES = {torch.float32: TensorProto.FLOAT, torch.uint8: TensorProto.UINT8}
+
+
+def stored(tensor: Tensor) -> torch.dtype:
+    """What it is written as: bytes as they are, numbers in float32."""
+    return torch.float32 if tensor.is_floating_point() else tensor.dtype
 
 
 class DataFile:
@@ -33,26 +38,43 @@ class DataFile:
         self.size = 0
         self._file = path.open("xb")
         self._digest = hashlib.sha256()
-        self._places: list[tuple[int, int, torch.dtype, int]] = []  # address, bytes, type, offset
+        self._shared: list[tuple[Tensor, int]] = []  # and their offsets; held, so that no other gets their addresses
 
     def add(self, tensor: Tensor) -> tuple[int, int]:
-        """Where it lies: offset and length. Memory that is there already, whole or as a part, is not written again."""
-        address = tensor.data_ptr()
-        length = tensor.numel() * tensor.element_size()
-        for start, size, kind, offset in self._places if tensor.is_contiguous() else ():
-            if kind == tensor.dtype and start <= address and address + length <= start + size:
-                return offset + address - start, length
+        """Writes it, widened where it is in 16 bits; offset and length."""
         self._write(bytes(-self.size % ALIGN))
         offset = self.size
+        kind = stored(tensor)
         for part in torch.split(tensor.detach(), max(1, len(tensor) // 16)):  # no second copy of a whole vocabulary
-            self._write(part.contiguous().cpu().view(-1).view(torch.uint8).numpy().data)
+            self._write(part.to(kind).contiguous().cpu().view(-1).view(torch.uint8).numpy().data)
+        return offset, self.size - offset
+
+    def share(self, tensor: Tensor) -> tuple[int, int]:
+        """The same for what several may want: memory that is there already, whole or as a part, is not written again.
+
+        It is kept until `forget`.
+        """
+        address = tensor.data_ptr()
+        length = tensor.numel() * tensor.element_size()
+        wide = stored(tensor).itemsize // tensor.element_size()
+        for held, offset in self._shared if tensor.is_contiguous() else ():
+            start = held.data_ptr()
+            end = start + held.numel() * held.element_size()
+            if held.dtype == tensor.dtype and start <= address and address + length <= end:
+                return offset + (address - start) * wide, length * wide
+        offset, length = self.add(tensor)
         if tensor.is_contiguous():
-            self._places.append((address, length, tensor.dtype, offset))
+            self._shared.append((tensor, offset))
         return offset, length
+
+    def forget(self) -> None:
+        """Lets go of what is shared."""
+        self._shared = []
 
     def close(self) -> str:
         """Ends the file; the sha256 of it all."""
         self._file.close()
+        self.forget()
         return self._digest.hexdigest()
 
     def _write(self, data: bytes | memoryview) -> None:
@@ -72,7 +94,6 @@ class Graph:
         self._outputs: list[Any] = []
         self._weights: list[Any] = []
         self._made: dict[Any, str] = {}
-        self._kept: list[Tensor] = []  # a place is known by its address, which must not be given to another tensor
 
     def input(self, name: str, shape: Sequence[int | str], kind: Any = np.float32) -> str:
         """A value that is given for each run; a dimension with a name may have any size."""
@@ -87,11 +108,10 @@ class Graph:
         self._outputs.append(_value(name, shape, kind))
         return name
 
-    def weight(self, name: str, tensor: Tensor) -> str:
-        """A constant in the data file."""
-        offset, length = self._data.add(tensor)
-        self._kept.append(tensor)
-        proto = TensorProto(name=name, data_type=_TYPES[tensor.dtype], dims=tensor.shape)
+    def weight(self, name: str, tensor: Tensor, *, shared: bool = False) -> str:
+        """A constant in the data file; `shared`: see `DataFile.share`."""
+        offset, length = self._data.share(tensor) if shared else self._data.add(tensor)
+        proto = TensorProto(name=name, data_type=_TYPES[stored(tensor)], dims=tensor.shape)
         proto.data_location = TensorProto.EXTERNAL
         for key, entry in (("location", self._data.path.name), ("offset", str(offset)), ("length", str(length))):
             proto.external_data.add(key=key, value=entry)

@@ -17,7 +17,7 @@ from ..translation import evaluate, glossary, languages, loop, pairs, prompts, s
 from ..translation.prompts import Pair
 from . import options
 from .driver import drive
-from .translate import prompting, template_of
+from .translate import TRANSLATOR, prompting, prompts_of
 
 if TYPE_CHECKING:
     from ..session import Runtime
@@ -48,7 +48,7 @@ def add(verbs: Any) -> None:
     verb.add_argument("--run", dest="run_folder", type=Path, metavar="DIR", help="keep a run folder per protocol")
     options.going_on(verb)
     options.forward(verb)
-    options.common(verb)
+    options.common(verb, TRANSLATOR)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,9 +73,8 @@ def run(args: argparse.Namespace) -> int:
     places = {name: _place(args, name) for name in protocols}
     first = next(iter(places.values()))
     runtime = options.load(args, options.as_begun(args, first, settings), decodes=True)
-    template = template_of(args, runtime.base.tokenizer)
-    made = prompts.Prompts(template, source, target, runtime.base.tokenizer)
-    texts = {"text": key, "template": repr(template), "glossary": json.dumps(sorted(terms.terms.items()))}
+    made = prompts_of(args, runtime, job)
+    texts = {"text": key, "template": repr(made.template), "glossary": json.dumps(sorted(terms.terms.items()))}
     references = [pair for chunk in chunks for pair in chunk]
     scored = [wanted(chunk) for chunk in chunks for _ in chunk]
     names = scores.reference_names(references, source, target)

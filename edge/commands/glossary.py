@@ -11,10 +11,10 @@ from typing import Any
 from ..documents import Unit, open_document
 from ..errors import InputError
 from ..terminal import Progress, say
-from ..translation import glossary, languages, loop, prompts
+from ..translation import glossary, languages, loop
 from ..translation.context import Context
 from . import options
-from .translate import template_of
+from .translate import TRANSLATOR, prompts_of, template
 
 
 def add(verbs: Any) -> None:
@@ -27,8 +27,8 @@ def add(verbs: Any) -> None:
     verb.add_argument("--least", type=options.positive, default=3, metavar="N", help="units a term is in (default: 3)")
     verb.add_argument("--most", type=options.positive, default=100, metavar="N", help="terms at most (default: 100)")
     verb.add_argument("--no-translations", action="store_true", help="leave the second column empty: needs no model")
-    verb.add_argument("--template", metavar="NAME", help="chat, plain or a YAML file")
-    options.common(verb)
+    template(verb)
+    options.common(verb, TRANSLATOR)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,8 +69,7 @@ def _translate(args: argparse.Namespace, settings: Any, job: loop.Job, terms: li
     found: dict[str, str] = {}
     with runtime.session() as session, Progress("translating", len(terms), "terms") as progress:
         require_languages(session, terms, job.source, job.target)
-        template = template_of(args, runtime.base.tokenizer)
-        translator = ModelTranslator(session, prompts.Prompts(template, job.source, job.target, runtime.base.tokenizer))
+        translator = ModelTranslator(session, prompts_of(args, runtime, job))
         for number, term in enumerate(terms):
             record = loop.translate_unit(job, translator, number, Unit(f"t{number:06d}", term), Context(), {})
             if record.status == "model":

@@ -24,6 +24,7 @@ from ..machine import held
 from ..settings import Settings
 from ..terminal import Converting, say, working
 from ..values.amounts import format_bytes
+from . import consent
 
 if TYPE_CHECKING:
     from ..resume import Run
@@ -39,13 +40,13 @@ def verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
     return made
 
 
-def common(verb: argparse.ArgumentParser) -> None:
-    """The options of every verb that runs a model."""
+def common(verb: argparse.ArgumentParser, model: str = "demo") -> None:
+    """The options of every verb that runs a model; `model` where none is named."""
     presets = ", ".join(settings_module.preset_names())
     verb.add_argument(
         "--model",
-        default="demo",
-        help="an embedded model (`templora models`), hub id, model folder, 4-bit folder or .gguf (default: demo)",
+        default=model,
+        help=f"an embedded model (`templora models`), hub id, model folder, 4-bit folder or .gguf (default: {model})",
     )
     verb.add_argument("--preset", default="economical", help=f"{presets}, or a YAML file (default: economical)")
     verb.add_argument(
@@ -66,8 +67,9 @@ def forward(verb: argparse.ArgumentParser) -> None:
     """The option of every verb whose forward path may be another one."""
     verb.add_argument(
         "--forward",
-        choices=("torch", "onnx"),
-        help="what scores and writes: onnx runs an exported graph (default: torch)",
+        choices=("auto", "torch", "mixed", "onnx"),
+        help="mixed: an exported graph writes, onnx: it scores too (default: auto: mixed where text is written and it "
+        "pays, else torch)",
     )
 
 
@@ -182,14 +184,19 @@ def as_begun(args: argparse.Namespace, where: places.Place, settings: Settings) 
     return began
 
 
-def load(args: argparse.Namespace, settings: Settings, *, decodes: bool) -> Runtime:
-    """The runtime that the options name; says what was given up to fit the budget."""
+def load(args: argparse.Namespace, settings: Settings, *, decodes: bool, writes: bool = False) -> Runtime:
+    """The runtime that the options name; says what was given up to fit the budget.
+
+    `writes`: it is there to write text, so a graph may be made that does so faster.
+    """
     import edge
 
+    consent.fetch_if_wanted(args.model, offline=settings.base.offline)
     with working(f"loading {args.model}") as status, Converting(args.model, status) as converting:
         runtime = edge.load(
-            args.model, settings=settings, decodes=decodes, allow_degrade=args.allow_degrade, converting=converting
-        )
+            args.model, settings=settings, decodes=decodes, allow_degrade=args.allow_degrade, converting=converting,
+            making=(lambda line: say(f"note: {line}")) if writes else None,
+        )  # fmt: skip
     if runtime.plan.given_up:
         budget = format_bytes(runtime.plan.budget)
         say(f"to fit {budget}: " + "; ".join(runtime.plan.given_up))

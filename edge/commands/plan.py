@@ -24,7 +24,9 @@ def run(args: argparse.Namespace) -> int:
 
     settings = options.settings_of(args)
     source = planning.find(args.model, settings)
-    chosen = planning.plan(source, settings, decodes=not args.score_only, degrade=args.allow_degrade)
+    chosen = planning.plan(
+        source, settings, decodes=not args.score_only, degrade=args.allow_degrade, writes=not args.score_only
+    )
     chosen = conversion.shown(chosen, source)
     print_table(report.plan_table(chosen))
     print(report.plan_summary(chosen))

@@ -16,15 +16,16 @@ from ..errors import InputError, SettingsError
 from ..records import Corrected, Record, UnitTranslated
 from ..settings import Settings
 from ..terminal import Progress, Stop, say
-from ..translation import glossary, languages, loop, pairs, prompts, report
+from ..translation import families, glossary, languages, loop, pairs, prompts, report
 from ..translation.revision import Revision, no_edits
 from . import carry, options, outputs, overwrite
 from .driver import drive
 
 if TYPE_CHECKING:
     from ..resume import Run
-    from ..session import Session
+    from ..session import Runtime, Session
 
+TRANSLATOR = "demo-instruct"  # the embedded model that can translate
 PARTIAL_EVERY = 60.0  # seconds between two writings of the unfinished book, where they cost little
 PARTIAL_SHARE = 0.05  # of the run's time that they may take: a book with its pictures may be large
 PREVIEWED = 6  # units that a process shows on the terminal when they are done
@@ -75,7 +76,7 @@ def add(verbs: Any) -> None:
     )  # fmt: skip
     options.resumable(translate)
     options.forward(translate)
-    options.common(translate)
+    options.common(translate, TRANSLATOR)
 
 
 def prompting(verb: argparse.ArgumentParser) -> None:
@@ -88,8 +89,14 @@ def prompting(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--context-units", type=int, default=8, metavar="K", help="finished units that a prompt shows (default: 8)"
     )
+    template(verb)
+
+
+def template(verb: argparse.ArgumentParser) -> None:
+    """The option that names a template."""
+    shipped = ", ".join(prompts.template_names())
     verb.add_argument(
-        "--template", metavar="NAME", help="chat, plain or a YAML file (default: chat where the model has a template)"
+        "--template", metavar="NAME", help=f"{shipped}, or a YAML file (default: what fits the model by its metadata)"
     )
 
 
@@ -124,10 +131,23 @@ def job_of(args: argparse.Namespace, document: Document) -> loop.Job:
     )
 
 
-def template_of(args: argparse.Namespace, tokenizer: Any) -> prompts.Template:
-    """The template that was named, or the one that fits the model."""
-    fitting = "chat" if getattr(tokenizer, "chat_template", None) else "plain"
-    return prompts.load_template(args.template or fitting)
+def prompts_of(args: argparse.Namespace, runtime: Runtime, job: loop.Job) -> prompts.Prompts:
+    """Prompts in the template that was named, or in the one that fits the model; warns of one that cannot translate.
+
+    Raises:
+        SettingsError: see `prompts.load_template`, `prompts.Prompts`.
+    """
+    base = runtime.base
+    fitting = families.fitting(
+        base.tokenizer,
+        job.source,
+        job.target,
+        architecture=str(getattr(base.config, "model_type", "")),
+        reference=base.reference,
+    )
+    if args.model == "demo":
+        say(f"warning: demo is a base model of 270M parameters that cannot translate; {TRANSLATOR} can")
+    return prompts.Prompts(prompts.load_template(args.template or fitting), job.source, job.target, base.tokenizer)
 
 
 def settings_for(args: argparse.Namespace, job: loop.Job) -> Settings:
@@ -191,10 +211,10 @@ def run(args: argparse.Namespace) -> int:
     if named:
         texts["template"] = repr(named)
     where = options.place(args, args.book.stem, settings, key, texts, words_of(job, named, judge=args.judge))
-    runtime = options.load(args, options.as_begun(args, where, settings), decodes=True)
-    template = template_of(args, runtime.base.tokenizer)
-    texts["template"] = repr(template)
-    words = words_of(job, template, judge=args.judge)
+    runtime = options.load(args, options.as_begun(args, where, settings), decodes=True, writes=True)
+    made = prompts_of(args, runtime, job)
+    texts["template"] = repr(made.template)
+    words = words_of(job, made.template, judge=args.judge)
     start = time.perf_counter()
     with (
         options.run(
@@ -207,7 +227,6 @@ def run(args: argparse.Namespace) -> int:
         outputs.describe(run, args, job, carried)
         if carried:
             carried.begin(session, runtime)
-        made = prompts.Prompts(template, job.source, job.target, runtime.base.tokenizer)
         done, stopped = _translate(job, made, run, session, progress, stop, files, args)
         files.write(done)
         result = {

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     name = Path(args.prompt_file).stem if args.prompt_file else "prompt"
     what: dict[str, str | Text] = {"prompt": prompt, "options": f"tokens={args.tokens}"}
     where = options.place(args, name, settings, prompt.sha256, what)
-    runtime = options.load(args, options.as_begun(args, where, settings), decodes=True)
+    runtime = options.load(args, options.as_begun(args, where, settings), decodes=True, writes=True)
     shown = Shown(args.out)
     start = time.perf_counter()
     with (

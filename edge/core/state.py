@@ -96,6 +96,15 @@ class State:
         self.adapter = self.learner = self.reading = None
         self.memory.pages.close()
 
+    def adapter_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All that the adapter adds to the base: of layers that are only repaired, too."""
+        if self.adapter is None:
+            return
+        adapter = self.adapter
+        for name, layer in adapter.layers.items():
+            yield f"{name}.lora_A", layer.lora_A[adapter.name].weight.detach()
+            yield f"{name}.lora_B", layer.lora_B[adapter.name].weight.detach()
+
     @torch.no_grad()
     def begin_with(self, kept: Kept) -> None:
         """The adapter begins as another document's was at its end; the base stays what it is.
@@ -110,7 +119,7 @@ class State:
         if kept.rank != rank:
             raise SettingsError(f"the adapter of {kept.where} has rank {kept.rank}", f"adapter.rank={rank}",
                                 f"--set adapter.rank={kept.rank}")  # fmt: skip
-        others = {name for name, _ in self.adapter.tensors()} - set(own)  # only repaired, the same in both
+        others = {name for name, _ in self.adapter_tensors()} - set(own)  # only repaired, the same in both
         if set(kept.tensors) - others != set(own):
             raise SettingsError(
                 f"the adapter of {kept.where} lies on {_kinds(kept.tensors)}", _kinds(own),

@@ -12,15 +12,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from ..machine.device import timed
+from ..machine.device import Clock
 from ..model.adapter import Adapter
 from ..model.forward import TorchForward
+from ..model.loss import HALF_SCALE
 from ..model.prefix import Prefix
 from ..records import Learned
 from ..settings import LearnSettings
@@ -44,7 +44,7 @@ class Learner:
     Attributes:
         steps: optimiser steps taken so far.
         chunks: chunks learned so far.
-        seconds: spent so far in each phase: `forward` (with the loss and its gradient), `backward`, `optimiser`.
+        clock: seconds spent so far in `forward` (with the loss and its gradient), `backward`, `optimiser`.
         drift: what watches whether the adapter is worse than the base.
         retry: runs one forward and backward; the session's own runs it again with less memory when it ran out.
     """
@@ -69,7 +69,7 @@ class Learner:
         self.settings = settings
         self.steps = 0
         self.chunks = 0
-        self.seconds = dict.fromkeys(("forward", "backward", "optimiser"), 0.0)
+        self.clock = Clock(("forward", "backward", "optimiser"), forward.base.device)
         self.retry: Retry = _once
         self.drift = DriftGuard(settings.drift_margin)
         self.optimizer = optimizers.make(adapter.parameters(), settings, moments)
@@ -109,23 +109,27 @@ class Learner:
         scores = torch.empty(0)
         if settings.can_roll_back:
             self._save()
-        with self._timed("forward"):
+        with self.clock.phase("forward"):
             prefix = self._prefix_for(input_ids[: len(input_ids) - labels - 1], labels)
         with torch.random.fork_rng(enabled=dropout):
             for epoch in range(settings.epochs):
                 # 1. one forward and backward; the same numbers however often it must be tried
                 seed = hash((settings.seed, self.chunks, epoch)) if dropout else None
-                nll = self.retry(partial(self._gradients, lesson, prefix, seed))
-                losses.append(float(nll.double().sum()))
+                for scale in self._scales():
+                    nll = self.retry(partial(self._gradients, lesson, prefix, seed, scale))
+                    # the only time that the device is waited for
+                    total, norm = torch.stack([nll.double().sum(), self._gradient_norm(nll)]).tolist()
+                    if math.isfinite(norm):
+                        break
+                losses.append(total)
                 if epoch == 0:
-                    scores = nll.cpu()
+                    scores = nll
                 # 2. refused where it went wrong
-                norm = self._gradient_norm()
                 reason = self._refusal(losses, norm)
                 if reason:
                     break
                 # 3. the step
-                with self._timed("optimiser"):
+                with self.clock.phase("optimiser"):
                     self._step()
         optimizers.drop_gradients(self.adapter.parameters())
         after = None
@@ -140,7 +144,7 @@ class Learner:
             self._prefix = prefix
         self.chunks += 1
         seconds = time.perf_counter() - start
-        return Learned(tuple(losses), after, not reason, reason, seconds, norm), scores
+        return Learned(tuple(losses), after, not reason, reason, seconds, norm), scores.cpu()
 
     def start_anew(self) -> None:
         """Drops what the adapter has learned."""
@@ -151,20 +155,32 @@ class Learner:
 
     # --- one step ---
 
-    def _gradients(self, lesson: Taught, prefix: Prefix | None, seed: int | None) -> Tensor:
-        """The nats of one forward's labels; leaves the gradient of their mean in the adapter's parameters."""
+    def _gradients(self, lesson: Taught, prefix: Prefix | None, seed: int | None, scale: float = 1.0) -> Tensor:
+        """The nats of one forward's labels; leaves the gradient of their mean in the adapter's parameters.
+
+        `scale`: what gradients are multiplied by on their way (`_scales`).
+        """
         input_ids, labels, only = lesson
         optimizers.drop_gradients(self.adapter.parameters())
         if seed is not None:
             torch.manual_seed(seed)
         shallow = self.chunks % self.settings.deep_every != 0
         with self.forward.learning(dropout=seed is not None, shallow=shallow):
-            with self._timed("forward"):
+            with self.clock.phase("forward"):
                 mean, nll = self.forward.loss(input_ids, labels, prefix, only)
-            if self.settings.guard == "off" or torch.isfinite(mean):
-                with self._timed("backward"):
-                    torch.autograd.backward(mean)
+            # on a GPU it is not waited for: a gradient that is no number is dropped with the rest
+            if mean.device.type != "cpu" or self.settings.guard == "off" or torch.isfinite(mean):
+                with self.clock.phase("backward"):
+                    torch.autograd.backward(mean, mean.new_tensor(scale))
+                    if scale != 1.0:
+                        torch._foreach_div_([p.grad for p in self.adapter.parameters() if p.grad is not None], scale)
         return nll.detach()
+
+    def _scales(self) -> tuple[float, ...]:
+        """What gradients are multiplied by on their way (arXiv 1710.03740), each tried where the one before it was too
+        much: float16 knows no number below 6e-8, and none above 65,504.
+        """
+        return (HALF_SCALE, HALF_SCALE / 64) if self.forward.base.device.dtype == "float16" else (1.0,)
 
     def _step(self) -> None:
         warmup = self.settings.warmup_steps
@@ -183,12 +199,13 @@ class Learner:
             return kept
         return self.forward.read_prefix(before, self._limit, self._sinks)
 
-    def _timed(self, phase: str) -> AbstractContextManager[None]:
-        return timed(self.seconds, phase, self.forward.base.device)
-
-    def _gradient_norm(self) -> float:
+    def _gradient_norm(self, like: Tensor) -> Tensor:
+        """() float64, where `like` is."""
         grads = [p.grad for p in self.adapter.parameters() if p.grad is not None]
-        return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))) if grads else 0.0
+        if not grads:
+            return like.new_zeros((), dtype=torch.float64)
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        return norm.double()
 
     def _refusal(self, losses: list[float], norm: float = 0.0) -> str:
         """Why the update must be undone, or an empty string. `norm`: of the last gradient."""

@@ -14,11 +14,11 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DeviceError
 
@@ -97,10 +97,10 @@ def probable_kind(device: str = "auto") -> str:
 
 
 def cuda_dtype(name: str) -> str:
-    """bfloat16 where the GPU has units for it (compute capability 8.0 and up), else float32."""
+    """bfloat16 where the GPU has units for it (compute capability 8.0 and up), else float16."""
     import torch
 
-    return "bfloat16" if torch.cuda.get_device_capability(name) >= (8, 0) else "float32"
+    return "bfloat16" if torch.cuda.get_device_capability(name) >= (8, 0) else "float16"
 
 
 def units_for(kind: str, dtype: str, matmul: str) -> str:
@@ -155,18 +155,49 @@ def set_threads(count: int) -> int:
     return count
 
 
-@contextmanager
-def timed(seconds: dict[str, float], phase: str, device: Device) -> Iterator[None]:
-    """Adds the block's wall time to `seconds[phase]`; on CUDA, of work that is done and not only queued."""
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        if device.kind == "cuda":
-            import torch
+class Clock:
+    """Wall time of phases that follow one another; on CUDA by events in its stream, so that nothing waits for them.
 
-            torch.cuda.synchronize(device.name)
-        seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start
+    Attributes:
+        device: where the work is done.
+    """
+
+    def __init__(self, phases: Iterable[str], device: Device) -> None:
+        self.device = device
+        self._seconds = dict.fromkeys(phases, 0.0)
+        self._open: list[tuple[str, Any, Any]] = []  # phases whose events were not looked at yet
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Adds the block's time to the phase."""
+        if self.device.kind == "cuda":
+            before = self._event()
+            try:
+                yield
+            finally:
+                self._open.append((name, before, self._event()))
+            return
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] += time.perf_counter() - start
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds spent so far in each phase; waits for what is still being done."""
+        for name, before, after in self._open:
+            after.synchronize()
+            self._seconds[name] += before.elapsed_time(after) / 1000
+        self._open.clear()
+        return dict(self._seconds)
+
+    def _event(self) -> Any:
+        import torch
+
+        event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
 
 
 def matmul_rate(device: Device, size: int = 512, budget: float = 0.3) -> float:

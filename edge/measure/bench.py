@@ -307,10 +307,10 @@ class _PaperLoop:
         self.encode = self.loop.encode
 
     def chunks(self, ids: list[int]) -> Iterator[dict[str, Any]]:
-        before = dict(self.loop.seconds)
+        before = self.loop.clock.seconds
         for tokens, nll, seconds in self.loop.score(ids):
-            yield {"tokens": tokens, "nll": nll, "seconds": seconds, "phases": _since(before, self.loop.seconds)}
-            before = dict(self.loop.seconds)
+            yield {"tokens": tokens, "nll": nll, "seconds": seconds, "phases": _since(before, self.loop.clock.seconds)}
+            before = self.loop.clock.seconds
 
 
 class _RuntimeLoop:
@@ -325,14 +325,14 @@ class _RuntimeLoop:
 
     def chunks(self, ids: list[int]) -> Iterator[dict[str, Any]]:
         learner = self.session.learner
-        before = dict(learner.seconds) if learner else {}
+        before = learner.clock.seconds if learner else {}
         for chunk in self.session.score_ids(ids, with_base=False):
-            phases = {"score": chunk.score_seconds, **_since(before, learner.seconds if learner else {})}
+            phases = {"score": chunk.score_seconds, **_since(before, learner.clock.seconds if learner else {})}
             if learner is None:
                 phases["score"] = chunk.seconds
             nll = chunk.base_nll if chunk.adapter_nll is None else chunk.adapter_nll
             yield {"tokens": chunk.tokens, "nll": nll, "seconds": chunk.seconds, "phases": phases}
-            before = dict(learner.seconds) if learner else {}
+            before = learner.clock.seconds if learner else {}
 
     def decode(self, ids: list[int], tokens: int) -> float:
         import time

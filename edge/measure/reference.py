@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..learning.optimizer import BETAS, EPS
-from ..machine.device import Device, matmul_units, timed
+from ..machine.device import Clock, Device, matmul_units
 from ..model import base
 from ..model.base import encode, keep_packed_layout
 from ..settings import Settings
@@ -72,7 +72,7 @@ class PlainLoop:
             parameter.data = parameter.data.float()
         self.optimizer = torch.optim.AdamW(self.parameters, lr=learn.lr, betas=BETAS, eps=EPS, weight_decay=0.0)
         self.steps = 0
-        self.seconds = dict.fromkeys(("score", "forward", "backward", "optimiser"), 0.0)
+        self.clock = Clock(("score", "forward", "backward", "optimiser"), device)
 
     def encode(self, text: str) -> list[int]:
         """See `Base.encode`."""
@@ -92,7 +92,7 @@ class PlainLoop:
             labels = ids.clone()
             labels[:, : ids.shape[1] - piece.labels] = -100
             with matmul_units(self.device):
-                with self._timed("score"), torch.no_grad():
+                with self.clock.phase("score"), torch.no_grad():
                     self.model.eval()
                     nll = float(self.model(input_ids=ids, labels=labels, use_cache=False).loss) * piece.labels
                 self.model.train()
@@ -102,19 +102,16 @@ class PlainLoop:
 
     def _step(self, ids: Tensor, labels: Tensor) -> None:
         learn = self.settings.learn
-        with self._timed("forward"):
+        with self.clock.phase("forward"):
             loss = self.model(input_ids=ids, labels=labels, use_cache=False).loss
-        with self._timed("backward"):
+        with self.clock.phase("backward"):
             loss.backward()
-        with self._timed("optimiser"):
+        with self.clock.phase("optimiser"):
             for group in self.optimizer.param_groups:
                 group["lr"] = learn.lr * min(1.0, (self.steps + 1) / max(1, learn.warmup_steps))
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         self.steps += 1
-
-    def _timed(self, phase: str) -> Any:
-        return timed(self.seconds, phase, self.device)
 
     @torch.inference_mode()
     def decode(self, input_ids: list[int], tokens: int) -> float:

@@ -111,6 +111,8 @@ def plan_summary(plan: Plan) -> str:
     """The peak beside the budget, and what was given up, in one line."""
     has = f"{format_bytes(plan.budget)} {'budget' if plan.named else 'free, less a margin'}"
     said = f"peak {format_bytes(plan.prediction.peak())} in phase {plan.prediction.highest}, of {has}"
+    if plan.settings.graph_precision:
+        said += f"; a graph writes ({plan.settings.graph_precision})"
     if plan.given_up:
         said += "; given up: " + "; ".join(plan.given_up)
     if not plan.shape.exact:

@@ -137,10 +137,15 @@ def _give_up(
 
 
 def settle(settings: Settings, shape: Shape, machine: Machine, *, roomy: bool, keeps: bool | None = None) -> Settings:
-    """Settings without `auto`: the fastest choices when `roomy`, else small ones that cost little time.
+    """Settings without `auto`: the fastest choices when `roomy`, else small ones that cost little time. A forward path
+    that nobody chose (`planning.py`) is torch's.
 
     `keeps`: whether freed memory is among them (as `roomy`, where not said): it lets the process grow to what it held.
     """
+    forward = "torch" if settings.forward == "auto" else settings.forward
+    settings = dataclasses.replace(settings, forward=forward)
+    onnx = dataclasses.replace(settings.onnx, precision=settings.graph_precision or settings.onnx.precision)  # type: ignore[arg-type]
+    settings = dataclasses.replace(settings, onnx=onnx)
     compute = settings.compute
     four_bit = settings.base.precision == "nf4"
     fast = "cached" if roomy and four_bit and machine.kind == "cpu" else "packed"

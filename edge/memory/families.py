@@ -21,6 +21,9 @@ FUSED = (
     "olmo", "cohere", "glm", "arcee", "apertus", "helium", "ministral", "gemma", "nanochat",
 )  # fmt: skip
 
+# Activations beyond 65,504, the largest number of float16 (transformers warns of it for these).
+BEYOND_HALF = ("gemma2", "gemma3_text", "gemma3n_text", "gemma4_text")
+
 _KEPT = ("full_attention", "sliding_attention", "dummy")  # kinds of layers whose keys and values are all that they keep
 _OLD_NAMES = {"mamba": "linear_attention", "attention": "full_attention"}  # as configs on disk may have them
 _STATES = ("mamba_", "linear_conv_", "ssm_")  # names in the configs of models with states begin with these

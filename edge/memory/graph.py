@@ -46,7 +46,7 @@ class GraphTerms:
     def __init__(self, settings: Settings, shape: Shape) -> None:
         self.settings = settings
         self.shape = shape
-        self.precision = settings.onnx.precision
+        self.precision = settings.graph_precision or "nf4"
 
     def sessions(self, adapted: int, *, on_cpu: bool) -> Terms:
         """The weights (in use, so read in from the file), and copies of A and B, `adapted` numbers in all."""
@@ -58,6 +58,11 @@ class GraphTerms:
         wide = 1 + 4 / 64 if self.precision == "int8" else 4
         terms = {"graph weights": int(linear * width), "graph head": int(head * wide)}
         return terms | {"graph runtime": RUNTIME, **({"graph adapter": 4 * adapted} if adapted else {})}
+
+    def file(self) -> int:
+        """The graph's weights on the disk."""
+        terms = self.sessions(0, on_cpu=False)
+        return terms["graph weights"] + terms["graph head"]
 
     def cache(self, tokens: int) -> int:
         """Layers that see everything hold every token; the others, what they see and a run."""

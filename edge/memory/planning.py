@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 
+from ..errors import BudgetError
 from ..machine import device, held
 from ..settings import Settings
 from ..store import sources
 from ..store.sources import Source
-from . import budget, shape
+from . import budget, paths, shape
 from .budget import Plan
 from .prediction import Machine
 from .shape import Shape
@@ -23,8 +24,11 @@ FAST_SHARE = 0.5  # of free memory, for what makes a run fast, where no budget w
 WORD = 450  # bytes that a word of the vocabulary takes in a tokenizer (measured: 420)
 
 
-def plan(source: Source, settings: Settings, *, decodes: bool, degrade: bool) -> Plan:
+def plan(source: Source, settings: Settings, *, decodes: bool, degrade: bool, writes: bool = False) -> Plan:
     """A plan from the model's config alone, with the usual size of the framework.
+
+    Args:
+        writes: text will be written: by a graph, where nobody says what by, it pays, and it fits as torch alone does.
 
     Raises:
         BudgetError: it does not fit.
@@ -32,26 +36,55 @@ def plan(source: Source, settings: Settings, *, decodes: bool, degrade: bool) ->
     dims = model_shape(source)
     machine = estimate(settings, dims)
     free = free_for_all(machine.kind)
-    return budget.fit(settings, dims, machine, free, decodes=decodes, degrade=degrade, share=FAST_SHARE)
+    alone = budget.fit(settings, dims, machine, free, decodes=decodes, degrade=degrade, share=FAST_SHARE)
+    if not (writes and settings.forward == "auto" and paths.pays(settings, dims, machine)):
+        return alone
+    try:
+        by_graph = budget.fit(paths.mixed(settings), dims, machine, free, decodes=decodes, share=FAST_SHARE)
+    except BudgetError:
+        return alone
+    return by_graph if by_graph.settings.learn == alone.settings.learn else alone
 
 
 def again(rough: Plan, settings: Settings, *, degrade: bool) -> Plan:
     """The same plan with the framework as it is: libraries and tokenizer loaded, no weights yet."""
     machine = dataclasses.replace(rough.machine, baseline=measured_baseline(rough.machine.kind))
+    free = free_for_all(machine.kind)
+    try:
+        return budget.fit(
+            _by(rough, settings), rough.shape, machine, free, decodes=rough.decodes, degrade=degrade, share=FAST_SHARE
+        )
+    except BudgetError:
+        if settings.forward != "auto":
+            raise
+        return budget.fit(
+            settings, rough.shape, machine, free, decodes=rough.decodes, degrade=degrade, share=FAST_SHARE
+        )
+
+
+def with_torch(plan: Plan, settings: Settings, *, degrade: bool) -> Plan:
+    """The plan for `settings` without a graph: for a base that none can be made of."""
+    return _anew(plan, dataclasses.replace(settings, forward="torch"), degrade)
+
+
+def _by(plan: Plan, settings: Settings) -> Settings:
+    """The settings with the forward path of the plan, where they leave it open."""
+    if settings.forward != "auto":
+        return settings
+    return dataclasses.replace(settings, forward=plan.settings.forward, onnx=plan.settings.onnx)
+
+
+def _anew(plan: Plan, settings: Settings, degrade: bool) -> Plan:
+    free = int(plan.budget / (1 - budget.MARGIN))  # as it was before the weights were there
     return budget.fit(
-        settings, rough.shape, machine, free_for_all(machine.kind), decodes=rough.decodes, degrade=degrade,
-        share=FAST_SHARE,
+        settings, plan.shape, plan.machine, free, decodes=plan.decodes, degrade=degrade, share=FAST_SHARE
     )  # fmt: skip
 
 
 def without_kept_keys(plan: Plan, settings: Settings, *, degrade: bool) -> Plan:
     """The plan for `settings` where each window is computed anew: for a base that kept keys and values make worse."""
     learn = dataclasses.replace(settings.learn, prefix="full")
-    anew = dataclasses.replace(settings, learn=learn)
-    free = int(plan.budget / (1 - budget.MARGIN))  # as it was before the weights were there
-    return budget.fit(
-        anew, plan.shape, plan.machine, free, decodes=plan.decodes, degrade=degrade, share=FAST_SHARE
-    )  # fmt: skip
+    return _anew(plan, dataclasses.replace(_by(plan, settings), learn=learn), degrade)
 
 
 def find(model: str, settings: Settings) -> Source:

@@ -101,11 +101,12 @@ def predict(settings: Settings, shape: Shape, machine: Machine, *, decodes: bool
     phases = {"load": {**held, "embeddings and head": counted.embeddings(), "reading": counted.reading()}}
     if learns:
         held = held | counted.learner()
-    graph = GraphTerms(settings, counted.shape) if settings.forward == "onnx" else None
+    graph = GraphTerms(settings, counted.shape) if settings.graph_precision else None
     if graph:
         held = held | graph.sessions(counted.parameters + counted.mended if learns else 0, on_cpu=machine.kind == "cpu")
         cache = {"KV cache": graph.cache(settings.window.size)} if decodes else {}
-    phases["score"] = held | (graph.scoring() if graph else largest(counted.scoring()))
+    by_graph = graph.scoring() if graph and settings.forward == "onnx" else None
+    phases["score"] = held | (by_graph or largest(counted.scoring()))
     if learns:
         kept = {} if settings.compute.paging in ("cache", "all") else cache
         phases["learn"] = held | kept | largest(counted.learning())
@@ -338,7 +339,7 @@ class _Count:
         (`export.sharing`).
         """
         chosen = self.settings
-        wide = chosen.forward == "onnx" and chosen.onnx.precision != "int8" and self.machine.kind == "cpu"
+        wide = chosen.graph_precision in ("nf4", "fp32") and self.machine.kind == "cpu"
         return wide and self.shape.tied and self._embedding_bytes() < self.c == 4
 
     def with_slack(self, terms: Terms, phase: str) -> Terms:

@@ -28,7 +28,9 @@ from ..settings import AdapterSettings, group_of
 from ..weights.paging import Lookup
 from . import patches
 from .base import Base, linear_product, weight_of
+from .loss import SUMS_WIDE
 
+_NARROW = "_templora_narrow"  # in a layer's own dictionary: adapter -> A and B in the compute dtype
 _numbers = itertools.count()
 
 
@@ -79,6 +81,8 @@ class Adapter:
             tuner.inject_adapter(base.model, self.name)
         self._tuner: Any = tuner
         self._learns = frozenset(self.targets)
+        self._narrow: list[Tensor] = []  # copies of A and B in the compute dtype, where that is narrower
+        self._narrow_of = -1  # the version that they are of
         half = len(base.blocks) // 2
         self._upper = frozenset(name for name in self.targets if block_of(name, default=half) >= half)
         self.layers: dict[str, Any] = {name: base.model.get_submodule(name) for name in attached}
@@ -98,12 +102,6 @@ class Adapter:
         for name in self.targets:
             yield f"{name}.lora_A", self.layers[name].lora_A[self.name].weight
             yield f"{name}.lora_B", self.layers[name].lora_B[self.name].weight
-
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """All that it adds to the base: of layers that are only repaired, too."""
-        for name, layer in self.layers.items():
-            yield f"{name}.lora_A", layer.lora_A[self.name].weight.detach()
-            yield f"{name}.lora_B", layer.lora_B[self.name].weight.detach()
 
     def parameters(self) -> list[nn.Parameter]:
         """The trainable parameters; those of layers that are only repaired never change."""
@@ -170,6 +168,25 @@ class Adapter:
             parameter.copy_(snapshot[name])
         self.version += 1
 
+    def refresh(self) -> None:
+        """Brings the copies of A and B in the compute dtype, where that is narrower, to what they hold now.
+
+        The copies stay where they are: what was recorded on a GPU reads the new values.
+        """
+        dtype = self.base.device.torch_dtype
+        if dtype == torch.float32 or self._narrow_of == self.version:
+            return
+        masters = [store[self.name].weight.data for layer in self.layers.values()
+                   for store in (layer.lora_A, layer.lora_B)]  # fmt: skip
+        if not self._narrow:
+            self._narrow = [torch.empty_like(master, dtype=dtype) for master in masters]
+            pairs = zip(self._narrow[::2], self._narrow[1::2], strict=True)
+            for layer, pair in zip(self.layers.values(), pairs, strict=True):
+                layer.__dict__.setdefault(_NARROW, {})[self.name] = pair
+        with torch.no_grad():
+            torch._foreach_copy_(self._narrow, masters)
+        self._narrow_of = self.version
+
     # --- switching ---
 
     @contextmanager
@@ -179,6 +196,7 @@ class Adapter:
         `shallow`: no gradient reaches the lower half of the blocks, and nothing is kept there for one.
         """
         learns = self._upper if shallow else self._learns
+        self.refresh()
         for layer in self.layers.values():
             layer._disable_adapters = False
             layer._active_adapter = [self.name]
@@ -201,11 +219,12 @@ class Adapter:
             warnings.simplefilter("ignore")  # peft reports which other adapter it makes active; we name it each time
             for layer in self.layers.values():
                 layer.delete_adapter(self.name)
+                layer.__dict__.get(_NARROW, {}).pop(self.name, None)
         del self._tuner.peft_config[self.name]
         if not self._tuner.peft_config:
             self._tuner.unload()
             del self.base.model._templora_tuner
-        self.layers, self.targets = {}, []
+        self.layers, self.targets, self._narrow = {}, [], []
         self.version += 1
 
 
@@ -281,11 +300,21 @@ def _fused_forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     a, b, scaling = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
     dropout = layer.lora_dropout[name]
     if dropout.training and isinstance(dropout, nn.Dropout):
-        low = F.linear(dropout(x).to(a.dtype), a)
-        out: Tensor = frozen_linear(layer.base_layer, x) + (F.linear(low, b) * scaling).to(x.dtype)
+        low = F.linear(dropout(x), a.to(x.dtype))
+        out: Tensor = frozen_linear(layer.base_layer, x) + F.linear(low, b.to(x.dtype)) * scaling
         return out
-    fused: Tensor = _LoraLinear.apply(x, a, b, layer.base_layer, scaling)  # type: ignore[no-untyped-call]
+    narrow = factors(layer, name, x.dtype)
+    fused: Tensor = _LoraLinear.apply(x, a, b, layer.base_layer, scaling, narrow)  # type: ignore[no-untyped-call]
     return fused
+
+
+def factors(layer: Any, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A (r, K) and B (N, r) of an adapter's layer for products in `dtype`: its own, or the copies of `refresh`."""
+    a, b = layer.lora_A[name].weight.data, layer.lora_B[name].weight.data
+    if a.dtype == dtype:
+        return a, b
+    copies: tuple[Tensor, Tensor] | None = layer.__dict__.get(_NARROW, {}).get(name)
+    return copies if copies is not None and copies[0].dtype == dtype else (a.to(dtype), b.to(dtype))
 
 
 def frozen_linear(layer: nn.Linear, x: Tensor) -> Tensor:
@@ -311,12 +340,17 @@ class _FrozenLinear(torch.autograd.Function):
 
 
 class _LoraLinear(torch.autograd.Function):
-    """y = x W^T + b + s (x A^T) B^T; saves x and x A^T, never W."""
+    """y = x W^T + b + s (x A^T) B^T; saves x and x A^T, never W.
+
+    Products run in x's dtype, with A and B rounded to it; the gradients of A and B are summed up in float32.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor, layer: nn.Linear, scaling: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, a: Tensor, b: Tensor, layer: nn.Linear, scaling: float, used: tuple[Tensor, Tensor]
+    ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # (T, K)
-        low = _product(rows, a.T)  # (T, r)
+        low = rows @ used[0].T  # (T, r)
         weight = weight_of(layer, x.dtype)
         # made in its final shape: what a model changes in place must be no view of something else
         whole = x.new_empty(*x.shape[:-1], len(weight))
@@ -325,56 +359,38 @@ class _LoraLinear(torch.autograd.Function):
             torch.mm(rows, weight.T, out=out)
         else:
             torch.addmm(layer.bias, rows, weight.T, out=out)
-        if out.dtype == low.dtype:
-            out.addmm_(low, b.T, alpha=scaling)
-        else:
-            for block in _row_blocks(low):
-                out[block] += (low[block] @ b.T).mul_(scaling).to(out.dtype)
-        ctx.save_for_backward(x, low, a, b)
-        ctx.layer, ctx.scaling = layer, scaling
+        out.addmm_(low, used[1].T, alpha=scaling)
+        ctx.save_for_backward(x, low)
+        ctx.layer = layer
+        ctx.scaling = scaling
+        ctx.used = used
+        ctx.dtype = a.dtype
         return whole
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
-        x, low, a, b = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
+        x, low = ctx.saved_tensors
+        a, b = ctx.used
         grad = grads[0].reshape(-1, grads[0].shape[-1])  # (T, N)
         rows = x.reshape(-1, x.shape[-1])  # (T, K)
-        grad_low = _product(grad, b).mul_(ctx.scaling)  # (T, r)
+        grad_low = (grad @ b).mul_(ctx.scaling)  # (T, r)
         grad_a = grad_b = grad_x = None
         if ctx.needs_input_grad[1]:
-            grad_b = _transposed_product(grad, low, a.dtype).mul_(ctx.scaling)
-            grad_a = _transposed_product(grad_low, rows, a.dtype)
+            grad_b = _gathered(grad, low, ctx.dtype).mul_(ctx.scaling)
+            grad_a = _gathered(grad_low, rows, ctx.dtype)
         if ctx.needs_input_grad[0]:
-            grad_x = torch.mm(grad, weight_of(ctx.layer, grad.dtype))
-            if grad_x.dtype == a.dtype:
-                grad_x.addmm_(grad_low, a)
-            else:
-                for block in _row_blocks(grad_low):
-                    grad_x[block] += (grad_low[block] @ a).to(grad_x.dtype)
-            grad_x = grad_x.view(x.shape)
-        return grad_x, grad_a, grad_b, None, None
+            grad_x = torch.mm(grad, weight_of(ctx.layer, grad.dtype)).addmm_(grad_low, a).view(x.shape)
+        return grad_x, grad_a, grad_b, None, None, None
 
 
-# Where activations are narrower than the adapter, products run in the adapter's float32 over blocks of rows, so that
-# no wide copy of a whole window exists.
-
-
-def _row_blocks(tensor: Tensor) -> list[slice]:
-    return [slice(start, start + LORA_ROWS) for start in range(0, len(tensor), LORA_ROWS)]
-
-
-def _product(rows: Tensor, matrix: Tensor) -> Tensor:
-    """rows @ matrix in the matrix's dtype."""
-    if rows.dtype == matrix.dtype:
-        return rows @ matrix
-    return torch.cat([rows[block].to(matrix.dtype) @ matrix for block in _row_blocks(rows)])
-
-
-def _transposed_product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
-    """left.T @ right in `dtype`."""
-    if left.dtype == right.dtype == dtype:
+def _gathered(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """left.T @ right, (m, n), summed up over all tokens in `dtype`."""
+    if left.dtype == dtype:
         return left.T @ right
+    if left.device.type == "cuda" and SUMS_WIDE:
+        return torch.mm(left.T, right, out_dtype=dtype)
     total = torch.zeros(left.shape[1], right.shape[1], dtype=dtype, device=left.device)
-    for block in _row_blocks(left):
-        total.addmm_(left[block].T.to(dtype), right[block].to(dtype))
+    for start in range(0, len(left), LORA_ROWS):  # so that no wide copy of a whole window exists
+        rows = slice(start, start + LORA_ROWS)
+        total.addmm_(left[rows].T.to(dtype), right[rows].to(dtype))
     return total

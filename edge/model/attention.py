@@ -82,6 +82,12 @@ def attend(
             query, _repeat(key[:, :, seen], query), _repeat(value[:, :, seen], query),
             is_causal=queries > 1, scale=scale,
         )  # fmt: skip
+    elif softcap is None and window >= keys and query.device.type == "cuda":
+        from torch.nn.attention.bias import causal_lower_right  # flash attention's own form of a kept prefix
+
+        out = F.scaled_dot_product_attention(
+            query, _repeat(key, query), _repeat(value, query), attn_mask=causal_lower_right(queries, keys), scale=scale
+        )
     else:
         out = _BlockAttention.apply(query, key, value, window, scale, softcap)  # type: ignore[no-untyped-call]
     return out.transpose(1, 2).contiguous(), None

@@ -9,6 +9,7 @@ NF4 with double quantisation: QLoRA (arXiv 2305.14314, section 3), through bitsa
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from .. import journal, tokenstream, windows
 from ..errors import ModelError, describe
 from ..machine.allocator import release_memory
 from ..machine.device import Device, choose, set_threads
+from ..memory import families
 from ..settings import Settings, WindowSettings
 from ..store.sources import Source
 from ..tokenstream import TokenStream
@@ -48,6 +50,7 @@ class Base:
         reference: what the user called it.
         load_seconds: wall time of loading.
         identity: one sha256 over the files that it was made from; those of unquantised weights aside. Empty in memory.
+        weights_version: grows whenever weights are held in another way.
     """
 
     model: PreTrainedModel
@@ -57,6 +60,7 @@ class Base:
     load_seconds: float = 0.0
     folder: Path | None = None
     identity: str = ""
+    weights_version: int = 0
     _head: Head | None = field(default=None, repr=False)
 
     @property
@@ -178,6 +182,7 @@ class Base:
 
     def cache_weights(self) -> None:
         """Keeps a dequantised copy of every 4-bit weight for the runtime's life: faster, same numbers."""
+        self.weights_version += 1
         for _, linear in self.linears():
             if getattr(linear.weight, "quant_state", None) is not None:
                 linear.dequantized = weight_of(linear, self.device.torch_dtype)
@@ -185,6 +190,7 @@ class Base:
 
     def drop_cached_weights(self) -> None:
         """Forgets the dequantised copies; each use dequantises again."""
+        self.weights_version += 1
         for _, linear in self.linears():
             linear.__dict__.pop("dequantized", None)
             patches.take(linear, "kept weight")
@@ -242,6 +248,8 @@ def _made(source: Source, device: Device, settings: Settings, before_weights: Ca
     else:
         config = checkpoint.load_config(source.path, remote_code)  # first: a tokenizer's loader would stumble over it
         tokenizer = checkpoint.load_tokenizer(source.path, remote_code)
+        if settings.compute.dtype == "auto":
+            device = wide_enough(device, config.get_text_config().model_type)
     release_memory()  # building a tokenizer takes several times what it keeps: before the weights come
     if before_weights is not None:
         settings = before_weights()
@@ -257,6 +265,13 @@ def _made(source: Source, device: Device, settings: Settings, before_weights: Ca
     checks.verify(base)
     checks.require_words(base)
     return base
+
+
+def wide_enough(device: Device, family: str) -> Device:
+    """The device with a compute dtype that holds the family's activations."""
+    if device.dtype == "float16" and family in families.BEYOND_HALF:
+        return dataclasses.replace(device, dtype="float32")
+    return device
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:

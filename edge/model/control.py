@@ -1,6 +1,6 @@
 """Tokens that no text holds: control, special, unused and padding ones, which are never written.
 
-Owns: which token ids those are, for a base. Does not know: how a token is chosen (`generate.Picker`).
+Owns: which token ids those are, for a base. Does not know: how a token is chosen (`picking.Picker`).
 Units: token ids.
 
 Sources, together: what the tokenizer marks as special, what a GGUF file marked as control or unused (the 4-bit folder's

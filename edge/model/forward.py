@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from typing import Any, Protocol
 
@@ -24,17 +25,18 @@ from ..weights.paging import Store
 from . import attention, patches
 from .adapter import Adapter
 from .base import Base
+from .caches import Grown, Rooms
 from .loss import plain_nll, sliced_nll
 from .prefix import MAX_POSITION, Prefix, windows_of
+from .step import Step
 
 
 @dataclass
 class Cache:
-    """A KV cache of `length` tokens; `state` and what is `marked` are the forward path's own."""
+    """A KV cache of `length` tokens; `state` is the forward path's own."""
 
     state: Any
     length: int = 0
-    marked: tuple[int, Any] = (-1, None)
 
 
 class Forward(Protocol):
@@ -62,7 +64,7 @@ class Forward(Protocol):
         ...
 
     def decode(self, token: int, cache: Cache, *, adapter: bool = True) -> Tensor:
-        """Adds one token to the cache; returns the (V,) logits after it."""
+        """Adds one token to the cache; returns the (V,) logits after it, valid until the next token."""
         ...
 
     def mark(self, cache: Cache) -> None:
@@ -99,9 +101,9 @@ def other_path(base: Base, settings: Settings) -> Opener | None:
     Raises:
         SettingsError: no installed package has it.
     """
-    if settings.forward == "torch":
+    if not settings.graph_precision:
         return None
-    for entry in metadata.entry_points(group="templora.forwards", name=settings.forward):
+    for entry in metadata.entry_points(group="templora.forwards", name="onnx"):
         try:
             make = entry.load()
         except ImportError as error:
@@ -123,8 +125,15 @@ class TorchForward:
     def __init__(self, base: Base, adapter: Adapter | None, compute: ComputeSettings) -> None:
         self.base = base
         self.adapter = adapter
-        self.plain_loss = "loss" in compute.plain
+        self.plain = compute.plain
         self.settle(compute)
+
+    @cached_property
+    def step(self) -> Step | None:
+        """What decodes a token; None where the model's own forward does. Found when a text is first read."""
+        if "step" in self.plain or not attention.is_used(self.base.model):
+            return None
+        return Step.of(self.base, captures="graph" not in self.plain)
 
     def settle(self, compute: ComputeSettings) -> None:
         """See `Forward.settle`."""
@@ -168,7 +177,7 @@ class TorchForward:
             predicting = self._after(prefix, ids[first - 1 : -1])
         if only is not None:
             predicting, targets = predicting[only], targets[only]
-        if self.plain_loss:
+        if "loss" in self.plain:
             return plain_nll(predicting, self.base.head, targets)
         return sliced_nll(predicting, self.base.head, targets, slice_size=self.slice_size)
 
@@ -239,9 +248,8 @@ class TorchForward:
     @torch.inference_mode()
     def prefill(self, input_ids: Tensor, *, adapter: bool = True) -> tuple[Tensor, Cache]:
         """See `Forward.prefill`."""
-        from transformers import DynamicCache
-
-        cache = Cache(DynamicCache(config=self.base.config))
+        step = self.step
+        cache = Cache(Grown(self.base.config) if step is None else Rooms(step.windows))
         with tended_blocks(self.base), matmul_units(self.base.device):
             return self._extend(input_ids, cache, adapter), cache
 
@@ -254,70 +262,54 @@ class TorchForward:
     @torch.inference_mode()
     def decode(self, token: int, cache: Cache, *, adapter: bool = True) -> Tensor:
         """See `Forward.decode`."""
+        step = self.step
         with keep_scratch():
-            return self._extend(torch.tensor([token]), cache, adapter)
+            if step is None or not isinstance(cache.state, Rooms) or step.trusted is False:
+                return self._extend(torch.tensor([token]), cache, adapter)
+            if step.trusted is None:
+                ours = step.logits(token, cache.state, self.adapter if adapter else None).clone()
+                cache.state.advance(-1)
+                theirs = self._extend(torch.tensor([token]), cache, adapter)  # its keys and values stay
+                step.compare(ours, theirs)
+                return theirs
+            logits = step.logits(token, cache.state, self.adapter if adapter else None)
+            cache.length += 1
+            return logits
 
     def mark(self, cache: Cache) -> None:
-        """See `Forward.mark`. Only layers that drop old tokens are kept; a step replaces their
-        tensors, never changes them.
-        """
-        sliding = {i: layer for i, layer in enumerate(cache.state.layers) if getattr(layer, "is_sliding", False)}
-        cache.marked = (cache.length, {i: (layer.keys, layer.values) for i, layer in sliding.items()})
+        """See `Forward.mark`."""
+        cache.state.mark(cache.length)
 
+    @torch.inference_mode()
     def rewind(self, cache: Cache, length: int) -> bool:
         """See `Forward.rewind`."""
-        from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
-
-        (at, kept), layers = cache.marked, cache.state.layers
-        if not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer) for layer in layers):
-            return False  # a state that has no tokens to forget
-        layers = {index: layer for index, layer in enumerate(layers) if type(layer) is not DummyLayer}
-        dropped = {index for index, layer in layers.items() if layer.keys.shape[2] < cache.length}
-        if dropped and at != length:
+        if not cache.state.rewind(cache.length, length):
             return False
-        for index, layer in layers.items():
-            if index in dropped:
-                layer.keys, layer.values = kept[index]
-            else:
-                layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
-            if layer.is_sliding:
-                layer.cumulative_length = length
         cache.length = length
         return True
 
     def page_out(self, cache: Cache, pages: Store) -> None:
         """See `Forward.page_out`."""
-        for name, place, key in _places(cache.state):
+        for name, place, key in cache.state.places():
             pages.put(f"cache.{name}", place[key])
             place[key] = place[key].new_empty(0)
 
     def page_in(self, cache: Cache, pages: Store) -> None:
         """See `Forward.page_in`."""
-        for name, place, key in _places(cache.state):
+        for name, place, key in cache.state.places():
             place[key] = pages.read(f"cache.{name}").to(self.base.device.name)
+        cache.state.moved()
 
     def _extend(self, input_ids: Tensor, cache: Cache, adapter: bool) -> Tensor:
         with self._using(adapter):
             hidden = self.base.decoder(
-                input_ids=input_ids.to(self.base.device.name)[None], past_key_values=cache.state, use_cache=True
+                input_ids=input_ids.to(self.base.device.name)[None], past_key_values=cache.state.inner, use_cache=True
             ).last_hidden_state
             cache.length += len(input_ids)
             return self.base.head.logits(hidden[0, -1:])[0]
 
     def _using(self, adapter: bool) -> Any:
         return self.adapter.active() if adapter and self.adapter is not None else nullcontext()
-
-
-def _places(state: Any) -> Iterator[tuple[str, dict[Any, Any], Any]]:
-    """Every tensor of a cache: a name for it, and where it is kept. Layers with a state keep several under numbers."""
-    for index, layer in enumerate(state.layers):
-        for kind in ("keys", "values"):
-            if isinstance(getattr(layer, kind, None), Tensor):
-                yield f"{index}.{kind}", layer.__dict__, kind
-        for kind in ("conv_states", "recurrent_states"):
-            held = getattr(layer, kind, {})
-            for number in [key for key, tensor in held.items() if isinstance(tensor, Tensor)]:
-                yield f"{index}.{kind}.{number}", held, number
 
 
 @contextmanager
@@ -331,6 +323,9 @@ def tended_blocks(base: Base, *, checkpointing: bool = False) -> Iterator[None]:
     from torch.utils.checkpoint import checkpoint
 
     on_cpu = base.device.kind == "cpu"
+    if not on_cpu and not checkpointing:
+        yield
+        return
 
     def tended(forward: patches.Forward) -> patches.Forward:
         def compute(*args: Any, **kwargs: Any) -> Any:

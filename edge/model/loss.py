@@ -21,6 +21,9 @@ from torch.nn import functional as F
 
 from ..memory.sizes import HEAD_BLOCK, head_rows
 
+HALF_SCALE = 4096.0  # in float16 a gradient waits for the backward pass multiplied by this, or its least would be lost
+SUMS_WIDE = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 8)  # torch.mm knows out_dtype
+
 
 @dataclass(frozen=True)
 class Head:
@@ -49,6 +52,8 @@ class Head:
         """The logits of one vocabulary block, written to `out` (N, n) float32."""
         if hidden.dtype == weight.dtype == out.dtype:
             torch.mm(hidden, weight.T, out=out)
+        elif out.device.type == "cuda" and SUMS_WIDE and weight.dtype != out.dtype:
+            torch.mm(hidden.to(weight.dtype), weight.T, out_dtype=out.dtype, out=out)
         else:
             out.copy_(hidden.to(weight.dtype) @ weight.T)
         return self._finished(out, None if self.bias is None else self.bias[block])
@@ -132,7 +137,7 @@ class _SlicedNLL(torch.autograd.Function):
             rows = slice(start, min(start + size, count))
             nll[rows], upstream = one_slice(hidden[rows], head, labels[rows], grad is not None)
             if grad is not None:
-                grad[rows] = upstream.mul_(head.scale / count)
+                grad[rows] = upstream.mul_(head.scale * _waiting(hidden.dtype) / count)
         ctx.mark_non_differentiable(nll)
         if grad is not None:
             ctx.save_for_backward(grad)
@@ -141,7 +146,12 @@ class _SlicedNLL(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
         (grad,) = ctx.saved_tensors
-        return grad * upstream[0].to(grad.dtype), None, None, None
+        return grad * (upstream[0] / _waiting(grad.dtype)).to(grad.dtype), None, None, None
+
+
+def _waiting(dtype: torch.dtype) -> float:
+    """What a gradient of that dtype is multiplied by while it waits."""
+    return HALF_SCALE if dtype == torch.float16 else 1.0
 
 
 def _in_passing(hidden: Tensor, head: Head, labels: Tensor, backward: bool) -> tuple[Tensor, Tensor]:

@@ -22,31 +22,29 @@ def use(model: nn.Module) -> int:
     """
     found = 0
     for module in model.modules():
-        eps = _eps(module) if type(module).__name__.endswith("RMSNorm") else None
-        scale = None if eps is None else _scale(module, eps)
-        if eps is not None and scale is not None:
-            patches.put(module, "fused norm", _over(scale, eps))
+        norm = scale_of(module) if type(module).__name__.endswith("RMSNorm") else None
+        if norm is not None and norm[0].device.type == "cpu":
+            patches.put(module, "fused norm", _over(norm[0].float(), norm[1]))
             found += 1
     return found
 
 
-def _eps(module: nn.Module) -> float | None:
-    value = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    return float(value) if isinstance(value, float) else None
-
-
 @torch.no_grad()
-def _scale(module: nn.Module, eps: float) -> Tensor | None:
-    """What the norm multiplies by: its weight, or 1 + weight (Gemma); None where it does something else."""
+def scale_of(module: Any) -> tuple[Tensor, float] | None:
+    """What an RMS norm multiplies by, (H,), and its epsilon; None where the module computes something else.
+
+    The scale is its weight, or 1 + weight in float32 (Gemma).
+    """
     weight = getattr(module, "weight", None)
-    if not isinstance(weight, Tensor) or weight.dim() != 1 or weight.device.type != "cpu":
+    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    if not isinstance(eps, float) or not isinstance(weight, Tensor) or weight.dim() != 1:
         return None
-    x = torch.randn(3, len(weight), generator=torch.Generator().manual_seed(0))
+    x = torch.randn(3, len(weight), generator=torch.Generator().manual_seed(0)).to(weight.device)
     theirs = module(x)
-    for scale in (weight.float(), 1.0 + weight.float()):
-        ours = rms_norm(x, scale, eps)
+    for scale in (weight, 1.0 + weight.float()):
+        ours = rms_norm(x, scale.float(), eps)
         if theirs.dtype == ours.dtype and torch.allclose(theirs, ours, rtol=1e-5, atol=1e-6):
-            return scale
+            return scale.detach(), eps
     return None
 
 

@@ -30,6 +30,7 @@ MANIFEST = "templora.json"  # what a 4-bit folder made here holds
 FORMAT = 1  # of such folders
 WORDS = "words"  # in the manifest: sha256 of the ids that the tokenizer gives for the texts that it was tried on
 EXPORT = "templora-onnx.json"  # what an ONNX export holds
+EXPORT_FORMAT = 6  # of such folders
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,16 @@ def conversion_folder(source: Source) -> Path:
     """Where a GGUF file's 4-bit folder is kept."""
     digest = source.sha256 or sha256_file(source.path)
     return cache_root() / "models" / f"{digest[:16]}-nf4-v{FORMAT}"
+
+
+def export_folder(base: str, precision: str, device: str) -> Path:
+    """Where the ONNX export of the base with that fingerprint is kept."""
+    return cache_root() / "onnx" / f"{base[:16]}-{precision}-{device}-v{EXPORT_FORMAT}"
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether an export was made there, whole when it was made."""
+    return (folder / EXPORT).is_file()
 
 
 def remove_conversion(source: Source, notice: Notice) -> int:

@@ -1,6 +1,6 @@
 """A model's own chat template, rendered in bounded time: whatever it does, a text or an error of one line.
 
-Owns: the limits of a template (seconds, characters), what its errors become.
+Owns: the limits of a template (seconds, characters), what its errors become, the date that it is told.
 Does not know: which messages there are. The sandbox is transformers' (jinja2's immutable one).
 Units: seconds, characters.
 """
@@ -10,15 +10,29 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from ..errors import ModelError, describe
+from . import families
 
 SECONDS = 5.0  # a sound template takes a thousandth of this
 CHARACTERS = 20_000_000
+# Some templates write today's date into every prompt: a run that goes on tomorrow would ask otherwise than today. They
+# are told one day for ever, the one that Llama 3's template falls back on.
+_DAY = {"%d": "26", "%b": "Jul", "%B": "July", "%Y": "2024", "%m": "07", "%y": "24", "%H": "12", "%M": "00", "%S": "00"}
+_CLOCK = "{%- macro strftime_now(form) %}{{ form" + "".join(f'|replace("{k}", "{v}")' for k, v in _DAY.items()) + " }}"
 
 
 class _TooLong(BaseException):
     """Thrown into a template that does not end."""
+
+
+def undated(tokenizer: Any) -> dict[str, Any]:
+    """Options for `apply_chat_template` with which a template that asks for today's date is told a fixed one."""
+    template = families.template_of(tokenizer)
+    if "strftime_now" not in template:
+        return {}
+    return {"chat_template": _CLOCK + "{% endmacro -%}" + template}
 
 
 def bounded(render: Callable[[], object], seconds: float = SECONDS) -> str:

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import ModelError
-from ..generate import Picker, TextStream
+from ..generate import TextStream
 from ..model import control
 from ..model.forward import Cache
+from ..model.picking import Picker
 from . import guards
 from .context import arrange
 from .languages import Language
@@ -171,7 +172,7 @@ class ModelTranslator:
             logits, cache = self._read(parts)
             while len(made) < limit:
                 # the penalty looks at this line alone: names of the context are meant to come again
-                token, _ = picker.pick(logits, made or parts[0][:1], len(made))
+                token, _ = picker.pick(logits, len(made))
                 made.append(token)
                 if token in session.base.eos_ids:
                     cut = False
@@ -195,7 +196,7 @@ def encode_more(session: State, text: str) -> list[int]:
 
 def encode_prompt(session: State, prompts: Prompts, text: str) -> list[int]:
     """Token ids of a prompt. A chat template writes the tokenizer's BOS itself."""
-    return encode_more(session, text) if prompts.template.form == "chat" else session.base.encode(text)
+    return session.base.encode(text) if prompts.template.form == "plain" else encode_more(session, text)
 
 
 def require_languages(session: State, texts: Sequence[str], source: Language, target: Language) -> None:

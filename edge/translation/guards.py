@@ -18,35 +18,31 @@ from dataclasses import dataclass
 import regex
 
 from ..documents import placeholders
-from . import languages, numerals
+from . import copies, languages, numerals, spelling
 from .languages import Language
 
 _LOOP = re.compile(r"(.{1,80}?)\1{2,}", re.DOTALL)
 _BROKEN = regex.compile(r"[\p{Cc}\p{Cn}\p{Co}\p{Cs}\uFFFD]")
 _SENTENCES = re.compile(r"[^.!?。！？…]+[.!?。！？…]*")
-# what is the same in every language: addresses, mail, paths, numbers of books and articles
-_ADDRESS = re.compile(
-    r"(?:https?|ftp|file)://\S{1,2000}|\bwww\.\S{1,500}|\bmailto:\S{1,300}|[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"
-    r"|\b(?:ISBN|ISSN|DOI|EAN|ISMN|PMID|arXiv)(?:-1[03])?\s?:?\s?[\d/.–-][\dXx/.\w–-]{2,60}(?:[ –-][\dX]{1,7})*"
-    r"|\b[\w-]{1,63}(?:\.[\w-]{1,63})*\.(?:com|org|net|edu|gov|info|io|de|fr|es|it|ru|cn|jp|uk|eu|example)(?:/\S{0,500})?\b",
-    re.IGNORECASE,
-)
 _WORD = regex.compile(r"[\p{L}\p{M}]+(?:['’.-][\p{L}\p{M}]+)*")
-_SOUND = re.compile(
-    r"(?:(\w{1,3})\1+\w?|[aouäöüh]{1,3}h*|[hm]+|p?s+t+|oh|ah|eh|uh|wow|hey|hi|ha|ho|he|la)", re.IGNORECASE
+_SAID = regex.compile(r"[\p{L}\p{N}]")
+_DENSE = regex.compile(r"[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}]")
+_SYLLABLE = regex.compile(r"\p{Script=Hangul}")
+_TALK = regex.compile(
+    r"^\s*(?:(?:sure|certainly|of course|okay|ok)\b.{0,40}\btranslat|here(?:'s| is| are)\b.{0,40}\btranslat"
+    r"|(?:the )?(?:english |german |french )?translat(?:ion|ed text)\s*(?:of .{0,40})?:"
+    r"|(?:english|german|french|spanish)\s*:"
+    r"|以下是.{0,20}(?:翻译|译文)|(?:翻译|译文)\s*[:：]|hier ist die übersetzung|übersetzung\s*:|voici la traduction)"
+    r"|\((?:translator['’]s )?note\s*:|\bas an ai\b|\bi (?:cannot|can't|am unable to) (?:translate|assist)",
+    regex.IGNORECASE,
 )
-_NAME_PARTICLES = "de da di do dos del della der van von zu zur la le du den ten bin ibn al el y e af"
-_PARTICLES = frozenset(_NAME_PARTICLES.split())
-# words that no name is made of, in capitals as titles have them
-_NO_NAME_WORDS = """
-    the a an and or of to in on at by for with from into through until is are was were be he she it we they you i
-    his her its my our your this that not no do what when where who why how all new old great little chapter part
-    book volume section prologue epilogue contents preface introduction one two three four five six seven eight
-    nine ten eleven twelve twenty der die das ein eine und oder im am mit von bis nicht kapitel teil buch band
-    vorwort inhalt le les un une et ou dans avec pour pas chapitre partie livre los las una con por capítulo parte
-    libro il lo gli capitolo глава часть и в на не
-    """
-_NO_NAME = frozenset(_NO_NAME_WORDS.split())
+_SPOKEN_OF = r"(?:[“\"‘「『'«„]{0}[”\"’」』'»“])|{0}(?:这个|這個|二|两个|兩個)?[字词詞]|[字词詞]{0}"
+_SMALL_WORD = regex.compile(r"(?<![\p{Latin}\p{M}\d_.@/-])\p{Ll}{4,}(?![\p{Latin}\p{M}\d_@/-])")
+_ENDED = regex.compile(r"[.!?。！？…][\"”’»)）」』]*\s*$")
+_QUOTED = regex.compile(r"[“”„\"«»「」『』]")
+# each group holds marks that are pairs in one language or another; single ones are apostrophes as well
+_PAIRED = ('“”„"‟', "«»", "「」", "『』")
+SOFT = ("numbers", "terms", "names", "quotes", "end", "words")  # with which a text is still better than none
 
 
 @dataclass(frozen=True)
@@ -77,6 +73,7 @@ class Case:
 
     Attributes:
         terms: (source, target) pairs of the glossary whose source occurs here.
+        names: the same of names, with the spelling that they had so far.
         cut: the translation ended at its token limit.
         earlier: (source, target) pairs just before.
     """
@@ -88,6 +85,7 @@ class Case:
     terms: Sequence[tuple[str, str]] = ()
     cut: bool = False
     earlier: Sequence[tuple[str, str]] = ()
+    names: Sequence[tuple[str, str]] = ()
 
 
 def problems(case: Case, limits: Limits | None = None) -> list[str]:
@@ -100,11 +98,17 @@ def problems(case: Case, limits: Limits | None = None) -> list[str]:
         "loop": _loop,
         "copy": _copy,
         "again": _again,
+        "talk": _talk,
         "language": _language,
+        "script": _script,
+        "words": _words,
         "length": _length,
+        "end": _end,
         "placeholders": _placeholders,
+        "quotes": _quotes,
         "numbers": _numbers,
         "terms": _terms,
+        "names": _names,
     }
     found = ((kind, check(case, limits)) for kind, check in checks.items() if kind not in limits.off)
     return [f"{kind}: {what}" for kind, what in found if what]
@@ -112,7 +116,7 @@ def problems(case: Case, limits: Limits | None = None) -> list[str]:
 
 def needs_no_translation(text: str) -> bool:
     """Whether a unit has no words at all (numbers, ornaments, an image, an address): it is kept as it is."""
-    return not languages.letters(_ADDRESS.sub(" ", placeholders.plain(text)))
+    return not languages.letters(copies.ADDRESS.sub(" ", placeholders.plain(text)))
 
 
 def loop(text: str, limit: int = Limits.loop) -> str:
@@ -132,14 +136,7 @@ def loop(text: str, limit: int = Limits.loop) -> str:
 
 def weight(text: str) -> float:
     """How much a text says, roughly: letters and digits, those of Chinese and Japanese counted three times."""
-    dense = len(regex.findall(r"[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}]", text))
-    syllables = len(regex.findall(r"\p{Script=Hangul}", text))
-    return len(regex.findall(r"[\p{L}\p{N}]", text)) + 2 * dense + syllables
-
-
-def numbers(text: str) -> set[str]:
-    """The numbers of two digits and more, without grouping marks, in ASCII digits. Smaller ones may become words."""
-    return numerals.in_digits(text)
+    return len(_SAID.findall(text)) + 2 * len(_DENSE.findall(text)) + len(_SYLLABLE.findall(text))
 
 
 # --- the checks: what is wrong, or an empty string ---
@@ -172,10 +169,10 @@ def _loop(case: Case, limits: Limits) -> str:
 def _copy(case: Case, limits: Limits) -> str:
     source = _bare(case.source)
     target = _bare(case.target)
-    if source == target and _stays(case.source):
+    if source == target and copies.stays(case.source):
         return ""
     if (
-        len(_bare(_ADDRESS.sub(" ", placeholders.plain(case.source)))) < limits.copy
+        len(_bare(copies.ADDRESS.sub(" ", placeholders.plain(case.source)))) < limits.copy
         or case.source_language.code == case.target_language.code
     ):
         return ""
@@ -185,20 +182,6 @@ def _copy(case: Case, limits: Limits) -> str:
         source in target or (target in source and 2 * len(target) > len(source))
     )
     return "the source text is in it" if inside else ""
-
-
-def _stays(text: str) -> bool:
-    """Whether a text is right as it is in any language: names, addresses, codes, sounds.
-
-    A name is known by its capitals alone: at most five words, none of which makes up titles instead.
-    """
-    words = _WORD.findall(_ADDRESS.sub(" ", placeholders.plain(text)))
-    if all(_SOUND.fullmatch(word) for word in words):
-        return True
-    names = [word for word in words if word.casefold() not in _PARTICLES]
-    if not 1 <= len(names) <= 5 or any(word.casefold() in _NO_NAME for word in words):
-        return False
-    return all(word[0].isupper() and (not word.isupper() or len(word) <= 5) for word in names)
 
 
 def _again(case: Case, limits: Limits) -> str:
@@ -215,9 +198,9 @@ def _language(case: Case, limits: Limits) -> str:
     """Wrong script first; where the scripts are shared, the identifier's word.
     Glossary targets and names are let be.
     """
-    if _bare(case.source) == _bare(case.target) and _stays(case.source):
+    if _bare(case.source) == _bare(case.target) and copies.stays(case.source):
         return ""
-    text = _ADDRESS.sub(" ", placeholders.plain(case.target))
+    text = copies.ADDRESS.sub(" ", placeholders.plain(case.target))
     for _, target in case.terms:
         text = text.replace(target, " ")
     size = languages.letters(text)
@@ -243,6 +226,42 @@ def _language(case: Case, limits: Limits) -> str:
     return ""
 
 
+def _talk(case: Case, limits: Limits) -> str:
+    """What chat models say around a translation."""
+    match = _TALK.search(placeholders.plain(case.target))
+    return f"'{_short(match[0])}' is not of the text" if match and not _TALK.search(case.source) else ""
+
+
+def _script(case: Case, limits: Limits) -> str:
+    """Characters of the source's script that the target language is not written in, Latin ones aside."""
+    scripts = set(case.source_language.scripts) - set(case.target_language.scripts) - {"Latin"}
+    if not scripts:
+        return ""
+    text = _bare_text(case)
+    runs = regex.findall("[" + "".join(rf"\p{{Script={script}}}" for script in sorted(scripts)) + "]+", text)
+    # a character that is spoken of stays: the character 人
+    left = [run for run in runs if not regex.search(_SPOKEN_OF.format(run), case.source)]
+    return f"'{_short(left[0])}' is left in it" if left else ""
+
+
+def _words(case: Case, limits: Limits) -> str:
+    """Words in small Latin letters that the source has too, where the target language is written otherwise."""
+    if "Latin" not in case.source_language.scripts or "Latin" in case.target_language.scripts:
+        return ""
+    words = _SMALL_WORD.findall(_bare_text(case))
+    there = set(_SMALL_WORD.findall(placeholders.plain(case.source)))
+    left = [word for word in words if word in there and not regex.search(_SPOKEN_OF.format(word), case.source)]
+    return f"'{_short(left[0])}' is left in it" if left else ""
+
+
+def _bare_text(case: Case) -> str:
+    """The translation without marks, addresses and the glossary's own words."""
+    text = copies.ADDRESS.sub(" ", placeholders.plain(case.target))
+    for _, target in (*case.terms, *case.names):
+        text = text.replace(target, " ")
+    return text
+
+
 def _length(case: Case, limits: Limits) -> str:
     """Short texts may vary more: the allowance grows by a dozen letters on either side."""
     source = weight(placeholders.plain(case.source))
@@ -254,14 +273,47 @@ def _length(case: Case, limits: Limits) -> str:
     return ""
 
 
+def _end(case: Case, limits: Limits) -> str:
+    """A source that ends as sentences do, and a translation that stops in the middle of one."""
+    if case.cut or not _ENDED.search(placeholders.plain(case.source)):
+        return ""
+    target = placeholders.plain(case.target).rstrip()
+    last = target[-1:]
+    words = len(_WORD.findall(target))
+    open_end = (last and last in ",，、;；") or (
+        last.isalpha() and case.target_language.spaced and words >= 6 and ":" not in target
+    )
+    return f"its last sentence does not end ('{_short(target[-20:])}')" if open_end else ""
+
+
 def _placeholders(case: Case, limits: Limits) -> str:
     found = placeholders.check(case.source, case.target)
     return ", ".join(found[:3])
 
 
+def _quotes(case: Case, limits: Limits) -> str:
+    """Quotation marks that open and do not close, or the other way round, where those of the source do both."""
+    source = placeholders.plain(case.source)
+    if not _QUOTED.search(source) or _unpaired(source):
+        return ""
+    odd = _unpaired(placeholders.plain(case.target))
+    return f"{odd} stands alone" if odd else ""
+
+
+def _unpaired(text: str) -> str:
+    """A quotation mark without its other half; empty without one. Languages pair the same marks in many ways."""
+    for marks in _PAIRED:
+        found = [char for char in text if char in marks]
+        if len(found) % 2:
+            return found[-1]
+    return ""
+
+
 def _numbers(case: Case, limits: Limits) -> str:
-    lost = numerals.required(placeholders.plain(case.source)) - numerals.values(placeholders.plain(case.target))
-    return f"{' '.join(sorted(lost))} not in it" if lost else ""
+    source = placeholders.plain(case.source)
+    target = placeholders.plain(case.target)
+    found = numerals.differences(source, target, case.source_language, case.target_language)
+    return ", ".join(_short(difference) for difference in found[:3])
 
 
 def _terms(case: Case, limits: Limits) -> str:
@@ -270,9 +322,17 @@ def _terms(case: Case, limits: Limits) -> str:
     return f"'{_short(lost[0])}' is missing" if lost else ""
 
 
+def _names(case: Case, limits: Limits) -> str:
+    target = placeholders.plain(case.target)
+    for _, name in case.names:
+        if other := spelling.misspelt(target, name, case.target_language):
+            return f"'{_short(other)}' for '{_short(name)}'"
+    return ""
+
+
 def _bare(text: str) -> str:
     """Letters and digits alone, in one case."""
-    return "".join(regex.findall(r"[\p{L}\p{N}]", placeholders.plain(text).casefold()))
+    return "".join(_SAID.findall(placeholders.plain(text).casefold()))
 
 
 def _short(text: str) -> str:

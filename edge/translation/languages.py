@@ -64,6 +64,13 @@ class Language:
     endonym: str
 
     @property
+    def tags(self) -> tuple[str, ...]:
+        """Its tags from the narrowest to the widest: zh-TW, zh-Hant, zh."""
+        region = self.tag.lower().rpartition("-")[2]
+        script = f"{self.code}-{_WRITTEN[region].title()}" if self.code == "zh" and region in _WRITTEN else ""
+        return tuple(dict.fromkeys(tag for tag in (self.tag, script, self.code) if tag))
+
+    @property
     def spaced(self) -> bool:
         """Whether its sentences stand apart by spaces."""
         return self.code == "ko" or not is_east_asian(self.code)

@@ -27,7 +27,7 @@ from .languages import Language
 from .prompts import Pair, Terms
 from .revision import Revision, key
 
-SOFT = ("numbers", "terms")  # problems with which a text is still better than none
+SOFT = guards.SOFT  # problems with which a text is still better than none
 PASSED = ("model", "pieces", "corrected")  # what is shown and learned
 LEARN = ("self", "source", "corrections")
 

@@ -1,79 +1,315 @@
-"""Numbers in texts by value: digits of any script, Chinese and Japanese numerals, and both together (3万).
+"""Numbers in texts by value: digits of any script, Chinese and Japanese numerals, English words, and mixtures (3万).
 
-Owns: which values a text names, which numbers of a text may become words.
-Does not know: languages' words for numbers.
-Units: values as decimal strings without grouping marks.
+Owns: which numbers a text names, which of them a translation must have, and where the two differ.
+Does not know: how English words add up (`numberwords`), the names of months (`dates`), what follows from a difference.
+Units: values as Decimals.
+
+A number may be meant in more than one way (98年 is 1998, 22点 is ten o'clock, 八折 is 20% off): each is read in all of
+them, and is there where one of them is. Small numbers become words, articles or nothing at all as languages like it:
+only those of two digits or more must be there. Of the others two are compared that have no counterpart, one on each
+side (三天, six days).
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from typing import NamedTuple
 
-_NUMBERS = re.compile(r"\d+(?:[.,'’\u00a0\u202f]\d{3}(?!\d))*")
-_HAN = re.compile(
-    r"(?=[\d〇零一二两兩三四五六七八九十百千廿卅])\d{0,12}(?:[.,]\d{1,9})?[〇零一二两兩三四五六七八九十百千万萬亿億廿卅]+"
+from . import dates, numberwords
+from .languages import Language
+
+_SPACES = "\u00a0\u202f\u2009"
+_DIGITS = re.compile(
+    r"(?P<time>(?<![\d.:])(?:[01]?\d|2[0-4])[:：][0-5]\d(?![\d:]))"
+    rf"|(?P<grouped>\d{{1,3}}(?:[,.'’{_SPACES} ]\d{{3}})+(?!\d)|\d{{1,2}}(?:,\d\d)+,\d{{3}}(?!\d))"
+    r"|(?P<chain>\d+(?:[.]\d+){2,})"
+    r"|(?P<one>\d+(?:[.,]\d+)?)"
 )
-_DIGITS = {
+_SCALES: dict[str, int] = {
+    **numberwords.SCALES,
+    **dict.fromkeys(("k", "mil", "mille", "тыс"), 10**3),
+    **dict.fromkeys(("m", "mio", "mn", "millionen", "miljoen", "millones", "milioni", "milhões", "млн"), 10**6),
+    **dict.fromkeys(("bn", "mrd", "milliarde", "milliarden", "milliard", "miljard", "miliardi", "млрд"), 10**9),
+    "dozen": 12,
+}
+_TIMES = re.compile(rf"[\s-]?({'|'.join(sorted(_SCALES, key=len, reverse=True))})s?\b", re.IGNORECASE)
+_HAN = re.compile(r"[〇零一二两兩三四五六七八九十百千万萬亿億廿卅]{1,40}")
+_VALUES = {
     char: value
     for value, chars in enumerate(("〇零", "一", "二两兩", "三", "四", "五", "六", "七", "八", "九"))
     for char in chars
 }
-_TENS = {"十": 10, "百": 100, "千": 1000}
-_MYRIADS = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
-# a month that stands as a number may become its name: 12月, 12.10.2020, 2020-12-10, 12/10
-_MONTH = re.compile(
-    r"\d{1,2}(?=\s?(?:月|월))|(?<![\d.])\d{1,2}(?=[./-]\d{1,2}[./-]\d{4})|(?<=\d[./-])\d{1,2}(?=[./-]\d{4})|(?<=\d{4}[/-])\d{1,2}(?=[/-]\d{1,2})"
+_UNITS = {"十": 10, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
+_D = "[一二两兩三四五六七八九]"
+_SECTION = rf"(?:(?:{_D}千)?(?:零?{_D}百)?(?:零?{_D}?十)?(?:零?{_D})?)"
+_WELL_FORMED = re.compile(rf"(?:{_SECTION}[万萬]?[亿億])?(?:零?{_SECTION}[万萬])?零?{_SECTION}")
+# what such characters say without counting anything: idioms, adverbs, names
+_NO_NUMBER = re.compile(
+    r"二百五|五十嵐|三十六[计計]|七十二[变變]|十八般|十八番|五十步|百分之百|一五一十|十万八千|十萬八千|十万火|十二分"
+    r"|千[千万萬]+|[万萬][万萬千]+|三十而立|四十不惑|八百(?:屋|長)|三百六十行|十全|十八[层層]地|五十(?:音|肩)"
 )
+_ABOUT = re.compile(r"[几幾多来來余餘数數]")
+_STANDS_FOR = {  # 一个世纪, 半, 一刻, 一打
+    char: tuple(Decimal(value) for value in values)
+    for char, values in {"纪": (100,), "紀": (100,), "半": (30, 50), "刻": (15, 45), "打": (12,)}.items()
+}
+_ERAS = {"明治": 1867, "大正": 1911, "昭和": 1925, "平成": 1988, "令和": 2018, "民国": 1911, "民國": 1911}
+_ERA = re.compile(f"(?:{'|'.join(_ERAS)})$")
+_ROMAN = re.compile(r"\b(?=[MDCLXVI]{2})M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})\b")
+_ROMAN_VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 
 
-def in_digits(text: str) -> set[str]:
-    """The numbers of two digits and more, without grouping marks, in ASCII digits."""
-    found = (re.sub(r"\D", "", number) for number in _NUMBERS.findall(_ascii(text)))
-    return {number for number in found if len(number) > 1}
+class Number(NamedTuple):
+    """One number of a text.
+
+    Attributes:
+        text: as it is written there.
+        values: what it may be meant as.
+        firm: whether a translation must have one of them.
+        words: whether it is written in words of its language, not in digits.
+    """
+
+    text: str
+    values: frozenset[Decimal]
+    firm: bool
+    words: bool = False
+
+    def due(self, other: Language) -> bool:
+        """Whether it must be in a text of the other language: words only where words and numerals are read there."""
+        return self.firm and (not self.words or _reads_words(other))
+
+    @property
+    def small(self) -> bool:
+        """Whether it is between one and a hundred, and not one: that is an article too."""
+        approximate = self.words and not self.text.isascii() and len(self.text) > 1  # 七八: seven or eight
+        return not self.firm and not approximate and 1 < min(self.values) < 100
 
 
-def required(text: str) -> set[str]:
-    """The numbers that a translation must have: those of `in_digits`, but for months."""
+def differences(source: str, target: str, source_language: Language, target_language: Language) -> list[str]:
+    """Where the numbers of a text and its translation differ, each in a few words; empty where they do not."""
+    ours = read(source, source_language)
+    theirs = read(target, target_language)
+    if not ours and not theirs:
+        return []
+    spoken = _values(ours) | _hinted(source, source_language)
+    there = _values(theirs) | _hinted(target, target_language)
+    lost = [n.text for n in ours if n.due(target_language) and not n.values & there]
+    new = [n.text for n in theirs if n.due(source_language) and not n.values & spoken]
+    # words of other languages are not read: what is a numeral here may be a word there
+    new = new if _reads_words(source_language) else []
+    months = dates.changed(_ascii(source), _ascii(target), frozenset(int(v) for v in there if v == int(v)))
+    found = [f"{text} not in it" for text in dict.fromkeys(lost)]
+    found += [f"{text} not in its source" for text in dict.fromkeys(new)]
+    found += [f"month {month} not in it" for month in months]
+    if not found:
+        left = [n.text for n in ours if n.small and not n.values & there]
+        right = [n.text for n in theirs if n.small and not n.values & spoken]
+        found += [f"{left[0]} became {right[0]}"] if left and right else []
+    return found
+
+
+def _values(numbers: Sequence[Number]) -> set[Decimal]:
+    return set().union(*(number.values for number in numbers))
+
+
+def _hinted(text: str, language: Language) -> set[Decimal]:
+    """Values that words of a text stand for without being numbers."""
+    if language.code == "en":
+        return numberwords.hinted(text) | {Decimal(value) for value in _romans(text)}
+    return {value for char in text for value in _STANDS_FOR.get(char, ())} if "Han" in language.scripts else set()
+
+
+def _reads_words(language: Language) -> bool:
+    """Whether the numbers of a language can be read however they are written."""
+    return language.code in ("en", "zh", "ja")
+
+
+def read(text: str, language: Language) -> list[Number]:
+    """All numbers that a text names."""
     plain = _ascii(text)
-    months = [match[0] for match in _MONTH.finditer(plain)]
-    every = [re.sub(r"\D", "", number) for number in _NUMBERS.findall(plain)]
-    for month in months:
-        if month in every and int(month) <= 12:
-            every.remove(month)
-    return {number for number in every if len(number) > 1}
-
-
-def values(text: str) -> set[str]:
-    """All numbers that a text names, in digits or in Chinese and Japanese numerals."""
-    plain = _ascii(text)
-    han = {str(value) for match in _HAN.findall(plain) if (value := _value(match)) is not None}
-    return in_digits(plain) | han
+    found = [*_in_digits(plain), *_in_han(plain)]
+    if language.code == "en":
+        found += _in_words(plain)
+    return found
 
 
 def _ascii(text: str) -> str:
-    return "".join(str(unicodedata.digit(char, char)) if char.isdigit() else char for char in text)
+    """The text with decimal digits of any script as ASCII ones; ² and ① are no such digits."""
+    return "".join(str(unicodedata.decimal(char)) if char.isdecimal() else char for char in text)
 
 
-def _value(text: str) -> int | None:
-    """三十二 -> 32, 一九八四 -> 1984, 3.5万 -> 35000; None where it is no whole number."""
-    if all(char in _DIGITS for char in text):
-        return int("".join(str(_DIGITS[char]) for char in text))
-    head = re.match(r"[\d.,]*", text)
-    digits = (head[0] if head else "").replace(",", "").strip(".")
-    total = Decimal(0)
-    section = Decimal(0)
-    current: Decimal | None = Decimal(digits) if digits.replace(".", "", 1).isdigit() else None
-    for char in text[len(head[0]) if head else 0 :].replace("廿", "二十").replace("卅", "三十"):
-        if char in _DIGITS:
-            current = Decimal(_DIGITS[char])
-        elif char in _TENS:
-            section += (Decimal(1) if current is None else current) * _TENS[char]
-            current = None
+# --- digits ---
+
+
+def _in_digits(text: str) -> Iterator[Number]:
+    months = dates.places(text)
+    for match in _DIGITS.finditer(text):
+        written = match[0]
+        if match["time"]:
+            hour, minute = (Decimal(part) for part in re.split("[:：]", written))
+            yield Number(written, _hours(hour), len(written) == 5)
+            yield Number(written, frozenset((minute,)), minute % 15 != 0)
+        elif match["chain"]:
+            at = match.start()
+            for part in written.split("."):
+                yield Number(part, frozenset((Decimal(part),)), len(part) > 1 and at not in months)
+                at += len(part) + 1
         else:
-            total += (section + (current or 0) or 1) * _MYRIADS[char]
-            section = Decimal(0)
-            current = None
-    whole = total + section + (current or 0)
-    return int(whole) if whole == whole.to_integral_value() else None
+            firm = sum(char.isdigit() for char in written) > 1 and match.start() not in months
+            yield Number(written, _meant(text, match), firm)
+
+
+def _meant(text: str, match: re.Match[str]) -> frozenset[Decimal]:
+    """The values that a number in digits may have where it stands."""
+    values = _plain_values(match)
+    after = text[match.end() : match.end() + 12]
+    before = text[max(0, match.start() - 4) : match.start()]
+    if times := _TIMES.match(after):
+        scaled = {value * _SCALES[times[1].lower()] for value in values}
+        values = scaled | (values if len(times[1]) < 3 else set())  # 10 m may be metres
+    elif units := re.match(r"[十百千万萬亿億]{1,2}", after):
+        for unit in units[0]:
+            values = {value * _UNITS[unit] for value in values}
+    return frozenset(values | {other for value in values for other in _in_place(value, before, after)})
+
+
+def _plain_values(match: re.Match[str]) -> set[Decimal]:
+    written = match[0]
+    if match["grouped"]:
+        values = {Decimal(re.sub(r"\D", "", written))}
+        if re.fullmatch(r"\d+[.,]\d+", written):  # 1.234 may be a decimal fraction
+            values.add(Decimal(written.replace(",", ".")))
+        if " " in written:  # or two numbers side by side
+            values |= {Decimal(part) for part in written.split()}
+        return values
+    values = {Decimal(written.replace(",", "."))}
+    if re.fullmatch(r"(?:[1-9]|[12]\d|3[01])\.(?:0?[1-9]|1[0-2])|\d+,\d{1,2}", written):  # the 24.12.; 5,6
+        values.add(Decimal(re.split("[.,]", written)[0]))
+    return values
+
+
+def _in_place(value: Decimal, before: str, after: str) -> Iterator[Decimal]:
+    """What else a number may be meant as between its neighbours."""
+    if after.startswith(("年", "后", "後")) and value < 100:  # 98年, 80年代, 90后
+        yield 1900 + value
+        yield 2000 + value
+    if after.startswith("年") and (era := _ERA.search(before)):
+        yield _ERAS[era[0]] + value
+    if re.match(r"[点點时時]", after):
+        yield from _hours(value) - {value}
+    if after.startswith("折"):  # what is left of a price; its other part is the discount
+        tenths = value * 10 if value < 10 else value
+        yield tenths
+        yield 100 - tenths
+    if after.startswith("成"):
+        yield value * 10
+    if re.match(r"(?:多|来|來|几|幾|余|餘)?[斤里]", after) and not before.endswith(("公", "英")):
+        yield value / 2  # in kilograms and kilometres
+        yield value * 500
+    if re.match("[毛角]", after):
+        yield value / 10
+    if after.startswith("s") and value % 10 == 0 and value >= 1900:  # the 1980s are 八十年代
+        yield value % 100
+
+
+def _hours(hour: Decimal) -> frozenset[Decimal]:
+    return frozenset((hour, abs(hour - 12), hour + 12))
+
+
+# --- Chinese and Japanese numerals ---
+
+
+def _in_han(text: str) -> Iterator[Number]:
+    idioms = [match.span() for match in _NO_NUMBER.finditer(text)]
+    months = dates.places(text)
+    for match in _HAN.finditer(text):
+        before = text[max(0, match.start() - 4) : match.start()]
+        after = text[match.end() : match.end() + 4]
+        if before[-1:].isdigit():  # 3万 was read with its digits
+            continue
+        values, well_formed = _han_values(match[0])
+        if not values:
+            continue
+        firm = (
+            well_formed
+            and match.start() not in months
+            and not any(start <= match.start() < end or start < match.end() <= end for start, end in idioms)
+            and not _ABOUT.match(before[-1:])
+            and not (match[0].endswith("十") and _ABOUT.match(after))  # 三十多: thirty, or what one likes
+            and not (match[0].endswith("十") and after.startswith("分"))
+        )
+        more = {other for value in values for other in _in_place(value, before, after)}
+        yield Number(match[0], frozenset(values | more), firm, True)
+
+
+def _han_values(run: str) -> tuple[set[Decimal], bool]:
+    """What a run of numerals may mean; whether it is one number and no more, and large enough to be kept."""
+    plain = run.replace("廿", "二十").replace("卅", "三十")
+    if all(char in _VALUES for char in plain):
+        digits = "".join(str(_VALUES[char]) for char in plain)
+        # 一九八四 and 二〇一 are numbers, 七八 is seven or eight
+        firm = len(digits) >= 4 or (len(digits) == 3 and ("〇" in plain or "零" in plain[1:]))
+        each = {Decimal(digit) for digit in digits} if len(digits) < 4 else set()
+        return {Decimal(digits)} | each, firm
+    if not any(char in _VALUES for char in plain) and plain != "十":
+        return {_sum(plain[:1])}, False  # 百米 counts, 百姓 and 千万 do not
+    if not _WELL_FORMED.fullmatch(plain):
+        return _about(plain), False
+    value = _sum(plain)
+    values = {value}
+    tail = re.search(rf"([百千万萬亿億])({_D})$", plain)
+    if tail:  # 一百二 is 120
+        values.add(value - _VALUES[tail[2]] + Decimal(_VALUES[tail[2]] * _UNITS[tail[1]]) / 10)
+    round_one = re.fullmatch(r"[一][百千万萬亿億]", plain)
+    return values, value >= 11 and not round_one
+
+
+def _sum(plain: str) -> Decimal:
+    """三十二 -> 32, 三万五千 -> 35000, 一万亿 -> 10^12."""
+    total = section = current = Decimal(0)
+    for char in plain:
+        if char in _VALUES:
+            current = Decimal(_VALUES[char])
+        elif _UNITS[char] < 10**4:
+            section += (current or Decimal(1)) * _UNITS[char]
+            current = Decimal(0)
+        elif _UNITS[char] == 10**8:
+            total = (total + section + current or Decimal(1)) * 10**8
+            section = current = Decimal(0)
+        else:
+            total += (section + current or Decimal(1)) * 10**4
+            section = current = Decimal(0)
+    return total + section + current
+
+
+def _about(plain: str) -> set[Decimal]:
+    """十七八 -> 17 and 18, 三四十 -> 30 and 40; of anything else, its well-formed parts."""
+    values: set[Decimal] = set()
+    for match in re.finditer(rf"({_D}?十)?({_D})({_D})([十百千万萬]?)", plain):
+        tens = _sum(match[1]) if match[1] else Decimal(0)
+        unit = _UNITS.get(match[4], 1)
+        values |= {(tens + _VALUES[digit]) * unit for digit in match.group(2, 3)}
+    values |= {_sum(part[0]) for part in _WELL_FORMED.finditer(plain) if part[0]}
+    return values
+
+
+# --- words ---
+
+
+def _in_words(text: str) -> Iterator[Number]:
+    for number in numberwords.english(text):
+        written = text[number.start : number.end]
+        # a hundred, thousands and the like say less than they seem to
+        firm = number.value >= 13 and " " in written.replace("-", " ") and not re.match(r"an?\s", written)
+        firm = firm or (13 <= number.value < 100 and not written.endswith("ies"))
+        yield Number(written, frozenset((number.value, *number.others)), firm, True)
+
+
+def _romans(text: str) -> Iterator[int]:
+    for match in _ROMAN.finditer(text):
+        values = [_ROMAN_VALUES[char] for char in match[0]]
+        pairs = zip(values, [*values[1:], 0], strict=True)
+        yield sum(-value if value < after else value for value, after in pairs)

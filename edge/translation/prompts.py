@@ -1,7 +1,7 @@
 """Prompts: what a model reads before it translates, the same form while decoding and while learning.
 
 Owns: templates (files in `configs/templates/`), the text of a prompt and of what must follow it.
-Does not know: torch, sessions, how much fits a window.
+Does not know: torch, sessions, how much fits a window, which template fits a model (`families`).
 Units: lines; a unit is one line.
 
 The form is the paper's (arXiv 2401.11504, section 4.2): a source block then its target block as context, then the block
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,7 +23,7 @@ import yaml
 from .. import settings
 from ..errors import SettingsError
 from ..values import strict, yamltext
-from . import chat
+from . import chat, families
 from .languages import Language
 
 
@@ -35,6 +35,8 @@ class Pair(NamedTuple):
 
 
 Terms = Sequence[tuple[str, str]]
+Message = dict[str, Any]  # a turn of a chat: its role, and its content
+_NEXT = "what is said next"  # stands for a turn while the text before it is looked for
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,19 @@ class Template:
     """The texts that a prompt is made of; {names} in braces are filled in.
 
     Attributes:
-        form: `plain` text, or `chat` through the tokenizer's own template.
+        form: `plain` text; `chat` through the tokenizer's own template; `structured`, the same where a user's turn is
+            a text with the codes of its languages, and all words about the task are the tokenizer's: terms are then a
+            turn of their own.
         start: what comes first ({source_name}, {target_name}).
         terms: the line about glossary terms ({terms}), each of which is a `term` ({source}, {target}).
         block: what stands before the target lines ({source}: the source lines; the names).
         end: what follows the last target line.
         examples: the same sentence in several languages, by code; they are the context before there is any.
+        between: what stands between two terms.
+        names: what languages are called, by code or tag, where that is not their English name.
     """
 
-    form: Literal["plain", "chat"]
+    form: Literal["plain", "chat", "structured"]
     start: str
     terms: str
     term: str
@@ -58,6 +64,8 @@ class Template:
     end: str
     examples: tuple[Mapping[str, str], ...] = ()
     description: str = ""
+    between: str = "; "
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, needed in (("block", "{source}"), ("terms", "{terms}"), ("term", "{target}")):
@@ -90,7 +98,7 @@ def load_template(name: str) -> Template:
         raise SettingsError(f"{path} is not readable YAML", "a template file", "correct the file") from error
     if not isinstance(data, dict):
         raise SettingsError(f"{path} holds {strict.name_of(data)}", "a mapping", "see configs/templates/plain.yaml")
-    made: Template = strict.build(Template, data, str(path), {"examples": _examples})
+    made: Template = strict.build(Template, data, str(path), {"examples": _examples, "names": _names})
     return made
 
 
@@ -101,20 +109,25 @@ def _examples(value: Any, where: str) -> tuple[Mapping[str, str], ...]:
     return tuple(entries)
 
 
+def _names(value: Any, where: str) -> Mapping[str, str]:
+    (found,) = _examples([value], where)
+    return found
+
+
 class Prompts:
     """Prompts of one language pair in one template."""
 
     def __init__(self, template: Template, source: Language, target: Language, tokenizer: Any = None) -> None:
-        """`tokenizer`: whose chat template is used, for the form `chat`.
+        """`tokenizer`: whose chat template is used, for every form but `plain`.
 
         Raises:
-            SettingsError: the form is `chat`, and the tokenizer has no chat template.
+            SettingsError: a chat template is needed, and the tokenizer has none.
         """
-        if template.form == "chat" and not getattr(tokenizer, "chat_template", None):
+        if template.form != "plain" and not getattr(tokenizer, "chat_template", None):
             raise SettingsError("the model has no chat template", "an instruction-tuned model", "use --template plain")
         self.template = template
         self.languages = source, target
-        self.names = {"source_name": source.name, "target_name": target.name}
+        self.names = {"source_name": self._name(source), "target_name": self._name(target)}
         self.examples = [
             Pair(example[source.code], example[target.code])
             for example in template.examples
@@ -141,19 +154,29 @@ class Prompts:
         if lines and not context:
             context = lines[:1]
             lines = lines[1:]
-        if self.template.form == "chat":
-            return self._chat_parts(self._messages(context, sources, terms, lines))
+        if self.template.form != "plain":
+            return self._chat_parts(self._earlier(context, lines), sources, terms)
         blocks = [context, *([line] for line in lines)] if context else []
         shown = [self.block([p.source for p in block]) + self.targets([p.target for p in block]) for block in blocks]
         first = self._fill(self.template.start) + "".join(shown[:1])
         return [first, *shown[1:], self._asked(sources, terms)]
 
-    def _chat_parts(self, messages: list[dict[str, str]]) -> list[str]:
-        texts = [self._chat(messages[:end], answered=True) for end in range(2, len(messages), 2)]
-        texts.append(self._chat(messages))
-        if any(not after.startswith(before) for before, after in pairwise(texts)):
-            return texts[-1:]
-        return [after[len(before) :] for before, after in pairwise(["", *texts])]
+    def _chat_parts(self, earlier: list[Message], sources: Sequence[str], terms: Terms) -> list[str]:
+        asked = self._chat([*earlier, *self._asking(earlier, sources, terms)])
+        ends = range(2, len(earlier) + 1, 2)
+        for before in (self._ended, self._gone_on):
+            texts = [*(before(earlier[:end]) for end in ends), asked]
+            if all(after.startswith(start) for start, after in pairwise(texts)):
+                return [after[len(start) :] for start, after in pairwise(["", *texts])]
+        return [asked]
+
+    def _ended(self, earlier: list[Message]) -> str:
+        return self._chat(earlier, answered=True)
+
+    def _gone_on(self, earlier: list[Message]) -> str:
+        """Turns as they stand when another one follows: some templates write the last answer otherwise."""
+        text = self._chat([*earlier, self._said(_NEXT)])
+        return text[: max(0, text.rfind(_NEXT))]
 
     def targets(self, targets: Sequence[str]) -> str:
         """What follows a prompt: the target lines and their end."""
@@ -178,7 +201,7 @@ class Prompts:
         """
         half = len(pairs) if whole else (len(pairs) + 1) // 2
         blocks = [pairs[:half], *([pair] for pair in pairs[half:])]
-        if self.template.form == "chat":
+        if self.template.form != "plain":
             return self._chat_lesson(context, blocks, terms) or self._chat_lesson(context, [pairs], terms)
         before = "".join(self.parts(context, (), ())[:-1])
         turns = []
@@ -193,14 +216,12 @@ class Prompts:
         self, context: Sequence[Pair], blocks: Sequence[Sequence[Pair]], terms: Callable[[str], Terms]
     ) -> list[tuple[str, str]]:
         """Nothing where the template writes turns otherwise when more of them follow."""
-        sources = [[pair.source for pair in block] for block in blocks]
-        messages = self._messages(context, sources[0], terms("\n".join(sources[0])))
+        messages = self._earlier(context, ())
         before = ""
         turns = list[tuple[str, str]]()
-        for index, block in enumerate(blocks):
-            if index:
-                asked = self._asked(sources[index], terms("\n".join(sources[index])))
-                messages.append({"role": "user", "content": asked})
+        for block in blocks:
+            sources = [pair.source for pair in block]
+            messages += self._asking(messages, sources, terms("\n".join(sources)))
             asking = self._chat(messages)
             messages.append({"role": "assistant", "content": "\n".join(pair.target for pair in block)})
             whole = self._chat(messages, answered=True)
@@ -212,22 +233,36 @@ class Prompts:
             before = whole
         return turns
 
-    def _messages(
-        self, context: Sequence[Pair], sources: Sequence[str], terms: Terms, lines: Sequence[Pair] = ()
-    ) -> list[dict[str, str]]:
-        start = self._fill(self.template.start)
-        asked = self._asked(sources, terms)
-        if not context:
-            return [{"role": "user", "content": start + asked}]
-        turns = []
-        for block in (context, *([line] for line in lines)):
-            turns.append({"role": "user", "content": start + self.block([pair.source for pair in block])})
-            turns.append({"role": "assistant", "content": "\n".join(pair.target for pair in block)})
-            start = ""
-        return [*turns, {"role": "user", "content": asked}]
+    def _earlier(self, context: Sequence[Pair], lines: Sequence[Pair]) -> list[Message]:
+        """Turns that are over: the context block, then each of `lines`."""
+        messages = list[Message]()
+        for block in (context, *([line] for line in lines)) if context else ():
+            messages.append(self._said(self._begun(messages) + self.block([pair.source for pair in block])))
+            messages.append({"role": "assistant", "content": "\n".join(pair.target for pair in block)})
+        return messages
 
-    def _chat(self, messages: list[dict[str, str]], *, answered: bool = False) -> str:
-        options = {"tokenize": False, "add_generation_prompt": not answered, "enable_thinking": False}
+    def _asking(self, earlier: Sequence[Message], sources: Sequence[str], terms: Terms) -> list[Message]:
+        """The turn that is to be answered, after `earlier` ones."""
+        if self.template.form == "chat" or not terms:
+            return [self._said(self._begun(earlier) + self._asked(sources, terms))]
+        said = self._said("\n".join(source for source, _ in terms))
+        known = {"role": "assistant", "content": "\n".join(target for _, target in terms)}
+        return [said, known, self._said(self.block(sources))]
+
+    def _begun(self, earlier: Sequence[Message]) -> str:
+        return "" if earlier else self._fill(self.template.start)
+
+    def _said(self, text: str) -> Message:
+        """A user's turn."""
+        if self.template.form == "chat":
+            return {"role": "user", "content": text}
+        source, target = (families.code_in(language, self._tokenizer) for language in self.languages)
+        content = {"type": "text", "source_lang_code": source, "target_lang_code": target, "text": text}
+        return {"role": "user", "content": [content]}
+
+    def _chat(self, messages: list[Message], *, answered: bool = False) -> str:
+        options: dict[str, Any] = chat.undated(self._tokenizer)
+        options |= {"tokenize": False, "add_generation_prompt": not answered, "enable_thinking": False}
         return chat.bounded(lambda: self._tokenizer.apply_chat_template(messages, **options))
 
     def _asked(self, sources: Sequence[str], terms: Terms) -> str:
@@ -235,11 +270,15 @@ class Prompts:
         if not terms:
             return self.block(sources)
         each = [_fill(self.template.term, {"source": source, "target": target}) for source, target in terms]
-        return self._fill(self.template.terms, terms="; ".join(each)) + self.block(sources)
+        return self._fill(self.template.terms, terms=self.template.between.join(each)) + self.block(sources)
 
     def block(self, sources: Sequence[str]) -> str:
         """A block of source lines, up to where its target lines begin."""
         return self._fill(self.template.block, source="\n".join(sources))
+
+    def _name(self, language: Language) -> str:
+        named = (self.template.names[tag] for tag in language.tags if tag in self.template.names)
+        return next(named, language.name)
 
     def _fill(self, text: str, **more: str) -> str:
         return _fill(text, {**self.names, **more})

@@ -12,7 +12,7 @@ import torch
 
 from edge import generate, settings
 from edge.model import base as bases
-from edge.model import control
+from edge.model import control, picking
 from edge.session import Runtime
 from edge.settings import GenerateSettings
 from edge.translation import decoding, loop
@@ -91,14 +91,14 @@ def test_no_control_token_is_in_a_translation(temperature: float, monkeypatch: p
     runtime = biased()
     barred = set(control.barred(runtime.base).tolist())
     chosen: list[int] = []
-    real = generate.Picker.pick
+    real = picking.Picker.pick
 
     def pick(self: Any, *args: Any) -> tuple[int, float]:
         token, cost = real(self, *args)
         chosen.append(token)
         return token, cost
 
-    monkeypatch.setattr(generate.Picker, "pick", pick)
+    monkeypatch.setattr(picking.Picker, "pick", pick)
     with runtime.session() as opened:
         translator = decoding.ModelTranslator(opened, made(opened))
         draft = translator.translate(request("A new line.", PAIRS[:2], loop.Attempt(temperature=temperature)))
@@ -128,10 +128,10 @@ def test_it_costs_next_to_nothing() -> None:
     logits = torch.randn(262_144, generator=torch.Generator().manual_seed(0))
 
     def seconds(barred: torch.Tensor) -> float:
-        picker, best = generate.Picker(GenerateSettings(temperature=0.0), barred), 1e9
+        picker, best = picking.Picker(GenerateSettings(temperature=0.0), barred), 1e9
         for _ in range(30):
             start = time.perf_counter()
-            picker.pick(logits, [1], 0)
+            picker.pick(logits, 0)
             best = min(best, time.perf_counter() - start)
         return best
 

@@ -125,7 +125,7 @@ def test_guard_rolls_back_a_non_finite_gradient(monkeypatch: pytest.MonkeyPatch)
     with tiny.runtime("llama").session() as session:
         session.learner.learn(IDS, LABELS)
         before = session.adapter.snapshot()
-        monkeypatch.setattr(session.learner, "_gradient_norm", lambda: float("nan"))
+        monkeypatch.setattr(session.learner, "_gradient_norm", lambda like: like.new_tensor(float("nan")).double())
         learned, _ = session.learner.learn(IDS, LABELS)
         assert not learned.kept and "gradient" in learned.reason
         assert all(torch.equal(before[n], p) for n, p in session.adapter.named_parameters())

@@ -10,6 +10,7 @@ import torch
 from edge import generate, windows
 from edge.core import state
 from edge.measure.reference import PlainLoop
+from edge.model import picking
 from edge.session import Session
 from edge.translation import languages, prompts
 from edge.translation.lessons import Lessons
@@ -142,11 +143,11 @@ def test_a_true_continuation_is_as_likely_while_writing_as_in_a_plain_forward(
     ids, costs = (IDS if bos else IDS[1:])[:220], {}
     held: list[int] = []
 
-    def pick(self: object, logits: torch.Tensor, context: list[int], position: int) -> tuple[int, float]:
+    def pick(self: object, logits: torch.Tensor, position: int) -> tuple[int, float]:
         costs[position] = -float(logits.log_softmax(-1)[ids[position]])
         return ids[position], costs[position]
 
-    monkeypatch.setattr(generate.Picker, "pick", pick)
+    monkeypatch.setattr(picking.Picker, "pick", pick)
     runtime = tiny.runtime(architecture, "learn.mode=none", "generate.ignore_eos=true", nf4=False, bos=bos)
     with runtime.session() as session:
         real = session.forward.prefill

@@ -223,3 +223,20 @@ def test_packed_weights_of_another_shape_than_the_configs_are_refused() -> None:
     made.model.layers[0].mlp.gate_proj.out_features = 1_000_000
     with pytest.raises(ModelError, match=r"gate_proj is \(128, 64\), its config says otherwise"):
         base.from_model(made, tiny.tokenizer(), tiny.CPU)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"), [((6, 1), "float16"), ((7, 5), "float16"), ((8, 0), "bfloat16"), ((8, 7), "bfloat16")]
+)
+def test_a_gpu_computes_in_the_sixteen_bits_that_it_has_units_for(
+    capability: tuple[int, int], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda name: capability)
+    assert device.cuda_dtype("cuda:0") == dtype
+
+
+def test_a_family_whose_activations_float16_cannot_hold_keeps_float32() -> None:
+    half = device.Device("cuda", "cuda:0", "float16")
+    assert base.wide_enough(half, "gemma3_text").dtype == "float32"
+    assert base.wide_enough(half, "qwen2").dtype == "float16"
+    assert base.wide_enough(replace(half, dtype="bfloat16"), "gemma3_text").dtype == "bfloat16"

@@ -161,6 +161,53 @@ def test_other_numbers_are_found(pair: tuple[languages.Language, languages.Langu
     assert "numbers" in kinds(source, target, pair)
 
 
+@pytest.mark.parametrize("pair, source, target, kind", [
+    ((ZH, EN), "白爵士拿着手帕。", "White-capped爵士 held a handkerchief, and everybody in the room looked at it.", "script"),
+    ((ZH, EN), "她走了。", "She left the old house at the river early today, 走了, and did not look back.", "script"),
+    ((RU, EN), "Он закрыл дверь.", "He closed the дверь of the old house at the river and went away.", "script"),
+    ((JA, ZH), "ドアを閉めた。", "他把ドア关上了，然后坐在窗边的椅子上看书。", "script"),
+    ((EN, ZH), "She held a handkerchief.", "她手里拿着一条handkerchief，大家都看着她，谁也没有说话。", "words"),
+    ((ZH, EN), "“你好。”他说。", "“Hello,” he said. “", "quotes"),
+    ((EN, DE), "“Good day,” said the old man.", "„Guten Tag, sagte der alte Mann.", "quotes"),
+    ((EN, DE), "The old man closed the door of the house and sat down.", "Der alte Mann schloss die Tür des Hauses und", "end"),
+    ((ZH, EN), "他关上门，坐了下来。", "He closed the door,", "end"),
+    ((ZH, EN), "他关上门，坐了下来。", "Sure! Here is the translation: He closed the door and sat down.", "talk"),
+    ((EN, ZH), "He closed the door and sat down.", "翻译：他关上门，坐了下来。", "talk"),
+])  # fmt: skip
+def test_what_a_model_leaves_behind_is_found(
+    pair: tuple[languages.Language, languages.Language], source: str, target: str, kind: str
+) -> None:
+    assert kind in kinds(source, target, pair)
+
+
+@pytest.mark.parametrize("pair, source, target", [
+    ((ZH, EN), "他写了一个“人”字。", "He wrote the character 人."),
+    ((EN, ZH), "He bought an iPhone from apple.com yesterday.", "他昨天在apple.com上给自己买了一部iPhone。"),
+    ((EN, DE), "The word λόγος has many meanings.", "Das Wort λόγος hat viele Bedeutungen."),
+    ((EN, DE), "“Good day,” he said, “and good night.”", "»Guten Tag«, sagte er, »und gute Nacht.«"),
+    ((EN, DE), "“Good day,” he said.", "„Guten Tag“, sagte er."),
+    ((EN, RU), "“Good day,” he said.", "— Добрый день, — сказал он."),
+    ((EN, DE), "He said: “Go on, I pray you,", "Er sagte: „Weiter, ich bitte,"),
+    ((EN, ZH), "Good day.", "你好"),
+    ((EN, DE), "The translation of the book was good.", "Die Übersetzung des Buches war gut."),
+])  # fmt: skip
+def test_what_may_stay_is_let_be(pair: tuple[languages.Language, languages.Language], source: str, target: str) -> None:
+    assert kinds(source, target, pair) == set()
+
+
+def test_words_of_the_glossary_may_be_in_the_sources_script() -> None:
+    text = "White-capped爵士 held a handkerchief, and everybody in the room looked at it."
+    assert kinds("白爵士拿着手帕。", text, (ZH, EN), terms=[("爵士", "爵士")]) == set()
+
+
+def test_a_name_in_another_spelling_is_found() -> None:
+    names = [("约书亚", "Joshua"), ("苏绵", "Su Mian")]
+    assert kinds("约书亚来了。", "Joshu came.", (ZH, EN), names=names[:1]) == {"names"}
+    assert kinds("苏绵来了。", "Su Mina came.", (ZH, EN), names=names[1:]) == {"names"}
+    assert kinds("约书亚来了。", "Joshua's here.", (ZH, EN), names=names[:1]) == set()
+    assert kinds("约书亚来了。", "He came.", (ZH, EN), names=names[:1]) == set()
+
+
 def test_an_address_alone_needs_no_translation() -> None:
     assert guards.needs_no_translation("https://www.example.org/catalogue/2024")
     assert not guards.needs_no_translation("See https://www.example.org")

@@ -145,10 +145,11 @@ def test_a_chat_template_that_changes_earlier_turns_gets_one_block() -> None:
 
 
 def test_every_shipped_template_loads_and_bad_ones_are_refused(tmp_path: Path) -> None:
-    assert prompts.template_names() == ["chat", "plain"]
+    assert prompts.template_names() == ["chat", "hunyuan", "hunyuan-zh", "plain", "translategemma"]
     for name in prompts.template_names():
         assert prompts.load_template(name).description
     codes = {code for example in prompts.load_template("plain").examples for code in example}
+    codes |= set(prompts.load_template("hunyuan-zh").names)
     assert all(languages.find(code) for code in codes)
     for text, said in (
         ("form: plain\n", "no 'start'"),
@@ -160,7 +161,7 @@ def test_every_shipped_template_loads_and_bad_ones_are_refused(tmp_path: Path) -
     ):  # fmt: skip
         with pytest.raises(SettingsError, match=said):
             prompts.load_template(str(written(tmp_path / "t.yaml", text)))
-    with pytest.raises(SettingsError, match="chat, plain"):
+    with pytest.raises(SettingsError, match="chat, hunyuan"):
         prompts.load_template("fancy")
 
 

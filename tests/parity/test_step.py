@@ -1,0 +1,285 @@
+"""The step that decodes a token, against the model's own forward; and how much it takes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from edge import settings
+from edge.machine.device import Device
+from edge.model import base as bases
+from edge.model.adapter import Adapter
+from edge.model.caches import STEP, Grown, Rooms
+from edge.model.forward import TorchForward
+from edge.weights import quantize
+from tests import tiny
+
+KNOWN = ("llama", "qwen2", "qwen3", "gemma3_text", "gemma2", "mistral", "smollm3", "seed_oss", "granite")
+IDS = torch.arange(3, 120) * 7 % 320
+
+
+def made(family: str, *plain: str, layers: int = 2, dtype: torch.dtype = torch.float32) -> TorchForward:
+    factor = {"residual_multiplier": 0.5} if family == "granite" else {}
+    model = tiny.model(family, layers=layers, **factor)
+    quantize.quantize_in_place(model, "cpu", dtype)
+    device = Device("cpu", "cpu", str(dtype).removeprefix("torch."))
+    base = bases.from_model(model.to(dtype), tiny.tokenizer(), device, family)
+    adapter = Adapter(base, settings.load("economical", tiny.WINDOW).adapter, seed=1)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)) * 0.1)
+    adapter.version += 1
+    return TorchForward(base, adapter, settings.load("economical", [f"compute.plain=[{','.join(plain)}]"]).compute)
+
+
+def decoded(forward: TorchForward, *, read: int = 20, adapter: bool = True) -> Tensor:
+    logits, cache = forward.prefill(IDS[:read], adapter=adapter)
+    steps = [forward.decode(int(token), cache, adapter=adapter).clone() for token in IDS[read:]]
+    return torch.stack([logits, *steps])
+
+
+def gap(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours - theirs).square().mean().sqrt() / theirs.std())
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["as it grows", "as it is captured"])
+@pytest.mark.parametrize("family", KNOWN)
+def test_a_step_computes_what_the_models_own_forward_does(family: str, static: bool) -> None:
+    forward = made(family)
+    step = forward.step
+    if step is not None:
+        step.static = static
+    for adapter in (True, False):
+        ours = decoded(forward, adapter=adapter)
+        theirs = decoded(made(family, "step"), adapter=adapter)
+        assert gap(ours, theirs) < 1e-4
+    if family == "granite":  # its sums have a factor that no part shows
+        assert step is not None and step.trusted is False
+    elif family == "seed_oss":
+        assert step is None or step.trusted
+    else:
+        assert step is not None and step.trusted
+
+
+def test_a_family_with_other_parts_is_left_to_its_own_forward() -> None:
+    forward = made("phi3")
+    assert forward.step is None
+    _, cache = forward.prefill(IDS[:8])
+    assert isinstance(cache.state, Grown)
+
+
+def test_kept_weights_and_packed_ones_are_the_same_step() -> None:
+    forward = made("llama")
+    decoded(forward)  # the first token of all is computed both ways
+    packed = decoded(forward)
+    forward.base.cache_weights()
+    kept = decoded(forward)
+    forward.base.drop_cached_weights()
+    assert gap(kept, packed) < 1e-5
+    assert torch.equal(decoded(forward), packed)
+
+
+def test_a_step_follows_an_adapter_that_has_learned() -> None:
+    forward = made("qwen3")
+    assert forward.adapter is not None
+    before = decoded(forward)
+    with torch.no_grad():
+        for parameter in forward.adapter.parameters():
+            parameter.mul_(3)
+    forward.adapter.version += 1
+    after = decoded(forward)
+    plain = made("qwen3", "step")
+    assert plain.adapter is not None
+    plain.adapter.restore(forward.adapter.snapshot())
+    assert gap(after, before) > 0.01
+    assert gap(after, decoded(plain)) < 1e-4
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_in_sixteen_bits_the_adapter_is_copied_and_follows(family: str) -> None:
+    """The numbers are those of float32 but for roundings; the copies are brought up to date by the version."""
+    narrow = made(family, dtype=torch.bfloat16)
+    assert narrow.adapter is not None and narrow.step is not None
+    for factor in (1.0, 3.0):
+        with torch.no_grad():
+            for parameter in narrow.adapter.parameters():
+                parameter.mul_(factor)
+        narrow.adapter.version += 1
+        plain = made(family, "step", dtype=torch.bfloat16)
+        assert plain.adapter is not None
+        plain.adapter.restore(narrow.adapter.snapshot())
+        exact = made(family, "step")
+        assert exact.adapter is not None
+        exact.adapter.restore(narrow.adapter.snapshot())
+        wanted = decoded(exact)
+        assert gap(decoded(narrow), wanted) < 1.5 * gap(decoded(plain), wanted)
+    (line, *_), *_ = narrow.step._lines(narrow.adapter).lines
+    assert line.lora is not None and line.lora[0].dtype == torch.bfloat16
+
+
+def test_a_room_grows_by_steps_and_moves_only_then() -> None:
+    forward = made("llama")
+    _, cache = forward.prefill(IDS[:20])
+    rooms = cache.state
+    assert isinstance(rooms, Rooms)
+    before = rooms.version
+    address = rooms.layers[0].held.data_ptr()  # type: ignore[union-attr]
+    for token in range(STEP - 20):
+        forward.decode(token % 300 + 3, cache)
+    assert (rooms.version, rooms.layers[0].held.data_ptr()) == (before, address)  # type: ignore[union-attr]
+    forward.decode(5, cache)
+    assert rooms.version > before and rooms.length == cache.length == STEP + 1
+
+
+@pytest.mark.parametrize("family", ["gemma3_text", "llama"])
+def test_going_back_is_bit_for_bit_also_where_places_were_written_over(family: str) -> None:
+    forward = made(family)
+    _, cache = forward.prefill(IDS[:30])
+    forward.decode(5, cache)
+    for again in range(3):
+        assert forward.rewind(cache, 30) or (again == 0 and family == "gemma3_text")
+        if cache.length != 30:
+            _, cache = forward.prefill(IDS[:30])
+        forward.mark(cache)
+        first = [forward.decode(int(token), cache).clone() for token in IDS[30:60]]
+        assert forward.rewind(cache, 30)
+        second = [forward.decode(int(token), cache).clone() for token in IDS[30:60]]
+        for one, other in zip(first, second, strict=True):
+            assert torch.equal(one, other)
+    assert not forward.rewind(cache, cache.length + 1)
+
+
+def test_going_back_behind_the_mark_forgets_it() -> None:
+    forward = made("llama")
+    _, cache = forward.prefill(IDS[:30])
+    forward.mark(cache)
+    assert forward.rewind(cache, 10)
+    assert not forward.rewind(cache, 30)
+
+
+def test_paging_out_and_in_changes_nothing() -> None:
+    from edge.weights.paging import MemoryStore
+
+    forward = made("gemma3_text")
+    decoded(forward)
+    expected = decoded(forward)
+    logits, cache = forward.prefill(IDS[:20])
+    steps = [logits]
+    for token in IDS[20:]:
+        pages = MemoryStore()
+        forward.page_out(cache, pages)
+        forward.page_in(cache, pages)
+        steps.append(forward.decode(int(token), cache).clone())
+    assert torch.equal(torch.stack(steps), expected)
+
+
+class _Replayed:
+    """Stands for a captured step where there is no GPU: runs it three times as a capture does, and again when asked."""
+
+    made = 0
+
+    def __init__(self, run: Callable[[], Tensor]) -> None:
+        type(self).made += 1
+        self._run = run
+        for _ in range(3):
+            run()
+
+    def replay(self) -> Tensor:
+        """The step, again."""
+        return self._run()
+
+
+def test_a_step_is_captured_again_only_when_a_room_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.model.step.Captured", _Replayed)
+    _Replayed.made = 0
+    forward = made("gemma3_text")
+    step = forward.step
+    assert step is not None and forward.adapter is not None
+    step.static = step.captures = True
+    ours = decoded(forward)
+    assert _Replayed.made == 1
+    assert gap(ours, decoded(made("gemma3_text", "step"))) < 1e-4
+    _, cache = forward.prefill(IDS[:20])
+    for token in range(3):
+        forward.decode(token + 5, cache)
+    assert _Replayed.made == 2  # another text
+    forward.adapter.version += 1
+    forward.decode(5, cache)
+    assert _Replayed.made == 2
+    forward.decode(5, cache, adapter=False)
+    forward.decode(5, cache)
+    assert _Replayed.made == 3  # both are kept
+    for token in range(STEP):
+        forward.decode(token % 300 + 3, cache)
+    assert _Replayed.made == 4
+
+
+def counts(layers: int, *, kept: bool) -> dict[str, int]:
+    """Python calls, C calls included, and operators called from Python, of one token with the adapter on."""
+    forward = made("llama", layers=layers)
+    if kept:
+        forward.base.cache_weights()
+    _, cache = forward.prefill(IDS[:20])
+    for token in (5, 6, 7):
+        forward.decode(token, cache)
+    calls = 0
+
+    def counted(frame: Any, event: str, arg: Any) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(counted)
+    try:
+        forward.decode(8, cache)
+    finally:
+        sys.setprofile(None)
+    with profile(activities=[ProfilerActivity.CPU]) as traced:
+        forward.decode(9, cache)
+    ours = ("aten::", "bitsandbytes::")
+    found = [event for event in traced.events() if event.name.startswith(ours)]
+    outer = [event for event in found if event.cpu_parent is None or not event.cpu_parent.name.startswith(ours)]
+    return {"calls": calls, "operators": len(outer)}
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["packed", "kept"])
+def test_a_token_takes_at_most_45_operators_a_layer(kept: bool) -> None:
+    """144 (packed) and 116 (kept) with the models' own forward and the learner's layers."""
+    few, many = counts(2, kept=kept), counts(6, kept=kept)
+    assert (many["operators"] - few["operators"]) / 4 <= 45
+    if kept:
+        assert (many["calls"] - few["calls"]) / 4 <= 100
+
+
+def test_a_captured_token_takes_at_most_300_python_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Recorded(_Replayed):
+        def replay(self) -> Tensor:
+            return self.out
+
+        def __init__(self, run: Callable[[], Tensor]) -> None:
+            self.out = run()
+
+    monkeypatch.setattr("edge.model.step.Captured", Recorded)
+    forward = made("llama", layers=6)
+    assert forward.step is not None
+    forward.step.static = forward.step.captures = True
+    _, cache = forward.prefill(IDS[:20])
+    for token in (5, 6, 7):
+        forward.decode(token, cache)
+    calls = 0
+
+    def counted(frame: Any, event: str, arg: Any) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(counted)
+    try:
+        forward.decode(8, cache)
+    finally:
+        sys.setprofile(None)
+    assert calls <= 300
