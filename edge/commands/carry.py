@@ -36,6 +36,7 @@ class Carried:
         sha256: of the adapter's file.
         corrections: the user's translations, its own carried ones first.
         terms: its glossary.
+        earlier: the pairs that were accepted there and before it, for the names in them.
     """
 
     where: Path
@@ -43,15 +44,16 @@ class Carried:
     sha256: str
     corrections: tuple[Pair, ...] = ()
     terms: dict[str, str] | None = None
+    earlier: tuple[Pair, ...] = ()
 
     def into(self, job: loop.Job) -> loop.Job:
         """A job that begins with it; what the job says itself goes first."""
         terms = {**(self.terms or {}), **job.glossary.terms}
-        return replace(job, carried=self.corrections, glossary=glossary.Glossary(terms))
+        return replace(job, carried=self.corrections, glossary=glossary.Glossary(terms), earlier=self.earlier)
 
     def text(self) -> str:
         """What of it decides the outcome, for a run's fingerprints."""
-        return json.dumps([self.sha256, self.corrections, sorted((self.terms or {}).items())])
+        return json.dumps([self.sha256, self.corrections, sorted((self.terms or {}).items()), self.earlier])
 
     def to_json(self) -> dict[str, Any]:
         """For reports."""
@@ -95,21 +97,27 @@ def find(name: str) -> Carried:
     about = _about(found)
     left = _left(found)
     given = [Pair(*pair) for pair in left.get("corrections", ())]
-    since = settled.of(records.from_json(record) for record in found.records()).corrections
-    corrections = (*given, *since.values())
-    return Carried(where, found, about["sha256"], corrections, dict(left.get("glossary", {})))
+    done = settled.of(records.from_json(record) for record in found.records())
+    accepted = [Pair(unit.source, unit.text) for unit in done.units.values() if unit.status in ("model", "pieces")]
+    earlier = (*(Pair(*pair) for pair in left.get("earlier", ())), *accepted)
+    corrections = (*given, *done.corrections.values())
+    return Carried(where, found, about["sha256"], corrections, dict(left.get("glossary", {})), earlier)
 
 
 def leave(run: Any, job: loop.Job) -> None:
-    """Keeps in a run what its records do not hold: the glossary and the corrections that it began with."""
+    """Keeps in a run what its records do not hold: glossary, corrections and earlier pairs that it began with."""
     given = [*job.carried, *job.corrections]
-    kept = {"glossary": dict(job.glossary.terms), "corrections": given}
+    kept = {"glossary": dict(job.glossary.terms), "corrections": given, "earlier": list(job.earlier)}
     run.write_file(JOB, json.dumps(kept, sort_keys=True).encode())
 
 
-def glossary_of(found: RunInfo) -> glossary.Glossary:
-    """The terms that a run began with."""
-    return glossary.Glossary(_left(found).get("glossary", {}))
+def with_what_was_left(found: RunInfo, job: loop.Job) -> loop.Job:
+    """The job of a run with what `leave` has kept of it."""
+    left = _left(found)
+    given = [Pair(*pair) for pair in left.get("corrections", ())]
+    earlier = [Pair(*pair) for pair in left.get("earlier", ())]
+    terms = glossary.Glossary(left.get("glossary", {}))
+    return replace(job, glossary=terms, corrections=given, earlier=earlier)
 
 
 def adapter_of(found: RunInfo) -> Kept:

@@ -63,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
     chunks = pairs.read(args.file, source, target)[: args.chunks]
     wanted = _wanted(args.generate, source, target)
     terms = glossary.read(args.glossary) if args.glossary else glossary.Glossary({})
-    job = loop.Job((), source, target, args.context_units, frozenset(), terms)
+    kept = args.names == "on"
+    job = loop.Job((), source, target, args.context_units, frozenset(), terms, names=kept, candidates=args.candidates)
     settings = options.settings_of(args)
     if settings.learn.mode == "none":
         raise SettingsError("learn.mode is none", "an adapter that can learn", "use --protocols off for the base alone")
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     first = next(iter(places.values()))
     runtime = options.load(args, options.as_begun(args, first, settings), decodes=True)
     made = prompts_of(args, runtime, job)
+    key = journal.fingerprint(f"{key} names={job.names} candidates={job.candidates}")
     texts = {"text": key, "template": repr(made.template), "glossary": json.dumps(sorted(terms.terms.items()))}
     references = [pair for chunk in chunks for pair in chunk]
     scored = [wanted(chunk) for chunk in chunks for _ in chunk]
@@ -139,6 +141,7 @@ def _measure(
     """The records of one protocol, and the exit code of a stop."""
     from ..translation.decoding import ModelTranslator
     from ..translation.lessons import Lessons
+    from ..translation.meaning import Meaning
 
     with (
         options.run(args, where, "eval", runtime, {**texts, "protocol": protocol}, len(chunks)) as run,
@@ -152,7 +155,9 @@ def _measure(
         if not any(block.pairs for block in text):
             raise InputError(f"{args.file} has no pairs", "aligned text", "check --from and --to")
         done = cast(list[ChunkEvaluated], list(run.restore(session)))
-        loop_ = evaluate.evaluate(protocol, text, job, session, ModelTranslator(session, made), lessons, done[:])
+        translator = ModelTranslator(session, made)
+        judge = Meaning(session, made) if job.candidates > 1 else None
+        loop_ = evaluate.evaluate(protocol, text, job, session, translator, lessons, done[:], judge)
         with Progress(protocol, len(text), "chunks") as progress:
 
             def shown(record: Record) -> None:

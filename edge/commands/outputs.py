@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,21 @@ from ..errors import InputError, JournalError, OutcomeError
 from ..journal import RunInfo
 from ..records import Record
 from ..terminal import say
-from ..translation import languages, loop, pairs, report
+from ..translation import glossary, languages, loop, names, pairs, report
 from ..translation.prompts import Pair
 from ..translation.revision import Revision, key
 from . import carry, options
 
+PARTIAL_EVERY = 60.0  # seconds between two writings of the unfinished book, where they cost little
+PARTIAL_SHARE = 0.05  # of the run's time that they may take: a book with its pictures may be large
 SIDE_BY_SIDE = (".html", ".htm")
 
 
 def forms(verb: argparse.ArgumentParser) -> None:
     """The option of both verbs that write the document beside itself."""
-    verb.add_argument("--report", type=Path, metavar="DIR", help="write report.json, report.html and review.tsv")
+    verb.add_argument(
+        "--report", type=Path, metavar="DIR", help="write report.json, report.html, review.tsv and names.tsv"
+    )
 
 
 class Review:
@@ -109,6 +114,26 @@ class Outputs:
             self.review.write(done)
 
 
+class Unfinished:
+    """The book as far as it is done, written again and again within `PARTIAL_SHARE` of the time."""
+
+    def __init__(self, write: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write = write
+        self._clock = clock
+        self._written = clock()
+        self._cost = 0.0
+
+    def advance(self, *, at_once: bool) -> None:
+        """Writes it where its last writing leaves time for one, and a chunk has ended or a minute has passed."""
+        waited = self._clock() - self._written
+        if waited < self._cost / PARTIAL_SHARE or not (at_once or waited > PARTIAL_EVERY):
+            return
+        begun = self._clock()
+        self._write()
+        self._written = self._clock()
+        self._cost = self._written - begun
+
+
 def describe(run: Any, args: argparse.Namespace, job: loop.Job, carried: carry.Carried | None) -> None:
     """Keeps in the run what its outputs are made from besides its records: the book's path and sum, and the terms."""
     run.describe(
@@ -116,6 +141,7 @@ def describe(run: Any, args: argparse.Namespace, job: loop.Job, carried: carry.C
         book_sha256=journal.file_fingerprint(args.book),
         languages=[job.source.tag, job.target.tag],
         learn=sorted(job.learn),
+        names=job.names,
         chapters=args.chapters,
         carried=carried and carried.to_json(),
     )
@@ -149,13 +175,17 @@ def job_of(found: RunInfo, document: Document) -> loop.Job:
     extra: Mapping[str, Any] = found.manifest.extra if found.manifest else {}
     source, target = (languages.find(tag) for tag in extra["languages"])
     units = document.units if extra.get("chapters") is None else in_chapters(document, extra["chapters"])
-    return loop.Job(units, source, target, learn=frozenset(extra["learn"]), glossary=carry.glossary_of(found))
+    job = loop.Job(units, source, target, learn=frozenset(extra["learn"]), names=bool(extra.get("names")))
+    return carry.with_what_was_left(found, job)
 
 
-def write_report(folder: Path, result: Mapping[str, Any], name: str) -> None:
-    """Writes the report into a folder that is there; `name` is the book's."""
+def write_report(folder: Path, result: Mapping[str, Any], done: Sequence[Record], job: loop.Job, name: str) -> None:
+    """Writes the report into a folder that is there, but for the review; `name` is the book's."""
     options.write_text(folder / "report.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     options.write_text(folder / "report.html", report.page(result, name))
+    if job.names:
+        rows = names.table(job.glossary.terms, report.memory(done, job).names())
+        options.write_text(folder / "names.tsv", names.HEAD + glossary.write(rows))
 
 
 def write_review(folder: Path, document: Document, job: loop.Job, done: Sequence[Record]) -> None:

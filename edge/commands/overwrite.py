@@ -43,8 +43,8 @@ RUNS = ("rendered", "carry")  # those of them that name a run, by its folder or 
 WRITTEN = ("out", "bilingual_out", "report", "run_folder")  # the options that name what is written
 REPORTS = {  # what --report DIR leaves there, by verb
     "score": ("report.json", "perplexity.png"),
-    "translate": ("report.json", "report.html", "review.tsv"),
-    "render": ("report.json", "report.html", "review.tsv"),
+    "translate": ("report.json", "report.html", "review.tsv", "names.tsv"),
+    "render": ("report.json", "report.html", "review.tsv", "names.tsv"),
     "eval": ("eval.json",),
     "bench": ("bench.json", "bench.png"),
 }

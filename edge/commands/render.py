@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         "carried": found.manifest.extra.get("carried"),
     }
     if args.report:
-        outputs.write_report(args.report, result, book.name)
+        outputs.write_report(args.report, result, done, job, book.name)
         outputs.write_review(args.report, document, job, done)
     units = result["units"]
     print(f"{args.out}: {units['done']} of {units['total']} units, {units['marked']} marked")

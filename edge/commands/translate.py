@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from ..session import Runtime, Session
 
 TRANSLATOR = "demo-instruct"  # the embedded model that can translate
-PARTIAL_EVERY = 60.0  # seconds between two writings of the unfinished book, where they cost little
-PARTIAL_SHARE = 0.05  # of the run's time that they may take: a book with its pictures may be large
 PREVIEWED = 6  # units that a process shows on the terminal when they are done
 
 
@@ -89,6 +86,21 @@ def prompting(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--context-units", type=int, default=8, metavar="K", help="finished units that a prompt shows (default: 8)"
     )
+    verb.add_argument(
+        "--names",
+        choices=("on", "off"),
+        default="on",
+        help="remember names as the book goes, show them where they occur, and ask again where one is missing "
+        "(default: on)",
+    )
+    verb.add_argument(
+        "--candidates",
+        type=int,
+        choices=(1, 2),
+        default=1,
+        help="2: a second draft of what leaves doubts, judged by reading both backwards; the better one is taken "
+        "(default: 1)",
+    )
     template(verb)
 
 
@@ -128,6 +140,8 @@ def job_of(args: argparse.Namespace, document: Document) -> loop.Job:
         glossary.read(args.glossary) if args.glossary else glossary.Glossary({}),
         corrections,
         pairs.by_unit(args.corrections) if args.corrections else {},
+        names=args.names == "on",
+        candidates=args.candidates,
     )
 
 
@@ -166,7 +180,9 @@ def texts_of(job: loop.Job, carried: carry.Carried | None = None, *, judge: bool
         "glossary": json.dumps(sorted(job.glossary.terms.items())),
         "corrections": json.dumps([job.corrections, job.corrected] if job.corrected else job.corrections),
         "options": f"{job.source.tag} {job.target.tag} learn={sorted(job.learn)} context={job.context_units}"
-        + (" judge" if judge else ""),
+        + (" judge" if judge else "")
+        + (" names" if job.names else "")
+        + (f" candidates={job.candidates}" if job.candidates > 1 else ""),
         **({"carried": carried.text()} if carried else {}),
     }
 
@@ -179,6 +195,8 @@ def words_of(job: loop.Job, template: prompts.Template | None, *, judge: bool) -
         "learn": ",".join(sorted(job.learn)) or "off",
         "context-units": job.context_units,
         "judge": judge,
+        "names": job.names,
+        "candidates": job.candidates,
     }
     return {"options": options, **({"template": dataclasses.asdict(template)} if template else {})}
 
@@ -242,30 +260,10 @@ def run(args: argparse.Namespace) -> int:
             "settings": settings.to_dict(),
         }
         if args.report:
-            outputs.write_report(args.report, result, args.book.name)
+            outputs.write_report(args.report, result, done, job, args.book.name)
         if not stopped and result["units"]["done"] == len(job.units):
             run.finish(session, {"units": len(job.units)})
     return _tell(args, result, run, stopped)
-
-
-class Unfinished:
-    """The book as far as it is done, written again and again within `PARTIAL_SHARE` of the time."""
-
-    def __init__(self, write: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._write = write
-        self._clock = clock
-        self._written = clock()
-        self._cost = 0.0
-
-    def advance(self, *, at_once: bool) -> None:
-        """Writes it where its last writing leaves time for one, and a chunk has ended or a minute has passed."""
-        waited = self._clock() - self._written
-        if waited < self._cost / PARTIAL_SHARE or not (at_once or waited > PARTIAL_EVERY):
-            return
-        begun = self._clock()
-        self._write()
-        self._written = self._clock()
-        self._cost = self._written - begun
 
 
 def _translate(
@@ -281,6 +279,7 @@ def _translate(
     """All records, and the exit code of a stop."""
     from ..translation.decoding import ModelTranslator, require_languages
     from ..translation.lessons import Lessons
+    from ..translation.meaning import Meaning
 
     wanted = min(len(job.units), args.limit or len(job.units))
     if _is_there(job, run, session, files, args, wanted):
@@ -288,9 +287,10 @@ def _translate(
     require_languages(session, [unit.text for unit in job.units[:200]], job.source, job.target)
     done: list[Record] = list(run.restore(session))
     translator = ModelTranslator(session, made)
+    judges = Meaning(session, made) if job.candidates > 1 else None
     teacher = Lessons(session, made, job.glossary, judges=args.judge)
     began = time.monotonic()
-    unfinished = Unfinished(lambda: files.write(done))
+    unfinished = outputs.Unfinished(lambda: files.write(done))
     tokens = marked = previewed = 0
 
     def shown(record: Record) -> None:
@@ -313,7 +313,7 @@ def _translate(
         return isinstance(record, UnitTranslated) and wanted <= record.end < len(job.units)
 
     revision = _revision(job, session, files, args)
-    records = loop.translate(job, translator, teacher, run.kept, len(done), revision)
+    records = loop.translate(job, translator, teacher, run.kept, len(done), judges, revision=revision)
     try:
         stopped = drive(records, run, session, stop, shown, enough=enough)
     finally:
@@ -364,11 +364,11 @@ def _say_corrected(record: Corrected) -> None:
 
 def _tell(args: argparse.Namespace, result: dict[str, Any], run: Run, stopped: int) -> int:
     units = result["units"]
-    names = result["names"]
+    kept = result["names"]
     print(f"{result['out']}: {units['done']} of {units['total']} units, {units['marked']} marked")
     if args.report:
         print(f"report: {args.report / 'report.html'}, to be corrected: {args.report / 'review.tsv'}")
-    say(f"{result['tokens_per_second']:.1f} tokens/s, {result['retried']} units retried, {names['names']} names kept")
+    say(f"{result['tokens_per_second']:.1f} tokens/s, {result['retried']} units retried, {kept['names']} names kept")
     if result["affected"]:
         say(f"{len(result['affected'])} units hold a name that was corrected elsewhere: --redo translates them again")
     if args.json:

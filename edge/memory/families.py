@@ -21,6 +21,20 @@ FUSED = (
     "olmo", "cohere", "glm", "arcee", "apertus", "helium", "ministral", "gemma", "nanochat",
 )  # fmt: skip
 
+# Decoded by `model/step.py`, which knows their blocks; any other family by its own forward.
+STEPPED = (
+    "llama",
+    "mistral",
+    "ministral",
+    "qwen2",
+    "qwen3",
+    "qwen3_vl_text",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "seed_oss",
+)
+
 # Activations beyond 65,504, the largest number of float16 (transformers warns of it for these).
 BEYOND_HALF = ("gemma2", "gemma3_text", "gemma3n_text", "gemma4_text")
 

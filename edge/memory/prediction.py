@@ -16,15 +16,21 @@ from typing import Any
 
 from ..machine.allocator import MAPPED
 from ..settings import Settings
+from . import families
 from .graph import GraphTerms, Terms, largest
 from .shape import Shape
-from .sizes import ATTENTION_BLOCK, HEAD_BLOCK, LORA_ROWS, head_rows
+from .sizes import ATTENTION_BLOCK, HEAD_BLOCK, ROOM_STEP, head_rows
 
 SLACK = 60_000_000  # of freed heap within a block: 17 to 43 MB were measured, whatever the settings
 HOLDING_SLACK = 80_000_000  # where activations are not recomputed: 19 to 64 MB
 MAPPED_SLACK = 52_000_000  # where a window's hidden states are too large for the heap: 15 to 38 MB
 TOKENISING = 56_000_000  # of one piece of text: 4 to 17 MB for words, 55 MB where every byte is a token
 UNITS_SLACK = 50_000_000  # what oneDNN holds for bfloat16 matmuls: 128 `allocator.KERNELS`, 0.31 to 0.47 MB each
+# On a GPU what is reserved beyond what is allocated, and the workspaces of cuBLAS: calibrated on one card (H100, seven
+# plans of a Llama-2-7B shape and two of the demo model), where 0.07, 0.15 and 0.38 to 0.50 GB were missing.
+CUDA_LOADING = 96_000_000
+CUDA_SLACK = 160_000_000
+CUDA_LEARNING = 440_000_000
 KEPT_SLACK = 330_000_000  # where it is kept between chunks: an upper bound, 60 to 305 MB were measured
 
 
@@ -101,6 +107,8 @@ def predict(settings: Settings, shape: Shape, machine: Machine, *, decodes: bool
     phases = {"load": {**held, "embeddings and head": counted.embeddings(), "reading": counted.reading()}}
     if learns:
         held = held | counted.learner()
+        if decodes and counted.c != 4:  # a step reads A and B in the compute dtype
+            held = held | {"adapter for decoding": counted.c * (counted.parameters + counted.mended)}
     graph = GraphTerms(settings, counted.shape) if settings.graph_precision else None
     if graph:
         held = held | graph.sessions(counted.parameters + counted.mended if learns else 0, on_cpu=machine.kind == "cpu")
@@ -213,7 +221,10 @@ class _Count:
             return s.heads * tokens * (tokens + before) * self.c * (count + 2)
         if not (s.sliding or s.softcapped or before):
             return 0
-        wide = (s.softcapped or before) and s.sliding < s.layers
+        flash = self.machine.kind == "cuda" and not s.softcapped  # a kept prefix is no obstacle to it
+        if flash and not s.sliding:
+            return 0
+        wide = (s.softcapped or (before and not flash)) and s.sliding < s.layers
         span = min(tokens + before, tokens + before if wide else (s.window or tokens + before) + ATTENTION_BLOCK)
         rows = min(ATTENTION_BLOCK, tokens)
         return s.heads * rows * span * self.c * count + rows * span * (self.c + 3)
@@ -291,10 +302,10 @@ class _Count:
         unit = self.c * tokens
         h, i, q, k = s.hidden * s.copies, s.wide, s.queries, s.keys
         adapted = min(settings.adapter.top or s.layers, s.layers)
-        lows = 7 * settings.adapter.rank * 4 * tokens
+        lows = 7 * settings.adapter.rank * self.c * tokens
         block = unit * self.kept_per_block() + lows + 2 * s.keys * self.c * before
-        if self.machine.kind == "cuda" and self.c != 4:
-            block += 8 * min(tokens, LORA_ROWS) * i  # the LoRA products' operands in float32
+        if settings.adapter.dropout:  # what each layer was given, thinned, and where
+            block += (self.c + 1) * tokens * (5 * s.hidden + q + i)
         saving = settings.compute.checkpointing == "on"
         inputs = unit * (adapted * h + h + self.rotary)
         kept = inputs if saving else inputs + adapted * block
@@ -325,12 +336,15 @@ class _Count:
     def decoding(self) -> list[Terms]:
         """Moments of reading the context into a cache, and of one token."""
         s, tokens = self.shape, self.settings.window.size
-        one = {"KV cache": self.cache(tokens), "logits": 4 * s.vocab * 8, "scratch": self.scratch()}
+        room = -(-tokens // ROOM_STEP) * ROOM_STEP
+        one = {"KV cache": self.cache(room), "logits": 4 * s.vocab * 8, "scratch": self.scratch()}
         one["scratch"] += 2 * s.keys * self.c * tokens  # a layer's keys and values, copied as they grow
+        if s.architecture in families.STEPPED:  # a sliding layer drops what it has seen as soon as it is computed
+            whole = {"KV cache": self.cache(room)}
+        else:  # those blocks, too, hold every token that was read until the first one is decoded
+            whole = {"KV cache": 2 * s.keys * self.c * s.layers * tokens}
         if s.window is not None:  # sliding layers as they were before a line, for another attempt at it
             one["KV cache"] += 2 * s.keys * self.c * s.sliding * min(tokens, s.window)
-        # sliding blocks, too, hold every token that was read until the first one is decoded
-        whole = {"KV cache": 2 * s.keys * self.c * s.layers * tokens}
         return [*(moment | whole for moment in self.forward(tokens, labels=False)), one]
 
     @property
@@ -347,7 +361,12 @@ class _Count:
 
         On a CPU freed heap goes back before each block (`forward.tended_blocks`); what a block itself frees stays.
         """
-        if self.machine.kind != "cpu" or phase == "load":
+        if self.machine.kind == "cuda":
+            held = CUDA_LOADING if phase == "load" else CUDA_SLACK
+            if phase == "learn":
+                held = CUDA_LEARNING + self.parameters  # a quarter of the gradients
+            return terms | {"kernels and what the allocator holds": held}
+        if phase == "load":
             return terms
         compute = self.settings.compute
         slack = HOLDING_SLACK if compute.checkpointing == "off" else SLACK

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 HEAD_BLOCK = 10 << 20  # bytes of the head, and of the logits it makes, at a time: they stay in the CPU's cache
 LORA_ROWS = 1024  # tokens of a LoRA product in float32, where activations are narrower
+ROOM_STEP = 512  # tokens by which the keys and values of a text that is written find more room
 ATTENTION_BLOCK = 256  # queries of block attention
 
 

@@ -30,7 +30,6 @@ from . import patches
 from .base import Base, linear_product, weight_of
 from .loss import SUMS_WIDE
 
-_NARROW = "_templora_narrow"  # in a layer's own dictionary: adapter -> A and B in the compute dtype
 _numbers = itertools.count()
 
 
@@ -81,8 +80,8 @@ class Adapter:
             tuner.inject_adapter(base.model, self.name)
         self._tuner: Any = tuner
         self._learns = frozenset(self.targets)
-        self._narrow: list[Tensor] = []  # copies of A and B in the compute dtype, where that is narrower
-        self._narrow_of = -1  # the version that they are of
+        self._copies: dict[str, list[Tensor]] = {}  # A and B in the compute dtype, by layer
+        self._copies_of = -1  # the version that they are of
         half = len(base.blocks) // 2
         self._upper = frozenset(name for name in self.targets if block_of(name, default=half) >= half)
         self.layers: dict[str, Any] = {name: base.model.get_submodule(name) for name in attached}
@@ -168,24 +167,30 @@ class Adapter:
             parameter.copy_(snapshot[name])
         self.version += 1
 
-    def refresh(self) -> None:
-        """Brings the copies of A and B in the compute dtype, where that is narrower, to what they hold now.
+    def factors(self, name: str) -> tuple[Tensor, Tensor, float]:
+        """A (r, K), B (N, r) and the factor of one layer, as a step reads them: in the compute dtype.
 
-        The copies stay where they are: what was recorded on a GPU reads the new values.
+        Where that is narrower they are copies that stay where they are, and hold what `refresh` put there last.
         """
-        dtype = self.base.device.torch_dtype
-        if dtype == torch.float32 or self._narrow_of == self.version:
+        layer = self.layers[name]
+        if name not in self._copies:
+            dtype = self.base.device.torch_dtype
+            masters = [store[self.name].weight.data for store in (layer.lora_A, layer.lora_B)]
+            self._copies[name] = [master if master.dtype == dtype else master.to(dtype) for master in masters]
+            self._copies_of = -1
+        a, b = self._copies[name]
+        return a, b, float(layer.scaling[self.name])
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Brings what `factors` gave to what A and B hold now: what was recorded on a GPU reads the new values."""
+        if self._copies_of == self.version or self.base.device.dtype == "float32":
             return
-        masters = [store[self.name].weight.data for layer in self.layers.values()
-                   for store in (layer.lora_A, layer.lora_B)]  # fmt: skip
-        if not self._narrow:
-            self._narrow = [torch.empty_like(master, dtype=dtype) for master in masters]
-            pairs = zip(self._narrow[::2], self._narrow[1::2], strict=True)
-            for layer, pair in zip(self.layers.values(), pairs, strict=True):
-                layer.__dict__.setdefault(_NARROW, {})[self.name] = pair
-        with torch.no_grad():
-            torch._foreach_copy_(self._narrow, masters)
-        self._narrow_of = self.version
+        masters = [store[self.name].weight.data for name in self._copies
+                   for store in (self.layers[name].lora_A, self.layers[name].lora_B)]  # fmt: skip
+        if masters:
+            torch._foreach_copy_([copy for pair in self._copies.values() for copy in pair], masters)
+        self._copies_of = self.version
 
     # --- switching ---
 
@@ -196,7 +201,6 @@ class Adapter:
         `shallow`: no gradient reaches the lower half of the blocks, and nothing is kept there for one.
         """
         learns = self._upper if shallow else self._learns
-        self.refresh()
         for layer in self.layers.values():
             layer._disable_adapters = False
             layer._active_adapter = [self.name]
@@ -219,12 +223,11 @@ class Adapter:
             warnings.simplefilter("ignore")  # peft reports which other adapter it makes active; we name it each time
             for layer in self.layers.values():
                 layer.delete_adapter(self.name)
-                layer.__dict__.get(_NARROW, {}).pop(self.name, None)
         del self._tuner.peft_config[self.name]
         if not self._tuner.peft_config:
             self._tuner.unload()
             del self.base.model._templora_tuner
-        self.layers, self.targets, self._narrow = {}, [], []
+        self.layers, self.targets, self._copies = {}, [], {}
         self.version += 1
 
 
@@ -303,18 +306,9 @@ def _fused_forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         low = F.linear(dropout(x), a.to(x.dtype))
         out: Tensor = frozen_linear(layer.base_layer, x) + F.linear(low, b.to(x.dtype)) * scaling
         return out
-    narrow = factors(layer, name, x.dtype)
-    fused: Tensor = _LoraLinear.apply(x, a, b, layer.base_layer, scaling, narrow)  # type: ignore[no-untyped-call]
+    used = a.data.to(x.dtype), b.data.to(x.dtype)
+    fused: Tensor = _LoraLinear.apply(x, a, b, layer.base_layer, scaling, used)  # type: ignore[no-untyped-call]
     return fused
-
-
-def factors(layer: Any, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A (r, K) and B (N, r) of an adapter's layer for products in `dtype`: its own, or the copies of `refresh`."""
-    a, b = layer.lora_A[name].weight.data, layer.lora_B[name].weight.data
-    if a.dtype == dtype:
-        return a, b
-    copies: tuple[Tensor, Tensor] | None = layer.__dict__.get(_NARROW, {}).get(name)
-    return copies if copies is not None and copies[0].dtype == dtype else (a.to(dtype), b.to(dtype))
 
 
 def frozen_linear(layer: nn.Linear, x: Tensor) -> Tensor:

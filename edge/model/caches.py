@@ -4,7 +4,7 @@ Owns: where they lie, how they grow, going back to an earlier length, moving the
 Does not know: adapters, how a token is computed.
 Units: tokens; keys and values of a layer (2, 1, G, places, D).
 
-`Rooms` holds what layers of full and sliding attention keep. A layer's tensor has room for `STEP` tokens more than it
+`Rooms` holds what layers of full and sliding attention keep. A layer has room for up to `ROOM_STEP` tokens more than it
 holds at most, so that most tokens cost no copy of what is there, and its address stays the same for a step that is
 captured. A layer that sees the last `w` tokens has `w` places, and token p lies in place p mod w: keys are rotated
 before they come here, so a row does not depend on where it lies. `Grown` is transformers' own cache, for models that
@@ -22,7 +22,7 @@ from transformers import Cache as TransformersCache
 from transformers import DynamicCache
 from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
-STEP = 512  # tokens by which a room grows
+from ..memory.sizes import ROOM_STEP
 
 Place = tuple[str, dict[Any, Any], Any]  # a tensor of a cache: a name for it, and where it is kept
 
@@ -143,7 +143,7 @@ class Room(DynamicLayer):  # type: ignore[misc]
             needed = min(needed, self.window)
         if needed <= places:
             return False
-        wanted = -(-needed // STEP) * STEP
+        wanted = -(-needed // ROOM_STEP) * ROOM_STEP
         wanted = wanted if self.window is None else min(wanted, self.window)
         wider = self.held.new_zeros(*self.held.shape[:3], wanted, self.held.shape[4])
         wider[..., :places, :] = self.held

@@ -11,20 +11,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from . import patches
 
 
 def use(model: nn.Module) -> int:
-    """Lets the fused norm compute what the model's RMS norms compute in float32 on a CPU; how many there are.
+    """Lets the fused norm compute what the model's RMS norms compute; how many there are.
 
     A norm is taken over only where its own forward, tried on random numbers, gives what the fused one gives.
     """
     found = 0
     for module in model.modules():
         norm = scale_of(module) if type(module).__name__.endswith("RMSNorm") else None
-        if norm is not None and norm[0].device.type == "cpu":
-            patches.put(module, "fused norm", _over(norm[0].float(), norm[1]))
+        if norm is not None:
+            patches.put(module, "fused norm", _over(*norm))
             found += 1
     return found
 
@@ -49,27 +50,34 @@ def scale_of(module: Any) -> tuple[Tensor, float] | None:
 
 
 def _over(scale: Tensor, eps: float) -> patches.Patch:
-    return lambda own: partial(_forward, own, scale, eps)
+    wide = scale.float()
+    return lambda own: partial(_forward, scale, wide, eps)
 
 
-def _forward(own: Any, scale: Tensor, eps: float, x: Tensor) -> Tensor:
-    if x.dtype != torch.float32 or x.device.type != "cpu":
-        result: Tensor = own(x)
-        return result
-    return rms_norm(x, scale, eps)
+def _forward(scale: Tensor, wide: Tensor, eps: float, x: Tensor) -> Tensor:
+    if x.device.type == "cuda" and x.dtype == scale.dtype:
+        return F.rms_norm(x, scale.shape, scale, eps)  # torch's own kernel, both ways
+    return rms_norm(x, wide, eps)
 
 
 def rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
-    """The norm over the last dimension of x (..., H); its gradient flows to `x` alone."""
+    """The norm over the last dimension of x (..., H), computed in float32; its gradient flows to `x` alone.
+
+    `scale`: (H,) float32.
+    """
     if x.requires_grad and torch.is_grad_enabled():
         result: Tensor = _RMSNorm.apply(x, scale, eps)  # type: ignore[no-untyped-call]
         return result
-    return torch.mul(x, _inverse_rms(x, eps)).mul_(scale)
+    return _scaled(x, _inverse_rms(x, eps), scale)
 
 
 def _inverse_rms(x: Tensor, eps: float) -> Tensor:
-    inverse: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    inverse: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     return inverse.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+
+
+def _scaled(x: Tensor, inverse: Tensor, scale: Tensor) -> Tensor:
+    return torch.mul(x, inverse).mul_(scale).to(x.dtype)
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -77,12 +85,12 @@ class _RMSNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor, eps: float) -> Tensor:
         inverse = _inverse_rms(x, eps)
         ctx.save_for_backward(x, inverse, scale)
-        return torch.mul(x, inverse).mul_(scale)
+        return _scaled(x, inverse, scale)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         x, inverse, scale = ctx.saved_tensors
-        grad = grads[0] * scale
+        grad = grads[0] * scale  # in float32, as all of it
         # d/dx = inverse * (grad - x * inverse^2 * mean(grad * x))
         share = (grad * x).sum(-1, keepdim=True).mul_(inverse).mul_(inverse).div_(-x.shape[-1])
-        return grad.addcmul_(x, share).mul_(inverse), None, None
+        return grad.addcmul_(x, share).mul_(inverse).to(x.dtype), None, None

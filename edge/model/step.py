@@ -25,9 +25,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import ModelError
 from ..machine.graphs import Captured
 from . import norms
-from .adapter import Adapter, factors
+from .adapter import Adapter
 from .base import Base
 from .caches import Rooms
 from .prefix import windows_of
@@ -78,7 +79,10 @@ class Block:
 
 def blocks_of(base: Base) -> list[Block] | None:
     """The blocks of a base, or None where one of them has other parts."""
-    windows = windows_of(base.config)
+    try:
+        windows = windows_of(base.config)
+    except ModelError:  # a layer keeps something else than keys and values
+        return None
     made: list[Block] = []
     for module, window in zip(base.blocks, windows, strict=True):
         block = _block_of(module, window, base.device.torch_dtype)
@@ -218,7 +222,7 @@ class Step:
     def of(cls, base: Base, *, captures: bool = True) -> Step | None:
         """The step of a base, or None where its blocks are not known."""
         decoder: Any = base.decoder
-        if not hasattr(decoder, "rotary_emb") or not hasattr(decoder, "norm"):
+        if not hasattr(decoder, "rotary_emb") or not hasattr(decoder, "norm") or _changes(base.config):
             return None
         blocks = blocks_of(base)
         return None if blocks is None else cls(base, blocks, captures=captures)
@@ -226,9 +230,9 @@ class Step:
     def logits(self, token: int, rooms: Rooms, adapter: Adapter | None) -> Tensor:
         """(V,) float32 logits after `token`; valid until the next step where it is captured."""
         rooms.reserve(1)
+        bound = self._lines(adapter)
         if adapter is not None:
             adapter.refresh()
-        bound = self._lines(adapter)
         position = rooms.length
         self._inputs.copy_(torch.tensor([token, position]), non_blocking=True)
         if self.captures:
@@ -253,11 +257,16 @@ class Step:
         if any(one.weights != self.base.weights_version for one in self._bound.values()):
             self._bound = {}
             self._captured = {}
-        dtype = self.base.device.torch_dtype
-        bound = Bound(
-            [tuple(Line(_inner(layer), _lora(layer, adapter, dtype)) for layer in b.linears) for b in self.blocks],
-            self.base.weights_version,
-        )
+        names = {} if adapter is None else {id(layer): key for key, layer in adapter.layers.items()}
+
+        def line(layer: nn.Module) -> Line:
+            if adapter is None or id(layer) not in names:
+                return Line(_inner(layer), None)
+            a, b, scaling = adapter.factors(names[id(layer)])
+            return Line(_inner(layer), (a.T, b.T, scaling))
+
+        lines = [tuple(line(layer) for layer in block.linears) for block in self.blocks]
+        bound = Bound(lines, self.base.weights_version)
         self._bound[name] = bound
         return bound
 
@@ -337,17 +346,18 @@ class Step:
         return (self._counts[:count] <= at)[None, None, None]
 
 
+def _changes(config: Any) -> bool:
+    """Whether rotation or attention changes its rule at some position: a token near the start would not show it."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    every = [rope, *(one for one in rope.values() if isinstance(one, dict))]
+    kinds = {one.get("rope_type") for one in every}
+    return bool(kinds & {"dynamic", "longrope"}) or any(one.get("llama_4_scaling_beta") for one in every)
+
+
 def _inner(layer: Any) -> nn.Linear:
     """The base's own layer, below an adapter's."""
     inner: nn.Linear = getattr(layer, "base_layer", layer)
     return inner
-
-
-def _lora(layer: Any, adapter: Adapter | None, dtype: torch.dtype) -> tuple[Tensor, Tensor, float] | None:
-    if adapter is None or adapter.name not in getattr(layer, "lora_A", {}):
-        return None
-    a, b = factors(layer, adapter.name, dtype)
-    return a.T, b.T, float(layer.scaling[adapter.name])
 
 
 def _normed(row: Tensor, norm: Norm) -> Tensor:

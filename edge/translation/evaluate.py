@@ -29,7 +29,9 @@ from ..documents import Unit
 from ..records import ChunkEvaluated, Learned, Lesson
 from . import loop
 from .context import Context
+from .drafts import Judge
 from .loop import Job, Translator
+from .names import Memory
 from .prompts import Pair
 
 if TYPE_CHECKING:
@@ -74,21 +76,25 @@ def evaluate(
     translator: Translator,
     lessons: Lessons,
     done: Sequence[ChunkEvaluated] = (),
+    judge: Judge | None = None,
 ) -> Iterator[ChunkEvaluated]:
     """Goes through the text under one protocol, in a session of its own.
 
     Args:
         job: languages, glossary, context; its units are not looked at.
         done: chunks that this session has learned already, where a run continues.
+        judge: who judges drafts, with two candidates.
 
     Yields:
         One record per chunk, after it was learned.
     """
     references = [pair for block in text for pair in block.pairs]
+    memory = loop.memory_of(job, [pair.source for pair in references])
     own: list[Pair] = []
     pending: list[Pair] = []  # of `self`: not taught yet
     for record, block in zip(done, text, strict=False):
         pairs = _accepted(block, record.texts)
+        _remember(memory, protocol, block, pairs, _is_taught(protocol, record.index, text))
         if pending and lessons.full([*pending, *pairs]):
             pending = []
         own = [*own, *pairs]
@@ -98,13 +104,13 @@ def evaluate(
             continue
         begin = time.perf_counter()
         context = references[max(0, block.start - job.context_units) : block.start]
-        taught = protocol == "oracle" or (protocol == "corrections" and index * GIVEN < len(text))
+        taught = _is_taught(protocol, index, text)
         # 1. translated by the adapter as it is
         texts: tuple[str, ...] = ()
         marked = 0
         if block.translated or protocol == "self":
             history = context if protocol == "oracle" else own[max(0, len(own) - job.context_units) :]
-            texts, marked = _translated(job, translator, block, history)
+            texts, marked = _translated(job, translator, block, history, memory, judge)
             own += _accepted(block, texts)
         # 2. the references are scored; one forward does it where they are learned too
         learned: Learned | None = None
@@ -122,6 +128,7 @@ def evaluate(
                 learned = lessons.teach("self", (block.start, block.end), before, pending).learned
                 pending = []
             pending += pairs
+        _remember(memory, protocol, block, _accepted(block, texts), taught)
         session.at_rest = True
         yield ChunkEvaluated(
             index=index,
@@ -158,13 +165,28 @@ def _taught(lesson: Lesson) -> tuple[int, float, Learned | None]:
     return lesson.tokens, lesson.nll, lesson.learned
 
 
-def _translated(job: Job, translator: Translator, block: Block, history: Sequence[Pair]) -> tuple[tuple[str, ...], int]:
+def _is_taught(protocol: str, index: int, text: Sequence[Block]) -> bool:
+    """Whether the references of chunk `index` are given after it."""
+    return protocol == "oracle" or (protocol == "corrections" and index * GIVEN < len(text))
+
+
+def _remember(memory: Memory, protocol: str, block: Block, own: Sequence[Pair], given: bool) -> None:
+    """The names of a chunk: of its references where they are given, as the user's own, else of what was translated."""
+    for pair in block.pairs if given else own:
+        memory.learn(pair, by_user=given)
+
+
+def _translated(
+    job: Job, translator: Translator, block: Block, history: Sequence[Pair], memory: Memory, judge: Judge | None
+) -> tuple[tuple[str, ...], int]:
     """A translation for each pair's source, empty where it failed the guards and is of no use; how many failed."""
     context = Context(history, (), job.context_units)
     texts = []
     marked = 0
     for number, pair in enumerate(block.pairs, block.start):
-        record = loop.translate_unit(job, translator, number, Unit(f"u{number:06d}", pair.source), context, {})
+        record = loop.translate_unit(
+            job, translator, number, Unit(f"u{number:06d}", pair.source), context, {}, memory, judge
+        )
         marked += record.status == "marked"
         texts.append("" if record.status == "marked" else record.text)
         if record.status in ("model", "pieces"):

@@ -38,7 +38,9 @@ _TALK = regex.compile(
 )
 _SPOKEN_OF = r"(?:[“\"‘「『'«„]{0}[”\"’」』'»“])|{0}(?:这个|這個|二|两个|兩個)?[字词詞]|[字词詞]{0}"
 _SMALL_WORD = regex.compile(r"(?<![\p{Latin}\p{M}\d_.@/-])\p{Ll}{4,}(?![\p{Latin}\p{M}\d_@/-])")
-_ENDED = regex.compile(r"[.!?。！？…][\"”’»)）」』]*\s*$")
+_ENDED = regex.compile(r"[.!?。！？…][\"”’»)）」』】\]]*\s*$")
+_SPEECH = regex.compile(r"^\s*[“„\"«»「『]|[”“\"»«」』]\s*$")
+_SPOKEN = regex.compile(r"[“”„‟\"«»「」『』]|(?<!\p{L})[‘‚'‹›]|[’'](?!\p{L})|^\s*[-–—―]")
 _QUOTED = regex.compile(r"[“”„\"«»「」『』]")
 # each group holds marks that are pairs in one language or another; single ones are apostrophes as well
 _PAIRED = ('“”„"‟', "«»", "「」", "『』")
@@ -56,6 +58,7 @@ class Limits:
         foreign: the share of letters that may be neither Latin nor of the target language's scripts, beyond what the
             source itself quotes so.
         sure: the probability from which the identifier of languages is believed.
+        told: letters from which it is asked about all languages.
         off: kinds of problems that are not looked for.
     """
 
@@ -64,6 +67,7 @@ class Limits:
     copy: int = 12
     foreign: float = 0.1
     sure: float = 0.95
+    told: int = 30
     off: frozenset[str] = frozenset()
 
 
@@ -219,11 +223,19 @@ def _language(case: Case, limits: Limits) -> str:
     two = languages.likelihood(text, (source.code, wanted.code))
     if set(source.scripts) & set(wanted.scripts) and two.get(source.code, 0.0) > limits.sure and len(two) == 2:
         return f"it reads as {source.name}"
-    ranked = languages.likelihood(text) if size >= 80 else {}
+    if size < limits.told:
+        return ""
+    ranked = languages.likelihood(text)
     best = next(iter(ranked), wanted.code)
-    if best != wanted.code and ranked[best] > limits.sure and ranked.get(wanted.code, 1.0) < 0.001:
-        return f"it reads as '{best}', not {wanted.name}"
-    return ""
+    if best == wanted.code or ranked.get(wanted.code, 1.0) >= 0.001:
+        return ""
+    # the nearer two languages are, the more text it takes to tell them apart
+    told = ranked[best] > limits.sure if languages.related(best, wanted.code) else ranked[best] > 0.8
+    if not told or (size < 80 and languages.related(best, wanted.code)):
+        return ""
+    if next(iter(languages.likelihood(placeholders.plain(case.source)))) == best:  # a line in that language stays
+        return ""
+    return f"it reads as '{best}', not {wanted.name}"
 
 
 def _talk(case: Case, limits: Limits) -> str:
@@ -292,11 +304,14 @@ def _placeholders(case: Case, limits: Limits) -> str:
 
 
 def _quotes(case: Case, limits: Limits) -> str:
-    """Quotation marks that open and do not close, or the other way round, where those of the source do both."""
+    """Speech without any mark of it; or a mark that stands alone, where those of the source are pairs."""
     source = placeholders.plain(case.source)
+    target = placeholders.plain(case.target)
+    if _SPEECH.search(source) and not _SPOKEN.search(target):
+        return "there are none in it"
     if not _QUOTED.search(source) or _unpaired(source):
         return ""
-    odd = _unpaired(placeholders.plain(case.target))
+    odd = _unpaired(target)
     return f"{odd} stands alone" if odd else ""
 
 
@@ -324,8 +339,9 @@ def _terms(case: Case, limits: Limits) -> str:
 
 def _names(case: Case, limits: Limits) -> str:
     target = placeholders.plain(case.target)
+    known = [name for _, name in (*case.names, *case.terms)]
     for _, name in case.names:
-        if other := spelling.misspelt(target, name, case.target_language):
+        if other := spelling.misspelt(target, name, case.target_language, known):
             return f"'{_short(other)}' for '{_short(name)}'"
     return ""
 

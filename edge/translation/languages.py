@@ -134,6 +134,18 @@ def _scripts(parts: Sequence[str]) -> set[str]:
     return {_WRITTEN.get(part, part) if chinese else part for part in parts[1:]}
 
 
+_RELATED = (
+    {"da", "nb", "nn", "no", "sv"}, {"bs", "hr", "sr", "sl", "mk", "bg"}, {"cs", "sk", "pl"}, {"id", "ms", "jv"},
+    {"es", "ca", "gl", "pt", "oc", "an", "it"}, {"ru", "uk", "be", "bg", "mk"}, {"af", "nl", "li", "vls"},
+    {"hi", "mr", "ne", "bho"}, {"tr", "az"}, {"fa", "ar", "ur", "ps"}, {"et", "fi"}, {"zh", "ja", "yue"},
+)  # fmt: skip
+
+
+def related(code: str, other: str) -> bool:
+    """Whether two languages are so near that a short text may be taken for either."""
+    return any(code in group and other in group for group in _RELATED)
+
+
 def letters(text: str) -> int:
     """How many letters a text has, in any script."""
     return len(regex.findall(r"\p{L}", text))

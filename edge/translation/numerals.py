@@ -52,9 +52,17 @@ _NO_NUMBER = re.compile(
     r"|千[千万萬]+|[万萬][万萬千]+|三十而立|四十不惑|八百(?:屋|長)|三百六十行|十全|十八[层層]地|五十(?:音|肩)"
 )
 _ABOUT = re.compile(r"[几幾多来來余餘数數]")
-_STANDS_FOR = {  # 一个世纪, 半, 一刻, 一打
+_STANDS_FOR = {  # 一个世纪, 半, 一刻, 一打, 腊月
     char: tuple(Decimal(value) for value in values)
-    for char, values in {"纪": (100,), "紀": (100,), "半": (30, 50), "刻": (15, 45), "打": (12,)}.items()
+    for char, values in {
+        "纪": (100,),
+        "紀": (100,),
+        "半": (30, 50),
+        "刻": (15, 45),
+        "打": (12,),
+        "腊": (12,),
+        "臘": (12,),
+    }.items()
 }
 _ERAS = {"明治": 1867, "大正": 1911, "昭和": 1925, "平成": 1988, "令和": 2018, "民国": 1911, "民國": 1911}
 _ERA = re.compile(f"(?:{'|'.join(_ERAS)})$")
@@ -97,7 +105,7 @@ def differences(source: str, target: str, source_language: Language, target_lang
     spoken = _values(ours) | _hinted(source, source_language)
     there = _values(theirs) | _hinted(target, target_language)
     lost = [n.text for n in ours if n.due(target_language) and not n.values & there]
-    new = [n.text for n in theirs if n.due(source_language) and not n.values & spoken]
+    new = [n.text for n in theirs if (n.due(source_language) or (n.small and not n.words)) and not n.values & spoken]
     # words of other languages are not read: what is a numeral here may be a word there
     new = new if _reads_words(source_language) else []
     months = dates.changed(_ascii(source), _ascii(target), frozenset(int(v) for v in there if v == int(v)))
@@ -116,10 +124,13 @@ def _values(numbers: Sequence[Number]) -> set[Decimal]:
 
 
 def _hinted(text: str, language: Language) -> set[Decimal]:
-    """Values that words of a text stand for without being numbers."""
+    """Values that words of a text stand for without being numbers: months, noon, half an hour."""
+    found = {Decimal(month) for month in dates.named(text)}
     if language.code == "en":
-        return numberwords.hinted(text) | {Decimal(value) for value in _romans(text)}
-    return {value for char in text for value in _STANDS_FOR.get(char, ())} if "Han" in language.scripts else set()
+        found |= numberwords.hinted(text) | {Decimal(value) for value in _romans(text)}
+    if "Han" in language.scripts:
+        found |= {value for char in text for value in _STANDS_FOR.get(char, ())}
+    return found
 
 
 def _reads_words(language: Language) -> bool:

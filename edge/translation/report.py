@@ -14,11 +14,12 @@ from typing import Any
 from ..documents import placeholders
 from ..records import Lesson, Record, UnitTranslated, finite, perplexity
 from ..values.amounts import format_bytes
-from . import consistency
+from . import consistency, loop
 from . import settled as settling
 from .glossary import Glossary
 from .languages import Language
 from .loop import PASSED, Job
+from .names import Memory, Name
 from .prompts import Pair
 
 STATUSES = ("model", "pieces", "corrected", "copied", "marked")
@@ -64,6 +65,7 @@ def summary(records: Sequence[Record], job: Job) -> dict[str, Any]:
         ],
         "doubtful": [{"id": u.id, "source": u.source, "text": u.text, "gain": gain} for u, gain in doubtful(records)],
         "terms": _terms(pairs, job.glossary),
+        "remembered": [_remembered(name) for name in memory(records, job).names()],
         "names": {**consistency.steadiness(names), "list": [_name(name) for name in names]},
         "corrected_meanwhile": len(found.corrections),
         "affected": [
@@ -77,6 +79,14 @@ def summary(records: Sequence[Record], job: Job) -> dict[str, Any]:
         "learn_seconds": sum(lesson.learned.seconds for lesson in lessons if lesson.learned),
         "peak_bytes": max((lesson.peak_bytes for lesson in lessons), default=0),
     }
+
+
+def memory(records: Sequence[Record], job: Job) -> Memory:
+    """The names that a run remembers after these records."""
+    found = loop.memory_of(job, [unit.text for unit in job.units])
+    for record in records:
+        loop.remember(found, record)
+    return found
 
 
 def doubtful(records: Sequence[Record]) -> list[tuple[UnitTranslated, float]]:
@@ -104,6 +114,10 @@ def _terms(pairs: Sequence[Pair], glossary: Glossary) -> dict[str, Any]:
 
 def _name(name: consistency.Name) -> dict[str, Any]:
     return {"source": name.source, "target": name.target, "units": name.units, "steady": name.steady}
+
+
+def _remembered(name: Name) -> dict[str, Any]:
+    return {"source": name.source, "target": name.target, "units": name.pairs, "both": name.both}
 
 
 def _lesson(lesson: Lesson) -> dict[str, Any]:
@@ -169,6 +183,12 @@ def page(result: Mapping[str, Any], title: str) -> str:
     if result["names"]["list"]:
         steady = [(n["source"], n["target"], f"{n['steady']} of {n['units']}") for n in result["names"]["list"]]
         parts += ["<h2>Names</h2>", _table(("name", "usual translation", "units that have it"), steady)]
+    if result["remembered"]:
+        kept = [(n["source"], n["target"], f"{n['both']} of {n['units']}") for n in result["remembered"]]
+        parts += [
+            "<h2>Names that were remembered (names.tsv, to be edited and given back as --glossary)</h2>",
+            _table(("name", "remembered as", "units that have it"), kept),
+        ]
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
 

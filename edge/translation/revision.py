@@ -88,6 +88,7 @@ class Revision:
         known: dict[str, str],
         teach: Callable[[int, Sequence[Pair]], Iterator[Record]],
         again: Callable[[str], UnitTranslated],
+        remember: Callable[[Record], None] = lambda record: None,
     ) -> Generator[Record, None, dict[Pair, Pair]]:
         """Takes in what the user has corrected since the last time.
 
@@ -96,6 +97,7 @@ class Revision:
             known: the translations that are given; these become some of them.
             teach: the lessons on pairs, after so many units.
             again: translates a unit once more.
+            remember: gets what the names of the book are learned from.
 
         Yields:
             What is new for the run: a `Corrected`, lessons, units.
@@ -108,6 +110,7 @@ class Revision:
             if log.new():
                 yield record
             changed |= self.settled.see(record)
+            remember(record)
             for id, source, target in zip(record.ids, record.sources, record.targets, strict=True):
                 known[f"{id}\n{key(source)}"] = known[key(source)] = target
             if record.taught:
@@ -117,6 +120,7 @@ class Revision:
                 changed |= self.settled.see(done)
                 if log.new():
                     yield done
+                remember(done)
         return changed
 
 

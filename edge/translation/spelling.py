@@ -8,6 +8,7 @@ Units: letters.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 import regex
 
@@ -40,11 +41,16 @@ def near(usual: str, other: str, language: Language) -> bool:
     return _distance(first, second) <= (1 if len(longer) < 8 else 2)
 
 
-def misspelt(text: str, name: str, language: Language) -> str:
-    """What stands in a text for a name that is not in it: a word that is nearly one of its own; empty without one."""
+def misspelt(text: str, name: str, language: Language, others: Iterable[str] = ()) -> str:
+    """What stands in a text for a name that is not in it: a word that is nearly one of its own; empty without one.
+
+    Args:
+        others: names whose words are themselves.
+    """
     plain = text.casefold()
     lost = [word for word in _words(name) if word.casefold() not in plain]
-    found = _words(text) if lost else []
+    known = {word.casefold() for other in others for word in _words(other)} if lost else set()
+    found = [word for word in _words(text) if word.casefold() not in known] if lost else []
     return next((word for word in found for part in lost if near(part, word, language)), "")
 
 

@@ -87,8 +87,10 @@ def test_a_second_volume_begins_where_the_first_ended(
     assert plain(records(tmp_path / "again")) == plain(records(second))
     assert all(torch.equal(adapter(tmp_path / "again")[name], tensor) for name, tensor in adapter(second).items())
     assert cli.main(command(model, two, *FAST, "--run", str(tmp_path / "again"))) == 7
-    # and a third takes it all on
-    assert len(carry.find(str(second)).corrections) == 2
+    # and a third takes it all on: what was accepted in both is where names are remembered from
+    third = carry.find(str(second))
+    assert len(third.corrections) == 2
+    assert [pair.source for pair in third.earlier] == [line for line in LINES if line not in (LINES[0], LINES[12])]
 
 
 def test_what_does_not_fit_is_refused_in_one_line(

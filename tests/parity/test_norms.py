@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -56,3 +58,27 @@ def test_a_norm_of_another_kind_is_left_alone() -> None:
     x = torch.randn(2, 8)
     before = module(x)
     assert norms.use(module) == 0 and torch.equal(module(x), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_sixteen_bits_the_norm_is_nearer_to_the_truth_than_transformers_own(dtype: torch.dtype) -> None:
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    generator = torch.Generator().manual_seed(0)
+    x, upstream = (torch.randn(40, 64, generator=generator).to(dtype) for _ in range(2))
+    module = LlamaRMSNorm(64, 1e-6).to(dtype)
+    with torch.no_grad():
+        module.weight.copy_(torch.rand(64, generator=generator) + 0.5)
+
+    def run(norm: Any, x: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
+        x = x.clone().requires_grad_()
+        out = norm(x)
+        out.backward(upstream)
+        assert x.grad is not None
+        return torch.cat([out.detach().double(), x.grad.double()])
+
+    truth = run(module.double(), x.double(), upstream.double())
+    theirs = run(module.to(dtype), x, upstream)
+    ours = run(lambda x: norms.rms_norm(x, module.weight.float(), 1e-6), x, upstream)
+    assert float((ours - truth).norm()) <= 1.05 * float((theirs - truth).norm())
+    assert ours.shape == truth.shape

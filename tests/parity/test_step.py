@@ -13,12 +13,16 @@ from torch.profiler import ProfilerActivity, profile
 
 from edge import settings
 from edge.machine.device import Device
+from edge.memory.families import REFUSED, STEPPED
+from edge.memory.sizes import ROOM_STEP
 from edge.model import base as bases
 from edge.model.adapter import Adapter
-from edge.model.caches import STEP, Grown, Rooms
+from edge.model.caches import Grown, Rooms
 from edge.model.forward import TorchForward
 from edge.weights import quantize
 from tests import tiny
+from tests.families import LANGUAGE as language
+from tests.families import language_model
 
 KNOWN = ("llama", "qwen2", "qwen3", "gemma3_text", "gemma2", "mistral", "smollm3", "seed_oss", "granite")
 IDS = torch.arange(3, 120) * 7 % 320
@@ -65,6 +69,17 @@ def test_a_step_computes_what_the_models_own_forward_does(family: str, static: b
         assert step is None or step.trusted
     else:
         assert step is not None and step.trusted
+
+
+@pytest.mark.parametrize("family", sorted(set(language) - set(REFUSED) - {"bamba"}))
+def test_which_families_are_stepped_is_what_the_plan_counts_with(family: str) -> None:
+    device = Device("cpu", "cpu", "float32")
+    base = bases.from_model(language_model(family).eval(), tiny.tokenizer(), device, family)
+    forward = TorchForward(base, None, settings.load("economical").compute)
+    _, cache = forward.prefill(IDS[:30])
+    for token in (5, 6):
+        forward.decode(token, cache)
+    assert (forward.step is not None and bool(forward.step.trusted)) == (family in STEPPED)
 
 
 def test_a_family_with_other_parts_is_left_to_its_own_forward() -> None:
@@ -130,11 +145,11 @@ def test_a_room_grows_by_steps_and_moves_only_then() -> None:
     assert isinstance(rooms, Rooms)
     before = rooms.version
     address = rooms.layers[0].held.data_ptr()  # type: ignore[union-attr]
-    for token in range(STEP - 20):
+    for token in range(ROOM_STEP - 20):
         forward.decode(token % 300 + 3, cache)
     assert (rooms.version, rooms.layers[0].held.data_ptr()) == (before, address)  # type: ignore[union-attr]
     forward.decode(5, cache)
-    assert rooms.version > before and rooms.length == cache.length == STEP + 1
+    assert rooms.version > before and rooms.length == cache.length == ROOM_STEP + 1
 
 
 @pytest.mark.parametrize("family", ["gemma3_text", "llama"])
@@ -215,7 +230,7 @@ def test_a_step_is_captured_again_only_when_a_room_has_grown(monkeypatch: pytest
     forward.decode(5, cache, adapter=False)
     forward.decode(5, cache)
     assert _Replayed.made == 3  # both are kept
-    for token in range(STEP):
+    for token in range(ROOM_STEP):
         forward.decode(token % 300 + 3, cache)
     assert _Replayed.made == 4
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 
+from edge.documents import Unit
+from edge.records import UnitTranslated
 from edge.session import Session
-from edge.translation import evaluate, prompts
+from edge.translation import drafts, evaluate, loop, prompts
+from edge.translation.decoding import ModelTranslator
+from edge.translation.guards import Limits
 from edge.translation.lessons import Lessons
-from edge.translation.loop import Draft, Request
+from edge.translation.loop import Draft, Job, Request
 from edge.translation.meaning import Meaning
 from edge.translation.prompts import Pair
 from tests import tiny
@@ -75,6 +80,42 @@ def test_no_line_is_lost_between_windows(runtime: Any) -> None:
         texts = [session.base.decode(ids[span]) for ids, spans in windows for span in spans]
     assert texts[:-1] == [f"{line}\n\n" for _, line in lines[:-1]]
     assert set(texts[-1]) == {"l"} and len(texts[-1]) == 1399
+
+
+# --- two drafts ---
+
+ANY = Limits(
+    off=frozenset(
+        ["empty", "cut", "noise", "loop", "copy", "again", "language", "script", "length", "placeholders", "numbers"]
+    )
+)
+LINES = [Unit(f"u{number}", pair.source) for number, pair in enumerate(PAIRS[:5])]
+
+
+def written(runtime: Any, candidates: int, judge: bool, done: Sequence[UnitTranslated] = ()) -> list[UnitTranslated]:
+    """Five lines by a random model whose every draft passes."""
+    job = Job(LINES, EN, DE, 3, frozenset(), limits=ANY, candidates=candidates)
+    with runtime.session() as session:
+        form = made(session)
+        translator = ModelTranslator(session, form, ratio=0.5, extra=8)
+        judges = Meaning(session, form) if judge else None
+        teacher = Lessons(session, form)
+        records = list(loop.translate(job, translator, teacher, done, len(done), judges))
+    return [record for record in records if isinstance(record, UnitTranslated)]
+
+
+def test_judging_changes_no_draft_and_a_doubt_makes_a_second_one(runtime: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache of the prompt is where it was; a run that goes on after a stop takes the same drafts."""
+    plain = [record.text for record in written(runtime, 1, False)]
+    monkeypatch.setattr(drafts, "GAIN", -1e9)
+    monkeypatch.setattr(drafts, "nearer", lambda limits: limits)
+    assert [record.text for record in written(runtime, 2, True)] == plain
+    monkeypatch.setattr(drafts, "GAIN", 1e9)
+    whole = written(runtime, 2, True)
+    assert all(record.attempts == 2 and record.problems[0].startswith("judge") for record in whole)
+    for count in (1, 3):
+        rest = written(runtime, 2, True, whole[:count])
+        assert [record.text for record in rest] == [record.text for record in whole[count:]]
 
 
 # --- what is learned ---

@@ -114,6 +114,24 @@ def test_a_llama_7b_fits_small_gpus() -> None:
         assert wide.settings.learn.prefix == "cached"
 
 
+@pytest.mark.parametrize(
+    ("overrides", "phase", "reserved"),
+    [
+        ("compute.weights=packed compute.checkpointing=on", "learn", 9.64e9),
+        ("compute.weights=packed compute.checkpointing=on compute.loss_slice=16 compute.paging=all", "learn", 8.42e9),
+        ("compute.weights=packed compute.checkpointing=on compute.loss_slice=16 compute.paging=all adapter.rank=16 "
+         "learn.prefix=full", "learn", 6.43e9),
+        ("compute.weights=cached compute.checkpointing=off learn.mode=none", "score", 17.37e9),
+    ],
+)  # fmt: skip
+def test_what_a_gpu_was_seen_to_reserve_is_predicted_from_above(overrides: str, phase: str, reserved: float) -> None:
+    """One H100, torch 2.11, a Llama-2-7B shape at the economical window, rank 64: what torch's allocator reserved."""
+    given = ["compute.loss_slice=1024", "compute.paging=guard", "learn.prefix=cached", *overrides.split()]
+    chosen = settings.load("economical", list({text.partition("=")[0]: text for text in given}.values()))
+    predicted = predict(chosen, LLAMA_7B, Machine("cuda", 2, 0)).peak(phase)
+    assert reserved <= predicted <= 1.10 * reserved
+
+
 def test_gives_up_in_order_and_results_last() -> None:
     kept = ["learn.epochs=2", "learn.prefix=cached"]
     chosen = settings.load("economical", ["budget=20GB", *kept])

@@ -206,6 +206,8 @@ def test_a_name_in_another_spelling_is_found() -> None:
     assert kinds("苏绵来了。", "Su Mina came.", (ZH, EN), names=names[1:]) == {"names"}
     assert kinds("约书亚来了。", "Joshua's here.", (ZH, EN), names=names[:1]) == set()
     assert kinds("约书亚来了。", "He came.", (ZH, EN), names=names[:1]) == set()
+    two = [*names, ("魏敏", "Wei Min")]
+    assert kinds("苏绵看见魏敏。", "Su Mian saw her.", (ZH, EN), names=two) == set()  # Mian is not Min here
 
 
 def test_an_address_alone_needs_no_translation() -> None:

@@ -51,7 +51,7 @@ def run(
 ) -> tuple[list[Record], Scribe, Notes]:  # fmt: skip
     translator, teacher, review = Scribe(), Notes(), Review(after)
     review.revision = Revision(what.units, (EN, DE), review.edits, redo=redo, teaches=bool(what.learn))
-    records = list(loop.translate(what, translator, teacher, kept or [], restored, review.revision))
+    records = list(loop.translate(what, translator, teacher, kept or [], restored, revision=review.revision))
     return records, translator, teacher
 
 
@@ -72,9 +72,13 @@ def test_a_correction_is_taken_in_at_the_next_chunk_taught_and_obeyed() -> None:
     assert (of, span, pairs) == ("corrections", (5, 5), [FIRST["u000000"]])
     # the lesson of the chunk, and every prompt after it, have the corrected text
     assert teacher.taught[1][0] == "self" and teacher.taught[1][3][0] == FIRST["u000000"]
-    assert FIRST["u000000"] in translator.asked[5].context.last()
+    assert FIRST["u000000"] in translator.asked[5].context.before
+    # and the name in it is asked for from there on
+    assert [request.terms for request in translator.asked if "Joshua" in request.source][2] == [("Joshua", "Josua")]
     assert texts(records)[0] == FIRST["u000000"].target
-    assert len(translator.asked) == len(LINES)  # nothing is translated twice
+    # nothing is translated twice: a line is asked for again only at its own turn, by the memory of names
+    assert [unit.source for unit in translated(records)] == LINES
+    assert len(translator.asked) == sum(unit.attempts for unit in translated(records))
     # what holds the name as it was is named
     what_is_said = report.summary(records, what)
     assert [(a["id"], a["names"]) for a in what_is_said["affected"]][:1] == [("u000002", ["Joschu"])]
@@ -121,7 +125,7 @@ def test_a_run_with_corrections_goes_on_from_any_record(redo: bool, learn: froze
             lessons = sum(isinstance(record, Lesson) for record in whole[:restored])
             assert again.taught == teacher.taught[lessons:]
             new = [r for r in whole[kept:] if isinstance(r, UnitTranslated) and r.status == "model"]
-            assert len(translator.asked) == len(new)
+            assert len(translator.asked) == sum(unit.attempts for unit in new)
 
 
 def test_what_was_corrected_after_the_end_is_taught_with_the_next_correction() -> None:

@@ -271,6 +271,41 @@ def test_name_consistency() -> None:
     assert consistency.steadiness([])["always"] is None
 
 
+def test_a_name_in_two_spellings_is_found() -> None:
+    pairs = [
+        Pair(f"约书亚{verb}了", f"Then Joshua {what}.")
+        for verb, what in zip("走跑来", ("went", "ran", "came"), strict=True)
+    ]
+    pairs += [
+        Pair("约书亚睡了", "Then Joshu slept."),
+        Pair("贝儿和约书亚", "Belle and Joshua's cat"),
+        Pair("约书亚", "He too."),
+    ]
+    pairs += [Pair(f"苏绵{verb}了", f"{what}, Su Mian.") for verb, what in zip("走跑", ("Go", "Run"), strict=True)]
+    pairs += [Pair("苏绵睡了", "Here Su Mina slept.")]
+    found = [*consistency.follow(["约书亚"], pairs, EN), consistency.Name("苏绵", "Su Mian", 3, 2, 1.0)]
+    assert found[0].target == "Joshua"
+    twice = consistency.spelled_twice(found, pairs, EN)
+    assert twice == [
+        consistency.Spelling("约书亚", "Joshua", "Joshu", (3,)),
+        consistency.Spelling("苏绵", "Su Mian", "Mina", (8,)),
+    ]
+    two = [consistency.Name("甲", "Maria", 5, 5, 1.0), consistency.Name("乙", "Mario", 5, 5, 1.0)]
+    assert consistency.spelled_twice(two, [Pair("甲乙", "Mario went out.")], EN) == []  # two people
+
+
+@pytest.mark.parametrize("code, usual, other, same", [
+    ("en", "Joshua", "Joshu", True), ("en", "Mian", "Mina", True), ("en", "Catherine", "Katherine", False), ("en", "Catherine", "Catharina", True),
+    ("en", "Starbuck", "Starbucks", False), ("de", "Belle", "Belles", False), ("en", "Li", "Lu", False), ("en", "José", "Jose", False),
+    ("ru", "Анна", "Анну", False), ("ru", "Измаил", "Исмаил", True), ("en", "Anna", "Otto", False),
+])  # fmt: skip
+def test_what_is_nearly_the_same_name(code: str, usual: str, other: str, same: bool) -> None:
+    from edge.translation import spelling
+
+    assert spelling.near(usual, other, languages.find(code)) is same
+    assert spelling.near(other, usual, languages.find(code)) is same
+
+
 def test_what_every_sentence_says_is_no_names_translation() -> None:
     said = (
         "She was ill.",

@@ -1,0 +1,202 @@
+"""Asking: one unit of a document, asked of a translator until a draft passes or nothing is left to try.
+
+Owns: attempts and retries, second drafts, sentence by sentence, what is marked.
+Does not know: torch, the order of units, what is learned.
+Units: tokens, seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from ..documents import Unit, placeholders, segments
+from ..journal import fingerprint
+from ..records import UnitTranslated
+from . import drafts, guards
+from .context import Context
+from .drafts import Checked, Judge
+from .guards import Case
+from .job import Attempt, Job
+from .names import Memory, nothing
+from .prompts import Pair, Terms
+
+SOFT = guards.SOFT  # problems with which a text is still better than none
+
+
+class Request(NamedTuple):
+    """One unit, or a piece of one, to be translated. `seed`: below 2^31, follows from the unit and the attempt."""
+
+    source: str
+    context: Context
+    terms: Terms
+    attempt: Attempt
+    seed: int
+
+
+class Draft(NamedTuple):
+    """What came back; `cut` where the text did not end by itself."""
+
+    text: str
+    tokens: int = 0
+    cut: bool = False
+
+
+class Translator(Protocol):
+    """Whoever translates one line."""
+
+    def translate(self, request: Request) -> Draft:
+        """A draft; the guards judge it."""
+        ...
+
+
+def seed_of(unit: Unit, *more: object) -> int:
+    """A number below 2^31 that follows from the unit and the attempt alone."""
+    return int(fingerprint("\n".join([unit.id, unit.text, *map(str, more)]))[:8], 16) >> 1
+
+
+def translate_unit(
+    job: Job,
+    translator: Translator,
+    number: int,
+    unit: Unit,
+    context: Context,
+    known: Mapping[str, str],
+    memory: Memory | None = None,
+    judge: Judge | None = None,
+) -> UnitTranslated:
+    """One unit: given, copied, translated whole, in pieces, or marked.
+
+    Args:
+        number: its index in the document.
+        context: the pairs that its prompt may show.
+        known: translations that are given, by source text, or by unit id and source text.
+        memory: the names so far.
+        judge: who judges drafts, with two candidates.
+    """
+    ask = Asking(job, translator, unit, memory or nothing(job.target), judge)
+    begin = time.perf_counter()
+
+    def record(text: str, status: str, tries: Tries | None = None) -> UnitTranslated:
+        tries = tries or Tries()
+        seconds = time.perf_counter() - begin
+        return UnitTranslated(
+            number + 1, unit.id, unit.text, text, status, tuple(tries.problems), tries.count, tries.tokens, seconds
+        )
+
+    for key in (f"{unit.id}\n{key_of(unit.text)}", key_of(unit.text)):
+        if key in known:
+            return record(known[key], "corrected")
+    if guards.needs_no_translation(unit.text):
+        return record(unit.text, "copied")
+    tries = Tries()
+    found = ask.line(unit.text, context, job.attempts, tries)
+    if found is not None:
+        return record(found, "model", tries)
+    found = ask.in_pieces(context, tries)
+    if found is not None:
+        return record(found, "pieces", tries)
+    return record(tries.usable, "marked", tries)
+
+
+class Tries:
+    """What was tried for one unit.
+
+    Attributes:
+        problems: of failed attempts, each kind once.
+        usable: the first attempt at the whole unit in which only soft problems were found.
+    """
+
+    def __init__(self) -> None:
+        self.count = self.tokens = 0
+        self.problems: list[str] = []
+        self.usable = ""
+
+    def failed(self, found: Sequence[str]) -> None:
+        """Notes the problems of a kind that is new."""
+        kinds = {problem.partition(":")[0] for problem in self.problems}
+        self.problems += [problem for problem in found if problem.partition(":")[0] not in kinds]
+
+
+class Asking(NamedTuple):
+    """The model is asked for one unit."""
+
+    job: Job
+    translator: Translator
+    unit: Unit
+    memory: Memory
+    judge: Judge | None
+
+    def line(
+        self, source: str, context: Context, attempts: Sequence[Attempt], tries: Tries, piece: int | None = None
+    ) -> str | None:
+        """The first draft of a line that passes the guards, or the better one of two where that leaves doubts; None
+        where none passes.
+        """
+        job = self.job
+        terms = job.glossary.applying(source)
+        names = self.names(source, terms)
+        earlier = context.last()
+        kept: Checked | None = None  # passed, with doubts
+        for number, attempt in enumerate(attempts):
+            shown = context.only(attempt.context)
+            asked = Request(source, shown, [*terms, *names], attempt, seed_of(self.unit, piece, number))
+            draft = self.translator.translate(asked)
+            text = placeholders.tidy(" ".join(draft.text.split("\n")).strip())
+            tries.count += 1
+            tries.tokens += draft.tokens
+            case = Case(source, text, job.source, job.target, terms, draft.cut, earlier, names)
+            found = guards.problems(case, drafts.lenient(job.limits))
+            if not found:
+                checked = drafts.check(case, job.limits, names, self.memory, self.judge, candidates=job.candidates)
+                if kept is not None:
+                    return drafts.better(kept, checked).text
+                if not checked.doubts:
+                    return text
+                kept = checked
+                found = list(checked.doubts)
+            elif kept is not None:
+                return kept.text
+            tries.failed(found)
+            if piece is None and not tries.usable and all(problem.startswith(SOFT) for problem in found):
+                tries.usable = text
+        return kept.text if kept is not None else None
+
+    def names(self, source: str, terms: Terms) -> Terms:
+        """The remembered names of a line; where a term of the glossary overlaps with one, the glossary's word holds."""
+        given = [term.casefold() for term, _ in terms]
+        return [
+            (name, target)
+            for name, target in self.memory.applying(source)
+            if not any(term in name.casefold() or name.casefold() in term for term in given)
+        ]
+
+    def in_pieces(self, context: Context, tries: Tries) -> str | None:
+        """The unit sentence by sentence; None where it is one, or one of them fails, or the whole does."""
+        job = self.job
+        pieces = segments(self.unit.text)
+        if len(pieces) < 2:
+            return None
+        texts: list[str] = []
+        for number, piece in enumerate(pieces):
+            source = piece.strip()
+            if guards.needs_no_translation(source):
+                texts.append(source)
+                continue
+            text = self.line(source, context, job.attempts[:2], tries, number)
+            if text is None:
+                return None
+            texts.append(text)
+            context = context.also(Pair(source, text))
+        whole = (" " if job.target.spaced else "").join(texts)
+        terms = job.glossary.applying(self.unit.text)
+        case = Case(self.unit.text, whole, job.source, job.target, terms, names=self.names(self.unit.text, terms))
+        found = guards.problems(case, drafts.lenient(job.limits))
+        tries.failed(found)
+        return None if found else whole
+
+
+def key_of(text: str) -> str:
+    """Source texts that are the same to a reader."""
+    return " ".join(text.split())

@@ -1,0 +1,225 @@
+"""Name memory: which target name each name of the source got, so that it keeps it for the whole book.
+
+Owns: the alignment of names over pairs that were accepted, who owns a target name, whether a draft has the names of
+its source. Does not know: models, prompts, records, files.
+Units: pairs in which something occurs; scores 0 to 1.
+
+As in DelTA (arXiv 2410.08143) names are remembered as the book goes and shown where they occur; no model is asked for
+them. A candidate of the source (`candidates`) and a run of capitalised words of the translation belong together where
+each is in the pairs in which the other is: score = 2 both / (source + target + 1), a Dice coefficient that starts
+low. A target name has one owner, the candidate with the highest score (competitive linking, Melamed, ACL 1997):
+two people never share one. All of it is a fold over the accepted pairs in their order, so that it follows from the
+records of a run and nothing else; a pair costs what it is long.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import regex
+
+from ..documents import placeholders
+from .candidates import UNCASED, Candidates, runs_of
+from .languages import Language
+from .prompts import Pair, Terms
+
+HEAD = "# names that were remembered: edit the second column and give the file back with --glossary\n"
+SHOWN = 12  # names of one unit that a prompt shows at most
+# the score from which a name is shown, and below which it is forgotten again, by what tells a name: both languages, the
+# target's capitals alone, neither (scripts/lab/names)
+PERSON = (0.5, 0.4)
+TERM = (0.7, 0.6)
+SEQUENCE = (0.85, 0.75)
+LEAST = 3  # pairs that a name must have had; one that looks like a person's needs one less
+BETTER = 0.1  # by how much another target name must be better than the one that was shown
+LONGER = 0.8  # of a name's pairs those that must have the longer form of it
+KEPT = 48  # target runs that are remembered of a candidate
+TAUGHT = 3  # how many pairs one of the user's own counts as
+_WORD = regex.compile(r"[\p{L}\p{M}]+(?:['’-][\p{L}\p{M}]+)*")
+_LETTERS = regex.compile(r"[\p{L}\p{M}]+")
+_BENDING = "az be bg bs cs el et eu fi hr hu hy is ka kk la lt lv mk mn pl ro ru sk sl sq sr tr uk uz"
+_FORMS = "mr mrs ms miss sir madam dr herr frau fräulein monsieur madame señor señora"
+# languages that bend names: the ends of words may differ
+_BENT = frozenset(_BENDING.split())
+_NO_NAME = frozenset(_FORMS.split())
+
+
+@dataclass(frozen=True)
+class Name:
+    """A name of the source, its target name, and in how many of its pairs that stands."""
+
+    source: str
+    target: str
+    both: int
+    pairs: int
+
+
+class Memory:
+    """The names of a book as far as it was read."""
+
+    def __init__(self, candidates: Candidates, target: Language, given: Mapping[str, str] | None = None) -> None:
+        """`given`: the user's glossary; its terms are never remembered otherwise, and its targets are taken."""
+        given = given or {}
+        self._candidates = candidates
+        self._target = target
+        self._cased = not UNCASED & set(target.scripts) and target.code not in ("ar", "fa", "he", "hi", "ko", "ur")
+        self._given = frozenset(source.casefold() for source in given)
+        self._taken = frozenset(target.casefold() for target in given.values())
+        self._pairs: Counter[str] = Counter()  # of a candidate
+        self._runs: Counter[str] = Counter()  # of a target run
+        self._inside: Counter[str] = Counter()  # of those, where it does not begin a sentence
+        self._lower: Counter[str] = Counter()  # of a word that is written small
+        self._both: dict[str, Counter[str]] = {}
+        self._names: dict[str, str] = {}
+        self._owner: dict[str, str] = {}
+
+    def learn(self, pair: Pair, *, by_user: bool = False) -> None:
+        """Takes in a pair that was accepted."""
+        weight = TAUGHT if by_user else 1
+        runs, small = self._seen(placeholders.plain(pair.target))
+        self._lower.update(small)
+        for run, inside in runs.items():
+            self._runs[run] += weight
+            self._inside[run] += weight * inside
+        found = [name for name in self._candidates.alone(pair.source) if name.casefold() not in self._given]
+        for name in found:
+            self._pairs[name] += weight
+            both = self._both.setdefault(name, Counter())
+            for run in runs:
+                both[run] += weight
+            if len(both) > 2 * KEPT:
+                kept = sorted(both.items(), key=lambda item: (-item[1], item[0]))[:KEPT]
+                self._both[name] = Counter(dict(kept))
+        for name in found:
+            self._settle(name)
+
+    def applying(self, text: str) -> list[tuple[str, str]]:
+        """The (source, target) names that stand in `text`, longest first; one inside another is left out."""
+        rest = placeholders.plain(text)
+        found = []
+        for name in sorted(self._candidates.within(text), key=lambda name: (-len(name), name)):
+            if name in self._names and name in rest:
+                found.append((name, self._names[name]))
+                rest = rest.replace(name, "\0")
+        return found[:SHOWN]
+
+    def names(self) -> list[Name]:
+        """All names that are remembered, the most frequent first."""
+        found = [Name(s, t, self._both[s][t], self._pairs[s]) for s, t in self._names.items()]
+        return sorted(found, key=lambda name: (-name.pairs, name.source))
+
+    def _seen(self, text: str) -> tuple[dict[str, bool], set[str]]:
+        """The runs of a target text, each with whether it stands inside a sentence; and its words in small letters."""
+        if self._cased:
+            runs: dict[str, bool] = {}
+            for run, inside in runs_of(text):
+                runs[run] = runs.get(run, False) or inside
+            return runs, {word for word in _WORD.findall(text) if word.islower()}
+        if self._target.spaced:
+            return dict.fromkeys(_WORD.findall(text), True), set()
+        parts = regex.findall(r"[\p{L}\p{M}·・]+", text)
+        return {p[i : i + size]: True for p in parts for size in range(2, 7) for i in range(len(p) - size + 1)}, set()
+
+    # --- who is called what ---
+
+    def _score(self, name: str, run: str) -> float:
+        return 2 * self._both[name][run] / (self._pairs[name] + self._runs[run] + 1)
+
+    def _is_name(self, run: str) -> bool:
+        """Whether a run's capitals are its own: it stands inside sentences, and is not as often written small."""
+        if not self._cased:
+            return True
+        if len(run) < 2 or run.casefold() in _NO_NAME or 4 * self._inside[run] < self._runs[run]:
+            return False
+        return " " in run or 2 * self._lower[run.lower()] < self._runs[run]
+
+    def _settle(self, name: str) -> None:
+        """Decides anew what `name` is called; who loses a target name to it decides anew as well."""
+        waiting = [name]
+        for _ in range(8):  # one pushes out another: in practice once
+            if not waiting:
+                break
+            name = waiting.pop()
+            lost = self._choose(name)
+            if lost is not None:
+                waiting.append(lost)
+
+    def _choose(self, name: str) -> str | None:
+        """Gives `name` the best target name that it can have; returns who had it before."""
+        had = self._names.pop(name, "")
+        if had:
+            del self._owner[had.casefold()]
+        for run in self._wanted(name, had):
+            owner = self._owner.get(run.casefold())
+            if owner is not None and self._claim(owner, self._names[owner]) >= self._claim(name, run):
+                continue
+            if owner is not None:
+                del self._names[owner]
+            self._names[name] = run
+            self._owner[run.casefold()] = name
+            return owner
+        return None
+
+    def _wanted(self, name: str, had: str) -> list[str]:
+        """The target names that are good enough for `name`, the best first; what it `had` stays before what is little
+        better.
+        """
+        both = self._both[name]
+        person = self._cased and self._candidates.personal(name)
+        least = LEAST - person
+        enough, left = PERSON if person else TERM if self._cased else SEQUENCE
+        scores = {run: self._score(name, run) for run, count in both.items() if count >= least}
+        good = {run: score for run, score in scores.items() if score >= (left if run == had else enough)}
+        if had in good:
+            good[had] += BETTER
+        ranked = sorted(good, key=lambda run: (good[run], len(run), run), reverse=True)
+        longest = (self._longest(name, run) for run in ranked)
+        return [run for run in longest if run.casefold() not in self._taken and self._is_name(run)]
+
+    def _claim(self, name: str, run: str) -> tuple[float, int, str]:
+        """How good a claim `name` has to a target name: of two that have it equally, the longer one is the whole."""
+        return self._score(name, run), len(name), name
+
+    def _longest(self, name: str, run: str) -> str:
+        """The longest run around `run` that is nearly as frequent: the whole name, where a part of it fits as well."""
+        both = self._both[name]
+        least = LONGER * both[run]
+        gap = " " if self._target.spaced else ""
+        inner = f"{gap}{run}{gap}"
+        around = [r for r in both if inner in f"{gap}{r}{gap}" and both[r] >= least and self._is_name(r)]
+        return max(around, key=lambda other: (len(other), other), default=run)
+
+    # --- whether a draft has its names ---
+
+    def missing(self, names: Terms, text: str) -> list[tuple[str, str]]:
+        """Those of `names` of which a translation has no word."""
+        plain = placeholders.plain(text).casefold()
+        words = set(_LETTERS.findall(plain))
+        return [(source, target) for source, target in names if not self._has(target.casefold(), plain, words)]
+
+    def _has(self, target: str, text: str, words: set[str]) -> bool:
+        if target in text:
+            return True
+        parts = _LETTERS.findall(target) if self._target.spaced else []
+        if self._target.code in _BENT:
+            return any(_bent(part, word) for part in parts for word in words)
+        return any(part in words for part in parts if len(part) > 1)
+
+
+def nothing(target: Language) -> Memory:
+    """A memory in which there is no name."""
+    return Memory(Candidates((), target), target)
+
+
+def _bent(name: str, word: str) -> bool:
+    """Whether a word may be a name with another ending."""
+    common = max(3, len(name) - 2)
+    return len(word) <= len(name) + 4 and word[:common] == name[:common]
+
+
+def table(given: Mapping[str, str], names: Iterable[Name]) -> Sequence[tuple[str, str, str]]:
+    """Rows of a glossary that holds the user's terms and what was remembered, with a note on each of the latter."""
+    rows = [(source, target, "") for source, target in given.items()]
+    return [*rows, *((name.source, name.target, f"in {name.both} of {name.pairs} units") for name in names)]

@@ -1,0 +1,122 @@
+"""Names that a run remembers, through the command line: shown, written out, given back, the same after a stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge import cli
+from edge.translation import decoding, glossary, loop
+from tests import tiny
+
+SMALL = [
+    "--set",
+    "compute.threads=1",
+    "--set",
+    "window.chunk=256",
+    "--set",
+    "window.size=1024",
+    "--set",
+    "adapter.rank=4",
+]
+PEOPLE = {"Captain Ahab": "Kapitän Ahab", "Starbuck": "Sternbock", "Queequeg": "Quiqueg"}
+SCENES = {
+    "That morning {} went on deck.": "An jenem Morgen ging {} an Deck.",
+    "Everybody looked at {} in silence.": "Alle sahen schweigend auf {} und warteten.",
+    "The men had heard {} singing.": "Die Männer hatten {} singen gehört.",
+    "Last night {} slept badly.": "Letzte Nacht schlief {} schlecht.",
+    "We all knew {} very well.": "Wir alle kannten {} sehr gut.",
+}
+GERMAN = {scene.format(n): said.format(c) for scene, said in SCENES.items() for n, c in PEOPLE.items()}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny.folder(tmp_path_factory.mktemp("names") / "model", "qwen3", max_position_embeddings=2048))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[loop.Request]:
+    """A model that knows the book, and says the names that it is told."""
+    requests: list[loop.Request] = []
+
+    def translate(self: Any, request: loop.Request) -> loop.Draft:
+        self.session.at_rest = False
+        requests.append(request)
+        text = GERMAN[request.source]
+        for name, called in request.terms:
+            text = text.replace(PEOPLE[name], called)
+        return loop.Draft(text, 9)
+
+    monkeypatch.setattr(decoding.ModelTranslator, "translate", translate)
+    return requests
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    path = tmp_path / "book.txt"
+    path.write_text("\n\n".join(GERMAN) + "\n", "utf-8")
+    return path
+
+
+def command(model: str, book: Path, *more: str) -> list[str]:
+    return ["translate", str(book), "--from", "en", "--to", "de", "--model", model, *SMALL, "--learn", "off", *more]
+
+
+def test_names_are_shown_and_written_out(
+    model: str, book: Path, asked: list[loop.Request], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = tmp_path / "first"
+    assert cli.main(command(model, book, "--no-run", "--report", str(first), "--json")) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {name["source"]: name["target"] for name in result["remembered"]} == PEOPLE
+    told = [request for request in asked if request.terms]
+    assert len(told) >= 6 and all(name in request.source for request in told for name, _ in request.terms)
+    assert dict(glossary.read(first / "names.tsv").terms) == PEOPLE
+    assert "Names that were remembered" in (first / "report.html").read_text("utf-8")
+    # the file comes back, edited; it is never written over
+    edited = (first / "names.tsv").read_text("utf-8").replace("Sternbock", "Starbuck")
+    (first / "names.tsv").write_text(edited, "utf-8")
+    again = [*command(model, book, "--no-run"), "--glossary", str(first / "names.tsv")]
+    assert cli.main([*again, "--report", str(first)]) == 2
+    assert (first / "names.tsv").read_text("utf-8") == edited
+    second = tmp_path / "second"
+    assert cli.main([*again, "--report", str(second)]) == 0
+    assert "Starbuck" in (tmp_path / "book.de.txt").read_text("utf-8")
+    assert "Sternbock" not in (tmp_path / "book.de.txt").read_text("utf-8")
+    assert dict(glossary.read(second / "names.tsv").terms) == {**PEOPLE, "Starbuck": "Starbuck"}
+
+
+def test_without_names_nothing_is_shown(model: str, book: Path, asked: list[loop.Request], tmp_path: Path) -> None:
+    rep = tmp_path / "rep"
+    assert cli.main(command(model, book, "--no-run", "--report", str(rep), "--names", "off")) == 0
+    assert len(asked) == len(GERMAN) and not any(request.terms for request in asked)
+    assert not (rep / "names.tsv").exists()
+
+
+@pytest.mark.parametrize("stop", [4, 9])
+def test_a_stopped_run_remembers_the_same(
+    stop: int, model: str, book: Path, asked: list[loop.Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rep = tmp_path / "rep"
+    assert cli.main(command(model, book, "--run", str(tmp_path / "whole"), "--report", str(rep))) == 0
+    whole = (tmp_path / "book.de.txt").read_bytes(), (rep / "names.tsv").read_bytes(), list(asked)
+    asked.clear()
+    translate = decoding.ModelTranslator.translate
+
+    def stopping(self: Any, request: loop.Request) -> loop.Draft:
+        if len(asked) == stop:
+            os.kill(os.getpid(), signal.SIGINT)
+        return translate(self, request)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(decoding.ModelTranslator, "translate", stopping)
+        assert cli.main(command(model, book, "--run", str(tmp_path / "run"), "--report", str(rep))) == 130
+    assert len(asked) < len(GERMAN)
+    assert cli.main(command(model, book, "--run", str(tmp_path / "run"), "--report", str(rep))) == 0
+    assert ((tmp_path / "book.de.txt").read_bytes(), (rep / "names.tsv").read_bytes(), asked) == whole
