@@ -302,7 +302,7 @@ class _PaperLoop:
         self.settings = settings
         self.device = device.choose(settings.compute.device, settings.compute.dtype, settings.compute.matmul)
         device.set_threads(settings.compute.threads)
-        self.loop = PlainLoop(planning.find(model, settings), settings, self.device)
+        self.loop = PlainLoop.load(planning.find(model, settings), settings, self.device)
         self.decode = self.loop.decode
         self.encode = self.loop.encode
 

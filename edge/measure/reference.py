@@ -32,27 +32,15 @@ class PlainLoop:
     """A model from transformers, an adapter from peft, an optimiser from torch.
 
     Attributes:
-        seconds: of each phase (`score`, `forward`, `backward`, `optimiser`), summed over all chunks.
+        clock: seconds of each phase (`score`, `forward`, `backward`, `optimiser`), summed over all chunks.
     """
 
-    def __init__(self, source: Source, settings: Settings, device: Device) -> None:
-        """Loads the model as transformers does.
-
-        Raises:
-            ModelError: the model cannot be loaded.
-        """
+    def __init__(
+        self, model: Any, tokenizer: Any, settings: Settings, device: Device, *, checkpointing: bool = False
+    ) -> None:
+        """`checkpointing`: activations are recomputed in the backward pass, as transformers does it."""
         import peft
 
-        checkpoint.quiet_libraries()
-        if source.kind == "gguf":
-            source = quantize.convert_once(source)
-        four_bit = not checkpoint.is_four_bit(checkpoint.load_config(source.path, settings.base.trust_remote_code))
-        model = checkpoint.load_pretrained(source.path, device, four_bit, settings.base.trust_remote_code)
-        model.requires_grad_(False)
-        for parameter in model.parameters():  # a CPU without bfloat16 units would take hours in it
-            if parameter.is_floating_point():
-                parameter.data = parameter.data.to(device.torch_dtype)
-        keep_packed_layout(model)
         adapter = settings.adapter
         learn = settings.learn
         config = peft.LoraConfig(
@@ -63,8 +51,11 @@ class PlainLoop:
             bias="none",
         )
         torch.manual_seed(learn.seed)
-        self.tokenizer = checkpoint.load_tokenizer(source.path, settings.base.trust_remote_code)
+        self.tokenizer = tokenizer
         self.model: Any = peft.get_peft_model(model, config)
+        if checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.model.enable_input_require_grads()
         self.settings = settings
         self.device = device
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -73,6 +64,26 @@ class PlainLoop:
         self.optimizer = torch.optim.AdamW(self.parameters, lr=learn.lr, betas=BETAS, eps=EPS, weight_decay=0.0)
         self.steps = 0
         self.clock = Clock(("score", "forward", "backward", "optimiser"), device)
+
+    @classmethod
+    def load(cls, source: Source, settings: Settings, device: Device) -> PlainLoop:
+        """Loads the model as transformers does.
+
+        Raises:
+            ModelError: the model cannot be loaded.
+        """
+        checkpoint.quiet_libraries()
+        if source.kind == "gguf":
+            source = quantize.convert_once(source)
+        remote_code = settings.base.trust_remote_code
+        four_bit = not checkpoint.is_four_bit(checkpoint.load_config(source.path, remote_code))
+        model = checkpoint.load_pretrained(source.path, device, four_bit, remote_code)
+        model.requires_grad_(False)
+        for parameter in model.parameters():  # a CPU without bfloat16 units would take hours in it
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(device.torch_dtype)
+        keep_packed_layout(model)
+        return cls(model, checkpoint.load_tokenizer(source.path, remote_code), settings, device)
 
     def encode(self, text: str) -> list[int]:
         """See `Base.encode`."""

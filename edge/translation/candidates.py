@@ -45,6 +45,7 @@ _FOREIGN = regex.compile(r"[\p{Script=Katakana}ー・]+|.*[·•・].*")
 _WORD = regex.compile(r"[\p{L}\p{M}]+(?:['’-][\p{L}\p{M}]+)*")
 _BEGINS = regex.compile(r"(?:^|[.!?…:;。！？]|[\"“”‘«»„(\[—–-])\s*$")
 _TITLES = frozenset(["Mr", "Mrs", "Ms", "Dr", "St", "Mme", "Mlle", "Prof", "Sr", "Jr"])
+_VOWELS = regex.compile(r"[aeiouyüAEIOUYÜ]+")
 _OWNED = regex.compile(r"['’](?:s|m|d|t|ll|re|ve)?$")
 
 
@@ -84,6 +85,24 @@ class Candidates:
         return self.cased or _begins_as_a_person(name) or bool(_FOREIGN.fullmatch(name))
 
 
+def whole_runs(text: str) -> set[str]:
+    """Those of `runs_of` that are no part of a longer one, but for the word that begins a sentence."""
+    found = set()
+    words = list(_WORD.finditer(text))
+    first = 0
+    while first < len(words):
+        last = first
+        while last + 1 < len(words) and _follows(text, words[last], words[last + 1]):
+            last += 1
+        if words[first][0][0].isupper():
+            begins = 1 + (
+                last > first and bool(_BEGINS.search(text, max(0, words[first].start() - 4), words[first].start()))
+            )
+            found |= {_OWNED.sub("", text[words[n].start() : words[last].end()]) for n in range(first, first + begins)}
+        first = last + 1
+    return found
+
+
 def runs_of(text: str) -> Iterator[tuple[str, bool]]:
     """Runs of one to `LONGEST` capitalised words, without a possessive's ending; and whether each stands inside a
     sentence, so that its capital is its own.
@@ -103,7 +122,12 @@ def _follows(text: str, before: regex.Match[str], word: regex.Match[str]) -> boo
     """Whether a capitalised word belongs to the one before: one space between them, or that of a title's dot."""
     between = text[before.end() : word.start()]
     title = between == ". " and before[0] in _TITLES
-    return word[0][0].isupper() and (between in (" ", "\u00a0") or title) and not _OWNED.search(before[0])
+    return (
+        before[0][0].isupper()
+        and word[0][0].isupper()
+        and (between in (" ", "\u00a0") or title)
+        and not _OWNED.search(before[0])
+    )
 
 
 def _capitalised(texts: Sequence[str], least: int) -> frozenset[str]:
@@ -206,6 +230,21 @@ def _holds(name: str, counts: Counter[str], total: int) -> bool:
     times = 3 if _begins_as_a_person(name) else 30
     halves = ((name[:i], name[i:]) for i in range(1, len(name)))
     return all(counts[name] * total > times * counts[left] * counts[right] for left, right in halves)
+
+
+def sounds_alike(name: str, run: str) -> bool:
+    """Whether a target may be a source name as it sounds; true where the scripts do not tell.
+
+    A Chinese name has a syllable for each character, and a syllable of its transcriptions one run of vowels. Names
+    in Latin letters mostly keep the first letter of one of their words.
+    """
+    if not regex.fullmatch(r"[\p{Script=Latin}\p{M}\s.'’-]+", run):
+        return True
+    if regex.fullmatch(r"\p{Script=Han}+", name):
+        return not _begins_as_a_person(name) or len(_VOWELS.findall(run)) == len(name)
+    if not regex.fullmatch(r"[\p{Script=Latin}\p{M}\s.'’-]+", name):
+        return True
+    return bool({word[0].casefold() for word in name.split()} & {word[0].casefold() for word in run.split()})
 
 
 def _begins_as_a_person(name: str) -> bool:

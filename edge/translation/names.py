@@ -8,7 +8,9 @@ As in DelTA (arXiv 2410.08143) names are remembered as the book goes and shown w
 them. A candidate of the source (`candidates`) and a run of capitalised words of the translation belong together where
 each is in the pairs in which the other is: score = 2 both / (source + target + 1), a Dice coefficient that starts
 low. A target name has one owner, the candidate with the highest score (competitive linking, Melamed, ACL 1997):
-two people never share one. All of it is a fold over the accepted pairs in their order, so that it follows from the
+two people never share one, and of two who are always together neither has one until something tells them apart. Where
+a name and its target are in a pair they explain each other: neither is evidence for anything else. A name that is
+not followed is forgotten again. All of it is a fold over the accepted pairs in their order, so that it follows from the
 records of a run and nothing else; a pair costs what it is long.
 """
 
@@ -21,7 +23,7 @@ from dataclasses import dataclass
 import regex
 
 from ..documents import placeholders
-from .candidates import UNCASED, Candidates, runs_of
+from .candidates import UNCASED, Candidates, runs_of, sounds_alike, whole_runs
 from .languages import Language
 from .prompts import Pair, Terms
 
@@ -33,14 +35,15 @@ PERSON = (0.5, 0.4)
 TERM = (0.7, 0.6)
 SEQUENCE = (0.85, 0.75)
 LEAST = 3  # pairs that a name must have had; one that looks like a person's needs one less
-BETTER = 0.1  # by how much another target name must be better than the one that was shown
+BETTER = 0.1  # by how much a claim must be better than another one's
+UNLIKE = 0.8  # what a target counts that does not sound like its name
 LONGER = 0.8  # of a name's pairs those that must have the longer form of it
 KEPT = 48  # target runs that are remembered of a candidate
 TAUGHT = 3  # how many pairs one of the user's own counts as
 _WORD = regex.compile(r"[\p{L}\p{M}]+(?:['’-][\p{L}\p{M}]+)*")
 _LETTERS = regex.compile(r"[\p{L}\p{M}]+")
 _BENDING = "az be bg bs cs el et eu fi hr hu hy is ka kk la lt lv mk mn pl ro ru sk sl sq sr tr uk uz"
-_FORMS = "mr mrs ms miss sir madam dr herr frau fräulein monsieur madame señor señora"
+_FORMS = "mr mrs ms miss sir madam dr herr frau fräulein monsieur madame señor señora he she it they we you the his her"
 # languages that bend names: the ends of words may differ
 _BENT = frozenset(_BENDING.split())
 _NO_NAME = frozenset(_FORMS.split())
@@ -70,7 +73,10 @@ class Memory:
         self._pairs: Counter[str] = Counter()  # of a candidate
         self._runs: Counter[str] = Counter()  # of a target run
         self._inside: Counter[str] = Counter()  # of those, where it does not begin a sentence
+        self._whole: Counter[str] = Counter()  # of those, where it is no part of a longer one
         self._lower: Counter[str] = Counter()  # of a word that is written small
+        self._met: Counter[str] = Counter()  # pairs of a candidate, and those that had the target name it had then
+        self._kept: Counter[str] = Counter()
         self._both: dict[str, Counter[str]] = {}
         self._names: dict[str, str] = {}
         self._owner: dict[str, str] = {}
@@ -78,22 +84,39 @@ class Memory:
     def learn(self, pair: Pair, *, by_user: bool = False) -> None:
         """Takes in a pair that was accepted."""
         weight = TAUGHT if by_user else 1
-        runs, small = self._seen(placeholders.plain(pair.target))
+        target = placeholders.plain(pair.target)
+        here = [name for name in self._candidates.alone(pair.source) if name.casefold() not in self._given]
+        whole = self._seen(target)[1]
+        kept = {name for name in here if self._names.get(name) in whole}
+        for name in here:
+            self._met[name] += 1
+            self._kept[name] += name in kept
+        for name in sorted(kept):
+            run = self._names[name]
+            target = target.replace(run, ". ")  # explained: it tells nothing of the others
+            self._pairs[name] += weight
+            self._both[name][run] += weight
+            for counts in (self._runs, self._inside, self._whole):
+                counts[run] += weight
+        runs, whole, small = self._seen(target)
         self._lower.update(small)
         for run, inside in runs.items():
-            self._runs[run] += weight
-            self._inside[run] += weight * inside
-        found = [name for name in self._candidates.alone(pair.source) if name.casefold() not in self._given]
+            if run.casefold() not in self._owner:
+                self._runs[run] += weight
+                self._inside[run] += weight * inside
+                self._whole[run] += weight * (run in whole)
+        found = [name for name in here if name not in kept]
         for name in found:
             self._pairs[name] += weight
             both = self._both.setdefault(name, Counter())
             for run in runs:
                 both[run] += weight
             if len(both) > 2 * KEPT:
-                kept = sorted(both.items(), key=lambda item: (-item[1], item[0]))[:KEPT]
-                self._both[name] = Counter(dict(kept))
+                had = self._names.get(name, "")
+                most = sorted(both.items(), key=lambda item: (item[0] != had, -item[1], item[0]))[:KEPT]
+                self._both[name] = Counter(dict(most))
         for name in found:
-            self._settle(name)
+            self._settle(name, found)
 
     def applying(self, text: str) -> list[tuple[str, str]]:
         """The (source, target) names that stand in `text`, longest first; one inside another is left out."""
@@ -107,53 +130,68 @@ class Memory:
 
     def names(self) -> list[Name]:
         """All names that are remembered, the most frequent first."""
-        found = [Name(s, t, self._both[s][t], self._pairs[s]) for s, t in self._names.items()]
+        found = [Name(s, t, self._kept[s], self._met[s]) for s, t in self._names.items()]
         return sorted(found, key=lambda name: (-name.pairs, name.source))
 
-    def _seen(self, text: str) -> tuple[dict[str, bool], set[str]]:
-        """The runs of a target text, each with whether it stands inside a sentence; and its words in small letters."""
+    def _seen(self, text: str) -> tuple[dict[str, bool], set[str], set[str]]:
+        """The runs of a target text, each with whether it stands inside a sentence; those that are whole; and its
+        words in small letters.
+        """
         if self._cased:
             runs: dict[str, bool] = {}
             for run, inside in runs_of(text):
                 runs[run] = runs.get(run, False) or inside
-            return runs, {word for word in _WORD.findall(text) if word.islower()}
+            return runs, whole_runs(text), {word for word in _WORD.findall(text) if word.islower()}
         if self._target.spaced:
-            return dict.fromkeys(_WORD.findall(text), True), set()
-        parts = regex.findall(r"[\p{L}\p{M}·・]+", text)
-        return {p[i : i + size]: True for p in parts for size in range(2, 7) for i in range(len(p) - size + 1)}, set()
+            found = dict.fromkeys(_WORD.findall(text), True)
+        else:
+            parts = regex.findall(r"[\p{L}\p{M}·・]+", text)
+            found = {p[i : i + n]: True for p in parts for n in range(2, 7) for i in range(len(p) - n + 1)}
+        return found, set(found), set()
 
     # --- who is called what ---
 
     def _score(self, name: str, run: str) -> float:
-        return 2 * self._both[name][run] / (self._pairs[name] + self._runs[run] + 1)
+        dice = 2 * self._both[name][run] / (self._pairs[name] + self._runs[run] + 1)
+        return dice if sounds_alike(name, run) else UNLIKE * dice
 
     def _is_name(self, run: str) -> bool:
-        """Whether a run's capitals are its own: it stands inside sentences, and is not as often written small."""
+        """Whether a run's capitals are its own: it stands inside sentences, is not as often written small, and no mere
+        part of a longer one.
+        """
         if not self._cased:
             return True
         if len(run) < 2 or run.casefold() in _NO_NAME or 4 * self._inside[run] < self._runs[run]:
             return False
+        if 2 * self._whole[run] < self._runs[run]:
+            return False
         return " " in run or 2 * self._lower[run.lower()] < self._runs[run]
 
-    def _settle(self, name: str) -> None:
-        """Decides anew what `name` is called; who loses a target name to it decides anew as well."""
+    def _settle(self, name: str, beside: Sequence[str]) -> None:
+        """Decides anew what `name` is called; who loses a target name to it decides anew as well.
+
+        Args:
+            beside: the names of the same pair: its rivals.
+        """
         waiting = [name]
         for _ in range(8):  # one pushes out another: in practice once
             if not waiting:
                 break
             name = waiting.pop()
-            lost = self._choose(name)
+            lost = self._choose(name, [other for other in beside if other != name])
             if lost is not None:
                 waiting.append(lost)
 
-    def _choose(self, name: str) -> str | None:
+    def _choose(self, name: str, rivals: Sequence[str]) -> str | None:
         """Gives `name` the best target name that it can have; returns who had it before."""
         had = self._names.pop(name, "")
         if had:
             del self._owner[had.casefold()]
         for run in self._wanted(name, had):
             owner = self._owner.get(run.casefold())
-            if owner is not None and self._claim(owner, self._names[owner]) >= self._claim(name, run):
+            claim = self._score(name, run)
+            others = [other for other in (*rivals, *([owner] if owner else ())) if run in self._both.get(other, ())]
+            if run != had and any(self._score(other, run) + BETTER > claim for other in others):
                 continue
             if owner is not None:
                 del self._names[owner]
@@ -176,11 +214,14 @@ class Memory:
             good[had] += BETTER
         ranked = sorted(good, key=lambda run: (good[run], len(run), run), reverse=True)
         longest = (self._longest(name, run) for run in ranked)
-        return [run for run in longest if run.casefold() not in self._taken and self._is_name(run)]
-
-    def _claim(self, name: str, run: str) -> tuple[float, int, str]:
-        """How good a claim `name` has to a target name: of two that have it equally, the longer one is the whole."""
-        return self._score(name, run), len(name), name
+        wanted = [run for run in longest if run.casefold() not in self._taken and self._is_name(run)]
+        if wanted[:1] in ([], [had]):
+            return wanted
+        # of two that are as good as each other it is neither
+        words = set(_LETTERS.findall(wanted[0]))
+        others = [run for run in scores if not words & set(_LETTERS.findall(run)) and run.casefold() not in self._owner]
+        unclear = any(scores[run] + BETTER > scores[wanted[0]] and self._is_name(run) for run in others)
+        return [] if unclear and self._cased else wanted
 
     def _longest(self, name: str, run: str) -> str:
         """The longest run around `run` that is nearly as frequent: the whole name, where a part of it fits as well."""

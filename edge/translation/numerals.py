@@ -1,7 +1,7 @@
 """Numbers in texts by value: digits of any script, Chinese and Japanese numerals, English words, and mixtures (3万).
 
 Owns: which numbers a text names, which of them a translation must have, and where the two differ.
-Does not know: how English words add up (`numberwords`), the names of months (`dates`), what follows from a difference.
+Does not know: how words add up (`numberwords`, `numbernames`), the names of months (`dates`), what follows from it.
 Units: values as Decimals.
 
 A number may be meant in more than one way (98年 is 1998, 22点 is ten o'clock, 八折 is 20% off): each is read in all of
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-from . import dates, numberwords
+from . import dates, numbernames, numberwords
 from .languages import Language
 
 _SPACES = "\u00a0\u202f\u2009"
@@ -124,8 +124,9 @@ def _values(numbers: Sequence[Number]) -> set[Decimal]:
 
 
 def _hinted(text: str, language: Language) -> set[Decimal]:
-    """Values that words of a text stand for without being numbers: months, noon, half an hour."""
+    """Values that words of a text stand for without being read as numbers: months, noon, half an hour, dreißig."""
     found = {Decimal(month) for month in dates.named(text)}
+    found |= {Decimal(number) for number in numbernames.named(text, language.code)}
     if language.code == "en":
         found |= numberwords.hinted(text) | {Decimal(value) for value in _romans(text)}
     if "Han" in language.scripts:

@@ -1,13 +1,12 @@
-"""Aligned texts in files: TSV, TMX, XLIFF, JSON, and the project's own review file.
+"""Aligned texts in files: tables, TMX, XLIFF, PO, JSON, and the project's own review files.
 
-Owns: reading pairs of source and target lines, in their order; writing a review file and telling what was edited in it.
-Does not know: what the pairs are for (corrections, evaluation).
+Owns: reading pairs of source and target lines, in their order; a review as a table.
+Does not know: what the pairs are for (corrections, evaluation), the syntax of XLIFF (`xliff`) and PO (`po`).
 Units: lines count from 1.
 
-A review file is a TSV of five columns: source, target, status, id, check. `check` is a fingerprint of the target as it
-was written, so that an edited row can be told from an untouched one: rows whose target was changed, or whose status was
-set to `ok`, are corrections, and so are those that were one before (`corrected`), until they are removed. A cell that a
-spreadsheet would take for a formula has an apostrophe before it, which is taken away again.
+A review table has five columns and more: source, target, status, id, check. `check` is a fingerprint of the target as
+it was written, so that an edited row can be told from an untouched one (`reviewing`). A cell that a spreadsheet would
+take for a formula has an apostrophe before it, which is taken away again.
 """
 
 from __future__ import annotations
@@ -15,30 +14,27 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..documents import files, read_text, xml
+from ..documents import read_text
 from ..errors import InputError
-from ..journal import fingerprint
 from ..records import UnitTranslated
-from . import languages, tsv
+from . import languages, po, reviewing, tsv, xliff
 from .languages import Language
 from .prompts import Pair
-
-Rows = list[tuple[int, list[str]]]  # of a table, with the lines that they begin at
+from .reviewing import Entry
+from .tsv import Rows
 
 REVIEW = (
     "# templora review: edit the second column; set the third to ok where it is right as it is; "
     "look first where the last says ?"
 )
 _FORMULA = re.compile("'*[=+\\-@＝＋－＠]")  # and what looks like one already made harmless
-# codes of TMX and XLIFF around which the words stand: <bpt>&lt;b&gt;</bpt>, <ph>&lt;br/&gt;</ph>
-_CODES = frozenset(("bpt", "ept", "ph", "it", "ut", "x", "bx", "ex", "sc", "ec", "cp"))
 _ANOTHER_VARIANT = 1  # of `languages.closeness`
-_UNTRANSLATED = frozenset(("new", "needs-translation", "initial"))
 _ARTEFACTS = re.compile(r"#<#|#>#")  # the corpus of arXiv 2401.11504 marks quotations that it split
+_TABLES = (".tsv", ".txt", ".csv")
 
 
 def read(path: str | Path, source: Language, target: Language) -> list[list[Pair]]:
@@ -48,11 +44,11 @@ def read(path: str | Path, source: Language, target: Language) -> list[list[Pair
         InputError: it cannot be read, is malformed (where is named), or has no pair of these languages.
     """
     readers: dict[str, Callable[[Path, Language, Language], list[list[Pair]]]] = {
-        ".tsv": _read_tsv,
-        ".txt": _read_tsv,
+        **dict.fromkeys(_TABLES, _read_table),
         ".tmx": _read_tmx,
         ".xlf": _read_xliff,
         ".xliff": _read_xliff,
+        ".po": _read_po,
         ".json": _read_json,
     }
     path = Path(path)
@@ -70,12 +66,15 @@ def read(path: str | Path, source: Language, target: Language) -> list[list[Pair
 
 def review(records: Iterable[UnitTranslated], doubtful: Container[str] = ()) -> str:
     """The text of a review file; `doubtful`: ids of units that are to be looked at first."""
-    rows = [
-        (r.source, r.text, r.status, r.id, _check(r.text), "?" if r.id in doubtful else "")
-        for r in records
-        if r.status != "copied"
-    ]
-    return "\n".join([REVIEW, *("\t".join(_cell(cell) for cell in row) for row in rows)]) + "\n"
+    return "\n".join([REVIEW, *("\t".join(row) for row in review_rows(records, doubtful))]) + "\n"
+
+
+def review_rows(records: Iterable[UnitTranslated], doubtful: Container[str] = ()) -> Iterator[list[str]]:
+    """The rows of a review table, their cells made harmless for spreadsheets."""
+    for r in records:
+        if r.status != "copied":
+            row = (r.source, r.text, r.status, r.id, reviewing.check(r.text), "?" if r.id in doubtful else "")
+            yield [_cell(cell) for cell in row]
 
 
 def _cell(text: str) -> str:
@@ -88,25 +87,34 @@ def _text_of(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
-def _check(text: str) -> str:
-    return fingerprint(" ".join(text.split()))[:8]
-
-
-def _read_tsv(path: Path, source: Language, target: Language) -> list[list[Pair]]:
-    rows = tsv.rows(read_text(path))
+def _read_table(path: Path, source: Language, target: Language) -> list[list[Pair]]:
+    rows = tsv.read(path)
     if _is_review(rows):
-        return [list(_read_review(path, rows).values())]
+        return [list(_corrections(_review_entries(path, rows)).values())]
+    first, second, headed = _columns(rows, source, target)
     pairs: list[Pair] = []
-    for number, row in rows:
+    for number, row in rows[headed:]:
         cells = [" ".join(cell.split()) for cell in row]
         if not any(cells) or row[0].startswith("#"):
             continue
-        if len(cells) < 2:
+        if len(cells) <= max(first, second):
             got = f"{path} line {number} has {len(cells)} column(s)"
             raise InputError(got, "source, tab, target", "put tabs between the columns")
-        if cells[0] and cells[1]:
-            pairs.append(Pair(_line(cells[0]), _line(cells[1])))
+        if cells[first] and cells[second]:
+            pairs.append(Pair(_line(cells[first]), _line(cells[second])))
     return [pairs]
+
+
+def _columns(rows: Rows, source: Language, target: Language) -> tuple[int, int, int]:
+    """The columns of both texts, and how many rows are their heads: `source` and `target`, or the languages."""
+    heads = [cell.strip().casefold() for cell in rows[0][1]] if rows else []
+    found = []
+    for side, language in (("source", source), ("target", target)):
+        names = {side, language.name.casefold(), language.tag.casefold(), language.code, language.endonym.casefold()}
+        found.append(next((i for i, head in enumerate(heads) if head in names), -1))
+    if min(found) >= 0 and found[0] != found[1]:
+        return found[0], found[1], 1
+    return 0, 1, 0
 
 
 def by_unit(path: str | Path) -> dict[str, Pair]:
@@ -115,19 +123,28 @@ def by_unit(path: str | Path) -> dict[str, Pair]:
     Raises:
         InputError: it cannot be read, or is malformed.
     """
-    if Path(path).suffix.lower() not in (".tsv", ".txt"):
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix in (".xlf", ".xliff"):
+        return _corrections(xliff.reviewed(path))
+    if suffix == ".po":
+        return _corrections(po.reviewed(path))
+    if suffix not in _TABLES:
         return {}
-    rows = tsv.rows(read_text(Path(path)))
-    return _read_review(Path(path), rows) if _is_review(rows) else {}
+    rows = tsv.read(path)
+    return _corrections(_review_entries(path, rows)) if _is_review(rows) else {}
+
+
+def _corrections(entries: Iterable[Entry]) -> dict[str, Pair]:
+    return {entry.id: Pair(entry.source, entry.target) for entry in entries if entry.is_correction}
 
 
 def _is_review(rows: Rows) -> bool:
     return bool(rows) and rows[0][1][0].startswith("# templora review")
 
 
-def _read_review(path: Path, rows: Rows) -> dict[str, Pair]:
-    """The corrections in a review file by unit id, exactly as they stand there."""
-    pairs: dict[str, Pair] = {}
+def _review_entries(path: Path, rows: Rows) -> Iterator[Entry]:
+    """The rows of a review table, exactly as they stand there."""
     for number, cells in rows[1:]:
         if not any(cell.strip() for cell in cells):
             continue
@@ -136,12 +153,10 @@ def _read_review(path: Path, rows: Rows) -> dict[str, Pair]:
         if len(cells) < 5:
             got = f"{path} line {number} has {len(cells)} column(s)"
             raise InputError(got, "source, target, status, id, check", "put tabs between the columns")
-        source = _text_of(cells[0])
-        target = _text_of(cells[1])
-        kept = cells[2].strip().lower() in ("ok", "corrected") or _check(target) != cells[4].strip()
-        if kept and source.strip() and target.strip():
-            pairs[cells[3].strip() or f"line {number}"] = Pair(source, target)
-    return pairs
+        confirmed = cells[2].strip().lower() in reviewing.CONFIRMED
+        id = cells[3].strip() or f"line {number}"
+        # without a fingerprint a row is as good as edited
+        yield Entry(_text_of(cells[0]), _text_of(cells[1]), id, cells[4].strip() or "-", confirmed)
 
 
 def _read_tmx(path: Path, source: Language, target: Language) -> list[list[Pair]]:
@@ -154,12 +169,12 @@ def _read_tmx(path: Path, source: Language, target: Language) -> list[list[Pair]
 
 def _variants(path: Path) -> Iterator[dict[str, str]]:
     """Of each unit of a TMX file, its text by language tag."""
-    for unit in _elements(_tree(path, "tmx"), "tu"):
+    for unit in xliff.elements(xliff.tree(path, "tmx"), "tu"):
         texts: dict[str, str] = {}
-        for variant in _elements(unit, "tuv"):
+        for variant in xliff.elements(unit, "tuv"):
             tag = variant.get("{http://www.w3.org/XML/1998/namespace}lang") or variant.get("lang") or ""
-            for segment in _elements(variant, "seg"):
-                texts.setdefault(tag, _text(segment))
+            for segment in xliff.elements(variant, "seg"):
+                texts.setdefault(tag, _line(xliff.words(segment)))
         yield texts
 
 
@@ -177,49 +192,38 @@ def notes(path: str | Path, source: Language, target: Language) -> list[str]:
         InputError: as `read`.
     """
     path = Path(path)
-    if path.suffix.lower() != ".tmx":
-        return []
     others: Counter[tuple[str, str]] = Counter()
-    for texts in _variants(path):
-        sides = [(_variant(texts, language), language.tag) for language in (source, target)]
+    for tags in _tags(path, source, target):
+        sides = [(tag, language.tag) for tag, language in zip(tags, (source, target), strict=True)]
         if all(tag for tag, _ in sides):
             others.update(side for side in sides if languages.closeness(*side) == _ANOTHER_VARIANT)
-    return [
-        f"{path}: {count} text(s) are in {tag}, for there is none in {asked}" for (tag, asked), count in others.items()
-    ]
+    if path.suffix.lower() == ".tmx":
+        return [f"{path}: {n} text(s) are in {tag}, for there is none in {asked}" for (tag, asked), n in others.items()]
+    return [f"{path} is in {tag}, not in {asked}" for tag, asked in others]
+
+
+def _tags(path: Path, source: Language, target: Language) -> Sequence[tuple[str, str]]:
+    """The languages that texts of a file are in: of each unit of TMX, of each part of XLIFF, of a PO file."""
+    suffix = path.suffix.lower()
+    if suffix == ".tmx":
+        return [(_variant(texts, source), _variant(texts, target)) for texts in _variants(path)]
+    if suffix in (".xlf", ".xliff"):
+        return xliff.tags(path)
+    return [po.tags(path)] if suffix == ".po" else []
 
 
 def _read_xliff(path: Path, source: Language, target: Language) -> list[list[Pair]]:
-    """XLIFF 1.2 (`trans-unit`) and 2 (`segment`); what is marked as not yet translated is left out.
-
-    Raises:
-        InputError: the file says that it is of other languages.
-    """
-    root = _tree(path, "xliff")
-    for element in root.iter():
-        named = [_language_of(element, "source"), _language_of(element, "target")]
-        for tag, asked in zip(named, (source, target), strict=True):
-            if tag and not languages.closeness(tag, asked.tag):
-                raise InputError(
-                    f"{path} is from '{named[0] or '?'}' to '{named[1] or '?'}'",
-                    f"from '{source.tag}' to '{target.tag}'",
-                    "name a file of these languages, or check --from and --to",
-                )
-    pairs = []
-    for holder in [*_elements(root, "trans-unit"), *_elements(root, "segment")]:
-        found = {xml.local_name(e): e for e in reversed(holder) if xml.local_name(e) in ("source", "target")}
-        state = (found["target"].get("state") if "target" in found else None) or holder.get("state") or ""
-        if state in _UNTRANSLATED or holder.get("translate") == "no":
-            continue
-        texts = {name: _text(element) for name, element in found.items()}
-        pairs.append(Pair(texts.get("source", ""), texts.get("target", "")))
-    return [[pair for pair in pairs if all(pair)]]
+    return [_pairs(xliff.entries(path, source, target))]
 
 
-def _language_of(element: Any, side: str) -> str:
-    """What an XLIFF element says of the language of one side: 1.2 on its files, 2 on its root."""
-    names = (f"{side}-language", "srcLang" if side == "source" else "trgLang")
-    return next((value for name in names if (value := element.get(name))), "")
+def _read_po(path: Path, source: Language, target: Language) -> list[list[Pair]]:
+    return [_pairs(po.entries(path, source, target))]
+
+
+def _pairs(entries: Sequence[Entry]) -> list[Pair]:
+    """What is right of a file's pairs: rows of a review exactly as they are, others as lines."""
+    chosen = [entry for entry in entries if entry.is_correction]
+    return [Pair(e.source, e.target) if e.check else Pair(_line(e.source), _line(e.target)) for e in chosen]
 
 
 def _read_json(path: Path, source: Language, target: Language) -> list[list[Pair]]:
@@ -253,25 +257,3 @@ def _read_json(path: Path, source: Language, target: Language) -> list[list[Pair
 def _line(text: Any) -> str:
     """One line, the corpus's own marks left out; empty where it is no text."""
     return " ".join(_ARTEFACTS.sub("", text).split()) if isinstance(text, str) else ""
-
-
-def _tree(path: Path, name: str) -> Any:
-    root = xml.parse(files.read_bytes(path, files.MARKUP_LIMIT), str(path))
-    if xml.local_name(root) != name:
-        raise InputError(f"{path} holds <{xml.local_name(root)}>", f"<{name}>", "check the file")
-    return root
-
-
-def _elements(root: Any, name: str) -> Iterator[Any]:
-    return (element for element in root.iter() if xml.local_name(element) == name)
-
-
-def _text(element: Any) -> str:
-    """An element's words; codes of the file's own format (TMX, XLIFF 1.2) are none, subflows in them neither."""
-    parts: list[str] = [element.text or ""]
-    for child in element:
-        name = xml.local_name(child)
-        if name and name not in _CODES:
-            parts.append(_text(child))
-        parts.append(child.tail or "")
-    return _line("".join(parts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import json
 import re
 import subprocess
 import sys
@@ -159,22 +160,33 @@ def test_readme_library_snippet_runs(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert [line.split()[:2] for line in lines[:2]] == [["0", "512"], ["512", "1024"]]
 
 
-def test_gpu_check_runs_its_code_on_the_cpu() -> None:
+def test_gpu_check_runs_its_code_on_the_cpu(tmp_path: Path) -> None:
+    out = tmp_path / "lines.jsonl"
+    stages = ["decode", "learn", "memory", "parity", "resume"]
     done = subprocess.run(
-        [sys.executable, "scripts/gpu_check", "--device", "cpu", "--shape", "tiny", "--no-tests"],
-        cwd=ROOT, capture_output=True, timeout=200,
+        [sys.executable, "scripts/gpu_check", *stages, "--device", "cpu", "--shape", "tiny", "--out", str(out)],
+        cwd=ROOT, capture_output=True, timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    import json
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["stage"] for line in lines if "ended" in line] == stages
+    of = {name: [line for line in lines if line["stage"] == name and "ended" not in line] for name in stages}
+    assert len(of["decode"]) == 16 and all(0 < line["share"] < 1 for line in of["decode"])
+    plans = {line["plan"]: line for line in of["learn"] if "plan" in line}
+    assert len(plans) == 9 and all(len(line["seconds_per_chunk"]) >= 3 for line in plans.values())
+    assert plans["exact"]["learn_flops"] > 1e8 and plans["exact"]["share_of_matmul_peak"] > 0
+    assert all(line["predicted_above"] for line in of["memory"])
+    for line in of["parity"]:
+        assert line["nats"]["cpu"] == line["nats"]["float32"]
+    assert all(line["same_twice"] and line["same_resumed"] for line in of["resume"])
 
-    result = json.loads(done.stdout)
-    assert [len(r["seconds_per_chunk"]) for r in result["runs"]] == [3, 3]
-    assert all(r["tokens_per_second_decode"] > 0 for r in result["runs"])
-    assert result["copy_bytes_per_second"] > 1e8
-    for entry in result["runs"]:
-        on, off = entry["decoding"]["adapter_on"], entry["decoding"]["adapter_off"]
-        assert 0 < on["share"] < 1 and 0 < off["share"] < 1 and on["bandwidth_limit"] < off["bandwidth_limit"]
-        assert entry["learn_flops"] > 1e8 and entry["learn_share_of_matmul_peak"] > 0
+
+def test_gpu_check_goes_on_after_a_stage_that_takes_too_long(tmp_path: Path) -> None:
+    out = tmp_path / "lines.jsonl"
+    command = [sys.executable, "scripts/gpu_check", "parity", "resume", "--device", "cpu", "--shape", "tiny"]
+    done = subprocess.run([*command, "--limit", "1", "--out", str(out)], cwd=ROOT, capture_output=True, timeout=60)
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert done.returncode == 1 and [line["ended"] for line in lines] == ["took too long"] * 2
 
 
 def test_the_package_holds_nothing_of_optimums_namespace() -> None:

@@ -222,7 +222,7 @@ def test_the_plain_loop_has_the_same_windows(tmp_path: Any) -> None:
     quantize.quantize_to_folder(str(tiny.folder(tmp_path / "full", "llama")), folder)
     for sinks in ("on", "off"):
         chosen = settings.load("paper", [*tiny.WINDOW, "adapter.dropout=0", f"window.sinks={sinks}"])
-        loop = PlainLoop(planning.find(str(folder), chosen), chosen, tiny.CPU)
+        loop = PlainLoop.load(planning.find(str(folder), chosen), chosen, tiny.CPU)
         loop._step = lambda ids, labels: None  # type: ignore[method-assign]
         plain = [nll for _, nll, _ in loop.score(IDS)]
         runtime = tiny.runtime("llama", "learn.mode=none", f"window.sinks={sinks}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -373,6 +374,53 @@ def test_an_evaluation_goes_on_where_it_was(runtime: Any) -> None:
     again.restore(state)
     rest = measured(runtime, "oracle", done=done, session=again)
     assert [record.nll for record in rest] == [record.nll for record in whole[2:]]
+
+
+NAMED = [
+    Pair(scene.format(name), said.format(called))
+    for scene, said in (
+        ("Now {} came.", "Nun kam {} an."), ("They saw {} there.", "Sie sahen {} dort."), ("But {} slept.", "Doch schlief {} gut."),
+        ("We know {} well.", "Wir kennen {} gut."),
+    )
+    for name, called in (("Old Ahab", "Alter Ahab"), ("Queequeg", "Quiqueg"))
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("protocol, known", [("off", 4), ("oracle", 6), ("corrections", 6)])
+def test_names_are_remembered_as_a_protocol_knows_them(
+    runtime: Any, protocol: str, known: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what was translated, or of the references that were given; the same where a measurement goes on."""
+    asked: list[Request] = []
+    answers = {pair.source: pair.target for pair in NAMED}
+
+    def translate(self: ModelTranslator, request: Request) -> loop.Draft:
+        asked.append(request)
+        return loop.Draft(answers[request.source], 5)
+
+    monkeypatch.setattr(ModelTranslator, "translate", translate)
+    chunks = [NAMED[:2], NAMED[2:4], NAMED[4:6], NAMED[6:]]
+
+    def run(done: list[ChunkEvaluated], job: Job = JOB) -> list[ChunkEvaluated]:
+        with runtime.session() as session:
+            lessons = Lessons(session, made(session))
+            text = evaluate.blocks(chunks, lessons, lambda chunk: True)
+            translator = ModelTranslator(session, made(session))
+            return list(evaluate.evaluate(protocol, text, job, session, translator, lessons, done))
+
+    records = run([])
+    whole = list(asked)
+    assert len(whole) == 8 and sum(bool(request.terms) for request in whole) == known
+    assert {term for request in whole for term in request.terms} == {
+        ("Old Ahab", "Alter Ahab"),
+        ("Queequeg", "Quiqueg"),
+    }
+    asked.clear()
+    run(records[:2])
+    assert [request.terms for request in asked] == [request.terms for request in whole[4:]]
+    asked.clear()
+    run([], dataclasses.replace(JOB, names=False))
+    assert not any(request.terms for request in asked)
 
 
 CHAT = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}<s>assistant: {% endif %}"

@@ -166,6 +166,23 @@ def test_another_number_is_found(line: str) -> None:
 
 
 # as num2words 0.5.14 (another implementation) writes them
+CALLED = {
+    "de": {21: "einundzwanzig", 37: "siebenunddreißig", 12: "zwölf", 11: "elf", 100: "einhundert"}, "nl": {22: "tweeëntwintig", 88: "achtentachtig"},
+    "fr": {21: "vingt et un", 71: "soixante et onze", 80: "quatre-vingts", 91: "quatre-vingt-onze", 98: "quatre-vingt-dix-huit", 77: "soixante-dix-sept"},
+    "es": {21: "veintiuno", 22: "veintidós", 31: "treinta y uno", 99: "noventa y nueve"}, "it": {23: "ventitré", 28: "ventotto", 71: "settantuno"},
+    "pt": {16: "dezesseis", 21: "vinte e um", 42: "quarenta e dois"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", CALLED)
+def test_numbers_in_words_of_other_languages_are_there(code: str) -> None:
+    en, other = languages.find("en"), languages.find(code)
+    for number, words in CALLED[code].items():
+        assert numerals.differences(f"There are {number}.", f"X {words}.", en, other) == []
+        assert numerals.differences(f"There are {number + 13}.", f"X {words}.", en, other)
+
+
+# as num2words 0.5.14 (another implementation) writes them
 WRITTEN = {
     "nineteen": 19, "forty-two": 42, "three hundred and five": 305, "one thousand and one": 1001,
     "seven hundred and eighty-nine thousand, one hundred and thirteen": 789113, "twelve thousand and forty": 12040,

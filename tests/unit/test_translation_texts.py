@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edge import records
 from edge.errors import InputError, SettingsError, StorageError
 from edge.records import Learned, Lesson, UnitTranslated
-from edge.translation import consistency, glossary, languages, pairs, prompts, report, scores
+from edge.translation import consistency, glossary, languages, pairs, prompts, report, reviewing, scores
 from edge.translation.prompts import Pair
 
 ZH, EN, DE = (languages.find(code) for code in ("zh", "en", "de"))
@@ -358,7 +358,7 @@ def test_rows_that_a_spreadsheet_only_quoted_are_no_corrections(tmp_path: Path) 
     text = (
         pairs.REVIEW
         + "\n"
-        + '"He said ""no""."\t"Er sagte ""nein""."\tmodel\tu000000\t{}\t\n'.format(pairs._check('Er sagte "nein".'))
+        + '"He said ""no""."\t"Er sagte ""nein""."\tmodel\tu000000\t{}\t\n'.format(reviewing.check('Er sagte "nein".'))
         + "Good day\tGuten Morgen\tmodel\tu000001\t6b973d26\t\n"
     )
     assert pairs.read(written(tmp_path / "a.tsv", text), EN, DE) == [[Pair("Good day", "Guten Morgen")]]
