@@ -152,7 +152,7 @@ class Lesson(Record):
 
     Attributes:
         of: `self`, `source`, `corrections`, or `none` where nothing is learned.
-        start: units [start, end) of the document; both are 0 for corrections, which come first.
+        start: units [start, end) of the document; both are the units done before, for corrections.
         tokens: label tokens.
         nll: their nats before they were learned; None where nothing was.
         seconds: since the lesson before.
@@ -171,6 +171,27 @@ class Lesson(Record):
     peak_bytes: int
     learned: Learned | None = None
     gains: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Corrected(Record):
+    """What the user has corrected while the run went on, taken in at the end of a chunk.
+
+    Attributes:
+        end: how many units were done.
+        ids: the units, done or still to come; `sources` and `targets` are their texts.
+        taught: whether a lesson on them follows, and on those before that had none.
+        again: the units that are translated again after it, by their ids.
+    """
+
+    kind: ClassVar[str] = "corrected"
+
+    end: int
+    ids: tuple[str, ...]
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    taught: bool = False
+    again: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -250,7 +271,8 @@ def total(chunks: Iterable[ChunkScore], side: str) -> Side:
 
 
 _KINDS: dict[str, type[Record]] = {
-    cls.kind: cls for cls in (ChunkScore, ChunkRead, TextPiece, ChunkWritten, UnitTranslated, Lesson, ChunkEvaluated)
+    cls.kind: cls
+    for cls in (ChunkScore, ChunkRead, TextPiece, ChunkWritten, UnitTranslated, Lesson, Corrected, ChunkEvaluated)
 }
 
 
@@ -267,7 +289,7 @@ def from_json(data: Mapping[str, Any]) -> Record:
         learned = dict(values["learned"])
         learned["losses"] = tuple(learned.get("losses", ()))
         values["learned"] = Learned(**learned)
-    for name in ("token_ids", "problems", "texts", "gains"):
+    for name in ("token_ids", "problems", "texts", "gains", "ids", "sources", "targets", "again"):
         if name in values:
             values[name] = tuple(values[name])
     return cls(**values)

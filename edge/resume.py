@@ -1,7 +1,7 @@
 """A run: a session and the journal that it resumes from exactly where it stopped.
 
-Owns: what identifies a run, where runs lie, when a session is snapshotted and how it is put back.
-Does not know: how a loop proceeds, arguments, printing.
+Owns: what identifies a run, when a session is snapshotted and how it is put back.
+Does not know: where runs lie (`places`), how a loop proceeds, arguments, printing.
 Units: tokens, seconds, bytes.
 
 A snapshot holds all that the loops resume from (`Session.tensors`). What was done after the last snapshot is done
@@ -11,11 +11,11 @@ again, with the same numbers on the same device and versions; its records are th
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import platform
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -24,18 +24,17 @@ from typing import Any
 import torch
 
 from . import __version__, journal, records
-from . import settings as settings_module
 from .documents.text import Text
-from .errors import JournalError, SettingsError, StorageError, no_numbers
-from .journal import Journal, Manifest, RunInfo, SnapshotPolicy
+from .errors import JournalError, StorageError, no_numbers
+from .journal import Journal, Manifest, SnapshotPolicy
 from .model.base import Base
+from .places import MOST_RUNS, Place, fingerprints, journal_settings, numbered
 from .records import Record
 from .session import Runtime, Session
-from .settings import Settings
 from .weights import tensorfile
 
-MOST_RUNS = 10_000  # of one name
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
+_ABOUT = "adapter.json"  # of a run's files: rank, scale and sums of the adapter that is kept beside it
 TIMINGS = (
     "seconds",
     "score_seconds",
@@ -43,107 +42,6 @@ TIMINGS = (
     "peak_bytes",
     "of",
 )  # of a record: not the same when done again
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run lies, or None where none is kept.
-
-    Attributes:
-        there: the run to continue; a finished one is read, and its outputs are written again.
-        first: the first folder of the run's name, where the user named none: another one is taken where that is.
-        aside: whether a run that is in the folder makes room for a new one.
-        notes: what is worth knowing of older runs, one line each.
-    """
-
-    folder: Path | None
-    there: RunInfo | None = None
-    first: Path | None = None
-    aside: bool = False
-    notes: tuple[str, ...] = ()
-
-    def settings(self, settings: Settings) -> Settings:
-        """`settings` with what the planner chose when the run began: the same numbers again, whatever is free now.
-
-        Where something else is asked for than was then, only the ways of computing are taken over.
-
-        Raises:
-            JournalError: another version of this program has begun it, with settings that there are no more.
-        """
-        if self.there is None or self.there.manifest is None:
-            return settings
-        began = self.there.manifest
-        same = began.extra.get("asked") == journal.fingerprint(journal_settings(settings))
-        chosen = dict(began.settings) if same else {}
-        compute = began.extra.get("compute", {})
-        try:
-            return settings_module.from_dict({**settings.to_dict(), **chosen, "compute": compute})
-        except SettingsError as error:
-            raise JournalError(
-                f"the run in {self.there.folder} was begun by another version of templora ({error.got})",
-                "a run whose settings this version has", "finish it with that version, or use --fresh",
-            ) from error  # fmt: skip
-
-
-def place(
-    command: str,
-    name: str,
-    key: Mapping[str, Any],
-    texts: Mapping[str, str | Text] | None = None,
-    *,
-    folder: Path | None = None,
-    resume: bool = False,
-    fresh: bool = False,
-) -> Place:
-    """Where the run of `command` over something called `name` lies: the one that is there already, or a new one.
-
-    Args:
-        key: what it is about (text, settings, model), to tell runs of the same name apart.
-        texts: as for `open_run`; a run with another one of them is not this one.
-        folder: the place that the user named; else one below `journal.default_root()` that follows from the rest.
-        resume: the run is there; it is an error where it is not.
-        fresh: begin anew, whatever is there; that is kept.
-
-    Raises:
-        JournalError: there is no such run to continue.
-        StorageError: there is no home folder.
-    """
-    if folder is not None:
-        there = (folder / "manifest.json").exists()
-        if fresh:
-            return Place(folder, aside=there)
-        return Place(folder, Journal.peek(folder) if there or resume else None)
-    word = "".join(c if c.isalnum() or c in "._" else "_" for c in name)[:40] or "text"
-    stem = f"{command}-{word}-{journal.fingerprint(key)[:8]}"
-    first = journal.default_root() / stem
-    number = 0
-    prints = _fingerprints(texts or {})
-    found: dict[str, RunInfo] = {}
-    notes: list[str] = []
-    while ((folder := numbered(first, number := number + 1)) / "manifest.json").exists():
-        try:
-            info = Journal.peek(folder)
-        except JournalError as error:  # it cannot continue, and is not in the way of a new run
-            notes.append(f"{error.got}; it is left as it is")
-            continue
-        assert info.manifest is not None
-        if all(info.manifest.fingerprints.get(text) == value for text, value in prints.items()):
-            found[info.state] = info
-    if fresh:
-        return Place(folder, first=first)
-    if "damaged" in found:
-        lost = found["damaged"]
-        notes.append(f"{lost.folder} is damaged ({lost.reason}); --run {lost.folder} --force continues what is left")
-    there_is = found.get("resumable") or found.get("finished")
-    if there_is is None and resume:
-        got = notes[-1] if notes else f"no run {stem} in {first.parent}"
-        raise JournalError(got, "one that began so", "leave --resume out, or name it by --run")
-    return Place(there_is.folder if there_is else folder, there_is, first, notes=tuple(notes))
-
-
-def numbered(first: Path, number: int) -> Path:
-    """The `number`-th folder of a name: NAME, NAME-2, NAME-3, ..."""
-    return first if number == 1 else first.with_name(f"{first.name}-{number}")
 
 
 class Run:
@@ -178,6 +76,48 @@ class Run:
     def finished(self) -> bool:
         """Whether it came to its end before, and its outputs were written."""
         return self.journal is not None and self.journal.summary is not None
+
+    def describe(self, **extra: Any) -> None:
+        """See `Journal.describe`; does nothing where no run is kept."""
+        if self.journal is not None:
+            self.journal.describe(**extra)
+
+    def write_file(self, name: str, data: bytes) -> None:
+        """See `Journal.write_file`; does nothing where no run is kept, or the file is that already."""
+        if self.journal is None:
+            return
+        path = self.journal.root / "files" / name
+        if not path.is_file() or path.read_bytes() != data:
+            self.journal.write_file(name, data)
+
+    @property
+    def adapter(self) -> dict[str, Any] | None:
+        """What `keep_adapter` has said of the adapter that the run holds; None where it holds none."""
+        path = self.journal.root / "files" / _ABOUT if self.journal else None
+        if path is None or not path.is_file():
+            return None
+        about: dict[str, Any] = json.loads(path.read_bytes())
+        return about
+
+    def keep_adapter(self, session: Session) -> None:
+        """Keeps the session's adapter as it is now, for another document to begin with; before the run is finished.
+
+        Raises:
+            JournalError, StorageError: it cannot be written.
+        """
+        adapter = session.adapter
+        if self.journal is None or adapter is None:
+            return
+        path = self.journal.root / "files" / journal.ADAPTER
+        with journal.atomic_writer(path) as temporary:
+            tensorfile.write(temporary, session.adapter_tensors)
+        about = {
+            "rank": session.settings.adapter.rank,
+            "scale": session.settings.adapter.alpha / session.settings.adapter.rank,
+            "sha256": journal.file_fingerprint(path),
+            "adapter_sha256": adapter.fingerprint(),
+        }
+        self.write_file(_ABOUT, json.dumps(about, sort_keys=True).encode())
 
     def restore(self, session: Session) -> list[Record]:
         """Puts the session where the last good snapshot left it; the records up to there.
@@ -236,6 +176,27 @@ class Run:
         self.journal.snapshot(self._seq, lambda path: tensorfile.write(path, session.tensors), {})
         self._policy.paid(time.perf_counter() - start)
 
+    def append(self, record: Record) -> None:
+        """Keeps a record that follows from no work of a session; a finished run is in progress again.
+
+        Raises:
+            JournalError, StorageError: it cannot be written.
+        """
+        if self.journal is not None:
+            self.journal.reopen()
+            self.journal.append(record.to_json())
+        self.kept.append(record)
+
+    def reopen(self) -> None:
+        """A finished run is to be learned on: it is in progress again, and the adapter of its end is none any more.
+
+        Raises:
+            JournalError, StorageError: it cannot be written.
+        """
+        if self.journal is not None:
+            (self.journal.root / "files" / _ABOUT).unlink(missing_ok=True)
+            self.journal.reopen()
+
     def finish(self, session: Session, summary: Mapping[str, Any]) -> None:
         """The run has come to its end, and its outputs are on the disk: its snapshots are not needed any more.
 
@@ -247,8 +208,10 @@ class Run:
         """
         if self.journal is None or self.finished:
             return
-        whole = session.adapter is not None and self._seq == self.journal.count
-        learned = {"adapter_sha256": session.adapter.fingerprint()} if whole and session.adapter else {}
+        kept = self.adapter
+        learned = {"adapter_sha256": kept["adapter_sha256"], "adapter": kept} if kept else {}
+        if not kept and session.adapter is not None and self._seq == self.journal.count:
+            learned = {"adapter_sha256": session.adapter.fingerprint()}
         self.journal.finish({**summary, **learned})
         self.journal.close()
         journal.drop_snapshots(self.journal.root)
@@ -261,6 +224,8 @@ def open_run(
     texts: Mapping[str, str | Text],
     *,
     total: int | None = None,
+    words: Mapping[str, Mapping[str, Any]] | None = None,
+    defaults: Collection[str] = (),
     force: bool = False,
     fraction: float = 0.02,
     every: int | None = None,
@@ -270,6 +235,8 @@ def open_run(
     Args:
         texts: what it is about, by name: text, prompt, glossary, template, ...; they are kept as fingerprints only.
         total: how far it will go, in the units of the records' `end`.
+        words: what of some texts is kept, to say in which part another one differs.
+        defaults: texts that nobody named: where they are others now, a finished run is finished all the same.
         force: continue over differences.
 
     Raises:
@@ -279,20 +246,22 @@ def open_run(
     if where.folder is None:
         return Run(None)
     kept = journal_settings(runtime.plan.settings)  # no `auto`, and what a small budget made of the rest
-    prints = _fingerprints(texts)
+    prints = fingerprints(texts)
     what = Manifest(
         command=command,
-        fingerprints={**prints, "settings": journal.fingerprint(kept), "base": _base_fingerprint(runtime)},
+        fingerprints={**prints, "settings": journal.fingerprint(kept), "base": base_fingerprint(runtime)},
         versions=versions(runtime.base),
         settings=kept,
         extra={
             "model": runtime.base.reference,
             "compute": runtime.plan.settings.to_dict()["compute"],
             "asked": journal.fingerprint(journal_settings(runtime.settings)),
+            "asked_settings": journal_settings(runtime.settings),
+            "words": dict(words or {}),
             **({} if total is None else {"total": total}),
         },
     )
-    opened, notes = _open(where, where.folder, what, force)
+    opened, notes = _open(where, where.folder, what, defaults, force)
     opened.notes[:0] = [*where.notes, *notes]
     try:
         return Run(opened, fraction=fraction, every=every)
@@ -301,14 +270,16 @@ def open_run(
         raise
 
 
-def _open(where: Place, folder: Path, what: Manifest, force: bool) -> tuple[Journal, list[str]]:
+def _open(
+    where: Place, folder: Path, what: Manifest, defaults: Collection[str], force: bool
+) -> tuple[Journal, list[str]]:
     """The run that is there, or a new one; and what is worth knowing, one line each."""
     notes: list[str] = []
     if where.aside:
         notes.append(f"the run that was in {folder} is now {journal.set_aside(folder)}")
     if where.there is not None:
         try:
-            return Journal.resume(folder, what, force=force), notes
+            return Journal.resume(folder, what, force=force, defaults=defaults), notes
         except JournalError as error:
             if where.first is None or where.there.state != "finished":
                 raise
@@ -332,21 +303,12 @@ def _named_by_nobody() -> Iterator[None]:
         raise StorageError(error.got, error.expected, "name a folder with --run, or keep none with --no-run") from error
 
 
-def _fingerprints(texts: Mapping[str, str | Text]) -> dict[str, str]:
-    return {name: text.sha256 if isinstance(text, Text) else journal.fingerprint(text) for name, text in texts.items()}
-
-
-def _base_fingerprint(runtime: Runtime) -> str:
+def base_fingerprint(runtime: Runtime) -> str:
     """The base's own, with its repair's where adapters start from that."""
     base = runtime.base.fingerprint()
     repair = runtime.base.repair_fingerprint()
     used = repair and runtime.settings.adapter.start != "fresh"
     return journal.fingerprint(f"{base} {repair}") if used else base
-
-
-def journal_settings(settings: Settings) -> dict[str, Any]:
-    """The settings that decide what comes out: without budget and ways of computing."""
-    return {name: value for name, value in settings.to_dict().items() if name not in ("budget", "compute")}
 
 
 def versions(base: Base) -> dict[str, str]:

@@ -188,8 +188,16 @@ class Progress:
             return
         if self.task is None:
             self.bar.start()
-            self.task = self.bar.add_task(self.what, total=self.total)
+            # what was there before this process takes none of its time
+            self.task = self.bar.add_task(self.what, total=self.total, completed=position)
         self.bar.update(self.task, completed=position, description=f"{self.what} {note}".strip())
+
+    def above(self, line: str) -> None:
+        """Shows the beginning of `line` above the bar, to stay there; nothing where there is no terminal."""
+        if self.bar is not None:
+            from rich.text import Text
+
+            self.bar.console.print(Text(one_line(line)), no_wrap=True, overflow="ellipsis", crop=True)
 
     def _remaining(self, position: int) -> list[str]:
         """The time that is left, from the second call on."""

@@ -26,6 +26,7 @@ def drive(
     shown: Callable[[Record], None],
     *,
     more: Callable[[Record], bool] = lambda record: True,
+    enough: Callable[[Record], bool] = lambda record: False,
 ) -> int:
     """Runs a loop to its end, or to where it is stopped.
 
@@ -33,6 +34,7 @@ def drive(
         records: what the loop yields.
         shown: gets every record when it is kept (pieces of text are not), in order.
         more: whether something is left to do after a record; a stop that was asked for after the last one is none.
+        enough: whether a record is the last one that is wanted now; the run is left as after a stop.
 
     Returns:
         0, or the exit code of a stop: what was shown is kept, and the run resumes from there.
@@ -41,9 +43,9 @@ def drive(
         for record in records:
             kept = record if isinstance(record, TextPiece) else run.add(record, session)
             shown(kept)
-            if stop.asked and more(kept):
+            if enough(kept) or (stop.asked and more(kept)):
                 run.snapshot(session)
-                return Interrupted.exit_code
+                return 0 if enough(kept) else Interrupted.exit_code
     except (KeyboardInterrupt, BudgetError) as error:
         return options.stopped_by(error)
     return 0

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from .. import journal
+from .. import journal, places
 from ..errors import InputError, SettingsError
 from ..records import ChunkEvaluated, Record, finite, perplexity
 from ..terminal import Progress, Stop, print_table, say
@@ -20,7 +20,6 @@ from .driver import drive
 from .translate import TRANSLATOR, prompting, prompts_of
 
 if TYPE_CHECKING:
-    from ..resume import Place
     from ..session import Runtime
 
 
@@ -120,14 +119,12 @@ def _wanted(which: str, source: languages.Language, target: languages.Language) 
     return lambda chunk: (chunk[0].source, chunk[-1].source) in marked
 
 
-def _place(args: argparse.Namespace, protocol: str) -> Place:
+def _place(args: argparse.Namespace, protocol: str) -> places.Place:
     """Each protocol is a run of its own below --run; one that was not begun begins, a finished one is read."""
-    from .. import resume
-
     if args.run_folder is None:
-        return resume.Place(None)
+        return places.Place(None)
     folder = args.run_folder / protocol
-    return resume.place("eval", protocol, {}, folder=folder, fresh=args.fresh)
+    return places.place("eval", protocol, {}, folder=folder, fresh=args.fresh)
 
 
 def _measure(
@@ -138,7 +135,7 @@ def _measure(
     job: loop.Job,
     made: prompts.Prompts,
     runtime: Runtime,
-    where: Place,
+    where: places.Place,
     texts: dict[str, str],
 ) -> tuple[list[ChunkEvaluated], int]:
     """The records of one protocol, and the exit code of a stop."""

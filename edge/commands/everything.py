@@ -28,13 +28,14 @@ from . import (
     overwrite,
     plan,
     quantize,
+    render,
     runs,
     score,
     translate,
     write,
 )
 
-VERBS = (score, write, translate, glossary, evaluate, runs, models, quantize, plan, bench, doctor)
+VERBS = (score, write, translate, render, glossary, evaluate, runs, models, quantize, plan, bench, doctor)
 INTERNAL = 70
 
 

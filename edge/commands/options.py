@@ -15,10 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import journal
+from .. import journal, places
 from .. import settings as settings_module
 from ..documents.text import Text
 from ..errors import BudgetError, Interrupted, StorageError
+from ..journal import Manifest
 from ..machine import held
 from ..settings import Settings
 from ..terminal import Converting, say, working
@@ -26,7 +27,7 @@ from ..values.amounts import format_bytes
 from . import consent
 
 if TYPE_CHECKING:
-    from ..resume import Place, Run
+    from ..resume import Run
     from ..session import Runtime
 
 AHEAD = 1 << 20  # tokens that are made before a run begins: of any book all, so that its length is known
@@ -102,14 +103,29 @@ def going_on(verb: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def place(args: argparse.Namespace, name: str, settings: Settings, text: str, texts: Mapping[str, str | Text]) -> Place:
-    """Where the run of these arguments lies (`resume.Place`); `texts`: what it is about, as far as that is known."""
-    from .. import resume
+def place(
+    args: argparse.Namespace,
+    name: str,
+    settings: Settings,
+    text: str,
+    texts: Mapping[str, str | Text],
+    words: Mapping[str, Mapping[str, Any]] | None = None,
+) -> places.Place:
+    """Where the run of these arguments lies (`places.Place`); `texts`: what it is about, as far as that is known.
 
+    `words`: as for `run`. Where they are named and a new run begins, it is said how an earlier one of the text differs.
+    """
     if args.no_run:
-        return resume.Place(None)
-    key = {"text": text, "model": args.model, "settings": resume.journal_settings(settings)}
-    return resume.place(args.verb, name, key, texts, folder=args.run_folder, resume=args.resume, fresh=args.fresh)
+        return places.Place(None)
+    asked = places.journal_settings(settings)
+    key = {"text": text, "model": args.model, "settings": asked}
+    found = places.place(args.verb, name, key, texts, folder=args.run_folder, resume=args.resume, fresh=args.fresh)
+    if words is None or found.there is not None or found.first is None or args.fresh:
+        return found
+    prints = {**places.fingerprints(texts), "settings": journal.fingerprint(asked)}
+    what = Manifest(args.verb, prints, settings=asked, extra={"model": args.model, "words": words})
+    other = journal.furthest(found.first.parent, what)
+    return replace(found, notes=(*found.notes, journal.said(*other))) if other else found
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -148,7 +164,7 @@ def within_budget(args: argparse.Namespace, name: str) -> Iterator[None]:
         ) from error  # fmt: skip
 
 
-def as_begun(args: argparse.Namespace, where: Place, settings: Settings) -> Settings:
+def as_begun(args: argparse.Namespace, where: places.Place, settings: Settings) -> Settings:
     """`settings`, computed as the run at `where` began where one continues; says so where it was asked for otherwise.
 
     With --force it is computed as asked for.
@@ -191,13 +207,15 @@ def load(args: argparse.Namespace, settings: Settings, *, decodes: bool, writes:
 
 def run(
     args: argparse.Namespace,
-    where: Place,
+    where: places.Place,
     command: str,
     runtime: Runtime,
     texts: Mapping[str, str | Text],
     total: int | None,
+    words: Mapping[str, Mapping[str, Any]] | None = None,
+    defaults: Sequence[str] = (),
 ) -> Run:
-    """The run of these arguments (`resume.Run`), new or resumed."""
+    """The run of these arguments (`resume.Run`), new or resumed; `words`, `defaults`: see `resume.open_run`."""
     from .. import resume
 
     opened = resume.open_run(
@@ -206,6 +224,8 @@ def run(
         runtime,
         texts,
         total=total,
+        words=words,
+        defaults=defaults,
         force=args.force,
         fraction=args.snapshot_share,
         every=args.snapshot_every,

@@ -16,14 +16,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from .. import journal
 from .. import settings as settings_module
 from ..errors import SettingsError, TemploraError
+from ..journal import manifest
 from ..store import embedded, sources
 from ..translation import languages
 
 READ = {  # the options that name what is read
     "file": "the text",
     "book": "the document",
+    "rendered": "the run",
+    "carry": "the earlier volume",
     "prompt_file": "the prompt",
     "glossary": "the glossary",
     "corrections": "the corrections",
@@ -35,10 +39,12 @@ READ = {  # the options that name what is read
     "set": "the graph",
 }
 TEXTS = ("file", "book", "prompt_file", "glossary", "corrections", "template", "generate")  # may be private
-WRITTEN = ("out", "report", "run_folder")  # the options that name what is written
+RUNS = ("rendered", "carry")  # those of them that name a run, by its folder or name
+WRITTEN = ("out", "bilingual_out", "report", "run_folder")  # the options that name what is written
 REPORTS = {  # what --report DIR leaves there, by verb
     "score": ("report.json", "perplexity.png"),
     "translate": ("report.json", "report.html", "review.tsv", "names.tsv"),
+    "render": ("report.json", "report.html", "review.tsv", "names.tsv"),
     "eval": ("eval.json",),
     "bench": ("bench.json", "bench.png"),
 }
@@ -78,7 +84,9 @@ def read(args: argparse.Namespace) -> Iterator[Named]:
         value = getattr(args, dest, None)
         for path in _paths(args, dest, str(value)) if value or isinstance(value, list) else ():
             yield Named(what, path)
-            if dest in ("model", "set") and path.is_dir():
+            if dest in RUNS and (book := _book(path)):
+                yield Named(READ["book"], book)
+            if dest in ("model", "set", *RUNS) and path.is_dir():
                 yield from (Named(what, inner) for inner in sorted(path.iterdir()) if inner.is_file())
 
 
@@ -93,7 +101,10 @@ def written(args: argparse.Namespace) -> Iterator[Named]:
     """The files and folders that the options name to be written."""
     out = getattr(args, "out", None) or _beside(args)
     if out is not None:
-        yield Named("--out" if hasattr(args, "book") or hasattr(args, "prompt_file") else "OUT", out)
+        yield Named("--out" if args.verb not in ("quantize", "export") else "OUT", out)
+    also = getattr(args, "bilingual_out", None)
+    if also is not None:
+        yield Named("--bilingual-out", also)
     report = getattr(args, "report", None)
     if report is not None:
         yield from (Named(f"--report {report}", report / name) for name in REPORTS.get(args.verb, ()))
@@ -138,7 +149,25 @@ def _paths(args: argparse.Namespace, dest: str, value: str) -> list[Path]:
     if dest == "model":
         path = Path(value).expanduser() if not value.startswith("~") or _home() else Path(value)
         return [path, path.with_name(path.name + ".sha256")] if path.name and path.is_file() else [path]
+    if dest in RUNS:
+        return [_run(value)]
     return [Path(value)]
+
+
+def _run(value: str) -> Path:
+    try:
+        return journal.find(value)
+    except TemploraError:  # the verb itself says what is wrong
+        return Path(value)
+
+
+def _book(folder: Path) -> Path | None:
+    """The document that a run is of."""
+    try:
+        book = manifest.load(folder).extra.get("book")
+    except TemploraError:  # the verb itself says what is wrong
+        return None
+    return Path(book) if isinstance(book, str) else None
 
 
 def _graph(args: argparse.Namespace) -> list[Path]:

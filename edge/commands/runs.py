@@ -1,4 +1,4 @@
-"""`templora runs`: what was run, how far it is, and what may be removed."""
+"""`templora runs`: what was run, how far it is, what may be removed, and what was learned."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ from ..errors import SettingsError
 from ..measure import report
 from ..terminal import print_table
 from ..values.amounts import format_bytes
-from . import options
+from . import carry, options
+
+ACTIONS = ("list", "prune", "export-adapter")
 
 
 def add(verbs: Any) -> None:
     """Registers the verb."""
-    runs = options.verb(verbs, "runs", run, "list the run folders, or remove what is not needed any more")
-    runs.add_argument("action", nargs="?", choices=("list", "prune"), default="list", help="(default: list)")
-    runs.add_argument("names", nargs="*", metavar="NAME", help="prune: only these runs (default: all)")
+    runs = options.verb(verbs, "runs", run, "list the run folders, remove what is not needed, or export an adapter")
+    runs.add_argument("action", nargs="?", choices=ACTIONS, default="list", help="(default: list)")
+    runs.add_argument(
+        "names", nargs="*", metavar="NAME", help="prune: only these (default: all); export-adapter: the run"
+    )
+    runs.add_argument(
+        "--out", type=Path, metavar="DIR", help="export-adapter: the folder to write, for peft or --carry"
+    )
     runs.add_argument("--root", type=Path, metavar="DIR", help="where they lie (default: ~/.local/state/templora/runs)")
     runs.add_argument("--whole", action="store_true", help="prune: the runs themselves, not only their snapshots")
     runs.add_argument("--unfinished", action="store_true", help="prune: also runs that could be resumed")
@@ -29,6 +36,10 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
+    if (args.action == "export-adapter") != (args.out is not None):
+        raise SettingsError("--out without export-adapter" if args.out else "export-adapter without --out", "both")
+    if args.action == "export-adapter":
+        return _export(args)
     root = args.root or journal.default_root()
     if args.action == "list":
         if args.names:
@@ -52,4 +63,16 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         entries = [{"run": entry.folder.name, "what": entry.what, "bytes": entry.bytes} for entry in pruned]
         print(json.dumps({"command": "runs prune", "dry_run": args.dry_run, "removed": entries}))
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    if len(args.names) != 1:
+        raise SettingsError(f"export-adapter of {len(args.names)} runs", "the name of one run, or its folder")
+    name = args.names[0]
+    found = journal.Journal.peek(args.root / name if args.root else journal.find(name))
+    carry.export(found, args.out)
+    print(f"{args.out}: the adapter of {found.folder.name}")
+    if args.json:
+        print(json.dumps({"command": "runs export-adapter", "run": str(found.folder), "out": str(args.out)}))
     return 0

@@ -6,18 +6,18 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import journal
-from ..documents import Document, open_document
-from ..errors import InputError, OutcomeError, SettingsError
-from ..records import Record, UnitTranslated
+from ..documents import Document, in_chapters, open_document
+from ..errors import InputError, SettingsError
+from ..records import Corrected, Record, UnitTranslated
 from ..settings import Settings
 from ..terminal import Progress, Stop, say
-from ..translation import families, glossary, languages, loop, names, pairs, prompts, report
-from . import options, overwrite
+from ..translation import families, glossary, languages, loop, pairs, prompts, report
+from ..translation.revision import Revision, no_edits
+from . import carry, options, outputs, overwrite
 from .driver import drive
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from ..session import Runtime, Session
 
 TRANSLATOR = "demo-instruct"  # the embedded model that can translate
-PARTIAL_EVERY = 60.0  # seconds between two writings of the unfinished book, where they cost little
-PARTIAL_SHARE = 0.05  # of the run's time that they may take: a book with its pictures may be large
+PREVIEWED = 6  # units that a process shows on the terminal when they are done
 
 
 def add(verbs: Any) -> None:
@@ -34,13 +33,18 @@ def add(verbs: Any) -> None:
     translate = options.verb(verbs, "translate", run, "translate a document: txt, md, epub, docx, srt or html")
     translate.add_argument("book", type=Path, metavar="BOOK", help="the document")
     translate.add_argument("--out", type=Path, metavar="FILE", help="the translated document (default: BOOK.TO.suffix)")
-    translate.add_argument(
-        "--bilingual", action="store_true", help="keep each source text, followed by its translation"
-    )
-    translate.add_argument(
-        "--report", type=Path, metavar="DIR", help="write report.json, report.html, review.tsv and names.tsv"
-    )
+    form = translate.add_mutually_exclusive_group()
+    form.add_argument("--bilingual", action="store_true", help="keep each source text, followed by its translation")
+    form.add_argument("--bilingual-out", type=Path, metavar="FILE", help="write the bilingual document too, as FILE")
+    outputs.forms(translate)
     prompting(translate)
+    translate.add_argument(
+        "--chapters", metavar="LIST", help="only these, e.g. 3-5,8 (a list that is wrong says which there are)"
+    )
+    translate.add_argument(
+        "--limit", type=options.positive, metavar="N",
+        help="stop after the first N units; the same command without it goes on with the run",
+    )  # fmt: skip
     translate.add_argument(
         "--learn",
         metavar="WHAT",
@@ -59,6 +63,14 @@ def add(verbs: Any) -> None:
         help="read what was translated backwards, and list first in report and review what says little of its source "
         "(with --learn self; about a quarter more time)",
     )
+    translate.add_argument(
+        "--redo", action="store_true",
+        help="translate those units again that hold a name which an edit of the report's review.tsv has corrected",
+    )  # fmt: skip
+    translate.add_argument(
+        "--carry", metavar="RUN",
+        help="begin with adapter, corrections and terms of an earlier volume's run, or with a peft folder's adapter",
+    )  # fmt: skip
     options.resumable(translate)
     options.forward(translate)
     options.common(translate, TRANSLATOR)
@@ -120,7 +132,7 @@ def job_of(args: argparse.Namespace, document: Document) -> loop.Job:
     if "corrections" in learn and not corrections:
         raise SettingsError("--learn corrections without --corrections", "a file of corrections", "name one")
     return loop.Job(
-        document.units,
+        document.units if args.chapters is None else in_chapters(document, args.chapters),
         source,
         target,
         args.context_units,
@@ -153,14 +165,14 @@ def prompts_of(args: argparse.Namespace, runtime: Runtime, job: loop.Job) -> pro
 
 
 def settings_for(args: argparse.Namespace, job: loop.Job) -> Settings:
-    """The settings; without an adapter where nothing is learned."""
+    """The settings; without an adapter where nothing is learned, and none comes from elsewhere."""
     settings = options.settings_of(args)
-    if job.learn:
+    if job.learn or args.carry:
         return settings
     return dataclasses.replace(settings, learn=dataclasses.replace(settings.learn, mode="none"))
 
 
-def texts_of(job: loop.Job, *, judge: bool = False) -> dict[str, str]:
+def texts_of(job: loop.Job, carried: carry.Carried | None = None, *, judge: bool = False) -> dict[str, str]:
     """What decides the outcome besides settings and model, by name."""
     lines = [f"{unit.id}\t{unit.text}" for unit in job.units]
     return {
@@ -171,7 +183,22 @@ def texts_of(job: loop.Job, *, judge: bool = False) -> dict[str, str]:
         + (" judge" if judge else "")
         + (" names" if job.names else "")
         + (f" candidates={job.candidates}" if job.candidates > 1 else ""),
+        **({"carried": carried.text()} if carried else {}),
     }
+
+
+def words_of(job: loop.Job, template: prompts.Template | None, *, judge: bool) -> dict[str, dict[str, Any]]:
+    """What of `texts_of` and the template is kept, to say in which part another command differs."""
+    options = {
+        "from": job.source.tag,
+        "to": job.target.tag,
+        "learn": ",".join(sorted(job.learn)) or "off",
+        "context-units": job.context_units,
+        "judge": judge,
+        "names": job.names,
+        "candidates": job.candidates,
+    }
+    return {"options": options, **({"template": dataclasses.asdict(template)} if template else {})}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -179,6 +206,9 @@ def run(args: argparse.Namespace) -> int:
     with options.within_budget(args, str(args.book)):
         document = open_document(args.book, language=languages.find(args.source).code)
         job = job_of(args, document)
+    carried = carry.find(args.carry) if args.carry else None
+    if carried:
+        job = carried.into(job)
     for note in document.notes:
         say(f"note: {note}")
     for note in pairs.notes(args.corrections, job.source, job.target) if args.corrections else ():
@@ -186,27 +216,37 @@ def run(args: argparse.Namespace) -> int:
     if not job.units:
         raise InputError(f"{args.book} has no text to translate", "a document with text", "name another one")
     settings = settings_for(args, job)
+    carry.check_learns(carried, settings)
     out = args.out or overwrite.beside(args.book, job.target.tag)
-    for folder in (out.parent, args.report):
+    review = outputs.Review(args.report, document) if args.report else None
+    files = outputs.Outputs(document, job.target.tag, out, args.bilingual, args.bilingual_out, review)
+    for folder in (out.parent, args.report, args.bilingual_out and args.bilingual_out.parent):
         if folder:
             options.make_folder(folder)
-    texts = texts_of(job, judge=args.judge)
+    texts = texts_of(job, carried, judge=args.judge)
     key = journal.fingerprint(texts)
-    if args.template:
-        texts["template"] = repr(prompts.load_template(args.template))
-    where = options.place(args, args.book.stem, settings, key, texts)
+    named = prompts.load_template(args.template) if args.template else None
+    if named:
+        texts["template"] = repr(named)
+    where = options.place(args, args.book.stem, settings, key, texts, words_of(job, named, judge=args.judge))
     runtime = options.load(args, options.as_begun(args, where, settings), decodes=True, writes=True)
     made = prompts_of(args, runtime, job)
     texts["template"] = repr(made.template)
+    words = words_of(job, made.template, judge=args.judge)
     start = time.perf_counter()
     with (
-        options.run(args, where, "translate", runtime, texts, len(job.units)) as run,
-        Progress("translating", len(job.units), "units") as progress,
+        options.run(
+            args, where, "translate", runtime, texts, len(job.units), words, () if named else ("template",)
+        ) as run,
+        Progress("translating", min(len(job.units), args.limit or len(job.units)), "units") as progress,
         runtime.session() as session,
         Stop() as stop,
     ):
-        done, stopped = _translate(job, made, run, session, progress, stop, document, out, args.bilingual, args.judge)
-        _write_book(document, out, done, job, args.bilingual)
+        outputs.describe(run, args, job, carried)
+        if carried:
+            carried.begin(session, runtime)
+        done, stopped = _translate(job, made, run, session, progress, stop, files, args)
+        files.write(done)
         result = {
             "command": "translate",
             "file": str(args.book),
@@ -214,35 +254,16 @@ def run(args: argparse.Namespace) -> int:
             "stopped": bool(stopped),
             "seconds": time.perf_counter() - start,
             **report.summary(done, job),
+            "carried": carried and carried.to_json(),
             "memory": runtime.memory(session),
             "model": {"reference": args.model, "load_seconds": runtime.base.load_seconds},
             "settings": settings.to_dict(),
         }
         if args.report:
-            _write_report(args, result, done, job)
-        if not stopped:
+            outputs.write_report(args.report, result, done, job, args.book.name)
+        if not stopped and result["units"]["done"] == len(job.units):
             run.finish(session, {"units": len(job.units)})
     return _tell(args, result, run, stopped)
-
-
-class Unfinished:
-    """The book as far as it is done, written again and again within `PARTIAL_SHARE` of the time."""
-
-    def __init__(self, write: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._write = write
-        self._clock = clock
-        self._written = clock()
-        self._cost = 0.0
-
-    def advance(self, *, at_once: bool) -> None:
-        """Writes it where its last writing leaves time for one, and a chunk has ended or a minute has passed."""
-        waited = self._clock() - self._written
-        if waited < self._cost / PARTIAL_SHARE or not (at_once or waited > PARTIAL_EVERY):
-            return
-        begun = self._clock()
-        self._write()
-        self._written = self._clock()
-        self._cost = self._written - begun
 
 
 def _translate(
@@ -252,59 +273,93 @@ def _translate(
     session: Session,
     progress: Progress,
     stop: Stop,
-    document: Document,
-    out: Path,
-    bilingual: bool,
-    judge: bool,
+    files: outputs.Outputs,
+    args: argparse.Namespace,
 ) -> tuple[list[Record], int]:
     """All records, and the exit code of a stop."""
     from ..translation.decoding import ModelTranslator, require_languages
     from ..translation.lessons import Lessons
     from ..translation.meaning import Meaning
 
-    if run.finished or sum(isinstance(record, UnitTranslated) for record in run.kept) == len(job.units):
+    wanted = min(len(job.units), args.limit or len(job.units))
+    if _is_there(job, run, session, files, args, wanted):
         return run.kept, 0  # nothing is left to do but to write it out
     require_languages(session, [unit.text for unit in job.units[:200]], job.source, job.target)
     done: list[Record] = list(run.restore(session))
     translator = ModelTranslator(session, made)
     judges = Meaning(session, made) if job.candidates > 1 else None
-    teacher = Lessons(session, made, job.glossary, judges=judge)
+    teacher = Lessons(session, made, job.glossary, judges=args.judge)
     began = time.monotonic()
-    unfinished = Unfinished(lambda: _write_book(document, out, done, job, bilingual))
-    tokens = marked = 0
+    unfinished = outputs.Unfinished(lambda: files.write(done))
+    tokens = marked = previewed = 0
 
     def shown(record: Record) -> None:
-        nonlocal tokens, marked
+        nonlocal tokens, marked, previewed
         done.append(record)
         if isinstance(record, UnitTranslated):
-            tokens += record.tokens if len(done) > len(run.kept) else 0  # not what an earlier process made
+            new = len(done) > len(run.kept)  # not what an earlier process made
+            tokens += record.tokens if new else 0
             marked += record.status == "marked"
+            if new and record.status != "copied" and previewed < PREVIEWED:
+                previewed += 1
+                progress.above(f"{record.source} → {report.shown(record)}")
             speed = tokens / max(1e-9, time.monotonic() - began)
             progress(record.end, f"{speed:.1f} tokens/s, {marked} marked")
+        elif isinstance(record, Corrected) and len(done) > len(run.kept):
+            _say_corrected(record)
         unfinished.advance(at_once=record.kind == "lesson")
 
+    def enough(record: Record) -> bool:
+        return isinstance(record, UnitTranslated) and wanted <= record.end < len(job.units)
+
+    revision = _revision(job, session, files, args)
+    records = loop.translate(job, translator, teacher, run.kept, len(done), judges, revision=revision)
     try:
-        stopped = drive(
-            loop.translate(job, translator, teacher, run.kept, len(done), judges), run, session, stop, shown
-        )
+        stopped = drive(records, run, session, stop, shown, enough=enough)
     finally:
         progress(None)
-    return done, stopped
+    if not stopped and wanted == len(job.units):
+        run.keep_adapter(session)
+    return max(done, run.kept, key=len), stopped  # a stop may come while lessons are learned again
 
 
-def _write_book(document: Document, out: Path, done: list[Record], job: loop.Job, bilingual: bool) -> None:
-    document.write(out, report.texts(done), language=job.target.tag, bilingual=bilingual)
+def _revision(job: loop.Job, session: Session, files: outputs.Outputs, args: argparse.Namespace) -> Revision:
+    """What the user corrects in the review while the run goes on."""
+    edits = files.review.edits if files.review else no_edits
+    teaches = session.adapter is not None and bool(job.learn & {"self", "corrections"})
+    return Revision(job.units, (job.source, job.target), edits, redo=args.redo, teaches=teaches)
 
 
-def _write_report(args: argparse.Namespace, result: dict[str, Any], done: list[Record], job: loop.Job) -> None:
-    options.write_text(args.report / "report.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    options.write_text(args.report / "report.html", report.page(result, args.book.name))
-    doubtful = {unit.id for unit, _ in report.doubtful(done)}
-    reviewed = pairs.review((r for r in done if isinstance(r, UnitTranslated)), doubtful)
-    options.write_text(args.report / "review.tsv", reviewed)
-    if job.names:
-        rows = names.table(job.glossary.terms, report.memory(done, job).names())
-        options.write_text(args.report / "names.tsv", names.HEAD + glossary.write(rows))
+def _is_there(
+    job: loop.Job, run: Run, session: Session, files: outputs.Outputs, args: argparse.Namespace, wanted: int
+) -> bool:
+    """Whether all that is wanted is in the records. What the user has corrected since the end of a run is put there;
+    where units are to be done again for it, the run goes on.
+    """
+    revision = _revision(job, session, files, args)
+    for record in run.kept:
+        revision.settled.see(record)
+    done = len(revision.settled.units)
+    if done < wanted:
+        return False
+    if done < len(job.units):
+        return True
+    if not run.finished and session.adapter is not None and run.adapter is None and run.folder is not None:
+        return False  # its last lessons are not kept
+    late = revision.noticed()
+    if late is None:
+        return True
+    if late.again:
+        run.reopen()
+        return False
+    run.append(dataclasses.replace(late, taught=False))  # nothing comes after it that would profit
+    _say_corrected(late)
+    return True
+
+
+def _say_corrected(record: Corrected) -> None:
+    again = f"; {len(record.again)} units are translated again" if record.again else ""
+    say(f"{len(record.ids)} corrections of review.tsv are taken in{again}")
 
 
 def _tell(args: argparse.Namespace, result: dict[str, Any], run: Run, stopped: int) -> int:
@@ -314,16 +369,15 @@ def _tell(args: argparse.Namespace, result: dict[str, Any], run: Run, stopped: i
     if args.report:
         print(f"report: {args.report / 'report.html'}, to be corrected: {args.report / 'review.tsv'}")
     say(f"{result['tokens_per_second']:.1f} tokens/s, {result['retried']} units retried, {kept['names']} names kept")
+    if result["affected"]:
+        say(f"{len(result['affected'])} units hold a name that was corrected elsewhere: --redo translates them again")
     if args.json:
         print(json.dumps(result))
     if stopped:
         say(f"stopped after {units['done']} of {units['total']} units; {result['out']} holds what was done")
         options.say_how_to_go_on(run)
         return stopped
-    if units["marked"]:
-        raise OutcomeError(
-            f"{units['marked']} of {units['total']} units could not be translated and are marked with ⚠",
-            "",
-            "correct them in the document" + ("" if args.report else ", or see them all with --report DIR"),
-        )
+    if units["done"] < units["total"] and run.folder:
+        say(f"the first {units['done']} units are done, as --limit asks; the same command without it goes on with them")
+    outputs.check_marked(result, reported=bool(args.report))
     return 0

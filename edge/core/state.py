@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..errors import ModelError, SettingsError
 from ..learning.learner import Learner, labels_of
 from ..learning.repetition import novelty
 from ..machine.held import PeakMeter
@@ -25,6 +26,7 @@ from ..model.forward import Forward, Opener, TorchForward
 from ..records import Learned
 from ..settings import Settings
 from ..tokenstream import TYPE, TokenStream
+from ..weights.adapterfolder import Kept
 from ..weights.tensorfile import Part
 from ..windows import Window, window_at
 from .keeper import Keeper
@@ -53,6 +55,7 @@ class State:
         forward: what scores and writes; `torch_forward` is what learns, the same one or beside it.
         reading: a cache that a translator continues from line to line; dropped before a lesson.
         full_limit: tokens that the base with full attention sees at most, where it scores too (`model/baseline.py`).
+        carries: whether the adapter began as another document's.
         at_rest: whether a loop that has just yielded can resume from `tensors` alone; a KV cache is not among them.
     """
 
@@ -67,6 +70,7 @@ class State:
         self.at_rest = True
         self.full_limit: int | None = None
         self.reading: object | None = None
+        self.carries = False
         self.sinks = base.sinks(self.settings.window)
         self.memory = Keeper(base.device, plan, self._settle)
         self.adapter: Adapter | None = None
@@ -91,6 +95,45 @@ class State:
             self.adapter.discard()
         self.adapter = self.learner = self.reading = None
         self.memory.pages.close()
+
+    def adapter_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All that the adapter adds to the base: of layers that are only repaired, too."""
+        if self.adapter is None:
+            return
+        adapter = self.adapter
+        for name, layer in adapter.layers.items():
+            yield f"{name}.lora_A", layer.lora_A[adapter.name].weight.detach()
+            yield f"{name}.lora_B", layer.lora_B[adapter.name].weight.detach()
+
+    @torch.no_grad()
+    def begin_with(self, kept: Kept) -> None:
+        """The adapter begins as another document's was at its end; the base stays what it is.
+
+        Raises:
+            SettingsError: it has another rank, or lies on other layers.
+            ModelError: a layer of it is of another shape.
+        """
+        assert self.adapter is not None
+        own = dict(self.adapter.named_parameters())
+        rank = self.settings.adapter.rank
+        if kept.rank != rank:
+            raise SettingsError(f"the adapter of {kept.where} has rank {kept.rank}", f"adapter.rank={rank}",
+                                f"--set adapter.rank={kept.rank}")  # fmt: skip
+        others = {name for name, _ in self.adapter_tensors()} - set(own)  # only repaired, the same in both
+        if set(kept.tensors) - others != set(own):
+            raise SettingsError(
+                f"the adapter of {kept.where} lies on {_kinds(kept.tensors)}", _kinds(own),
+                "use the same model, adapter.modules and adapter.layers",
+            )  # fmt: skip
+        factor = kept.scale / (self.settings.adapter.alpha / rank)
+        for name, parameter in own.items():
+            tensor = kept.tensors[name]
+            if tensor.shape != parameter.shape:
+                got = f"{name} of {kept.where} is {tuple(tensor.shape)}"
+                raise ModelError(got, f"{tuple(parameter.shape)}", "use the model that it was made on")
+            parameter.copy_(tensor.to(parameter) * factor if name.endswith("lora_B") else tensor)
+        self.adapter.version += 1
+        self.carries = True
 
     @property
     def plan(self) -> Plan:
@@ -159,7 +202,9 @@ class State:
     @property
     def fresh(self) -> bool:
         """Whether the adapter has not learned yet: it changes nothing, its scores are the base's."""
-        return self.learner is None or (self.learner.steps == 0 and not self.learner.adapter.repairs)
+        return self.learner is None or (
+            self.learner.steps == 0 and not self.learner.adapter.repairs and not self.carries
+        )
 
     @property
     def fuses(self) -> bool:
@@ -250,3 +295,9 @@ class State:
             return False
         self.learner.start_anew()
         return True
+
+
+def _kinds(names: Iterable[str]) -> str:
+    """'28 layers (q_proj, v_proj)', from the names of an adapter's tensors."""
+    layers = {name.rpartition(".")[0] for name in names}
+    return f"{len(layers)} layers ({', '.join(sorted({layer.rpartition('.')[2] for layer in layers}))})"

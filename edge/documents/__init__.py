@@ -18,6 +18,7 @@ from pathlib import Path
 from ..errors import InputError
 from . import files, placeholders
 from .archive import Archive, Limits
+from .chapters import Chapter, chapters_of, in_chapters
 from .document import Document, Kind, Unit, is_right_to_left
 from .docx import Docx
 from .epub import Epub
@@ -30,10 +31,13 @@ from .text import read_text
 
 __all__ = [
     "FORMATS",
+    "Chapter",
     "Document",
     "Kind",
     "Limits",
     "Unit",
+    "chapters_of",
+    "in_chapters",
     "is_right_to_left",
     "open_document",
     "placeholders",

@@ -99,6 +99,7 @@ class Document(ABC):
     """
 
     format: ClassVar[str]
+    first_chapter: ClassVar[int] = 0  # what people call the chapter of index 0
     notes: tuple[str, ...] = ()
 
     def __init__(self, path: Path, units: Iterable[Unit], language: str | None = None) -> None:

@@ -42,6 +42,7 @@ class Epub(Document):
     """An EPUB book. Its chapters are the files of its spine; tables of contents come after them."""
 
     format = "epub"
+    first_chapter = 1
 
     def __init__(self, path: Path, archive: Archive) -> None:
         """Reads the book.

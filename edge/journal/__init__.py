@@ -18,15 +18,17 @@ One process at a time holds a run, and one thread at a time may use a `Journal`.
 """
 
 from ..replacing import sync_folder
-from .catalogue import Pruned, RunInfo, default_root, drop_snapshots, list_runs, prune, set_aside
-from .disk import atomic_write, atomic_writer, file_fingerprint, fingerprint, storage_error, system_error
+from .catalogue import ADAPTER, Pruned, RunInfo, default_root, drop_snapshots, find, list_runs, prune, set_aside
+from .disk import atomic_write, atomic_writer, file_fingerprint, fingerprint, guarded, storage_error, system_error
 from .journal import Journal
 from .manifest import Manifest
 from .once import begun, begun_place, making, sync_tree, unfinished
 from .policy import SnapshotPolicy
+from .relatives import furthest, said
 from .snapshots import Snapshot
 
 __all__ = [
+    "ADAPTER",
     "Journal",
     "Manifest",
     "Pruned",
@@ -40,10 +42,14 @@ __all__ = [
     "begun_place",
     "drop_snapshots",
     "file_fingerprint",
+    "find",
     "fingerprint",
+    "furthest",
+    "guarded",
     "list_runs",
     "making",
     "prune",
+    "said",
     "set_aside",
     "storage_error",
     "sync_folder",

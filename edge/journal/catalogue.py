@@ -22,6 +22,7 @@ from .manifest import Manifest
 
 SUMMARY = "summary.json"
 FILES = "files"
+ADAPTER = "adapter.safetensors"  # in it: what a run's adapter was at its end
 State = Literal["finished", "running", "resumable", "damaged"]
 
 
@@ -189,6 +190,19 @@ def peek(folder: Path) -> RunInfo:
     return RunInfo(folder, state, reason, what, summary, count, tokens, seconds, position, here, size, holder)
 
 
+def find(name: Path | str) -> Path:
+    """The folder that a user names a run by: a path, or its name below `default_root`; `peek` says what is there.
+
+    Raises:
+        JournalError: it holds a character that no path can hold.
+        StorageError: there is no home folder.
+    """
+    path = disk.usable_path(name)
+    if (path / manifest.NAME).is_file() or len(path.parts) != 1:
+        return Path(os.path.realpath(path))
+    return Path(os.path.realpath(path if path.is_dir() else default_root() / path))
+
+
 def list_runs(root: Path | str) -> list[RunInfo]:
     """The runs directly in `root`, by name; folders without a manifest and symbolic links are no runs.
 
@@ -198,7 +212,7 @@ def list_runs(root: Path | str) -> list[RunInfo]:
     root = Path(os.path.realpath(disk.usable_path(root)))
     found: list[RunInfo] = []
     with disk.guarded(f"read {root}"):
-        for folder in _folders(root):
+        for folder in folders(root):
             if (folder / manifest.NAME).is_file():
                 try:
                     found.append(peek(folder))
@@ -218,7 +232,7 @@ def prune(
     unfinished: bool = False,
     dry_run: bool = False,
 ) -> list[Pruned]:
-    """Removes the snapshots of finished runs in `root`.
+    """Removes the snapshots of finished runs in `root`, and the adapters that they kept.
 
     Only what the journal wrote is removed, only in folders whose manifest is in order, and never a run that a
     process holds; other files stay, and so does the folder that they are in. Symbolic links are not followed.
@@ -279,16 +293,16 @@ def drop_snapshots(folder: Path) -> int:
         StorageError: something cannot be removed.
     """
     with disk.guarded(f"prune {folder}"):
-        return _prune(folder, whole=False, dry_run=False)
+        return _prune(folder, whole=False, dry_run=False, adapter=False)
 
 
-def _prune(folder: Path, whole: bool, dry_run: bool) -> int:
-    """Removes what `prune` says of one run; the manifest goes late, so that a cut-short removal can be repeated."""
+def _prune(folder: Path, whole: bool, dry_run: bool, adapter: bool = True) -> int:
+    """Removes what `prune` says of one run, its `adapter` too; the manifest goes late: a removal can be repeated."""
     if dry_run:
-        return sum(size for path, size in _regular_files(folder) if _ours(folder, path, whole))
+        return sum(size for path, size in _regular_files(folder) if _ours(folder, path, whole, adapter))
     held = Lock(folder)
     try:
-        files = [(path, size) for path, size in _regular_files(folder) if _ours(folder, path, whole)]
+        files = [(path, size) for path, size in _regular_files(folder) if _ours(folder, path, whole, adapter)]
         order = [SUMMARY, manifest.NAME, lock.NAME]
         for path, _ in sorted(files, key=lambda file: order.index(file[0].name) if file[0].name in order else -1):
             path.unlink()
@@ -301,11 +315,13 @@ def _prune(folder: Path, whole: bool, dry_run: bool) -> int:
     return sum(size for _, size in files)
 
 
-def _ours(folder: Path, path: Path, whole: bool) -> bool:
+def _ours(folder: Path, path: Path, whole: bool, adapter: bool) -> bool:
     place = path.relative_to(folder).parent.name
     name = path.name
     if place == snapshots.FOLDER:
         return bool(snapshots.NAMES.fullmatch(name)) or name.startswith(replacing.TEMPORARY)
+    if place == FILES and name == ADAPTER:
+        return adapter
     top = {manifest.NAME, lines.NAME, recordfile.DAMAGED, SUMMARY, lock.NAME}
     return whole and (place == FILES or name in top or name.startswith(replacing.TEMPORARY))
 
@@ -323,7 +339,12 @@ def _regular_files(folder: Path) -> Iterator[tuple[Path, int]]:
                     yield Path(entry.path), status.st_size
 
 
-def _folders(root: Path) -> list[Path]:
+def folders(root: Path) -> list[Path]:
+    """The folders in `root`, by name; none where it is not there. Symbolic links are none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     try:
         entries = list(os.scandir(root))
     except FileNotFoundError:

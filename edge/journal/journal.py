@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -94,11 +94,14 @@ class Journal:
         return journal
 
     @classmethod
-    def resume(cls, folder: Path | str, what: Manifest, *, force: bool = False, keep: int = 2) -> Journal:
+    def resume(
+        cls, folder: Path | str, what: Manifest, *, force: bool = False, keep: int = 2, defaults: Collection[str] = ()
+    ) -> Journal:
         """The run in `folder`, to continue; what a crash left half-done is repaired and told in `notes`.
 
-        With `force`, differences of fingerprints and versions are recorded in the manifest and gone over, and
-        damaged records are cut off with all that follow (they are kept in `records.damaged`).
+        A finished run that differs only in versions, or in what `defaults` names, stays what it is: `notes` tell it.
+        With `force`, differences of fingerprints and versions are recorded in the manifest and gone over, and damaged
+        records are cut off with all that follow (they are kept in `records.damaged`).
 
         Raises:
             JournalError: there is no run, another process holds it, it is damaged, or it differs from `what`.
@@ -111,6 +114,14 @@ class Journal:
         try:
             kept = manifest.load(root)
             found = kept.differences(what)
+            begins = (manifest.VERSION, *(f"{name} " for name in defaults))
+            only_defaults = all(difference.startswith(begins) for difference in found)
+            if found and not force and only_defaults and (root / catalogue.SUMMARY).exists():
+                done = cls(held, kept, force=False, keep=keep)
+                if done.summary is not None:
+                    done.notes.append("it was made otherwise: " + ", ".join(found))  # and stays as it is
+                    return done
+                done.close()
             if found and (not force or kept.command != what.command):
                 remedy = (
                     "use --force to continue all the same, --fresh to start over"
@@ -263,6 +274,19 @@ class Journal:
         catalogue.save_summary(self.root, kept, self.count, self._records.crc(self.count))
         self.summary = kept
 
+    def reopen(self) -> None:
+        """Takes a finished run for one in progress again: more records may be added.
+
+        Raises:
+            JournalError: the journal is closed, or its run removed.
+            StorageError: the summary cannot be removed.
+        """
+        self._records.alive()
+        with disk.guarded(f"write {self.root}"):
+            disk.inside(self.root, self.root / catalogue.SUMMARY).unlink(missing_ok=True)
+            replacing.sync_folder(self.root)
+        self.summary = None
+
     def write_file(self, name: str, data: bytes) -> Path:
         """Writes another file into the run folder, as `files/NAME`, atomically; also after `finish`.
 
@@ -276,6 +300,19 @@ class Journal:
         path = disk.inside(self.root, disk.usable_path(self.root / catalogue.FILES / name))
         disk.atomic_write(path, data)
         return path
+
+    def describe(self, **extra: Any) -> None:
+        """Puts values into the manifest that identify nothing, in place of those of these names; also after `finish`.
+
+        Raises:
+            JournalError: they are no JSON values; the journal is closed.
+            StorageError: the manifest cannot be written.
+        """
+        self._records.alive()
+        what = dataclasses.replace(self.manifest, extra={**self.manifest.extra, **extra})
+        if disk.canonical(what.extra) != disk.canonical(self.manifest.extra):
+            manifest.save(self.root, what)
+            self.manifest = what
 
     def _in_progress(self) -> None:
         self._records.alive()

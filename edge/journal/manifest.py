@@ -19,6 +19,7 @@ from . import disk
 SCHEMA = 1
 FORMAT = "templora-run"
 NAME = "manifest.json"
+VERSION = "version of "  # how a difference of versions begins
 COMMANDS = ("score", "write", "translate", "eval")
 
 
@@ -31,7 +32,8 @@ class Manifest:
         fingerprints: name (text, settings, base, template, glossary, ...) -> `fingerprint` of it.
         versions: name of a program or library -> its version.
         settings: the settings as plain values; shown when the fingerprint `settings` differs, never compared itself.
-        extra: whatever else the caller wants back; `total` (int) is how far the run will go, in `RunInfo.position`s.
+        extra: whatever else the caller wants back; `total` (int) is how far the run will go, in `RunInfo.position`s;
+            `words` holds of some fingerprints what they are of, to say in which part two differ.
         created: when the run was made, for display; `Journal.create` fills it in.
         forced: every difference that a forced resume went over, in order.
     """
@@ -52,9 +54,16 @@ class Manifest:
             theirs = other.fingerprints.get(name)
             if mine == theirs:
                 continue
-            details = list(_changes(self.settings, other.settings)) if name == "settings" else []
-            found += [f"settings {detail}" for detail in details] or [f"{name} {_short(mine)} -> {_short(theirs)}"]
-        return found + [f"version of {change}" for change in _changes(self.versions, other.versions)]
+            words = (self.settings, other.settings) if name == "settings" else (self._words(name), other._words(name))
+            details = list(_changes(*words)) if all(words) else []
+            found += [f"{name} {detail}" for detail in details] or [f"{name} {_short(mine)} -> {_short(theirs)}"]
+        return found + [f"{VERSION}{change}" for change in _changes(self.versions, other.versions)]
+
+    def _words(self, name: str) -> Mapping[str, Any]:
+        """What is kept of the text that a fingerprint is of; empty where nothing is."""
+        kept = self.extra.get("words")
+        words = kept.get(name) if isinstance(kept, Mapping) else None
+        return words if isinstance(words, Mapping) else {}
 
 
 def save(root: Path, manifest: Manifest) -> None:
@@ -127,12 +136,21 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
             yield from _changes(mine, theirs, f"{prefix}{key}.")
         elif disk.canonical(mine) != disk.canonical(theirs):
-            yield f"{prefix}{key} {_word(mine)} -> {_word(theirs)}"
+            yield f"{prefix}{key} {' -> '.join(_pair(mine, theirs))}"
 
 
-def _word(value: Any) -> str:
-    text = value if isinstance(value, str) else disk.canonical(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def _pair(mine: Any, theirs: Any) -> tuple[str, str]:
+    """Both as short texts; of long ones the part from where they differ."""
+    first, second = (value if isinstance(value, str) else disk.canonical(value) for value in (mine, theirs))
+    both = min(len(first), len(second))
+    same = next((at for at in range(both) if first[at] != second[at]), both)
+    start = max(0, same - 20) if max(len(first), len(second)) > 80 else 0
+    return _word(first, start), _word(second, start)
+
+
+def _word(text: str, start: int) -> str:
+    begin = "..." if start else ""
+    return begin + (text[start:] if len(text) - start <= 80 else text[start : start + 77] + "...")
 
 
 def _short(value: str | None) -> str:

@@ -43,6 +43,8 @@ class Job:
         corrected: those that are of one unit, by its id: another unit with the same source may have another one.
         learn: what the adapter learns from: some of `LEARN`.
         names: whether names that were found are shown and looked for.
+        carried: corrections of an earlier volume, which its adapter has learned; those of this one go before them.
+        earlier: pairs that were accepted in earlier volumes: what names are called there.
         candidates: drafts of a unit where the first leaves doubts (`drafts`): 1 looks at names alone.
     """
 
@@ -58,3 +60,5 @@ class Job:
     attempts: Sequence[Attempt] = ATTEMPTS
     names: bool = True
     candidates: int = 1
+    carried: Sequence[Pair] = ()
+    earlier: Sequence[Pair] = ()

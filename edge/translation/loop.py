@@ -11,21 +11,24 @@ in the records is not translated again, and a lesson that the adapter does not h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 from ..documents import Unit
-from ..records import Lesson, Record, UnitTranslated
-from .asking import Draft, Request, Translator, key_of, seed_of, translate_unit
+from ..records import Corrected, Lesson, Record, UnitTranslated
+from .asking import Draft, Request, Translator, seed_of, translate_unit
 from .candidates import Candidates
 from .context import Context
 from .drafts import Judge
 from .job import ATTEMPTS, Attempt, Job
 from .names import Memory
 from .prompts import Pair
+from .revision import Revision, key
 
 __all__ = ["ATTEMPTS", "Attempt", "Draft", "Job", "Request", "Translator", "seed_of", "translate", "translate_unit"]
+PASSED = ("model", "pieces", "corrected")  # what is shown and learned
 LEARN = ("self", "source", "corrections")
 
 
@@ -56,6 +59,7 @@ def translate(
     kept: Sequence[Record] = (),
     restored: int = 0,
     judge: Judge | None = None,
+    revision: Revision | None = None,
 ) -> Iterator[Record]:
     """Translates a document.
 
@@ -63,23 +67,36 @@ def translate(
         kept: the records of the run so far, for one that continues.
         restored: how many of them the adapter has learned already.
         judge: who judges drafts, with two candidates.
+        revision: what the user corrects meanwhile; taken in before the first unit, between chunks, and at the end.
 
     Yields:
         `UnitTranslated` for each unit, in order; `Lesson` before it begins for corrections and source text, and after
-        each chunk. Records before `restored` are not yielded again.
+        each chunk; `Corrected` where the user has corrected something, with what follows from it (`revision`). Records
+        before `restored` are not yielded again.
     """
     log = _Log(kept, restored)
+    revision = revision or Revision(job.units, (job.source, job.target))
     # 1. the user's own translations come first
-    known = {key_of(pair.source): pair.target for pair in job.corrections}
-    known |= {f"{id}\n{key_of(pair.source)}": pair.target for id, pair in job.corrected.items()}
+    known = {key(pair.source): pair.target for pair in (*job.carried, *job.corrections)}
+    known |= {f"{id}\n{key(pair.source)}": pair.target for id, pair in job.corrected.items()}
     if "corrections" in job.learn:
-        for context, chunk in chunks(job.corrections, job.context_units, teacher):
-            yield from log.lesson(partial(teacher.teach, "corrections", (0, 0), context, chunk))
+        yield from _corrections(job, teacher, log, 0, job.corrections)
     history: list[Pair] = []  # pairs that passed; prompts show the last ones
     pending: list[Pair] = []  # the end of it that was not taught yet
     lines: list[str] = []  # source text read last
     memory = memory_of(job, [unit.text for unit in job.units])
     taught = read_until = 0
+    once = partial(translate_unit, job, translator, known=known, memory=memory, judge=judge)
+
+    def revise() -> Generator[Record, None, None]:
+        nonlocal history, pending
+        teach = partial(_corrections, job, teacher, log)
+        again = partial(_once_more, job, once, revision)
+        changed = yield from revision.take_in(log, known, teach, again, partial(remember, memory))
+        history = [changed.get(pair, pair) for pair in history]
+        pending = [changed.get(pair, pair) for pair in pending]
+
+    yield from revise()
     for number, unit in enumerate(job.units):
         # 2. the language model reads ahead in the source
         if "source" in job.learn and number == read_until:
@@ -88,16 +105,18 @@ def translate(
             read_until += len(lines)
             yield from log.lesson(partial(teacher.teach_source, (number, read_until), before_lines, lines))
         # 3. one unit
-        shown = _shown(history, pending, job.context_units)
-        record = log.unit(partial(translate_unit, job, translator, number, unit, shown, known, memory, judge))
+        record = log.unit(partial(once, number, unit, _shown(history, pending, job.context_units)))
+        revision.settled.see(record)
         if log.new():
             yield record
         remember(memory, record)
-        if record.status not in ("model", "pieces", "corrected"):
+        if record.status not in PASSED:
             continue
-        # 4. the chunk before it is taught, where this pair does not fit any more
+        # 4. the chunk before it is taught, where this pair does not fit any more, after what the user has made of it
         pair = Pair(record.source, record.text)
         if pending and teacher.full([*pending, pair]):
+            yield from revise()
+            pair = Pair(record.source, revision.settled.units[unit.id].text)
             before = _last(history[: len(history) - len(pending)], job.context_units)
             of = "self" if "self" in job.learn else "none"
             yield from log.lesson(partial(teacher.teach, of, (taught, number), before, pending))
@@ -106,18 +125,42 @@ def translate(
         history.append(pair)
         pending.append(pair)
         history = _last(history, len(pending) + job.context_units)
+    yield from revise()
+
+
+def _corrections(job: Job, teacher: Teacher, log: _Log, done: int, pairs: Sequence[Pair]) -> Iterator[Lesson]:
+    """Lessons on the user's own translations, after `done` units."""
+    for context, chunk in chunks(pairs, job.context_units, teacher):
+        yield from log.lesson(partial(teacher.teach, "corrections", (done, done), context, chunk))
+
+
+def _once_more(job: Job, once: Callable[..., UnitTranslated], revision: Revision, id: str) -> UnitTranslated:
+    """A unit that was translated before, after the pairs that stand before it now; as it is, where that goes wrong."""
+    number = revision.number[id]
+    done = revision.settled.units
+    before = [done[unit.id] for unit in job.units[max(0, number - 2 * job.context_units) : number]]
+    pairs = [Pair(unit.source, unit.text) for unit in before if unit.status in PASSED]
+    record = once(number, job.units[number], Context(_last(pairs, job.context_units), (), job.context_units))
+    if record.status == "marked":
+        record = replace(record, text=done[id].text, status=done[id].status)
+    return replace(record, end=len(done))
 
 
 def memory_of(job: Job, sources: Sequence[str]) -> Memory:
     """A name memory for a text with these sources, which knows the user's own translations."""
     memory = Memory(Candidates(sources if job.names else (), job.source), job.target, job.glossary.terms)
-    for pair in job.corrections:
+    for pair in job.earlier if job.names else ():
+        memory.learn(pair)
+    for pair in (*job.carried, *job.corrections):
         memory.learn(pair, by_user=True)
     return memory
 
 
 def remember(memory: Memory, record: Record) -> None:
-    """Takes in a unit that was accepted; the user's own translations are known already."""
+    """Takes in a unit that was accepted, and what the user has corrected; what he gave before is known already."""
+    if isinstance(record, Corrected):
+        for pair in map(Pair, record.sources, record.targets):
+            memory.learn(pair, by_user=True)
     if isinstance(record, UnitTranslated) and record.status in ("model", "pieces"):
         memory.learn(Pair(record.source, record.text))
 
@@ -157,6 +200,13 @@ class _Log:
         if self.count < len(self.kept) and isinstance(found := self.kept[self.count], UnitTranslated):
             return found
         return make()
+
+    def corrected(self, notice: Callable[[], Corrected | None]) -> Corrected | None:
+        """The kept record, where one stands here; a new one only after all that are kept."""
+        if self.count < len(self.kept):
+            found = self.kept[self.count]
+            return found if isinstance(found, Corrected) else None
+        return notice()
 
     def lesson(self, make: Callable[[], Lesson]) -> Iterator[Lesson]:
         """A lesson that the adapter does not hold yet."""

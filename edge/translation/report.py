@@ -11,33 +11,45 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..documents import placeholders
 from ..records import Lesson, Record, UnitTranslated, finite, perplexity
 from ..values.amounts import format_bytes
 from . import consistency, loop
+from . import settled as settling
 from .glossary import Glossary
-from .loop import Job
+from .languages import Language
+from .loop import PASSED, Job
 from .names import Memory, Name
 from .prompts import Pair
 
-PASSED = ("model", "pieces", "corrected")
 STATUSES = ("model", "pieces", "corrected", "copied", "marked")
 MARK = "⚠ "  # stands before a marked unit in the translated document
 
 
+def settled(records: Sequence[Record]) -> list[UnitTranslated]:
+    """The last word on each unit that is done, in the order of the document."""
+    return list(settling.of(records).units.values())
+
+
 def texts(records: Sequence[Record]) -> dict[str, str]:
     """What goes into the document, by unit id; marked units carry `MARK`."""
-    done = [record for record in records if isinstance(record, UnitTranslated)]
-    return {r.id: MARK + (r.text or r.source) if r.status == "marked" else r.text for r in done}
+    return {r.id: shown(r) for r in settled(records)}
+
+
+def shown(unit: UnitTranslated) -> str:
+    """A unit's text as the document has it."""
+    return MARK + (unit.text or unit.source) if unit.status == "marked" else unit.text
 
 
 def summary(records: Sequence[Record], job: Job) -> dict[str, Any]:
     """Counts, retries, marked units, term consistency, perplexity over time, memory and time of a run so far."""
-    units = [record for record in records if isinstance(record, UnitTranslated)]
+    found = settling.of(records, job.source, job.target)
+    units = list(found.units.values())
     lessons = [record for record in records if isinstance(record, Lesson)]
     pairs = [Pair(unit.source, unit.text) for unit in units if unit.status in PASSED]
     tokens = sum(u.tokens for u in units)
     seconds = sum(u.seconds for u in units)
-    found = [n for n in consistency.names(pairs, job.source, job.target) if consistency.is_name(n)]
+    names = [n for n in consistency.names(pairs, job.source, job.target) if consistency.is_name(n)]
     statuses = Counter(unit.status for unit in units)
     return {
         "from": job.source.tag,
@@ -54,7 +66,12 @@ def summary(records: Sequence[Record], job: Job) -> dict[str, Any]:
         "doubtful": [{"id": u.id, "source": u.source, "text": u.text, "gain": gain} for u, gain in doubtful(records)],
         "terms": _terms(pairs, job.glossary),
         "remembered": [_remembered(name) for name in memory(records, job).names()],
-        "names": {**consistency.steadiness(found), "list": [_name(name) for name in found]},
+        "names": {**consistency.steadiness(names), "list": [_name(name) for name in names]},
+        "corrected_meanwhile": len(found.corrections),
+        "affected": [
+            {"id": id, "source": found.units[id].source, "text": found.units[id].text, "names": names_in}
+            for id, names_in in found.affected.items()
+        ],
         "lessons": [_lesson(lesson) for lesson in lessons],
         "tokens": tokens,
         "translate_seconds": seconds,
@@ -77,12 +94,15 @@ def doubtful(records: Sequence[Record]) -> list[tuple[UnitTranslated, float]]:
 
     Known of the model's own translations that were to be learned (`translation.meaning`).
     """
-    passed = [r for r in records if isinstance(r, UnitTranslated) and r.status in PASSED]
+    now = settling.of(records).units
+    first = {r.id: r for r in reversed(records) if isinstance(r, UnitTranslated)}  # as it was when it was judged
+    passed = [first[id] for id in now if first[id].status in PASSED]
     judged = []
     for lesson in (r for r in records if isinstance(r, Lesson) and r.gains):
         units = [unit for unit in passed if lesson.start < unit.end <= lesson.end]
         judged += list(zip(units, lesson.gains, strict=True))
-    return sorted(((u, gain) for u, gain in judged if gain < 0 and u.status != "corrected"), key=lambda pair: pair[1])
+    low = [(now[u.id], gain) for u, gain in judged if gain < 0 and now[u.id].status != "corrected"]
+    return sorted(low, key=lambda pair: pair[1])
 
 
 def _terms(pairs: Sequence[Pair], glossary: Glossary) -> dict[str, Any]:
@@ -133,6 +153,7 @@ def page(result: Mapping[str, Any], title: str) -> str:
         ("glossary terms kept", f"{result['terms']['kept']} of {result['terms']['due']}"),
         ("names always the same", _share(result["names"])),
         ("learned from", ", ".join(result["learn"])),
+        *([("begun with", _carried(result["carried"]))] if result.get("carried") else []),
         ("speed", f"{result['tokens_per_second']:.1f} tokens/s, {result['tokens']} tokens"),
         ("time", f"{result.get('seconds', result['translate_seconds']):.0f} s"),
         ("peak memory", format_bytes(result["peak_bytes"])),
@@ -153,6 +174,12 @@ def page(result: Mapping[str, Any], title: str) -> str:
             "<h2>To be looked at first: little of the source in them</h2>",
             _table(("unit", "source", "text"), worst),
         ]
+    if result["affected"]:
+        affected = [(a["id"], a["source"], a["text"], ", ".join(a["names"])) for a in result["affected"]]
+        parts += [
+            "<h2>A name that was corrected elsewhere is in them: --redo translates them again</h2>",
+            _table(("unit", "source", "text", "name"), affected),
+        ]
     if result["names"]["list"]:
         steady = [(n["source"], n["target"], f"{n['steady']} of {n['units']}") for n in result["names"]["list"]]
         parts += ["<h2>Names</h2>", _table(("name", "usual translation", "units that have it"), steady)]
@@ -164,6 +191,22 @@ def page(result: Mapping[str, Any], title: str) -> str:
         ]
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
+
+
+def _carried(carried: Mapping[str, Any]) -> str:
+    return f"adapter, {carried['corrections']} corrections and {carried['terms']} terms of {carried['from']}"
+
+
+def side_by_side(units: Sequence[UnitTranslated], title: str, source: Language, target: Language) -> str:
+    """Source and translation in two columns, as one HTML file that needs nothing else; without inline markup."""
+
+    def cell(text: str, language: Language) -> str:
+        return f'<td lang="{html.escape(language.tag)}" dir="auto">{html.escape(placeholders.plain(text))}</td>'
+
+    rows = [f"<tr>{cell(unit.source, source)}{cell(shown(unit), target)}</tr>" for unit in units]
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}td{{width:50%}}</style>'
+    body = f"<h1>{html.escape(title)}</h1><table>{''.join(rows)}</table>"
+    return f"<!DOCTYPE html>\n<html><head>{head}</head><body>{body}</body></html>\n"
 
 
 def _share(names: Mapping[str, Any]) -> str:

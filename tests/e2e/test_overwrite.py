@@ -21,15 +21,15 @@ PLAIN = {  # options that name no file
     "memory_budget", "allow_degrade", "device", "offline", "json", "prompt", "tokens", "bilingual", "source", "target",
     "context_units", "learn", "judge", "least", "most", "no_translations", "task", "protocols", "chunks", "decode", "limit",
     "contenders", "repair", "repair_rank", "repair_texts", "repair_epochs", "score_only", "action", "names", "root", "whole",
-    "unfinished", "dry_run", "precision", "against", "name", "verify", "candidates",
+    "unfinished", "dry_run", "precision", "against", "name", "verify", "chapters", "side_by_side", "redo", "candidates",
 }  # fmt: skip
 # What each verb needs; IN stands for the file that is read by the option under test.
 NEEDED: dict[str, list[str]] = {
     "score": ["FILE"], "write": ["--prompt-file", "FILE"], "translate": ["FILE", *TO], "glossary": ["FILE", *TO],
     "eval": ["translate", "FILE", *TO], "bench": ["FILE"], "quantize": ["MODEL", "OUT"], "export": ["MODEL", "OUT"],
-    "runs": [], "plan": [], "doctor": [], "models": [],
+    "runs": [], "plan": [], "doctor": [], "models": [], "render": ["RUN"],
 }  # fmt: skip
-POSITIONAL = {"file": "FILE", "book": "FILE", "prompt_file": "FILE"}
+POSITIONAL = {"file": "FILE", "book": "FILE", "prompt_file": "FILE", "rendered": "RUN"}
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
@@ -61,7 +61,8 @@ def outputs(verb: str, dest: str, folder: Path) -> list[tuple[list[str], Path]]:
             (["--run", str(folder)], inner / name)
             for name in ("manifest.json", "records.jsonl", "summary.json", "files/x")
         ]
-    return [(["--out", str(folder / "b.txt")], folder / "b.txt")]
+    option = f"--{dest.replace('_', '-')}"
+    return [([option, str(folder / "b.txt")], folder / "b.txt")]
 
 
 def cases() -> list[tuple[str, str, str]]:
@@ -88,14 +89,16 @@ def test_an_input_is_never_an_output(
     for more, path in found:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("precious")
-        words = {"FILE": str(text), "MODEL": "/no/model", "OUT": str(path)}
-        if source in POSITIONAL:
-            words["FILE"] = str(path)
+        words = {"FILE": str(text), "MODEL": "/no/model", "OUT": str(path), "RUN": "/no/run"}
+        positional = source in POSITIONAL and POSITIONAL[source] in NEEDED[verb]
+        if positional:
+            words[POSITIONAL[source]] = str(path)
         args = [verb, *(words.get(word, word) for word in NEEDED[verb]), *more]
-        args += [] if "MODEL" in NEEDED[verb] else ["--model", "/no/model"]
+        args += [] if "MODEL" in NEEDED[verb] or verb == "render" else ["--model", "/no/model"]
+        args += ["--out", str(tmp_path / "other.txt")] if verb == "render" and output != "out" else []
         if source == "model" and "MODEL" in NEEDED[verb]:
             args[1] = str(path)
-        elif source not in POSITIONAL:
+        elif not positional:
             args += [f"--{source.replace('_', '-')}", str(path)]
         assert cli.main(args) == 2, args
         (line,) = capsys.readouterr().err.splitlines()

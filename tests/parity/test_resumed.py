@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edge import resume, settings
+from edge import places, resume, settings
 from edge.errors import JournalError
 from edge.records import ChunkRead, ChunkWritten, Record, TextPiece
 from edge.session import Runtime, Session
@@ -20,7 +20,7 @@ OPTIONS = ("generate.ignore_eos=true", "generate.temperature=1.0", "generate.see
 
 
 def _open(runtime: Runtime, folder: Path, *, again: bool, command: str = "score", every: int = 2) -> resume.Run:
-    where = resume.place(command, "text", {}, folder=folder, resume=again)
+    where = places.place(command, "text", {}, folder=folder, resume=again)
     return resume.open_run(where, command, runtime, {"text": TEXT}, every=every)
 
 
@@ -72,7 +72,7 @@ def test_going_on_keeps_what_the_planner_chose(planned: tuple[str, ...], tmp_pat
     folder = tmp_path / "run"
     _score(began, folder, 2, False)
     asked = settings.load("economical", [*tiny.WINDOW, "learn.prefix=auto"])
-    where = resume.place("score", "text", {}, folder=folder, resume=True)
+    where = places.place("score", "text", {}, folder=folder, resume=True)
     chosen = where.settings(asked)
     assert (
         (chosen.learn, chosen.adapter) == (plan.settings.learn, plan.settings.adapter) != (asked.learn, asked.adapter)

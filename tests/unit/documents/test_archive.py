@@ -11,7 +11,7 @@ from typing import Any
 import books
 import pytest
 
-from edge.commands import translate
+from edge.commands import outputs
 from edge.documents import open_document
 from edge.errors import InputError
 
@@ -97,7 +97,7 @@ def test_the_unfinished_book_takes_a_twentieth_of_the_time(cost: float) -> None:
         now[0] += cost
         spent[0] += cost
 
-    unfinished = translate.Unfinished(write, lambda: now[0])
+    unfinished = outputs.Unfinished(write, lambda: now[0])
     for number in range(20_000):
         now[0] += 0.25
         unfinished.advance(at_once=number % 20 == 0)

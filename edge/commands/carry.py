@@ -1,0 +1,195 @@
+"""What an earlier volume leaves to the next one: its adapter, its corrections, its terms.
+
+Owns: what `--carry` takes from a run or a peft folder, what it refuses, how it is said; what a run leaves for that.
+Does not know: how an adapter fits a session (`State.begin_with`), loops.
+Units: pairs, terms.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import journal, records
+from ..errors import JournalError, ModelError, SettingsError
+from ..journal import RunInfo
+from ..terminal import say
+from ..translation import glossary, loop, settled
+from ..translation.prompts import Pair
+
+if TYPE_CHECKING:
+    from ..session import Runtime, Session
+    from ..weights.adapterfolder import Kept
+
+JOB = "job.json"  # of a run's files: what its records do not hold
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What comes from an earlier volume.
+
+    Attributes:
+        where: the run or folder.
+        found: the run; None for a folder of peft's.
+        sha256: of the adapter's file.
+        corrections: the user's translations, its own carried ones first.
+        terms: its glossary.
+        earlier: the pairs that were accepted there and before it, for the names in them.
+    """
+
+    where: Path
+    found: RunInfo | None
+    sha256: str
+    corrections: tuple[Pair, ...] = ()
+    terms: dict[str, str] | None = None
+    earlier: tuple[Pair, ...] = ()
+
+    def into(self, job: loop.Job) -> loop.Job:
+        """A job that begins with it; what the job says itself goes first."""
+        terms = {**(self.terms or {}), **job.glossary.terms}
+        return replace(job, carried=self.corrections, glossary=glossary.Glossary(terms), earlier=self.earlier)
+
+    def text(self) -> str:
+        """What of it decides the outcome, for a run's fingerprints."""
+        return json.dumps([self.sha256, self.corrections, sorted((self.terms or {}).items()), self.earlier])
+
+    def to_json(self) -> dict[str, Any]:
+        """For reports."""
+        return {
+            "from": str(self.where),
+            "adapter_file_sha256": self.sha256,
+            "corrections": len(self.corrections),
+            "terms": len(self.terms or {}),
+        }
+
+    def begin(self, session: Session, runtime: Runtime) -> None:
+        """The session begins with its adapter, and it is said.
+
+        Raises:
+            SettingsError, ModelError: the adapter does not fit; see `State.begin_with`.
+        """
+        from .. import resume
+
+        kept = adapter_of(self.found) if self.found else _folder(self.where)
+        if kept.base and kept.base != resume.base_fingerprint(runtime):
+            raise ModelError(
+                f"the adapter of {self.where} was made on another base than {runtime.base.reference}",
+                "the same model, byte for byte", "use the model that it was made on",
+            )  # fmt: skip
+        session.begin_with(kept)
+        more = f", {len(self.corrections)} corrections and {len(self.terms or {})} terms" if self.found else ""
+        say(f"begins with the adapter{more} of {self.where}")
+
+
+def find(name: str) -> Carried:
+    """What `--carry` names: the run of an earlier volume, or a folder with a peft adapter.
+
+    Raises:
+        JournalError: there is neither, or the run is not one that ended and kept its adapter.
+        StorageError: it cannot be read.
+    """
+    where = journal.find(name)
+    if (where / "adapter_config.json").is_file() and (where / "adapter_model.safetensors").is_file():
+        return Carried(where, None, journal.file_fingerprint(where / "adapter_model.safetensors"))
+    found = journal.Journal.peek(where)
+    about = _about(found)
+    left = _left(found)
+    given = [Pair(*pair) for pair in left.get("corrections", ())]
+    done = settled.of(records.from_json(record) for record in found.records())
+    accepted = [Pair(unit.source, unit.text) for unit in done.units.values() if unit.status in ("model", "pieces")]
+    earlier = (*(Pair(*pair) for pair in left.get("earlier", ())), *accepted)
+    corrections = (*given, *done.corrections.values())
+    return Carried(where, found, about["sha256"], corrections, dict(left.get("glossary", {})), earlier)
+
+
+def leave(run: Any, job: loop.Job) -> None:
+    """Keeps in a run what its records do not hold: glossary, corrections and earlier pairs that it began with."""
+    given = [*job.carried, *job.corrections]
+    kept = {"glossary": dict(job.glossary.terms), "corrections": given, "earlier": list(job.earlier)}
+    run.write_file(JOB, json.dumps(kept, sort_keys=True).encode())
+
+
+def with_what_was_left(found: RunInfo, job: loop.Job) -> loop.Job:
+    """The job of a run with what `leave` has kept of it."""
+    left = _left(found)
+    given = [Pair(*pair) for pair in left.get("corrections", ())]
+    earlier = [Pair(*pair) for pair in left.get("earlier", ())]
+    terms = glossary.Glossary(left.get("glossary", {}))
+    return replace(job, glossary=terms, corrections=given, earlier=earlier)
+
+
+def adapter_of(found: RunInfo) -> Kept:
+    """The adapter that a finished run of `translate` has kept.
+
+    Raises:
+        JournalError: it has none.
+        ModelError: it is damaged.
+    """
+    from ..weights import adapterfolder
+
+    about = _about(found)
+    assert found.manifest is not None
+    base = found.manifest.fingerprints.get("base", "")
+    path = found.folder / "files" / journal.ADAPTER
+    return adapterfolder.of_run(path, about["rank"], about["scale"], base, about["sha256"])
+
+
+def export(found: RunInfo, folder: Path) -> None:
+    """Writes the adapter of a finished run as a folder that peft reads.
+
+    Raises:
+        JournalError: the run has none.
+        ModelError: it is damaged.
+        StorageError: the folder cannot be written.
+    """
+    from ..weights import adapterfolder
+
+    assert found.manifest is not None
+    adapterfolder.write(folder, adapter_of(found), str(found.manifest.extra.get("model", "")))
+
+
+def check_learns(carried: Carried | None, settings: Any) -> None:
+    """An adapter can be carried only where there is one.
+
+    Raises:
+        SettingsError: the settings leave it out.
+    """
+    if carried and settings.learn.mode == "none":
+        raise SettingsError("--carry with learn.mode=none", "an adapter", "use --learn off: it is used, and not taught")
+
+
+def _about(found: RunInfo) -> dict[str, Any]:
+    """Rank, scale and sums of the adapter that a run has kept."""
+    if found.command != "translate":
+        raise JournalError(f"{found.folder} is a run of {found.command}", "a run of translate", "see templora runs")
+    if found.summary is None:
+        raise JournalError(f"{found.folder} is {found.state}", "a finished run", "let it come to its end first")
+    about = found.summary.get("adapter")
+    if not isinstance(about, dict):
+        raise JournalError(
+            f"{found.folder} learned nothing that was kept", "a run with an adapter",
+            "carry a run that ended with learning on",
+        )  # fmt: skip
+    if not (found.folder / "files" / journal.ADAPTER).is_file():
+        raise JournalError(f"the adapter of {found.folder} was removed", "a run that has it", "see templora runs prune")
+    return about
+
+
+def _left(found: RunInfo) -> dict[str, Any]:
+    """What `leave` kept; empty for a run of an earlier version."""
+    path = found.folder / "files" / JOB
+    try:
+        left = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise JournalError(f"{path} cannot be read", "what the run began with", "give its command once more") from error
+    return left if isinstance(left, dict) else {}
+
+
+def _folder(where: Path) -> Kept:
+    from ..weights import adapterfolder
+
+    return adapterfolder.read(where)

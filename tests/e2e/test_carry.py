@@ -1,0 +1,178 @@
+"""Between volumes: adapter, corrections and terms of one go on in the next; adapters come and go as peft folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edge import cli, journal, resume
+from edge.commands import carry
+from edge.documents import open_document
+from edge.translation import decoding, loop
+from edge.weights import tensorfile
+from tests import tiny
+from tests.e2e.test_translate import GERMAN, LINES, command, german, last_json, model, plain, records
+
+__all__ = ["german", "model"]  # fixtures
+FAST = ["--set", "learn.lr=1e-3"]
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> tuple[Path, Path]:
+    """Two volumes."""
+    one, two = tmp_path / "one.txt", tmp_path / "two.txt"
+    one.write_text("\n\n".join(LINES[:10]) + "\n", "utf-8")
+    two.write_text("\n\n".join(LINES[10:]) + "\n", "utf-8")
+    return one, two
+
+
+def adapter(run: Path) -> dict[str, torch.Tensor]:
+    return dict(tensorfile.TensorFile(run / "files" / journal.ADAPTER).items())
+
+
+def test_a_second_volume_begins_where_the_first_ended(
+    model: str, books: tuple[Path, Path], german: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    one, two = books
+    terms, mine = tmp_path / "terms.tsv", tmp_path / "mine.tsv"
+    terms.write_text("ship\tSchiff\nwhale\tWal\n", "utf-8")
+    mine.write_text(f"{LINES[12]}\tDer Wal kam nie wieder.\n{LINES[0]}\t{GERMAN[LINES[0]]}\n", "utf-8")
+    first, second = tmp_path / "first", tmp_path / "second"
+    given = ["--glossary", str(terms), "--corrections", str(mine)]
+    assert cli.main(command(model, one, *FAST, *given, "--run", str(first))) == 0
+    assert not list((first / "snapshots").iterdir())
+    began: list[dict[str, torch.Tensor]] = []
+    started = carry.Carried.begin
+
+    def seen(self: carry.Carried, session: Any, runtime: Any) -> None:
+        started(self, session, runtime)
+        began.append(session.adapter.snapshot())
+
+    monkeypatch.setattr(carry.Carried, "begin", seen)
+    asked: list[loop.Request] = []
+    translate = decoding.ModelTranslator.translate
+
+    def noted(self: Any, request: loop.Request) -> loop.Draft:
+        asked.append(request)
+        return translate(self, request)
+
+    monkeypatch.setattr(decoding.ModelTranslator, "translate", noted)
+    capsys.readouterr()
+    report = ["--report", str(tmp_path / "rep")]
+    assert cli.main(command(model, two, *FAST, "--carry", str(first), "--run", str(second), "--json", *report)) == 0
+    captured = capsys.readouterr()
+    assert f"begins with the adapter, 2 corrections and 2 terms of {first}" in captured.err
+    result = json.loads(captured.out.splitlines()[-1])
+    assert result["carried"] == {
+        "from": str(first), "corrections": 2, "terms": 2,
+        "adapter_file_sha256": journal.file_fingerprint(first / "files" / journal.ADAPTER),
+    }  # fmt: skip
+    assert "2 corrections and 2 terms" in (tmp_path / "rep/report.html").read_text("utf-8")
+    # bit for bit that adapter, and what was learned since
+    (start,) = began
+    assert start.keys() == adapter(first).keys() and all(torch.equal(start[n], t) for n, t in adapter(first).items())
+    assert any(not torch.equal(start[name], tensor) for name, tensor in adapter(second).items())
+    # the correction is taken as it is, and not taught a second time; the terms are asked for
+    assert open_document(tmp_path / "two.de.txt").units[2].text == "Der Wal kam nie wieder."
+    assert {lesson["of"] for lesson in result["lessons"]} == {"self"} and LINES[12] not in [r.source for r in asked]
+    assert any(("whale", "Wal") in request.terms for request in asked)
+    # another run than one that begins fresh, and exactly the same again
+    again = command(model, two, *FAST, "--carry", str(first), "--run", str(tmp_path / "again"))
+    assert cli.main([*again, "--limit", "4"]) == 0 and cli.main(again) == 0
+    assert plain(records(tmp_path / "again")) == plain(records(second))
+    assert all(torch.equal(adapter(tmp_path / "again")[name], tensor) for name, tensor in adapter(second).items())
+    assert cli.main(command(model, two, *FAST, "--run", str(tmp_path / "again"))) == 7
+    # and a third takes it all on: what was accepted in both is where names are remembered from
+    third = carry.find(str(second))
+    assert len(third.corrections) == 2
+    assert [pair.source for pair in third.earlier] == [line for line in LINES if line not in (LINES[0], LINES[12])]
+
+
+def test_what_does_not_fit_is_refused_in_one_line(
+    model: str, books: tuple[Path, Path], german: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = books
+    first = tmp_path / "first"
+    assert cli.main(command(model, one, "--run", str(first), "--limit", "5")) == 0
+    other = str(tiny.folder(tmp_path / "other", "qwen3", seed=3, max_position_embeddings=2048))
+
+    def refused(code: int, words: str, *more: str, on: str = model, carried: Path = first) -> None:
+        capsys.readouterr()
+        assert cli.main(command(on, two, "--no-run", "--carry", str(carried), *more)) == code
+        line = capsys.readouterr().err.strip().splitlines()[-1]
+        assert line.startswith("error: ") and words in line, line
+
+    refused(7, "is resumable; expected a finished run")
+    assert cli.main(command(model, one, "--run", str(first))) == 0
+    refused(7, "holds no run", carried=tmp_path / "nothing")
+    refused(2, "has rank 4; expected adapter.rank=8; --set adapter.rank=4", "--set", "adapter.rank=8")
+    refused(2, "lies on 14 layers", "--set", "adapter.modules=[attention]")
+    refused(2, "learn.mode=none", "--set", "learn.mode=none")
+    refused(4, "made on another base", on=other)
+    off = tmp_path / "off"
+    assert cli.main(command(model, one, "--run", str(off), "--learn", "off")) == 0
+    refused(7, "learned nothing that was kept", carried=off)
+    path = first / "files" / journal.ADAPTER
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    refused(4, "is damaged")
+    assert cli.main(["runs", "prune", "first", "--root", str(tmp_path)]) == 0
+    assert not path.exists() and (first / "records.jsonl").exists()
+    refused(7, "was removed")
+
+
+def test_an_adapter_goes_out_as_a_peft_folder_and_comes_in(
+    model: str, books: tuple[Path, Path], german: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Plain transformers with plain peft give the session's logits with it; a session that takes it in begins as one
+    that carries the run."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    import edge
+
+    one, two = books
+    run, folder = tmp_path / "first", tmp_path / "adapter"
+    full = ["--set", "base.precision=full", *FAST]
+    assert cli.main(command(model, one, *full, "--run", str(run))) == 0
+    assert cli.main(["runs", "export-adapter", "first", "--root", str(tmp_path), "--out", str(folder)]) == 0
+    plainly = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), str(folder))
+    ids = torch.tensor(tiny.tokenizer()(tiny.TEXT)["input_ids"][:200])
+    with torch.inference_mode():
+        wanted = plainly.eval()(ids[None]).logits[0]
+        base = plainly.unload()(ids[None]).logits[0]
+    runtime = edge.load(model, overrides=["base.precision=full", "window.size=1024", "window.chunk=256",
+                                          "adapter.rank=4", "compute.threads=1", "compute.matmul=float32"])  # fmt: skip
+    with runtime.session() as session:
+        carry.find(str(folder)).begin(session, runtime)
+        with torch.inference_mode():
+            found = torch.log_softmax(session.torch_forward.prefill(ids)[0].float(), -1)
+        fingerprint = session.adapter.fingerprint() if session.adapter else ""
+    last = torch.log_softmax(wanted[-1], -1)
+    away = (found.flatten() - last).abs().max()
+    assert away < 1e-3 < 0.01 < (last - torch.log_softmax(base[-1], -1)).abs().max()
+    assert fingerprint == json.loads((run / "files/adapter.json").read_text())["adapter_sha256"]
+    capsys.readouterr()
+    done = []
+    for carried in (run, folder):
+        args = command(model, two, *full, "--carry", str(carried), "--run", str(tmp_path / f"from-{carried.name}"))
+        assert cli.main([*args, "--json"]) == 0
+        done.append(last_json(capsys)["lessons"])
+    assert done[0] == done[1]
+    bare = resume.journal.file_fingerprint(folder / "adapter_model.safetensors")
+    (folder / "templora.json").unlink()  # as another program writes one
+    assert carry.find(str(folder)).sha256 == bare
+    assert cli.main(command(model, two, *full, "--carry", str(folder), "--no-run")) == 0
+    config = folder / "adapter_config.json"
+    whole = config.read_text()
+    for change in ({"use_dora": True}, {"r": "x"}, {"peft_type": "IA3"}, {"bias": "all"}):
+        config.write_text(json.dumps({**json.loads(whole), **change}))
+        capsys.readouterr()
+        assert cli.main(command(model, two, *full, "--carry", str(folder), "--no-run")) == 4
+        assert str(config) in capsys.readouterr().err.splitlines()[-1]
