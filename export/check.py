@@ -83,7 +83,7 @@ def say(base: Base, manifest: Manifest) -> Said:
         forward = TorchForward(exact, adapter, ComputeSettings(loss_slice=16))
         logits = {name: _logits(forward, ids, adapter=name == "adapter") for name in ("adapter", "base")}
         pieces = _pieces(base) if manifest.precision in OnnxSettings.ROUNDING else []
-        usual = TorchForward(base, adapter, ComputeSettings(loss_slice=256))
+        usual = TorchForward(base, adapter, ComputeSettings(loss_slice=64))
         nats = [usual.nll(piece, len(piece) - 1, adapter=False).numpy() for piece in pieces]
         arrays = {key: array.copy() for key, array in adapter_arrays(adapter)}
     finally:

@@ -14,6 +14,7 @@ from typing import Any
 from edge import settings as settings_module
 from edge.commands import options
 from edge.errors import ExportError
+from edge.machine.allocator import tune_allocator
 from edge.settings import OnnxSettings, Settings
 from edge.terminal import working
 from edge.values.amounts import format_bytes
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     assert onnx and onnxruntime
     from . import exporter
 
+    tune_allocator()
     start = time.perf_counter()
     with working(f"exporting {args.model}"):
         made = exporter.export_from(

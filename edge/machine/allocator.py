@@ -144,6 +144,7 @@ def importing() -> Iterator[None]:
         if on:
             gc.enable()
     if _Heap.own:
+        gc.collect()  # failed imports leave frames in circles, which would hold for ever what their callers make next
         gc.freeze()
 
 

@@ -16,14 +16,14 @@ from .prediction import Machine
 from .shape import KNOWN, Shape
 
 PAYS = 50_000_000  # weights in blocks from which decoding waits for memory, not for Python
-SECONDS = 1e-7  # that making a graph takes for a weight: 65 s for 1.5 billion, and reading 2,000 tokens twice
+SECONDS = 1e-7  # for a weight, roughly: 65 s were measured for writing 2 billion, and 2,000 tokens are read twice
 LIBRARIES = ("onnx", "onnxruntime")
 
 
 def pays(settings: Settings, shape: Shape, machine: Machine) -> bool:
     """Whether a graph may write in torch's place: on a CPU, a 4-bit base of a known architecture, in float32.
 
-    Measured with Qwen2.5-Coder-1.5B-Instruct on two cores: 8.0 tokens a second for torch's 0.95 (`tests/measurements`).
+    How fast graphs decode: `tests/measurements/speed.md`, and beside torch `export/README.md`.
     """
     fits = machine.kind == "cpu" and machine.compute == 4 and settings.base.precision == "nf4"
     known = shape.architecture in KNOWN and shape.mixture is None

@@ -3,8 +3,8 @@
 Owns: how bitsandbytes and peft are imported.
 Does not know: what they are used for.
 
-bitsandbytes hands some of its kernels to `torch.compile` while it is imported, which imports torch's compiler: two
-seconds of processor time for kernels that a session with native ones never calls. They are compiled at their first
+bitsandbytes hands some of its kernels to `torch.compile` while it is imported, which imports torch's compiler: a
+second of processor time for kernels that a session with native ones never calls. They are compiled at their first
 call instead.
 """
 

@@ -31,6 +31,36 @@ assert (bnb.dequantize_4bit(packed, state) - x).abs().max() < 1
 """
 
 
+FREED = """
+import gc, sys, weakref
+from pathlib import Path
+from edge.machine import allocator
+allocator.own_process()
+from edge import settings
+from edge.memory import planning
+from edge.model import base as bases
+
+def load():
+    asked = settings.load("economical", ["learn.mode=none", "compute.device=cpu"])
+    source = planning.find(sys.argv[1], asked)
+    base = bases.load(source, planning.plan(source, asked, decodes=False, degrade=False).settings)
+    return weakref.ref(base.model)
+
+model = load()
+assert gc.get_freeze_count() > 100_000
+allocator.release_memory()
+print(model() is None)
+"""
+
+
+def test_what_the_command_makes_after_its_imports_can_be_freed(tmp_path: Path) -> None:
+    folder = tiny.folder(tmp_path / "m", "qwen2")
+    done = subprocess.run(
+        [sys.executable, "-c", FREED, str(folder)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "True"
+
+
 def test_no_compiler_is_imported_with_the_libraries() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
