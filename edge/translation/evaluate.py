@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from ..documents import Unit
 from ..records import ChunkEvaluated, Learned, Lesson
-from . import loop
+from . import loop, recall
 from .context import Context
 from .drafts import Judge
 from .loop import Job, Translator
@@ -89,7 +89,7 @@ def evaluate(
         One record per chunk, after it was learned.
     """
     references = [pair for block in text for pair in block.pairs]
-    memory = loop.memory_of(job, [pair.source for pair in references])
+    memory = recall.memory_of(job, [pair.source for pair in references])
     own: list[Pair] = []
     pending: list[Pair] = []  # of `self`: not taught yet
     for record, block in zip(done, text, strict=False):

@@ -19,12 +19,11 @@ from typing import Protocol
 from ..documents import Unit
 from ..records import Corrected, Lesson, Record, UnitTranslated
 from .asking import Draft, Request, Translator, seed_of, translate_unit
-from .candidates import Candidates
 from .context import Context
 from .drafts import Judge
 from .job import ATTEMPTS, Attempt, Job
-from .names import Memory
 from .prompts import Pair
+from .recall import Recall
 from .revision import Revision, key
 
 __all__ = ["ATTEMPTS", "Attempt", "Draft", "Job", "Request", "Translator", "seed_of", "translate", "translate_unit"]
@@ -84,15 +83,15 @@ def translate(
     history: list[Pair] = []  # pairs that passed; prompts show the last ones
     pending: list[Pair] = []  # the end of it that was not taught yet
     lines: list[str] = []  # source text read last
-    memory = memory_of(job, [unit.text for unit in job.units])
+    recall = Recall(job)
     taught = read_until = 0
-    once = partial(translate_unit, job, translator, known=known, memory=memory, judge=judge)
+    once = partial(translate_unit, job, translator, known=known, memory=recall.memory, judge=judge)
 
     def revise() -> Generator[Record, None, None]:
         nonlocal history, pending
         teach = partial(_corrections, job, teacher, log)
         again = partial(_once_more, job, once, revision)
-        changed = yield from revision.take_in(log, known, teach, again, partial(remember, memory))
+        changed = yield from revision.take_in(log, known, teach, again, recall.see)
         history = [changed.get(pair, pair) for pair in history]
         pending = [changed.get(pair, pair) for pair in pending]
 
@@ -109,7 +108,7 @@ def translate(
         revision.settled.see(record)
         if log.new():
             yield record
-        remember(memory, record)
+        recall.see(record)
         if record.status not in PASSED:
             continue
         # 4. the chunk before it is taught, where this pair does not fit any more, after what the user has made of it
@@ -144,25 +143,6 @@ def _once_more(job: Job, once: Callable[..., UnitTranslated], revision: Revision
     if record.status == "marked":
         record = replace(record, text=done[id].text, status=done[id].status)
     return replace(record, end=len(done))
-
-
-def memory_of(job: Job, sources: Sequence[str]) -> Memory:
-    """A name memory for a text with these sources, which knows the user's own translations."""
-    memory = Memory(Candidates(sources if job.names else (), job.source), job.target, job.glossary.terms)
-    for pair in job.earlier if job.names else ():
-        memory.learn(pair)
-    for pair in (*job.carried, *job.corrections):
-        memory.learn(pair, by_user=True)
-    return memory
-
-
-def remember(memory: Memory, record: Record) -> None:
-    """Takes in a unit that was accepted, and what the user has corrected; what he gave before is known already."""
-    if isinstance(record, Corrected):
-        for pair in map(Pair, record.sources, record.targets):
-            memory.learn(pair, by_user=True)
-    if isinstance(record, UnitTranslated) and record.status in ("model", "pieces"):
-        memory.learn(Pair(record.source, record.text))
 
 
 def chunks(pairs: Sequence[Pair], context_units: int, teacher: Teacher) -> Iterator[tuple[list[Pair], list[Pair]]]:

@@ -26,6 +26,7 @@ from ..documents import placeholders
 from .candidates import UNCASED, Candidates, runs_of, sounds_alike, whole_runs
 from .languages import Language
 from .prompts import Pair, Terms
+from .settled import stands
 
 HEAD = "# names that were remembered: edit the second column and give the file back with --glossary\n"
 SHOWN = 12  # names of one unit that a prompt shows at most
@@ -78,6 +79,7 @@ class Memory:
         self._met: Counter[str] = Counter()  # pairs of a candidate, and those that had the target name it had then
         self._kept: Counter[str] = Counter()
         self._both: dict[str, Counter[str]] = {}
+        self._wrong: dict[str, set[str]] = {}  # target names that the user has corrected, by candidate
         self._names: dict[str, str] = {}
         self._owner: dict[str, str] = {}
 
@@ -85,7 +87,10 @@ class Memory:
         """Takes in a pair that was accepted."""
         weight = TAUGHT if by_user else 1
         target = placeholders.plain(pair.target)
-        here = [name for name in self._candidates.alone(pair.source) if name.casefold() not in self._given]
+        if by_user:  # who goes back to a name that was corrected has it again
+            for called in self._wrong.values():
+                called -= {run for run in called if stands(run, target, self._target)}
+        here = [name for name in self._here(pair.source) if not self._is_wrong(name, target)]
         whole = self._seen(target)[1]
         kept = {name for name in here if self._names.get(name) in whole}
         for name in here:
@@ -117,6 +122,33 @@ class Memory:
                 self._both[name] = Counter(dict(most))
         for name in found:
             self._settle(name, found)
+
+    def correct(self, before: str, pair: Pair) -> None:
+        """Learns a pair of the user's that stands in place of the translation `before`.
+
+        A remembered name that is not in it any more, where another one is, was wrong: what its name of the source was
+        called so far counts no longer, nor do later pairs that call it so.
+        """
+        old = self._seen(placeholders.plain(before))[0]
+        new = self._seen(placeholders.plain(pair.target))[0]
+        for name in self._here(pair.source) if new.keys() - old.keys() else ():
+            called = self._names.get(name)
+            if called is None or called not in old or stands(called, pair.target, self._target):
+                continue
+            self._wrong.setdefault(name, set()).add(called)
+            del self._names[name]
+            del self._owner[called.casefold()]
+            for counts in (self._pairs, self._met, self._kept, self._both):
+                counts.pop(name, None)
+        self.learn(pair, by_user=True)
+
+    def _here(self, source: str) -> list[str]:
+        """The candidates in a source text of which the glossary says nothing."""
+        return [name for name in self._candidates.alone(source) if name.casefold() not in self._given]
+
+    def _is_wrong(self, name: str, text: str) -> bool:
+        """Whether a translation calls `name` what the user has corrected."""
+        return any(stands(run, text, self._target) for run in self._wrong.get(name, ()))
 
     def applying(self, text: str) -> list[tuple[str, str]]:
         """The (source, target) names that stand in `text`, longest first; one inside another is left out."""

@@ -14,7 +14,7 @@ from typing import Any
 from ..documents import placeholders
 from ..records import Lesson, Record, UnitTranslated, finite, perplexity
 from ..values.amounts import format_bytes
-from . import consistency, loop
+from . import consistency, recall
 from . import settled as settling
 from .glossary import Glossary
 from .languages import Language
@@ -83,10 +83,10 @@ def summary(records: Sequence[Record], job: Job) -> dict[str, Any]:
 
 def memory(records: Sequence[Record], job: Job) -> Memory:
     """The names that a run remembers after these records."""
-    found = loop.memory_of(job, [unit.text for unit in job.units])
+    found = recall.Recall(job)
     for record in records:
-        loop.remember(found, record)
-    return found
+        found.see(record)
+    return found.memory
 
 
 def doubtful(records: Sequence[Record]) -> list[tuple[UnitTranslated, float]]:

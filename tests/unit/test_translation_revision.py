@@ -162,3 +162,67 @@ def test_names_that_a_correction_shows_to_be_wrong() -> None:
     assert settled.share_a_name("Then Ahab went.", "Ahab slept.", EN, {"then"})
     assert not settled.share_a_name("Then he went.", "Then she slept.", EN, {"then"})
     assert settled.share_a_name("爵士来了。", "他看见爵士。", zh) and not settled.share_a_name("他来了。", "她走。", zh)
+
+
+SCENES = {
+    "That morning {} went on deck.": "An jenem Morgen ging {} an Deck.",
+    "Everybody looked at {} in silence.": "Alle sahen schweigend auf {} und warteten.",
+    "The men had heard {} singing.": "Die Männer hatten {} singen gehört.",
+    "Last night {} slept badly.": "Letzte Nacht schlief {} schlecht.",
+    "We all knew {} very well.": "Wir alle kannten {} sehr gut.",
+    "On Monday {} wrote to us.": "Am Montag hat {} uns geschrieben.",
+    "In the house {} sang.": "In dem Haus sang {} lange.",
+    "Nobody had asked {} about it.": "Keiner hatte {} danach gefragt.",
+}
+STORY = {source.format("Joshua"): target for source, target in SCENES.items()}
+FIRST_LINE = Pair(next(iter(STORY)), next(iter(STORY.values())).format("Josua"))
+
+
+class Obeying:
+    """Calls Joshua what it is told, and else Joschu."""
+
+    def __init__(self) -> None:
+        self.asked: list[Request] = []
+
+    def translate(self, request: Request) -> Draft:
+        self.asked.append(request)
+        return Draft(STORY[request.source].format(dict(request.terms).get("Joshua", "Joschu")), 5)
+
+
+def told(
+    after: int, kept: list[Record] | None = None, *, target: Pair = FIRST_LINE
+) -> tuple[list[Record], list[Request]]:
+    """The story, whose first line is corrected once so many units are done, and what was asked for."""
+    what = job(list(STORY), context_units=2)
+    translator, review = Obeying(), Review({after: {"u000000": target}})
+    review.revision = Revision(what.units, (EN, DE), review.edits, redo=True, teaches=True)
+    done = kept or []
+    return list(loop.translate(what, translator, Notes(), done, len(done), revision=review.revision)), translator.asked
+
+
+@pytest.mark.parametrize("after", [3, 5, 7])
+def test_a_remembered_name_that_was_corrected_is_shown_no_more(after: int) -> None:
+    records, asked = told(after)
+    place = next(number for number, record in enumerate(records) if isinstance(record, Corrected))
+    before = sum(unit.attempts for unit in translated(records[:place]))
+    shown = [dict(request.terms).get("Joshua") for request in asked]
+    assert "Joschu" in shown[:before]  # it was remembered
+    assert shown[before:] and set(shown[before:]) == {"Josua"}
+    assert texts(records) == [line.format("Josua") for line in STORY.values()]
+    names = report.memory(records, job(list(STORY))).names()
+    assert [(name.source, name.target) for name in names] == [("Joshua", "Josua")]
+
+
+def test_a_correction_that_leaves_a_name_out_does_not_make_it_wrong() -> None:
+    said = Pair(FIRST_LINE.source, "An jenem Morgen ging er an Deck.")
+    _, asked = told(5, target=said)
+    assert dict(asked[-1].terms) == {"Joshua": "Joschu"}
+
+
+def test_a_run_that_goes_on_after_a_correction_remembers_the_same() -> None:
+    records, asked = told(5)
+    for cut in range(len(records)):
+        rest, again = told(5, records[:cut])
+        before = sum(unit.attempts for unit in translated(records[:cut]))
+        assert again == asked[before:]
+        assert [(u.id, u.text) for u in translated(rest)] == [(u.id, u.text) for u in translated(records[cut:])]

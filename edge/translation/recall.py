@@ -1,0 +1,53 @@
+"""The name memory of a run: a fold over its records, with what the user has corrected meanwhile.
+
+Owns: which records change the memory, and how.
+Does not know: how names are found (`names`), the loop, files.
+Units: units of the document.
+
+It follows from the job and the records in their order alone: a run that continues, its report and `render` remember
+the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..records import Corrected, Record, UnitTranslated
+from .candidates import Candidates
+from .job import Job
+from .names import Memory
+from .prompts import Pair
+
+
+def memory_of(job: Job, sources: Sequence[str]) -> Memory:
+    """A name memory for a text with these sources, which knows the user's own translations."""
+    memory = Memory(Candidates(sources if job.names else (), job.source), job.target, job.glossary.terms)
+    for pair in job.earlier if job.names else ():
+        memory.learn(pair)
+    for pair in (*job.carried, *job.corrections):
+        memory.learn(pair, by_user=True)
+    return memory
+
+
+class Recall:
+    """The names of a run as far as its records go.
+
+    Attributes:
+        memory: what is remembered now.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.memory = memory_of(job, [unit.text for unit in job.units])
+        self._texts: dict[str, str] = {}  # what each unit says that counts, by id
+
+    def see(self, record: Record) -> None:
+        """Takes in a unit that was accepted, and what the user has corrected; what he gave before is known already."""
+        if isinstance(record, Corrected):
+            for id, source, target in zip(record.ids, record.sources, record.targets, strict=True):
+                self.memory.correct(self._texts.get(id, ""), Pair(source, target))
+                self._texts[id] = target
+        elif isinstance(record, UnitTranslated) and record.status in ("model", "pieces", "corrected"):
+            before = self._texts.get(record.id)
+            self._texts[record.id] = record.text
+            if record.status != "corrected" and record.text != before:  # the same where doing it again failed
+                self.memory.learn(Pair(record.source, record.text))
