@@ -164,11 +164,12 @@ def test_gpu_check_runs_its_code_on_the_cpu(tmp_path: Path) -> None:
     out = tmp_path / "lines.jsonl"
     stages = ["decode", "learn", "memory", "parity", "resume"]
     done = subprocess.run(
-        [sys.executable, "scripts/gpu_check", *stages, "--device", "cpu", "--shape", "tiny", "--out", str(out)],
-        cwd=ROOT, capture_output=True, timeout=400,
+        [sys.executable, "scripts/gpu_check", *stages, "--device", "cpu", "--shape", "tiny", "--out", str(out),
+         "--limit", "300"],
+        cwd=ROOT, capture_output=True, timeout=900,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
     lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert done.returncode == 0, [line for line in lines if line.get("ended")]
     assert [line["stage"] for line in lines if "ended" in line] == stages
     of = {name: [line for line in lines if line["stage"] == name and "ended" not in line] for name in stages}
     assert len(of["decode"]) == 16 and all(0 < line["share"] < 1 for line in of["decode"])
