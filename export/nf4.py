@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -70,17 +70,16 @@ class Packed:
     block: int
 
 
-@dataclass(frozen=True)
-class Int8:
-    """A matrix in symmetric 8 bits as MatMulNBits reads it: weight = (codes - 128) * scale.
-
-    Attributes:
-        codes: (rows, columns / block, block) uint8.
-        scales: (rows, columns / block) float32.
-    """
+class _InBlocks:
+    """A matrix whose codes MatMulNBits reads: (rows, columns / block, block / weights in a byte) uint8."""
 
     codes: Tensor
-    scales: Tensor
+    in_a_byte: ClassVar[int]
+
+    @property
+    def block(self) -> int:
+        """Weights that share a scale."""
+        return self.codes.shape[2] * self.in_a_byte
 
     @property
     def rows(self) -> int:
@@ -92,10 +91,19 @@ class Int8:
         """Inputs."""
         return self.codes.shape[1] * self.block
 
-    @property
-    def block(self) -> int:
-        """Weights that share a scale."""
-        return self.codes.shape[2]
+
+@dataclass(frozen=True)
+class Int8(_InBlocks):
+    """A matrix in symmetric 8 bits as MatMulNBits reads it: weight = (codes - 128) * scale.
+
+    Attributes:
+        codes: (rows, columns / block, block) uint8.
+        scales: (rows, columns / block) float32.
+    """
+
+    in_a_byte: ClassVar[int] = 1
+    codes: Tensor
+    scales: Tensor
 
     def tensors(self) -> tuple[Tensor, ...]:
         """What it is made of."""
@@ -107,7 +115,7 @@ class Int8:
 
 
 @dataclass(frozen=True)
-class Int4:
+class Int4(_InBlocks):
     """A matrix in 4 bits as MatMulNBits reads it: weight = (code - zero) * scale.
 
     Attributes:
@@ -116,24 +124,10 @@ class Int4:
         zeros: (rows, columns / block / 2, rounded up) uint8, two a byte.
     """
 
+    in_a_byte: ClassVar[int] = 2
     codes: Tensor
     scales: Tensor
     zeros: Tensor
-
-    @property
-    def rows(self) -> int:
-        """Outputs."""
-        return self.codes.shape[0]
-
-    @property
-    def columns(self) -> int:
-        """Inputs."""
-        return self.codes.shape[1] * self.block
-
-    @property
-    def block(self) -> int:
-        """Weights that share a scale."""
-        return 2 * self.codes.shape[2]
 
 
 Plain = Full | Int8

@@ -22,8 +22,8 @@ from ..journal import RunInfo
 from ..records import Record
 from ..terminal import say
 from ..translation import glossary, languages, loop, names, pairs, report
-from ..translation.prompts import Pair
-from ..translation.revision import Revision, key
+from ..translation.prompts import Pair, key
+from ..translation.revision import Revision
 from . import carry, options
 
 PARTIAL_EVERY = 60.0  # seconds between two writings of the unfinished book, where they cost little

@@ -171,6 +171,7 @@ class Clock:
     def phase(self, name: str) -> Iterator[None]:
         """Adds the block's time to the phase."""
         if self.device.kind == "cuda":
+            self._add(wait=False)  # or a long text would pile them up
             before = self._event()
             try:
                 yield
@@ -186,11 +187,15 @@ class Clock:
     @property
     def seconds(self) -> dict[str, float]:
         """Seconds spent so far in each phase; waits for what is still being done."""
-        for name, before, after in self._open:
+        self._add(wait=True)
+        return dict(self._seconds)
+
+    def _add(self, *, wait: bool) -> None:
+        """Adds the phases that have ended; with `wait` all of them."""
+        while self._open and (wait or self._open[0][2].query()):
+            name, before, after = self._open.pop(0)
             after.synchronize()
             self._seconds[name] += before.elapsed_time(after) / 1000
-        self._open.clear()
-        return dict(self._seconds)
 
     def _event(self) -> Any:
         import torch

@@ -19,15 +19,16 @@ from ..settings import Settings
 from . import families
 from .graph import GraphTerms, Terms, largest
 from .shape import Shape
-from .sizes import ATTENTION_BLOCK, HEAD_BLOCK, ROOM_STEP, head_rows
+from .sizes import ATTENTION_BLOCK, HEAD_BLOCK, head_rows, room_for
 
 SLACK = 60_000_000  # of freed heap within a block: 17 to 43 MB were measured, whatever the settings
 HOLDING_SLACK = 80_000_000  # where activations are not recomputed: 19 to 64 MB
 MAPPED_SLACK = 52_000_000  # where a window's hidden states are too large for the heap: 15 to 38 MB
 TOKENISING = 56_000_000  # of one piece of text: 4 to 17 MB for words, 55 MB where every byte is a token
 UNITS_SLACK = 50_000_000  # what oneDNN holds for bfloat16 matmuls: 128 `allocator.KERNELS`, 0.31 to 0.47 MB each
-# On a GPU what is reserved beyond what is allocated, and the workspaces of cuBLAS: calibrated on one card (H100, seven
-# plans of a Llama-2-7B shape and two of the demo model), where 0.07, 0.15 and 0.38 to 0.50 GB were missing.
+# On a GPU what is reserved beyond what is allocated, and the workspaces of cuBLAS. Calibrated on one card (H100), when
+# LoRA products still ran in float32: 0.07 GB were missing while the demo model was loaded, 0.15 GB in one and 0.38 to
+# 0.50 GB in three plans of a Llama-2-7B shape.
 CUDA_LOADING = 96_000_000
 CUDA_SLACK = 160_000_000
 CUDA_LEARNING = 440_000_000
@@ -336,7 +337,7 @@ class _Count:
     def decoding(self) -> list[Terms]:
         """Moments of reading the context into a cache, and of one token."""
         s, tokens = self.shape, self.settings.window.size
-        room = -(-tokens // ROOM_STEP) * ROOM_STEP
+        room = room_for(tokens)
         one = {"KV cache": self.cache(room), "logits": 4 * s.vocab * 8, "scratch": self.scratch()}
         one["scratch"] += 2 * s.keys * self.c * tokens  # a layer's keys and values, copied as they grow
         if s.architecture in families.STEPPED:  # a sliding layer drops what it has seen as soon as it is computed

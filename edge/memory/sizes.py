@@ -12,6 +12,11 @@ ROOM_STEP = 512  # tokens by which the keys and values of a text that is written
 ATTENTION_BLOCK = 256  # queries of block attention
 
 
+def room_for(tokens: int) -> int:
+    """Tokens that a text of `tokens` has room for."""
+    return -(-tokens // ROOM_STEP) * ROOM_STEP
+
+
 def head_rows(hidden: int, positions: int) -> int:
     """Vocabulary entries whose float32 weights and logits at `positions` fill one block of the head."""
     return max(1, HEAD_BLOCK // (4 * (hidden + positions)))

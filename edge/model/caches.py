@@ -22,7 +22,7 @@ from transformers import Cache as TransformersCache
 from transformers import DynamicCache
 from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
-from ..memory.sizes import ROOM_STEP
+from ..memory.sizes import room_for
 
 Place = tuple[str, dict[Any, Any], Any]  # a tensor of a cache: a name for it, and where it is kept
 
@@ -33,15 +33,14 @@ class Rooms:
     Attributes:
         layers: one room for each of the model's layers.
         inner: what transformers' models take as `past_key_values`.
-        version: grows whenever a tensor moves to another address.
+        recorded: steps that were recorded on these tensors; forgotten when one of them moves.
     """
 
     def __init__(self, windows: list[int | None]) -> None:
         """`windows`: how many tokens each layer sees; None for all."""
         self.layers = [Room(window) for window in windows]
         self.inner = TransformersCache(layers=list(self.layers))
-        self.version = 0
-        self._marked = -1
+        self.recorded: dict[Any, Any] = {}
 
     @property
     def length(self) -> int:
@@ -53,7 +52,7 @@ class Rooms:
         for layer in self.layers:
             layer.save(count)
             if layer.grow(count):
-                self.version += 1
+                self.moved()
 
     def advance(self, count: int = 1) -> None:
         """`count` tokens were written at position `length` of each layer; below 0 they are written again."""
@@ -62,18 +61,18 @@ class Rooms:
 
     def mark(self, length: int) -> None:
         """See `Forward.mark`."""
-        self._marked = length
         for layer in self.layers:
             layer.saved = None
             layer.marked = length
 
     def rewind(self, held: int, length: int) -> bool:
         """See `Forward.rewind`; `held` tokens are there now."""
-        if length > held or (length != self._marked and any(layer.has_dropped for layer in self.layers)):
+        marked = self.layers[0].marked
+        if length > held or (length != marked and any(layer.has_dropped for layer in self.layers)):
             return False
         for layer in self.layers:
             layer.restore(length)
-        if length < self._marked:
+        if length < marked:
             self.mark(-1)
         return True
 
@@ -85,7 +84,7 @@ class Rooms:
 
     def moved(self) -> None:
         """The tensors lie elsewhere now."""
-        self.version += 1
+        self.recorded.clear()
 
 
 class Room(DynamicLayer):  # type: ignore[misc]
@@ -143,7 +142,7 @@ class Room(DynamicLayer):  # type: ignore[misc]
             needed = min(needed, self.window)
         if needed <= places:
             return False
-        wanted = -(-needed // ROOM_STEP) * ROOM_STEP
+        wanted = room_for(needed)
         wanted = wanted if self.window is None else min(wanted, self.window)
         wider = self.held.new_zeros(*self.held.shape[:3], wanted, self.held.shape[4])
         wider[..., :places, :] = self.held
@@ -182,8 +181,6 @@ class Room(DynamicLayer):  # type: ignore[misc]
 
 class Grown:
     """transformers' own cache, whatever a model's layers keep; a token costs a copy of it."""
-
-    version = 0
 
     def __init__(self, config: Any) -> None:
         self.inner = DynamicCache(config=config)

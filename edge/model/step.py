@@ -153,8 +153,8 @@ class Line:
             self.state = state
         self.lora = lora
 
-    def __call__(self, x: Tensor, low: Tensor | None = None) -> Tensor:
-        """(1, N) of a row (1, K). `low`: x A^T, where it is there already."""
+    def __call__(self, x: Tensor) -> Tensor:
+        """(1, N) of a row (1, K)."""
         if self.weight is None:
             from bitsandbytes import matmul_4bit
 
@@ -165,7 +165,7 @@ class Line:
             out = torch.addmm(self.bias, x, self.weight)
         if self.lora is not None:
             a, b, scaling = self.lora
-            out.addmm_(torch.mm(x, a) if low is None else low, b, alpha=scaling)
+            out.addmm_(torch.mm(x, a), b, alpha=scaling)
         return out
 
 
@@ -204,7 +204,6 @@ class Step:
         key: Any = blocks[0].key
         self.size = _inner(key).out_features // self.groups
         self._bound: dict[str, Bound] = {}
-        self._captured: dict[tuple[int, int, str, int], Captured] = {}
         self._sign = torch.ones(self.size, device=device, dtype=base.device.torch_dtype)
         self._sign[: self.size // 2] = -1
         self._inputs = torch.zeros(2, dtype=torch.long, device=device)  # the token, and its position
@@ -256,7 +255,6 @@ class Step:
             return bound
         if any(one.weights != self.base.weights_version for one in self._bound.values()):
             self._bound = {}
-            self._captured = {}
         names = {} if adapter is None else {id(layer): key for key, layer in adapter.layers.items()}
 
         def line(layer: nn.Module) -> Line:
@@ -271,12 +269,15 @@ class Step:
         return bound
 
     def _captured_for(self, rooms: Rooms, bound: Bound, adapter: Adapter | None) -> Captured:
-        key = (id(rooms), rooms.version, "" if adapter is None else adapter.name, bound.weights)
-        if key not in self._captured:
-            kept = {k: one for k, one in self._captured.items() if k[:2] == key[:2]}  # the other adapter's
-            self._captured = kept
-            self._captured[key] = Captured(lambda: self._run(rooms, bound, rooms.length))
-        return self._captured[key]
+        """The step on these rooms; it lies with them, and goes when they do."""
+        key = ("" if adapter is None else adapter.name, bound.weights)
+        if key not in rooms.recorded:
+            stale = [other for other in rooms.recorded if other[1] != bound.weights]
+            for other in stale:
+                del rooms.recorded[other]
+            rooms.recorded[key] = Captured(lambda: self._run(rooms, bound, rooms.length))
+        recorded: Captured = rooms.recorded[key]
+        return recorded
 
     # --- the step ---
 

@@ -20,7 +20,7 @@ from .drafts import Checked, Judge
 from .guards import Case
 from .job import Attempt, Job
 from .names import Memory, nothing
-from .prompts import Pair, Terms
+from .prompts import Pair, Terms, key
 
 SOFT = guards.SOFT  # problems with which a text is still better than none
 
@@ -85,9 +85,9 @@ def translate_unit(
             number + 1, unit.id, unit.text, text, status, tuple(tries.problems), tries.count, tries.tokens, seconds
         )
 
-    for key in (f"{unit.id}\n{key_of(unit.text)}", key_of(unit.text)):
-        if key in known:
-            return record(known[key], "corrected")
+    for given in (f"{unit.id}\n{key(unit.text)}", key(unit.text)):
+        if given in known:
+            return record(known[given], "corrected")
     if guards.needs_no_translation(unit.text):
         return record(unit.text, "copied")
     tries = Tries()
@@ -195,8 +195,3 @@ class Asking(NamedTuple):
         found = guards.problems(case, drafts.lenient(job.limits))
         tries.failed(found)
         return None if found else whole
-
-
-def key_of(text: str) -> str:
-    """Source texts that are the same to a reader."""
-    return " ".join(text.split())

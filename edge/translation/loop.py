@@ -22,9 +22,9 @@ from .asking import Draft, Request, Translator, seed_of, translate_unit
 from .context import Context
 from .drafts import Judge
 from .job import ATTEMPTS, Attempt, Job
-from .prompts import Pair
+from .prompts import Pair, key
 from .recall import Recall
-from .revision import Revision, key
+from .revision import Revision
 
 __all__ = ["ATTEMPTS", "Attempt", "Draft", "Job", "Request", "Translator", "seed_of", "translate", "translate_unit"]
 PASSED = ("model", "pieces", "corrected")  # what is shown and learned

@@ -34,6 +34,11 @@ class Pair(NamedTuple):
     target: str
 
 
+def key(text: str) -> str:
+    """What source texts that are the same to a reader have in common."""
+    return " ".join(text.split())
+
+
 Terms = Sequence[tuple[str, str]]
 Message = dict[str, Any]  # a turn of a chat: its role, and its content
 _NEXT = "what is said next"  # stands for a turn while the text before it is looked for

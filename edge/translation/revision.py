@@ -15,7 +15,7 @@ from typing import Any
 from ..documents import Unit
 from ..records import Corrected, Record, UnitTranslated
 from .languages import Language
-from .prompts import Pair
+from .prompts import Pair, key
 from .settled import Settled
 
 Edits = Callable[[], Mapping[str, Pair]]  # the rows of a review that are corrections, by unit id
@@ -122,8 +122,3 @@ class Revision:
                     yield done
                 remember(done)
         return changed
-
-
-def key(text: str) -> str:
-    """Source texts that are the same to a reader."""
-    return " ".join(text.split())

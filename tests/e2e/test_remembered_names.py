@@ -13,6 +13,7 @@ import pytest
 from edge import cli
 from edge.translation import decoding, glossary, loop
 from tests import tiny
+from tests.scenes import SCENES
 
 SMALL = [
     "--set",
@@ -25,13 +26,6 @@ SMALL = [
     "adapter.rank=4",
 ]
 PEOPLE = {"Captain Ahab": "Kapitän Ahab", "Starbuck": "Sternbock", "Queequeg": "Quiqueg"}
-SCENES = {
-    "That morning {} went on deck.": "An jenem Morgen ging {} an Deck.",
-    "Everybody looked at {} in silence.": "Alle sahen schweigend auf {} und warteten.",
-    "The men had heard {} singing.": "Die Männer hatten {} singen gehört.",
-    "Last night {} slept badly.": "Letzte Nacht schlief {} schlecht.",
-    "We all knew {} very well.": "Wir alle kannten {} sehr gut.",
-}
 GERMAN = {scene.format(n): said.format(c) for scene, said in SCENES.items() for n, c in PEOPLE.items()}
 
 

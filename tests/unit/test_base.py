@@ -240,3 +240,32 @@ def test_a_family_whose_activations_float16_cannot_hold_keeps_float32() -> None:
     assert base.wide_enough(half, "gemma3_text").dtype == "float32"
     assert base.wide_enough(half, "qwen2").dtype == "float16"
     assert base.wide_enough(replace(half, dtype="bfloat16"), "gemma3_text").dtype == "bfloat16"
+
+
+def test_a_gpus_clock_waits_for_nothing_and_keeps_only_what_has_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Event:
+        waited = 0
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def query(self) -> bool:
+            return self.number < ended
+
+        def synchronize(self) -> None:
+            Event.waited += not self.query()
+
+        def elapsed_time(self, other: Event) -> float:
+            return 1000.0 * (other.number - self.number)
+
+    clock = device.Clock(("one", "two"), device.Device("cuda", "cuda:0", "bfloat16"))
+    made: list[Event] = []
+    monkeypatch.setattr(clock, "_event", lambda: made.append(Event(len(made))) or made[-1])
+    ended = 0
+    for _ in range(50):
+        for name in ("one", "two"):
+            with clock.phase(name):
+                pass
+        ended = max(0, len(made) - 4)
+    assert len(clock._open) <= 4 and Event.waited == 0
+    assert clock.seconds == {"one": 50.0, "two": 50.0} and Event.waited > 0

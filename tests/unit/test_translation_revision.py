@@ -12,6 +12,7 @@ from edge.translation import languages, loop, report, settled
 from edge.translation.loop import Draft, Request
 from edge.translation.prompts import Pair
 from edge.translation.revision import Revision
+from tests.scenes import SCENES
 from tests.unit.test_translation_loop import DE, EN, Notes, Upper, job, translated
 
 LINES = [
@@ -164,17 +165,13 @@ def test_names_that_a_correction_shows_to_be_wrong() -> None:
     assert settled.share_a_name("爵士来了。", "他看见爵士。", zh) and not settled.share_a_name("他来了。", "她走。", zh)
 
 
-SCENES = {
-    "That morning {} went on deck.": "An jenem Morgen ging {} an Deck.",
-    "Everybody looked at {} in silence.": "Alle sahen schweigend auf {} und warteten.",
-    "The men had heard {} singing.": "Die Männer hatten {} singen gehört.",
-    "Last night {} slept badly.": "Letzte Nacht schlief {} schlecht.",
-    "We all knew {} very well.": "Wir alle kannten {} sehr gut.",
+MORE_SCENES = {
+    **SCENES,
     "On Monday {} wrote to us.": "Am Montag hat {} uns geschrieben.",
     "In the house {} sang.": "In dem Haus sang {} lange.",
     "Nobody had asked {} about it.": "Keiner hatte {} danach gefragt.",
 }
-STORY = {source.format("Joshua"): target for source, target in SCENES.items()}
+STORY = {source.format("Joshua"): target for source, target in MORE_SCENES.items()}
 FIRST_LINE = Pair(next(iter(STORY)), next(iter(STORY.values())).format("Josua"))
 
 
