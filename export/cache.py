@@ -1,8 +1,8 @@
 """The KV cache of one growing text, as the graph reads and writes it.
 
-Owns: the buffers, what a layer with a sliding window may forget, going back to an earlier length.
+Owns: the buffers, what a layer with a sliding window may forget, going back to an earlier length, texts side by side.
 Does not know: graphs, tokens, bindings.
-Units: positions in tokens; shapes (1, G, room, D).
+Units: positions in tokens; shapes (1, G, room, D), of texts side by side (B, G, room, D).
 
 Past and present are the same buffer, so a token costs no copy of what is there. A layer that sees everything has room
 for the whole text. A layer that sees the last `window` tokens has room for these and one run: where the room is used
@@ -12,6 +12,7 @@ so a row does not depend on where it lies.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -45,11 +46,16 @@ class Buffers:
         values: their values.
         capacity: tokens that a layer which sees everything has room for.
         sliding: rows that the other layers hold.
+        together: the buffers of several texts that these are one row of.
         steps: bindings of a decoding step to these buffers, whatever their owner keeps of them.
     """
 
-    def __init__(self, manifest: Manifest, device: str, capacity: int) -> None:
+    def __init__(self, manifest: Manifest, device: str, capacity: int, *, texts: int = 1) -> None:
+        """`texts`: how many lie side by side in each value."""
         m = manifest
+        self.texts = texts
+        self.together: Buffers | None = None
+        self._manifest = m
         self.names = cache_names(m.layers, "past")
         self.capacity = capacity
         self.sliding = 0
@@ -70,6 +76,7 @@ class Buffers:
         """Makes room for `tokens` in all, `held` of which are there."""
         if tokens <= self.capacity:
             return
+        assert self.together is None  # a row of others stays where it is
         kept = list(self.arrays(held))
         self.capacity = rounded(tokens)
         for index, (_, array) in enumerate(kept):
@@ -90,6 +97,25 @@ class Buffers:
             self.sliding = keep
             self._moved = position
         self.sliding += tokens
+
+    def side_by_side(self, count: int, held: int, capacity: int) -> list[Buffers]:
+        """`count` caches that each begin with the `held` tokens of this one, and have room for `capacity` in all.
+
+        They lie in the values of the first one's `together`, which a run may read up to any of them.
+        """
+        together = Buffers(self._manifest, self._device, rounded(capacity), texts=count)
+        for index, (_, array) in enumerate(self.arrays(held)):
+            together.values[index].numpy()[:, :, : array.shape[2]] = array
+        return [self._row(together, number) for number in range(count)]
+
+    def _row(self, together: Buffers, number: int) -> Buffers:
+        row = copy.copy(self)
+        row.together = together
+        row.capacity = together.capacity
+        row.values = [value(whole.numpy()[number : number + 1], self._device) for whole in together.values]
+        row.steps = []
+        row._mark, row._kept = None, {}
+        return row
 
     def mark(self, length: int) -> None:
         """Remembers the state with `length` tokens, for `rewind`."""
@@ -131,7 +157,7 @@ class Buffers:
 
     def _value(self, index: int, kept: Array | None) -> Any:
         with own_pages():
-            array = np.zeros((1, self._heads, self._rooms(index), self._size), self._kind)
+            array = np.zeros((self.texts, self._heads, self._rooms(index), self._size), self._kind)
         if kept is not None:
             array[:, :, : kept.shape[2]] = kept
         return value(array, self._device)

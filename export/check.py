@@ -131,9 +131,9 @@ def names(engine: Engine) -> None:
     """
     m = engine.manifest
     wanted: dict[str, list[int | None]] = {
-        "embedded": [None, m.hidden], "positions": [None], "seen": [1], "total": [],
-        **({"sliding.seen": [1], "sliding.total": []} if m.sliding else {}),
-        **{name: [1, m.groups, None, m.head_size] for name in cache_names(m.layers, "past")},
+        "embedded": [None, m.hidden], "positions": [None], "seen": [None], "total": [],
+        **({"sliding.seen": [None], "sliding.total": []} if m.sliding else {}),
+        **{name: [None, m.groups, None, m.head_size] for name in cache_names(m.layers, "past")},
     }  # fmt: skip
     for layer, (k, n) in m.lora.items():
         wanted |= dict(zip(lora_inputs(layer), ([k, None], [None, n]), strict=True))

@@ -5,13 +5,13 @@ Does not know: torch, adapters as objects, how the graphs are made, what a cache
 Units: nats; logits in float32; positions in tokens.
 
 Nothing here needs torch: a device that only scores or decodes holds the graph and this. All inputs of a decoding step
-are bound once and changed in place.
+are bound once and changed in place. Texts side by side take a step together: the weights are read once for all.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -206,18 +206,31 @@ class Reader:
         return np.concatenate([logits[0] for logits, _ in parts])
 
     def decode(self, token: int, buffers: Buffers, position: int, adapter: AdapterInputs) -> Array:
-        """(V,) logits after one token more; on a CPU the array is overwritten by the next call.
+        """(V,) logits after one token more.
 
         `adapter` must be the same object as long as its values stay in the same memory.
         """
         if self.engine.device != "cpu":
             return self.extend(np.array([token], np.int64), buffers, position, adapter)
         buffers.reserve(position + 1, position)
-        step = next((step for step in buffers.steps if step.adapter is adapter), None)
+        logits: Array = self._step(buffers, 1, adapter).run([token], [position], [buffers])[0]
+        return logits
+
+    def decode_lines(
+        self, tokens: Sequence[int], rows: Sequence[Buffers], positions: Sequence[int], adapter: AdapterInputs
+    ) -> Array:
+        """(n, V) logits after one token more in each of the first n caches of `Buffers.side_by_side`; CPU only."""
+        together = rows[0].together
+        assert together is not None
+        return self._step(together, len(tokens), adapter).run(tokens, positions, rows)
+
+    def _step(self, buffers: Buffers, count: int, adapter: AdapterInputs) -> Step:
+        """The step of the first `count` texts in `buffers`, bound once."""
+        step = next((step for step in buffers.steps if step.adapter is adapter and step.count == count), None)
         if step is None:
-            step = Step(self.engine, buffers, adapter)
+            step = Step(self.engine, buffers, count, adapter)
             buffers.steps.append(step)
-        return step.run(token, position)
+        return step
 
     def _states(self, ids: Array, last: int, buffers: Buffers, position: int, adapter: AdapterInputs) -> Array:
         """(last, H) hidden states of the last tokens of (S,), read `RUN` at a time after `position` others.
@@ -241,11 +254,11 @@ class Reader:
         """(S, H) hidden states of tokens that follow `position` others; their keys and values are kept in `buffers`."""
         binding = self.engine.decoder.io_binding()
         buffers.slide(position, len(ids))
-        for name, array in _inputs(self.engine, self.engine.rows(ids), position, buffers.sliding).items():
+        for name, array in _inputs(self.engine, self.engine.rows(ids), [position], [buffers.sliding]).items():
             binding.bind_cpu_input(name, array)
         _bind_adapter(binding, adapter)
         binding.bind_output("hidden")
-        _bind_cache(binding, buffers)
+        _bind_cache(binding, buffers.names, buffers.values)
         self.engine.decoder.run_with_iobinding(binding, self.engine.shrinking)
         hidden: Array = binding.get_outputs()[0].numpy()
         return hidden
@@ -270,67 +283,73 @@ class Reader:
 
 
 class Step:
-    """One decoding step on the CPU with everything bound: a token goes in, (V,) logits come out."""
+    """One decoding step on the CPU with everything bound: a token of each text goes in, (n, V) logits come out.
 
-    def __init__(self, engine: Engine, buffers: Buffers, adapter: AdapterInputs) -> None:
+    Attributes:
+        adapter: whose values are bound.
+        count: n, the texts.
+    """
+
+    def __init__(self, engine: Engine, buffers: Buffers, count: int, adapter: AdapterInputs) -> None:
         self._decoder = engine.decoder
         self._head = engine.head
         self.adapter = adapter
+        self.count = count
         m = engine.manifest
         self._rows = engine.rows
-        self._buffers = buffers
-        self._inputs = _inputs(engine, np.zeros((1, m.hidden), np.float32), 0, 0)
-        self._token = np.zeros(1, np.int64)
-        hidden = value(np.zeros((1, m.hidden), np.float32), "cpu")
-        self._logits = np.zeros((1, m.vocab), np.float32)
+        self._inputs = _inputs(engine, np.zeros((count, m.hidden), np.float32), [0] * count, [0] * count)
+        hidden = value(np.zeros((count, m.hidden), np.float32), "cpu")
+        self._logits: list[Array] = []
         self._tokens = self._decoder.io_binding()
         for name, array in self._inputs.items():
             self._tokens.bind_ortvalue_input(name, value(array, "cpu"))
         _bind_adapter(self._tokens, adapter)
         self._tokens.bind_ortvalue_output("hidden", hidden)
-        _bind_cache(self._tokens, buffers)
+        whole = count == buffers.texts
+        values = buffers.values if whole else [value(held.numpy()[:count], "cpu") for held in buffers.values]
+        _bind_cache(self._tokens, buffers.names, values)
         self._states = self._head.io_binding()
         self._states.bind_ortvalue_input("hidden", hidden)
-        self._states.bind_ortvalue_input("labels", value(np.zeros(1, np.int64), "cpu"))
+        self._states.bind_ortvalue_input("labels", value(np.zeros(count, np.int64), "cpu"))
         self._states.bind_ortvalue_input("scoring", value(np.array(False), "cpu"))
-        start = 0
-        for part, own in engine.parts:
-            end = min(start + PART, m.vocab)
-            self._states.bind_ortvalue_output(part, value(self._logits[:, start:end], "cpu"))
-            self._states.bind_ortvalue_output(own, value(np.zeros(1, np.float32), "cpu"))
-            start = end
+        for (part, own), start in zip(engine.parts, range(0, m.vocab, PART), strict=True):
+            self._logits.append(np.zeros((count, min(PART, m.vocab - start)), np.float32))
+            self._states.bind_ortvalue_output(part, value(self._logits[-1], "cpu"))
+            self._states.bind_ortvalue_output(own, value(np.zeros(count, np.float32), "cpu"))
 
-    def run(self, token: int, position: int) -> Array:
-        """(V,) logits after `token` at `position`; the array is overwritten by the next step."""
+    def run(self, tokens: Sequence[int], positions: Sequence[int], rows: Sequence[Buffers]) -> Array:
+        """(n, V) logits after a token of each text at its position; `rows`: the cache of each."""
         inputs = self._inputs
-        buffers = self._buffers
-        buffers.slide(position, 1)
-        self._token[0] = token
-        inputs["embedded"][...] = self._rows(self._token)
-        inputs["positions"][0] = inputs["seen"][0] = position
-        inputs["total"][...] = position + 1
+        for position, row in zip(positions, rows, strict=True):
+            row.slide(position, 1)
+        inputs["embedded"][...] = self._rows(np.array(tokens, np.int64))
+        inputs["positions"][...] = inputs["seen"][...] = positions
+        inputs["total"][...] = max(positions) + 1
         if "sliding.seen" in inputs:
-            inputs["sliding.seen"][0] = buffers.sliding - 1
-            inputs["sliding.total"][...] = buffers.sliding
+            held = [row.sliding for row in rows]
+            inputs["sliding.seen"][...] = np.array(held) - 1
+            inputs["sliding.total"][...] = max(held)
         self._decoder.run_with_iobinding(self._tokens)
         self._head.run_with_iobinding(self._states)
-        logits: Array = self._logits[0]
-        return logits
+        return np.concatenate(self._logits, axis=1)
 
 
-def _inputs(engine: Engine, rows: Array, position: int, sliding: int) -> dict[str, Array]:
-    """What changes with each run, over (S, H) rows that follow `position` tokens; `sliding`: held by
-    layers with a window.
+def _inputs(engine: Engine, rows: Array, positions: Sequence[int], sliding: Sequence[int]) -> dict[str, Array]:
+    """What changes with each run, over (S, H) rows of as many tokens of each text.
+
+    `positions`: of the first of each text; `sliding`: rows of each that layers with a window hold, these included.
     """
-    end = position + len(rows)
+    each = len(rows) // len(positions)
+    seen = np.array(positions, np.int32) + (each - 1)
     inputs = {
         "embedded": rows,
-        "positions": np.arange(position, end, dtype=np.int64),
-        "seen": np.array([end - 1], np.int32),
-        "total": np.array(end, np.int32),
+        "positions": (np.array(positions, np.int64)[:, None] + np.arange(each)).reshape(-1),
+        "seen": seen,
+        "total": np.array(seen.max() + 1, np.int32),
     }
     if engine.manifest.sliding:
-        inputs |= {"sliding.seen": np.array([sliding - 1], np.int32), "sliding.total": np.array(sliding, np.int32)}
+        held = np.array(sliding, np.int32)
+        inputs |= {"sliding.seen": held - 1, "sliding.total": np.array(held.max(), np.int32)}
     return inputs
 
 
@@ -339,7 +358,7 @@ def _bind_adapter(binding: Any, adapter: AdapterInputs) -> None:
         binding.bind_ortvalue_input(name, held)
 
 
-def _bind_cache(binding: Any, buffers: Buffers) -> None:
-    for name, held in zip(buffers.names, buffers.values, strict=True):
+def _bind_cache(binding: Any, names: Sequence[str], values: Sequence[Any]) -> None:
+    for name, held in zip(names, values, strict=True):
         binding.bind_ortvalue_input(name, held)
         binding.bind_ortvalue_output(name.replace("past", "present", 1), held)

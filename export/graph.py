@@ -2,14 +2,15 @@
 
 Owns: how a Llama-like decoder is written in ONNX operators, the graphs' inputs and outputs and their names.
 Does not know: what runs them (`runtime.py`), whether they are right (`check.py`), the files beside them.
-Units: tokens; shapes as noted; one document, so there is no batch dimension but where an operator wants one.
+Units: tokens; shapes as noted. Texts of one run, B of them, lie one after the other in S rows, as many of each; the
+operators of attention alone know where one ends.
 
 Two graphs on one data file, so that a window's hidden states meet the head in slices and its full logits never exist:
 
-    decoder  embedded (S, H), rows of the embedding matrix; positions (S,) int64; seen (1,) int32 = tokens in all - 1,
-             total () int32 = tokens in all, and the same of what layers with a window hold: sliding.seen,
-             sliding.total; past.I.key, past.I.value (1, G, P, D); NAME.lora_a (K, r) and NAME.lora_b (r, N), r from 0
-             up -> hidden (S, H), present.I.key, present.I.value (1, G, max(P, total), D)
+    decoder  embedded (S, H), rows of the embedding matrix; positions (S,) int64; seen (B,) int32 = tokens of each text
+             in all - 1, total () int32 = tokens of the longest in all, and the same of what layers with a window hold:
+             sliding.seen, sliding.total; past.I.key, past.I.value (B, G, P, D); NAME.lora_a (K, r) and NAME.lora_b
+             (r, N), r from 0 up -> hidden (S, H), present.I.key, present.I.value (B, G, max(P, total), D)
     head     hidden (S, H), labels (S,) int64, scoring () bool -> of each part I of the vocabulary: part.I (S, n), its
              logits, or when scoring (S, blocks), logsumexp of the logits of each block; own.I (S,), the
              label's logit or 0
@@ -97,19 +98,22 @@ class DecoderGraph:
         self.layers = dict(_linears(base))
         self.head_size = head_size(base.config)
         self.names = {id(layer): name for name, layer in base.model.named_modules()}
+        self._shapes: dict[tuple[int, ...], str] = {}
 
     def build(self) -> Graph:
         """The whole graph."""
         graph = self.graph
         states = graph.input("embedded", ["S", self.config.hidden_size])
         graph.input("positions", ["S"], np.int64)
-        graph.input("seen", [1], np.int32)
+        graph.input("seen", ["B"], np.int32)
         graph.input("total", [], np.int32)
         if windows(self.base):
-            graph.input("sliding.seen", [1], np.int32)
+            graph.input("sliding.seen", ["B"], np.int32)
             graph.input("sliding.total", [], np.int32)
-        self._first_position = graph.op("Gather", "positions", graph.constant([0]))
-        self._rows = graph.op("Unsqueeze", graph.op("Sub", "positions", self._first_position), graph.constant([0]))
+        self._texts = graph.op("Shape", "seen")
+        count = graph.op("Squeeze", graph.op("Shape", "positions"))
+        rows = graph.op("Range", graph.constant(0), count, graph.constant(1))
+        self._rows = self._by_text(rows)  # where the angles of each token lie
         self._angles: dict[str, tuple[str, str]] = {}
         scale = getattr(self.base.model.get_input_embeddings(), "scalar_embed_scale", None)
         if scale is not None:
@@ -122,7 +126,7 @@ class DecoderGraph:
             graph.output(
                 name,
                 name,
-                [1, self.config.num_key_value_heads, "T", self.head_size],
+                ["B", self.config.num_key_value_heads, "T", self.head_size],
                 np.float16 if self.half else np.float32,
             )
         return graph
@@ -155,13 +159,12 @@ class DecoderGraph:
         turned = []
         for rows, count, norm in ((query, heads, "q_norm"), (key, groups, "k_norm")):
             if hasattr(attention, norm):
-                rows = graph.op("Reshape", rows, graph.constant([1, -1, count, size]))
+                rows = graph.op("Reshape", rows, graph.constant([-1, count, size]))
                 rows = self._norm(rows, getattr(attention, norm))
-            rows = graph.op("Reshape", rows, graph.constant([1, -1, count * size]))
-            turned.append(self._rotate(rows, count, attention))
-        value = graph.op("Reshape", value, graph.constant([1, -1, groups * size]))
+            turned.append(self._rotate(self._by_text(rows, count * size), count, attention))
+        value = self._by_text(value, groups * size)
         kind = np.float16 if self.half else np.float32
-        past = [graph.input(f"past.{index}.{of}", [1, groups, f"P{index}", size], kind) for of in ("key", "value")]
+        past = [graph.input(f"past.{index}.{of}", ["B", groups, f"P{index}", size], kind) for of in ("key", "value")]
         if self.half:
             turned = [graph.op("Cast", rows, to=TensorProto.FLOAT16) for rows in turned]
             value = graph.op("Cast", value, to=TensorProto.FLOAT16)
@@ -180,8 +183,14 @@ class DecoderGraph:
         rows = graph.op("Reshape", attended, graph.constant([-1, heads * size]))
         return self._linear(rows, attention.o_proj)
 
+    def _by_text(self, rows: str, *width: int) -> str:
+        """(S, *width) rows as (B, S / B, *width)."""
+        if width not in self._shapes:
+            self._shapes[width] = self.graph.op("Concat", self._texts, self.graph.constant([-1, *width]), axis=0)
+        return self.graph.op("Reshape", rows, self._shapes[width])
+
     def _rotate(self, x: str, heads: int, attention: Any) -> str:
-        """Rotary embedding (arXiv 2104.09864) of (1, S, heads * D)."""
+        """Rotary embedding (arXiv 2104.09864) of (B, S / B, heads * D)."""
         cos, sin = self._angles_of(attention)
         attributes: dict[str, Any] = {}
         if 2 * self._frequencies != self.head_size:

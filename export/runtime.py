@@ -8,7 +8,7 @@ Units: nats; logits in float32; positions in tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -60,7 +60,23 @@ class OnnxForward:
         """See `Forward.decode`."""
         logits = self.reader.decode(token, cache.state, cache.length, self._inputs(adapter))
         cache.length += 1
-        return torch.from_numpy(logits.copy())
+        return torch.from_numpy(logits)
+
+    def lines(self, cache: Cache, count: int, room: int) -> list[Cache] | None:
+        """See `Forward.lines`."""
+        if self.engine.device != "cpu":
+            return None
+        rows = cache.state.side_by_side(count, cache.length, cache.length + room)
+        return [Cache(row, cache.length) for row in rows]
+
+    def decode_lines(self, tokens: Sequence[int], lines: Sequence[Cache], *, adapter: bool = True) -> Tensor:
+        """See `Forward.decode_lines`."""
+        lines = lines[: len(tokens)]
+        states = [line.state for line in lines]
+        logits = self.reader.decode_lines(tokens, states, [line.length for line in lines], self._inputs(adapter))
+        for line in lines:
+            line.length += 1
+        return torch.from_numpy(logits)
 
     def mark(self, cache: Cache) -> None:
         """See `Forward.mark`."""

@@ -1,8 +1,9 @@
 """The keys and values of a text that is being written: in rooms with space for more, or grown as transformers does.
 
-Owns: where they lie, how they grow, going back to an earlier length, moving them out of the device and back.
+Owns: where they lie, how they grow, going back to an earlier length, moving them out of the device and back, texts
+side by side.
 Does not know: adapters, how a token is computed.
-Units: tokens; keys and values of a layer (2, 1, G, places, D).
+Units: tokens; keys and values of a layer (2, 1, G, places, D), of n texts side by side (2, n, G, places, D).
 
 `Rooms` holds what layers of full and sliding attention keep. A layer has room for up to `ROOM_STEP` tokens more than it
 holds at most, so that most tokens cost no copy of what is there, and its address stays the same for a step that is
@@ -34,6 +35,7 @@ class Rooms:
         layers: one room for each of the model's layers.
         inner: what transformers' models take as `past_key_values`.
         recorded: steps that were recorded on these tensors; forgotten when one of them moves.
+        together: the rooms of several texts that these are one row of.
     """
 
     def __init__(self, windows: list[int | None]) -> None:
@@ -41,6 +43,7 @@ class Rooms:
         self.layers = [Room(window) for window in windows]
         self.inner = TransformersCache(layers=list(self.layers))
         self.recorded: dict[Any, Any] = {}
+        self.together: Rooms | None = None
 
     @property
     def length(self) -> int:
@@ -58,6 +61,22 @@ class Rooms:
         """`count` tokens were written at position `length` of each layer; below 0 they are written again."""
         for layer in self.layers:
             layer.length += count
+
+    def side_by_side(self, count: int, room: int) -> list[Rooms]:
+        """`count` rooms that each hold what these hold, with places for `room` tokens more; they never grow."""
+        windows = [layer.window for layer in self.layers]
+        together = Rooms(windows)
+        rows = [Rooms(windows) for _ in range(count)]
+        for index, layer in enumerate(self.layers):
+            held = layer.copies(count, room)
+            together.layers[index].held = held
+            for number, row in enumerate(rows):
+                row.layers[index].held = held[:, number : number + 1]
+                row.layers[index].length = layer.length
+        together.advance(self.length)
+        for row in rows:
+            row.together = together
+        return rows
 
     def mark(self, length: int) -> None:
         """See `Forward.mark`."""
@@ -133,6 +152,19 @@ class Room(DynamicLayer):  # type: ignore[misc]
             seen = self.held[..., : self.length, :]
         return seen[0], seen[1]
 
+    def copies(self, count: int, room: int) -> Tensor:
+        """(2, count, G, places, D): what is held, `count` times, with places for `room` tokens more."""
+        assert self.held is not None
+        places = self._places(self.length + room)
+        wider = self.held.new_zeros(2, count, self.held.shape[2], places, self.held.shape[4])
+        kept = min(self.length, places)
+        wider[..., :kept, :] = self.held[..., :kept, :]
+        return wider
+
+    def _places(self, tokens: int) -> int:
+        """How many places so many tokens need."""
+        return room_for(tokens) if self.window is None else min(room_for(tokens), self.window)
+
     def grow(self, count: int) -> bool:
         """Makes room for `count` more tokens; whether the tensor has moved."""
         assert self.held is not None
@@ -142,8 +174,7 @@ class Room(DynamicLayer):  # type: ignore[misc]
             needed = min(needed, self.window)
         if needed <= places:
             return False
-        wanted = room_for(needed)
-        wanted = wanted if self.window is None else min(wanted, self.window)
+        wanted = self._places(needed)
         wider = self.held.new_zeros(*self.held.shape[:3], wanted, self.held.shape[4])
         wider[..., :places, :] = self.held
         self.held = wider

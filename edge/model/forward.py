@@ -7,7 +7,7 @@ Units: nats; logits in float32; positions in tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,6 +65,20 @@ class Forward(Protocol):
 
     def decode(self, token: int, cache: Cache, *, adapter: bool = True) -> Tensor:
         """Adds one token to the cache; returns the (V,) logits after it, valid until the next token."""
+        ...
+
+    def lines(self, cache: Cache, count: int, room: int) -> list[Cache] | None:
+        """`count` caches that each begin as this one does, to be decoded side by side; None where the path cannot.
+
+        Each has room for `room` tokens more, which `extend` and `decode_lines` add; nothing else is done with them.
+        """
+        ...
+
+    def decode_lines(self, tokens: Sequence[int], lines: Sequence[Cache], *, adapter: bool = True) -> Tensor:
+        """Adds one token to each of the first n caches of `lines`; returns (n, V) logits, valid until the next call.
+
+        The weights are read once for all of them. What a text gets differs from `decode`'s by rounding alone.
+        """
         ...
 
     def mark(self, cache: Cache) -> None:
@@ -275,6 +289,30 @@ class TorchForward:
             logits = step.logits(token, cache.state, self.adapter if adapter else None)
             cache.length += 1
             return logits
+
+    @torch.inference_mode()
+    def lines(self, cache: Cache, count: int, room: int) -> list[Cache] | None:
+        """See `Forward.lines`; where no step decodes, neither do lines."""
+        step = self.step
+        if step is None or not isinstance(cache.state, Rooms):
+            return None
+        if step.trusted is None:
+            self.decode(0, self.prefill(torch.zeros(1, dtype=torch.long))[1])
+        if not step.trusted:
+            return None
+        return [Cache(rooms, cache.length) for rooms in cache.state.side_by_side(count, room)]
+
+    @torch.inference_mode()
+    def decode_lines(self, tokens: Sequence[int], lines: Sequence[Cache], *, adapter: bool = True) -> Tensor:
+        """See `Forward.decode_lines`."""
+        assert self.step is not None
+        lines = lines[: len(tokens)]
+        with keep_scratch():
+            rows = [line.state for line in lines]
+            logits = self.step.logits_of_lines(tokens, rows, self.adapter if adapter else None)
+        for line in lines:
+            line.length += 1
+        return logits
 
     def mark(self, cache: Cache) -> None:
         """See `Forward.mark`."""

@@ -1,8 +1,9 @@
 """One token after another: what decoding repeats, on buffers that stay where they are.
 
-Owns: which blocks it knows, the products of one row through base and adapter, the step's capture in a CUDA graph.
+Owns: which blocks it knows, the products of rows through base and adapter, the step's capture in a CUDA graph.
 Does not know: how a prompt is read (`forward.py`), how a token is chosen, what is learned.
-Units: tokens; a row is (1, H); keys and values of a layer (2, 1, G, places, D).
+Units: tokens; rows (n, H), one of each text: mostly one, more where texts are decoded side by side; keys and values of
+a layer (2, n, G, places, D).
 
 The models' own forward is a tree of modules that is walked for every token, about 1,400 calls a block with an adapter
 on. Here a block is one flat function over tensors that are found once: norm, query, key and value, rotation (RoFormer,
@@ -17,7 +18,7 @@ token of a base is computed both ways, and one that comes out otherwise is left 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,7 +137,7 @@ def _is_known(layer: Any, dtype: torch.dtype) -> bool:
 
 
 class Line:
-    """One linear layer for a row: y = x W^T + b + s (x A^T) B^T."""
+    """One linear layer for rows: y = x W^T + b + s (x A^T) B^T."""
 
     def __init__(self, layer: nn.Linear, lora: tuple[Tensor, Tensor, float] | None) -> None:
         """`lora`: A^T (K, r), B^T (r, N) and s; None without an adapter."""
@@ -154,7 +155,7 @@ class Line:
         self.lora = lora
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(1, N) of a row (1, K)."""
+        """(n, N) of rows (n, K)."""
         if self.weight is None:
             from bitsandbytes import matmul_4bit
 
@@ -175,6 +176,29 @@ class Bound:
 
     lines: list[tuple[Line, ...]]
     weights: int
+
+
+class Static:
+    """What a step of n texts reads and writes at fixed addresses.
+
+    Attributes:
+        inputs: (2, n), each text's token and its position.
+        row: (n, ...), query, key and value of the tokens side by side.
+        turned: the part of it that is rotated; `of_heads`: query and key of it, (n, heads, D).
+        query: (n, G, heads / G, D); `new`: key and value (2, n, G, 1, D).
+    """
+
+    def __init__(self, step: Step, n: int) -> None:
+        device, dtype = step.base.device.name, step.base.device.torch_dtype
+        turned = step.heads + step.groups
+        self.n = n
+        self.inputs = torch.zeros(2, n, dtype=torch.long, device=device)
+        self.row = torch.zeros(n, (turned + step.groups) * step.size, dtype=dtype, device=device)
+        made = self.row.view(n, -1, step.size)
+        self.turned = made[:, :turned]
+        self.of_heads = made[:, : step.heads], made[:, step.heads : turned]
+        self.query = made[:, : step.heads].view(n, step.groups, -1, step.size)
+        self.new = made[:, step.heads :].view(n, 2, step.groups, 1, step.size).transpose(0, 1)
 
 
 class Step:
@@ -206,15 +230,7 @@ class Step:
         self._bound: dict[str, Bound] = {}
         self._sign = torch.ones(self.size, device=device, dtype=base.device.torch_dtype)
         self._sign[: self.size // 2] = -1
-        self._inputs = torch.zeros(2, dtype=torch.long, device=device)  # the token, and its position
-        # query, key and value of a token side by side, and what is seen of them
-        turned = self.heads + self.groups
-        self._row = torch.zeros(1, (turned + self.groups) * self.size, dtype=base.device.torch_dtype, device=device)
-        made = self._row.view(-1, self.size)
-        self._turned = made[:turned]
-        self._of_heads = made[: self.heads], made[self.heads : turned]
-        self._query = made[: self.heads].view(1, self.groups, -1, self.size)
-        self._new = made[self.heads :].view(2, 1, self.groups, 1, self.size)
+        self._static = {1: Static(self, 1)}
         self._counts = torch.arange(0, device=device)
 
     @classmethod
@@ -229,17 +245,32 @@ class Step:
     def logits(self, token: int, rooms: Rooms, adapter: Adapter | None) -> Tensor:
         """(V,) float32 logits after `token`; valid until the next step where it is captured."""
         rooms.reserve(1)
+        logits = self._logits([token], [rooms.length], rooms, adapter)
+        rooms.advance()
+        return logits[0]
+
+    def logits_of_lines(self, tokens: Sequence[int], rows: Sequence[Rooms], adapter: Adapter | None) -> Tensor:
+        """(n, V) the same for the first n of rooms side by side (`Rooms.side_by_side`)."""
+        together = rows[0].together
+        assert together is not None
+        logits = self._logits(tokens, [row.length for row in rows], together, adapter)
+        for row in rows:
+            row.advance()
+        return logits
+
+    def _logits(self, tokens: Sequence[int], positions: Sequence[int], rooms: Rooms, adapter: Adapter | None) -> Tensor:
+        """(n, V) of the first n texts in `rooms`."""
+        n = len(tokens)
         bound = self._lines(adapter)
         if adapter is not None:
             adapter.refresh()
-        position = rooms.length
-        self._inputs.copy_(torch.tensor([token, position]), non_blocking=True)
+        if n not in self._static:
+            self._static[n] = Static(self, n)
+        static = self._static[n]
+        static.inputs.copy_(torch.tensor([tokens, positions]), non_blocking=True)
         if self.captures:
-            logits = self._captured_for(rooms, bound, adapter).replay()
-        else:
-            logits = self._run(rooms, bound, position)
-        rooms.advance()
-        return logits
+            return self._captured_for(rooms, bound, static, adapter).replay()
+        return self._run(rooms, bound, static, max(positions))
 
     def compare(self, ours: Tensor, theirs: Tensor) -> None:
         """Whether the step computes what the model's own forward does, by (V,) logits of both after one token."""
@@ -268,83 +299,94 @@ class Step:
         self._bound[name] = bound
         return bound
 
-    def _captured_for(self, rooms: Rooms, bound: Bound, adapter: Adapter | None) -> Captured:
+    def _captured_for(self, rooms: Rooms, bound: Bound, static: Static, adapter: Adapter | None) -> Captured:
         """The step on these rooms; it lies with them, and goes when they do."""
-        key = ("" if adapter is None else adapter.name, bound.weights)
+        key = ("" if adapter is None else adapter.name, bound.weights, static.n)
         if key not in rooms.recorded:
             stale = [other for other in rooms.recorded if other[1] != bound.weights]
             for other in stale:
                 del rooms.recorded[other]
-            rooms.recorded[key] = Captured(lambda: self._run(rooms, bound, rooms.length))
+            rooms.recorded[key] = Captured(lambda: self._run(rooms, bound, static, rooms.length))
         recorded: Captured = rooms.recorded[key]
         return recorded
 
     # --- the step ---
 
-    def _run(self, rooms: Rooms, bound: Bound, position: int) -> Tensor:
-        """The step itself. `position` is read only where shapes may change: `_inputs` holds it for the rest."""
-        token, at = self._inputs[:1], self._inputs[1:]
-        # 1. the token's embedding, its rotation, what it may see
-        hidden = self._embed(token[None])[0].clone()  # (1, H)
+    def _run(self, rooms: Rooms, bound: Bound, static: Static, position: int) -> Tensor:
+        """The step itself. `position`, of the longest text, is read only where shapes may change: `inputs` holds it
+        for the rest.
+        """
+        tokens, at = static.inputs
+        # 1. the tokens' embeddings, their rotation, what they may see
+        hidden = self._embed(tokens[None])[0].clone()  # (n, H)
         angles = self._angles(hidden, at)
         places = {layer.held.shape[3]: None for layer in rooms.layers if layer.held is not None}
         slots = {count: at % count for count in places}
-        masks = {count: self._mask(count, at) for count in places} if self.static else {}
+        masks: dict[int, Tensor] = {}
+        if self.static or static.n > 1:
+            masks = {count: self._mask(count, at) for count in places}
         # 2. the blocks
         for block, lines, room in zip(self.blocks, bound.lines, rooms.layers, strict=True):
             held = room.held
             assert held is not None
             count = held.shape[3]
-            row = self._attention(block, lines, hidden, angles[block.kind if self._by_kind else None], held,
-                                  slots[count], masks.get(count), min(position + 1, count))  # fmt: skip
+            row = self._attention(block, lines, hidden, angles[block.kind if self._by_kind else None], static,
+                                  held, slots[count], masks.get(count), min(position + 1, count))  # fmt: skip
             hidden += row if block.after is None else _normed(row, block.after[0])
             row = _normed(hidden, block.before[1])
             gate, up, down = lines[4:]
             row = down(block.activation(gate(row)).mul_(up(row)))
             hidden += row if block.after is None else _normed(row, block.after[1])
         # 3. the head
-        return self.base.head.logits(self._norm(hidden))[0]
+        return self.base.head.logits(self._norm(hidden))
 
     def _attention(
-        self, block: Block, lines: tuple[Line, ...], hidden: Tensor, angles: tuple[Tensor, Tensor], held: Tensor,
-        slot: Tensor, mask: Tensor | None, count: int,
+        self, block: Block, lines: tuple[Line, ...], hidden: Tensor, angles: tuple[Tensor, Tensor], static: Static,
+        held: Tensor, slots: Tensor, mask: Tensor | None, count: int,
     ) -> Tensor:  # fmt: skip
-        """(1, H) of what the token takes from the tokens before it; its key and value are put into their place."""
+        """(n, H) of what the tokens take from those before them; their keys and values are put into their places."""
         row = _normed(hidden, block.before[0])
-        torch.cat([lines[0](row), lines[1](row), lines[2](row)], 1, out=self._row)
+        torch.cat([lines[0](row), lines[1](row), lines[2](row)], 1, out=static.row)
         if block.head_norms is not None:
-            for heads, norm in zip(self._of_heads, block.head_norms, strict=True):
+            for heads, norm in zip(static.of_heads, block.head_norms, strict=True):
                 heads.copy_(_normed(heads, norm))
         cos, sin = angles
-        halves = self._turned.roll(self.size // 2, 1)  # with the sign in `sin`: (-second half, first half)
-        self._turned.mul_(cos).addcmul_(halves, sin)
-        held.index_copy_(3, slot, self._new)
-        seen = held if self.static else held[:, :, :, :count]
-        keys, values = seen.unbind(0)
-        if block.softcap is None:
-            out = F.scaled_dot_product_attention(self._query, keys, values, attn_mask=mask, scale=block.scaling)
+        halves = static.turned.roll(self.size // 2, 2)  # with the sign in `sin`: (-second half, first half)
+        static.turned.mul_(cos).addcmul_(halves, sin)
+        if held.shape[1] != static.n:
+            held = held[:, : static.n]  # the last texts have ended
+        if static.n == 1:
+            held.index_copy_(3, slots, static.new)
         else:
-            scores = (self._query @ keys.transpose(-1, -2)).float().mul_(block.scaling / block.softcap).tanh_()
+            held.scatter_(3, slots[:, None, None, None].expand_as(static.new), static.new)
+        if not self.static:
+            held = held[:, :, :, :count]
+            mask = None if mask is None else mask[..., :count]
+        keys, values = held.unbind(0)
+        if block.softcap is None:
+            out = F.scaled_dot_product_attention(static.query, keys, values, attn_mask=mask, scale=block.scaling)
+        else:
+            scores = (static.query @ keys.transpose(-1, -2)).float().mul_(block.scaling / block.softcap).tanh_()
             scores.mul_(block.softcap)
             if mask is not None:
                 scores.masked_fill_(~mask, -torch.inf)
             out = scores.softmax(-1).to(values.dtype) @ values
-        return lines[3](out.reshape(1, -1))
+        return lines[3](out.reshape(static.n, -1))
 
     def _angles(self, hidden: Tensor, at: Tensor) -> dict[str | None, tuple[Tensor, Tensor]]:
-        """cos and signed sin of the token's position, (1, D) each, by kind of layer."""
+        """cos and signed sin of each token's position, (n, 1, D) each, by kind of layer."""
         kinds: set[str | None] = {block.kind for block in self.blocks} if self._by_kind else {None}
         made: dict[str | None, tuple[Tensor, Tensor]] = {}
         for kind in kinds:
             cos, sin = self._rotary(hidden[None], at[None], *([kind] if self._by_kind else []))
-            made[kind] = (cos[0], sin[0] * self._sign)
+            made[kind] = (cos[0, :, None], (sin[0] * self._sign)[:, None])
         return made
 
     def _mask(self, count: int, at: Tensor) -> Tensor:
-        """(1, 1, 1, places) of a room: where a token lies. A full sliding room has one in each place."""
+        """(n, 1, 1, places) of a room: where a token lies. A full sliding room has one in each place."""
         if len(self._counts) < count:
             self._counts = torch.arange(count, device=at.device)
-        return (self._counts[:count] <= at)[None, None, None]
+        return (self._counts[:count] <= at[:, None])[:, None, None]
 
 
 def _changes(config: Any) -> bool:

@@ -30,7 +30,7 @@ MANIFEST = "templora.json"  # what a 4-bit folder made here holds
 FORMAT = 1  # of such folders
 WORDS = "words"  # in the manifest: sha256 of the ids that the tokenizer gives for the texts that it was tried on
 EXPORT = "templora-onnx.json"  # what an ONNX export holds
-EXPORT_FORMAT = 6  # of such folders
+EXPORT_FORMAT = 7  # of such folders
 
 
 @dataclass(frozen=True)

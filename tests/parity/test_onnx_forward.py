@@ -126,9 +126,51 @@ def test_every_lora_input_changes_the_logits(case: Case) -> None:
     assert torch.equal(case.onnx.prefill(IDS[:20])[0], whole)
 
 
+@torch.inference_mode()
+def _side_by_side(forward: Any, prefix: Tensor, tails: list[Tensor], steps: list[int]) -> list[Tensor]:
+    """Of each text, (steps, V): after `steps` of its last tokens, all of them read side by side after one prefix."""
+    _, cache = forward.prefill(prefix)
+    lines = forward.lines(cache, len(tails), max(map(len, tails)))
+    for line, tail, count in zip(lines, tails, steps, strict=True):
+        forward.extend(tail[: len(tail) - count], line)
+    found: list[list[Tensor]] = [[] for _ in tails]
+    for step in range(max(steps)):
+        rows = [number for number, count in enumerate(steps) if step < count]
+        assert rows == list(range(len(rows)))  # the longest first
+        tokens = [int(tails[row][len(tails[row]) - steps[row] + step]) for row in rows]
+        for row, logits in zip(rows, forward.decode_lines(tokens, lines).clone(), strict=True):
+            found[row].append(logits)
+    return [torch.stack(rows) for rows in found]
+
+
+def test_texts_side_by_side_are_the_texts_one_by_one(case: Case) -> None:
+    case.shake(11)
+    prefix, tails, steps = IDS[:20], [IDS[20:34], IDS[5:13], IDS[30:46]], [9, 6, 4]
+    found = _side_by_side(case.onnx, prefix, tails, steps)
+    for rows, tail, count in zip(found, tails, steps, strict=True):
+        whole = torch.cat([prefix, tail])
+        exact = case.reference(whole, adapter=True)[-count:]
+        alone = case.torch.prefill(whole[:-count])[1]
+        theirs = torch.stack([case.torch.decode(int(token), alone).clone() for token in whole[-count:]])
+        assert (rows - exact).abs().max() <= FACTOR * (theirs - exact).abs().max()
+
+
 @pytest.fixture(scope="module")
 def gemma(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return Case(tmp_path_factory.mktemp("onnx") / "graph", "gemma3_text", "nf4")
+
+
+def test_texts_side_by_side_leave_their_sliding_windows(gemma: Case) -> None:
+    gemma.shake(12)
+    limit = sliding_room(gemma.engine.manifest.window)
+    ids = torch.randint(2, 320, (2 * limit + 40,), generator=torch.Generator().manual_seed(13))
+    prefix, tails, steps = ids[: limit - 6], [ids[limit : limit + 20], ids[-7:]], [12, 3]
+    found = _side_by_side(gemma.onnx, prefix, tails, steps)
+    for rows, tail, count in zip(found, tails, steps, strict=True):
+        whole = torch.cat([prefix, tail])
+        exact = gemma.reference(whole, adapter=True)[-count:]
+        error = (gemma.torch.prefill(whole)[0] - exact[-1]).abs().max()
+        assert (rows - exact).abs().max() <= FACTOR * error
 
 
 def test_a_cache_grows_beyond_its_room(gemma: Case) -> None:

@@ -72,6 +72,50 @@ def test_a_step_computes_what_the_models_own_forward_does(family: str, static: b
         assert step is not None and step.trusted
 
 
+@torch.inference_mode()
+def side_by_side(forward: TorchForward, prefix: Tensor, tails: list[Tensor], steps: list[int]) -> list[Tensor]:
+    """Of each text (steps, V): after its last tokens; texts with more of them stand first."""
+    _, cache = forward.prefill(prefix)
+    lines = forward.lines(cache, len(tails), max(map(len, tails)))
+    assert lines is not None
+    for line, tail, count in zip(lines, tails, steps, strict=True):
+        forward.extend(tail[: len(tail) - count], line)
+    found: list[list[Tensor]] = [[] for _ in tails]
+    for step in range(max(steps)):
+        alive = sum(step < count for count in steps)
+        tokens = [int(tail[step - count]) for tail, count in zip(tails[:alive], steps, strict=False)]
+        for row, logits in zip(found, forward.decode_lines(tokens, lines).clone(), strict=False):
+            row.append(logits)
+    return [torch.stack(row) for row in found]
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["packed", "kept"])
+@pytest.mark.parametrize("static", [False, True], ids=["as it grows", "as it is captured"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gemma3_text", "gemma2", "mistral", "smollm3"])
+def test_texts_side_by_side_are_the_texts_one_by_one(family: str, static: bool, kept: bool) -> None:
+    """Prefixes before and after sliding windows drop tokens (tiny ones see 8 to 32), tails of several lengths."""
+    forward = made(family)
+    assert forward.step is not None
+    forward.step.static = static
+    if kept:
+        forward.base.cache_weights()
+    for read in (4, 60):
+        tails, steps = [IDS[read : read + 14], IDS[5:13], IDS[30:46]], [9, 6, 4]
+        found = side_by_side(forward, IDS[:read], tails, steps)
+        for row, tail, count in zip(found, tails, steps, strict=True):
+            whole = torch.cat([IDS[:read], tail])
+            plain = made(family, "step")
+            _, cache = plain.prefill(whole[:-count])
+            alone = torch.stack([plain.decode(int(token), cache).clone() for token in whole[-count:]])
+            assert gap(row, alone) < 1e-4
+
+
+def test_families_that_are_not_stepped_are_decoded_one_by_one() -> None:
+    for family in ("granite", "phi3"):
+        forward = made(family)
+        assert forward.lines(forward.prefill(IDS[:8])[1], 2, 8) is None
+
+
 @pytest.mark.parametrize("family", sorted(set(language) - set(REFUSED) - {"bamba"}))
 def test_which_families_are_stepped_is_what_the_plan_counts_with(family: str) -> None:
     device = Device("cpu", "cpu", "float32")
