@@ -151,10 +151,12 @@ class GenerateSettings:
     """How tokens are chosen, and what happens to the KV cache when the adapter changes.
 
     `cache`: `reuse` keeps the states computed under older adapters and rebuilds them when the cache has
-    grown to W (the paper's policy); `rebuild` recomputes them after every update.
+    grown to W (the paper's policy); `rebuild` recomputes them after every update. `lines`: units of a translation that
+    are decoded side by side.
     """
 
     cache: Literal["reuse", "rebuild"] = "reuse"
+    lines: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
@@ -164,6 +166,7 @@ class GenerateSettings:
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
+        _require(1 <= self.lines <= 64, f"generate.lines is {self.lines}", "1 to 64")
         _require(self.temperature >= 0, f"generate.temperature is {self.temperature}", "0 (greedy) or more")
         _require(0 < self.top_p <= 1, f"generate.top_p is {self.top_p}", "0 < top_p <= 1")
         _require(self.top_k >= 0, f"generate.top_k is {self.top_k}", "0 (off) or more")

@@ -17,7 +17,7 @@ from ..translation import evaluate, glossary, languages, loop, pairs, prompts, s
 from ..translation.prompts import Pair
 from . import options
 from .driver import drive
-from .translate import TRANSLATOR, prompting, prompts_of
+from .translate import TRANSLATOR, prompting, prompts_of, side_by_side
 
 if TYPE_CHECKING:
     from ..session import Runtime
@@ -64,8 +64,11 @@ def run(args: argparse.Namespace) -> int:
     wanted = _wanted(args.generate, source, target)
     terms = glossary.read(args.glossary) if args.glossary else glossary.Glossary({})
     kept = args.names == "on"
-    job = loop.Job((), source, target, args.context_units, frozenset(), terms, names=kept, candidates=args.candidates)
-    settings = options.settings_of(args)
+    settings = side_by_side(args, options.settings_of(args))
+    job = loop.Job(
+        (), source, target, args.context_units, frozenset(), terms,
+        names=kept, candidates=args.candidates, lines=settings.generate.lines,
+    )  # fmt: skip
     if settings.learn.mode == "none":
         raise SettingsError("learn.mode is none", "an adapter that can learn", "use --protocols off for the base alone")
     if args.report:

@@ -101,6 +101,10 @@ def prompting(verb: argparse.ArgumentParser) -> None:
         help="2: a second draft of what leaves doubts, judged by reading both backwards; the better one is taken "
         "(default: 1)",
     )
+    verb.add_argument(
+        "--lines", type=options.positive, metavar="K",
+        help="decode K units side by side, none of which sees the others (default: generate.lines, 1)",
+    )  # fmt: skip
     template(verb)
 
 
@@ -166,10 +170,17 @@ def prompts_of(args: argparse.Namespace, runtime: Runtime, job: loop.Job) -> pro
 
 def settings_for(args: argparse.Namespace, job: loop.Job) -> Settings:
     """The settings; without an adapter where nothing is learned, and none comes from elsewhere."""
-    settings = options.settings_of(args)
+    settings = side_by_side(args, options.settings_of(args))
     if job.learn or args.carry:
         return settings
     return dataclasses.replace(settings, learn=dataclasses.replace(settings.learn, mode="none"))
+
+
+def side_by_side(args: argparse.Namespace, settings: Settings) -> Settings:
+    """The settings with `--lines`, where it is given."""
+    if args.lines is None:
+        return settings
+    return dataclasses.replace(settings, generate=dataclasses.replace(settings.generate, lines=args.lines))
 
 
 def texts_of(job: loop.Job, carried: carry.Carried | None = None, *, judge: bool = False) -> dict[str, str]:
@@ -216,6 +227,7 @@ def run(args: argparse.Namespace) -> int:
     if not job.units:
         raise InputError(f"{args.book} has no text to translate", "a document with text", "name another one")
     settings = settings_for(args, job)
+    job = dataclasses.replace(job, lines=settings.generate.lines)
     carry.check_learns(carried, settings)
     out = args.out or overwrite.beside(args.book, job.target.tag)
     review = outputs.Review(args.report, document) if args.report else None

@@ -98,4 +98,7 @@ class GraphTerms:
         tokens = self.settings.window.size
         near = min(tokens, sliding_room(s.window or 0))  # as they were before a line, for another attempt at it
         held = self.cache(tokens) + 2 * s.keys * 4 * s.sliding * near
+        lines = self.settings.generate.lines
+        if lines > 1:
+            held += lines * self.cache(tokens)
         return {"KV cache": held, "logits": 4 * s.vocab * 8} | self.run(tokens)

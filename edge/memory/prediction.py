@@ -346,6 +346,9 @@ class _Count:
             whole = {"KV cache": 2 * s.keys * self.c * s.layers * tokens}
         if s.window is not None:  # sliding layers as they were before a line, for another attempt at it
             one["KV cache"] += 2 * s.keys * self.c * s.sliding * min(tokens, s.window)
+        lines = self.settings.generate.lines
+        if lines > 1 and s.architecture in families.STEPPED:  # each has the context, too
+            one["KV cache"] += lines * self.cache(room)
         return [*(moment | whole for moment in self.forward(tokens, labels=False)), one]
 
     @property

@@ -44,10 +44,14 @@ class Draft(NamedTuple):
 
 
 class Translator(Protocol):
-    """Whoever translates one line."""
+    """Whoever translates lines."""
 
     def translate(self, request: Request) -> Draft:
         """A draft; the guards judge it."""
+        ...
+
+    def translate_lines(self, requests: Sequence[Request]) -> Sequence[Draft]:
+        """Drafts of several lines in one context, none of which sees another."""
         ...
 
 
@@ -85,9 +89,9 @@ def translate_unit(
             number + 1, unit.id, unit.text, text, status, tuple(tries.problems), tries.count, tries.tokens, seconds
         )
 
-    for given in (f"{unit.id}\n{key(unit.text)}", key(unit.text)):
-        if given in known:
-            return record(known[given], "corrected")
+    text = given(unit, known)
+    if text is not None:
+        return record(text, "corrected")
     if guards.needs_no_translation(unit.text):
         return record(unit.text, "copied")
     tries = Tries()
@@ -98,6 +102,11 @@ def translate_unit(
     if found is not None:
         return record(found, "pieces", tries)
     return record(tries.usable, "marked", tries)
+
+
+def given(unit: Unit, known: Mapping[str, str]) -> str | None:
+    """The translation of a unit that is given, by its id and source text, or by its source text alone."""
+    return known.get(f"{unit.id}\n{key(unit.text)}", known.get(key(unit.text)))
 
 
 class Tries:
@@ -139,10 +148,8 @@ class Asking(NamedTuple):
         names = self.names(source, terms)
         earlier = context.last()
         kept: Checked | None = None  # passed, with doubts
-        for number, attempt in enumerate(attempts):
-            shown = context.only(attempt.context)
-            asked = Request(source, shown, [*terms, *names], attempt, seed_of(self.unit, piece, number))
-            draft = self.translator.translate(asked)
+        for number in range(len(attempts)):
+            draft = self.translator.translate(self.request(source, context, number, piece))
             text = placeholders.tidy(" ".join(draft.text.split("\n")).strip())
             tries.count += 1
             tries.tokens += draft.tokens
@@ -162,6 +169,13 @@ class Asking(NamedTuple):
             if piece is None and not tries.usable and all(problem.startswith(SOFT) for problem in found):
                 tries.usable = text
         return kept.text if kept is not None else None
+
+    def request(self, source: str, context: Context, number: int = 0, piece: int | None = None) -> Request:
+        """What is asked of the translator at attempt `number`."""
+        attempt = self.job.attempts[number]
+        terms = self.job.glossary.applying(source)
+        asked = [*terms, *self.names(source, terms)]
+        return Request(source, context.only(attempt.context), asked, attempt, seed_of(self.unit, piece, number))
 
     def names(self, source: str, terms: Terms) -> Terms:
         """The remembered names of a line; where a term of the glossary overlaps with one, the glossary's word holds."""

@@ -6,15 +6,15 @@ Units: tokens.
 
 A prompt is read in parts (`Prompts.parts`), and the cache goes from unit to unit: what the next prompt has in common
 with the last one is not read again. A run that continues after a stop reads the same parts one by one, so that
-roundings, and with them the text, are the same.
+roundings, and with them the text, are the same. Lines that are decoded side by side share all parts but their last one.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 
@@ -31,6 +31,8 @@ from .prompts import Pair, Prompts
 
 if TYPE_CHECKING:
     from ..core.state import State
+
+T = TypeVar("T")
 
 LOOK = 16  # tokens between two looks for a loop
 KEPT_SIZES = 4096  # pairs whose length is remembered
@@ -64,33 +66,49 @@ class ModelTranslator:
 
     def translate(self, request: Request) -> Draft:
         """See `loop.Translator`. A line that no prompt has room for comes back empty and cut."""
-        window = self.session.settings.window
-        limit = int(self.ratio * len(encode_more(self.session, request.source))) + self.extra
-        limit = min(limit, window.chunk)
-        parts = self._parts(request, window.size - limit)
+        limit = self._limit(request)
+        parts = self._parts([request], self.session.settings.window.size - limit)
         if parts is None:
             return Draft("", cut=True)
-        return self.session.memory.retrying(lambda: self._whole_or_nothing(parts, limit, request))
+        return self._whole_or_nothing(lambda: self._decode(parts[0], limit, request))
 
-    def _whole_or_nothing(self, parts: Sequence[list[int]], limit: int, request: Request) -> Draft:
-        try:
-            return self._decode(parts, limit, request)
-        except BaseException:
-            self.session.reading = None  # half a token longer, or too much for the memory
-            raise
+    def translate_lines(self, requests: Sequence[Request]) -> Sequence[Draft]:
+        """See `loop.Translator`. One by one where they have no part in common, or not enough room."""
+        limits = [self._limit(request) for request in requests]
+        parts = self._parts(requests, self.session.settings.window.size - max(limits))
+        drafts: Sequence[Draft] | None = None
+        if parts is not None and len(parts[0]) > 1 and all(of[:-1] == parts[0][:-1] for of in parts):
+            asked = [Asked(*of) for of in zip(parts, limits, requests, strict=True)]
+            drafts = self._whole_or_nothing(lambda: self._side_by_side(asked))
+        return drafts or [self.translate(request) for request in requests]
+
+    def _limit(self, request: Request) -> int:
+        """Tokens that a translation may have."""
+        limit = int(self.ratio * len(encode_more(self.session, request.source))) + self.extra
+        return min(limit, self.session.settings.window.chunk)
+
+    def _whole_or_nothing(self, decode: Callable[[], T]) -> T:
+        def tried() -> T:
+            try:
+                return decode()
+            except BaseException:
+                self.session.reading = None  # half a token longer, or too much for the memory
+                raise
+
+        return self.session.memory.retrying(tried)
 
     # --- the prompt ---
 
-    def _parts(self, request: Request, room: int) -> list[list[int]] | None:
-        """Token ids of a prompt's parts, with as many of the last pairs as there is
-        room for; None where there is none.
+    def _parts(self, requests: Sequence[Request], room: int) -> list[list[list[int]]] | None:
+        """Token ids of the parts of each prompt, all with as many of the last pairs as there is room for; None where
+        there is none. The context is the first request's.
         """
-        block, lines = arrange(request.context, 3 * self.session.settings.window.size // 4, self._size)
+        block, lines = arrange(requests[0].context, 3 * self.session.settings.window.size // 4, self._size)
         block = self.prompts.context(block)
         while True:
-            parts = self._ids(self.prompts.parts(block, lines, [request.source], request.terms))
-            if sum(map(len, parts)) <= room:
-                return parts
+            found = [self._ids(self.prompts.parts(block, lines, [of.source], of.terms)) for of in requests]
+            if all(sum(map(len, parts)) <= room for parts in found):
+                return found
             if not block and not lines:
                 return None
             block, lines = (block[1:], lines) if block else ([], lines[1:])
@@ -118,42 +136,108 @@ class ModelTranslator:
         return [part for part in parts if part]
 
     def _read(self, parts: Sequence[list[int]]) -> tuple[torch.Tensor, Cache]:
-        """Logits after the parts, and a cache that holds them: the last one read since, those before it kept.
+        """Logits after the parts, and a cache that holds them: the last one read since, those before it kept."""
+        forward = self.session.forward
+        reading = self._hold(parts[:-1])
+        ids = torch.tensor(parts[-1])
+        if reading is None:
+            logits, cache = forward.prefill(ids)
+            reading = Reading(cache, self._version)
+        else:
+            forward.mark(reading.cache)
+            logits = forward.extend(ids, reading.cache)
+        self.session.reading = reading
+        return logits, reading.cache
+
+    def _hold(self, parts: Sequence[list[int]]) -> Reading | None:
+        """A cache that holds the parts and nothing else, or None of none.
 
         Every part is read by itself, whether or not those before it were there: the numbers are the same.
         """
-        session = self.session
-        adapter = self.session.adapter
-        version = adapter.version if adapter is not None else 0
-        reading = session.reading
+        forward = self.session.forward
+        reading = self.session.reading
+        self.session.reading = None
         common = 0
-        session.reading = None
-        if isinstance(reading, Reading) and reading.version == version:
-            common = reading.common(parts[:-1])
+        if isinstance(reading, Reading) and reading.version == self._version:
+            common = reading.common(parts)
             length = sum(map(len, reading.parts[:common]))
-            if not common or not session.forward.rewind(reading.cache, length):
-                reading = None
+            if length != reading.cache.length and not (common and forward.rewind(reading.cache, length)):
                 common = 0
-        else:
+        if not common:
             reading = None
-        for index, part in enumerate(parts[common:], common):
+        for part in parts[common:]:
             ids = torch.tensor(part)
             if reading is None:
-                logits, cache = session.forward.prefill(ids)
-                reading = Reading(cache, version)
+                reading = Reading(forward.prefill(ids)[1], self._version)
             else:
-                if index == len(parts) - 1:
-                    session.forward.mark(reading.cache)
-                logits = session.forward.extend(ids, reading.cache)
-        assert reading is not None
-        reading.parts = list(parts[:-1])
-        session.reading = reading
-        return logits, reading.cache
+                forward.extend(ids, reading.cache)
+        if reading is not None:
+            reading.parts = list(parts)
+        return reading
+
+    @property
+    def _version(self) -> int:
+        adapter = self.session.adapter
+        return adapter.version if adapter is not None else 0
 
     # --- the answer ---
 
     def _decode(self, parts: Sequence[list[int]], limit: int, request: Request) -> Draft:
         session = self.session
+        session.at_rest = False
+        line = Line(session, parts, limit, request)
+        with session.memory.phase("decode"):
+            logits, cache = self._read(parts)
+            while line.take(logits):
+                logits = session.forward.decode(line.token, cache)
+        return line.draft()
+
+    def _side_by_side(self, asked: Sequence[Asked]) -> list[Draft] | None:
+        """A draft of each; None where the forward path cannot."""
+        session = self.session
+        session.at_rest = False
+        with session.memory.phase("decode"):
+            reading = self._hold(asked[0].parts[:-1])
+            assert reading is not None
+            session.reading = reading
+            # 1. a cache for each, the longest first: they end last, and only the first ones are decoded on
+            order = sorted(range(len(asked)), key=lambda number: (-asked[number].limit, number))
+            tails = [torch.tensor(asked[number].parts[-1]) for number in order]
+            room = max(map(len, tails)) + asked[order[0]].limit
+            caches = session.forward.lines(reading.cache, len(order), room)
+            if caches is None:
+                return None
+            lines = [Line(session, *asked[number]) for number in order]
+            going = [
+                line.take(session.forward.extend(tail, cache))
+                for line, tail, cache in zip(lines, tails, caches, strict=True)
+            ]
+            # 2. a token of each
+            while any(going):
+                count = len(going) - going[::-1].index(True)
+                logits = session.forward.decode_lines([line.token for line in lines[:count]], caches)
+                going = [
+                    wanted and line.take(row) for wanted, line, row in zip(going[:count], lines, logits, strict=False)
+                ]
+        return [lines[order.index(number)].draft() for number in range(len(asked))]
+
+
+class Asked(NamedTuple):
+    """A prompt's parts, the tokens that its answer may have, and what it asks for."""
+
+    parts: Sequence[list[int]]
+    limit: int
+    request: Request
+
+
+class Line:
+    """One line while it is written.
+
+    Attributes:
+        token: the last one.
+    """
+
+    def __init__(self, session: State, parts: Sequence[list[int]], limit: int, request: Request) -> None:
         attempt = request.attempt
         settings = dataclasses.replace(
             session.settings.generate,
@@ -161,31 +245,35 @@ class ModelTranslator:
             repetition_penalty=attempt.repetition_penalty,
             seed=request.seed,
         )
-        picker = Picker(settings, control.barred(session.base))
-        stream = TextStream(session.base, list(chain(*parts)), ("\n",))
-        session.at_rest = False
-        expects_loop = guards.loop(request.source, guards.Limits.loop // 3)
-        made: list[int] = []
-        text = ""
-        cut = True
-        with session.memory.phase("decode"):
-            logits, cache = self._read(parts)
-            while len(made) < limit:
-                # the penalty looks at this line alone: names of the context are meant to come again
-                token, _ = picker.pick(logits, len(made))
-                made.append(token)
-                if token in session.base.eos_ids:
-                    cut = False
-                    break
-                text += stream.add(token)
-                if stream.stopped:
-                    cut = False
-                    break
-                if len(made) % LOOK == 0 and not expects_loop and guards.loop(text):
-                    break
-                if len(made) < limit:
-                    logits = session.forward.decode(token, cache)
-        return Draft(text + stream.flush(), len(made), cut)
+        self.token = -1
+        self._limit = limit
+        self._ends = session.base.eos_ids
+        # the penalty looks at this line alone: names of the context are meant to come again
+        self._picker = Picker(settings, control.barred(session.base))
+        self._stream = TextStream(session.base, list(chain(*parts)), ("\n",))
+        self._expects_loop = guards.loop(request.source, guards.Limits.loop // 3)
+        self._count = 0
+        self._text = ""
+        self._cut = True
+
+    def take(self, logits: torch.Tensor) -> bool:
+        """Chooses the next token by (V,) logits; whether another one is to follow."""
+        self.token, _ = self._picker.pick(logits, self._count)
+        self._count += 1
+        if self.token in self._ends:
+            self._cut = False
+            return False
+        self._text += self._stream.add(self.token)
+        if self._stream.stopped:
+            self._cut = False
+            return False
+        if self._count % LOOK == 0 and not self._expects_loop and guards.loop(self._text):
+            return False
+        return self._count < self._limit
+
+    def draft(self) -> Draft:
+        """What was written."""
+        return Draft(self._text + self._stream.flush(), self._count, self._cut)
 
 
 def encode_more(session: State, text: str) -> list[int]:

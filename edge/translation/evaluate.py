@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 from ..documents import Unit
 from ..records import ChunkEvaluated, Learned, Lesson
 from . import loop, recall
+from .ahead import Ahead
 from .context import Context
 from .drafts import Judge
 from .loop import Job, Translator
@@ -183,14 +184,15 @@ def _translated(
     context = Context(history, (), job.context_units)
     texts = []
     marked = 0
-    for number, pair in enumerate(block.pairs, block.start):
-        record = loop.translate_unit(
-            job, translator, number, Unit(f"u{number:06d}", pair.source), context, {}, memory, judge
-        )
+    units = [Unit(f"u{number:06d}", pair.source) for number, pair in enumerate(block.pairs, block.start)]
+    ahead = Ahead(job, translator, {}, memory)
+    for number, unit in enumerate(units):
+        shown = ahead.context(units, number, context)
+        record = loop.translate_unit(job, ahead, block.start + number, unit, shown, {}, memory, judge)
         marked += record.status == "marked"
         texts.append("" if record.status == "marked" else record.text)
         if record.status in ("model", "pieces"):
-            context = context.also(Pair(pair.source, record.text))
+            context = context.also(Pair(unit.text, record.text))
     return tuple(texts), marked
 
 

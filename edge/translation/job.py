@@ -45,6 +45,7 @@ class Job:
         names: whether names that were found are shown and looked for.
         carried: corrections of an earlier volume, which its adapter has learned; those of this one go before them.
         earlier: pairs that were accepted in earlier volumes: what names are called there.
+        lines: how many units are decoded side by side (`ahead`).
         candidates: drafts of a unit where the first leaves doubts (`drafts`): 1 looks at names alone.
     """
 
@@ -60,5 +61,6 @@ class Job:
     attempts: Sequence[Attempt] = ATTEMPTS
     names: bool = True
     candidates: int = 1
+    lines: int = 1
     carried: Sequence[Pair] = ()
     earlier: Sequence[Pair] = ()

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from ..documents import Unit
 from ..records import Corrected, Lesson, Record, UnitTranslated
+from .ahead import Ahead
 from .asking import Draft, Request, Translator, seed_of, translate_unit
 from .context import Context
 from .drafts import Judge
@@ -85,7 +86,8 @@ def translate(
     lines: list[str] = []  # source text read last
     recall = Recall(job)
     taught = read_until = 0
-    once = partial(translate_unit, job, translator, known=known, memory=recall.memory, judge=judge)
+    ahead = Ahead(job, translator, known, recall.memory)
+    once = partial(translate_unit, job, ahead, known=known, memory=recall.memory, judge=judge)
 
     def revise() -> Generator[Record, None, None]:
         nonlocal history, pending
@@ -103,8 +105,10 @@ def translate(
             lines = _ahead(job.units, number, teacher)
             read_until += len(lines)
             yield from log.lesson(partial(teacher.teach_source, (number, read_until), before_lines, lines))
+            ahead.end()
         # 3. one unit
-        record = log.unit(partial(once, number, unit, _shown(history, pending, job.context_units)))
+        context = ahead.context(job.units, number, _shown(history, pending, job.context_units))
+        record = log.unit(partial(once, number, unit, context))
         revision.settled.see(record)
         if log.new():
             yield record
@@ -119,6 +123,7 @@ def translate(
             before = _last(history[: len(history) - len(pending)], job.context_units)
             of = "self" if "self" in job.learn else "none"
             yield from log.lesson(partial(teacher.teach, of, (taught, number), before, pending))
+            ahead.end()
             taught = number
             pending = []
         history.append(pair)

@@ -21,7 +21,7 @@ PLAIN = {  # options that name no file
     "memory_budget", "allow_degrade", "device", "offline", "json", "prompt", "tokens", "bilingual", "source", "target",
     "context_units", "learn", "judge", "least", "most", "no_translations", "task", "protocols", "chunks", "decode", "limit",
     "contenders", "repair", "repair_rank", "repair_texts", "repair_epochs", "score_only", "action", "names", "root", "whole",
-    "unfinished", "dry_run", "precision", "against", "name", "verify", "chapters", "side_by_side", "redo", "candidates",
+    "unfinished", "dry_run", "precision", "against", "name", "verify", "chapters", "side_by_side", "redo", "candidates", "lines",
 }  # fmt: skip
 # What each verb needs; IN stands for the file that is read by the option under test.
 NEEDED: dict[str, list[str]] = {

@@ -45,8 +45,8 @@ def request(source: str, context: list[Pair], attempt: Attempt | None = None, se
 
 
 def prompt_of(translator: ModelTranslator, asked: Request, room: int = 10_000) -> list[int] | None:
-    parts = translator._parts(asked, room)
-    return None if parts is None else [token for part in parts for token in part]
+    found = translator._parts([asked], room)
+    return None if found is None else [token for part in found[0] for token in part]
 
 
 # --- decoding ---
@@ -126,6 +126,40 @@ def test_what_was_read_for_one_line_is_not_read_again_for_the_next(architecture:
     assert read < all_of_it / 2
 
 
+@pytest.mark.parametrize("architecture", ["qwen3", "gemma3_text", "phi3"])
+def test_lines_side_by_side_are_the_lines_one_by_one(architecture: str) -> None:
+    """Greedy drafts of several lengths, some ending before others, of families with a step and one without; what was
+    read for the context is read once, and not again for a line alone after them.
+    """
+    context = Context(PAIRS[:2], PAIRS[2:5], 3)
+    sources = [pair.source for pair in PAIRS[5:]] + [
+        "A.",
+        "The ship sails over the sea and does not come back for long.",
+    ]
+    asked = [Request(source, context, [], Attempt(), number) for number, source in enumerate(sources)]
+    with tiny.runtime(architecture, *SIZES, max_position_embeddings=2048).session() as session:
+        translator = ModelTranslator(session, made(session), ratio=0.5, extra=8)
+        alone = [translator.translate(one) for one in asked]
+        calls = []
+        forward = session.forward
+        plain = forward.decode_lines
+        forward.decode_lines = lambda tokens, lines: calls.append(len(tokens)) or plain(tokens, lines)  # type: ignore
+        session.reading = None
+        together = translator.translate_lines(asked)
+        assert translator.translate(asked[0]) == alone[0]
+    assert list(together) == alone and len({draft.tokens for draft in alone}) > 1
+    assert calls == sorted(calls, reverse=True) and bool(calls) == (architecture != "phi3")
+
+
+def test_lines_that_the_window_has_no_room_for_are_asked_for_alone(runtime: Any) -> None:
+    context = Context(PAIRS[:2], PAIRS[2:5], 3)
+    asked = [Request(source, context, [], Attempt(), 3) for source in ("A line.", "x" * 2000)]
+    with runtime.session() as session:
+        translator = ModelTranslator(session, made(session))
+        short, long = translator.translate_lines(asked)
+        assert short == translator.translate(asked[0]) and long == loop.Draft("", cut=True)
+
+
 def test_a_lesson_makes_what_was_read_before_it_stale(runtime: Any) -> None:
     asked = Request(PAIRS[3].source, Context(PAIRS[:2], PAIRS[2:3], 2), [], Attempt(), 1)
     with runtime.session() as session:
@@ -143,7 +177,7 @@ def test_the_parts_of_a_prompt_are_its_tokens(runtime: Any) -> None:
     with runtime.session() as session:
         form = made(session, examples=True)
         asked = Request("A line.", Context(PAIRS[:2], PAIRS[2:4], 3), [("line", "Zeile")], Attempt(), 1)
-        first, *more = ModelTranslator(session, form)._parts(asked, 10_000) or []
+        ((first, *more),) = ModelTranslator(session, form)._parts([asked], 10_000) or []
         texts = form.parts(form.context(PAIRS[:2]), PAIRS[2:4], ["A line."], [("line", "Zeile")])
         assert first == session.base.encode(texts[0]) and [session.base.decode(part) for part in more] == texts[1:]
         assert texts[-1].startswith("In these lines: line = Zeile.") and len(texts) == 4

@@ -20,6 +20,7 @@ from edge.translation.meaning import Meaning
 from edge.translation.prompts import Pair
 from tests import tiny
 from tests.parity.test_translation import CHUNKS, DE, EN, JOB, PAIRS, SIZES, Spy, made
+from tests.translators import OneByOne
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def test_a_share_of_the_rate_is_that_rate() -> None:
     assert all(torch.allclose(a, b, rtol=1e-6, atol=1e-9) for a, b in zip(*results, strict=True))
 
 
-class Known:
+class Known(OneByOne):
     """Translates from the pairs."""
 
     def translate(self, request: Request) -> Draft:

@@ -12,6 +12,7 @@ from edge.errors import InputError
 from edge.records import UnitTranslated
 from edge.translation import languages, loop, pairs
 from edge.translation.prompts import Pair
+from tests.translators import OneByOne
 
 EN, DE, ZH = (languages.find(code) for code in ("en", "de", "zh"))
 
@@ -83,7 +84,7 @@ def test_a_review_that_a_spreadsheet_saved_has_no_corrections_but_the_edited(tmp
     assert pairs.by_unit(edited) == {"u000000": Pair('He said "no" and left.', 'Er sagte "niemals" und ging.')}
 
 
-class Parrot:
+class Parrot(OneByOne):
     """A translator that gives back what it is given; nothing is taught."""
 
     def translate(self, request: loop.Request) -> loop.Draft:

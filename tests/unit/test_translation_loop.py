@@ -17,12 +17,13 @@ from edge.translation.guards import Limits
 from edge.translation.loop import Attempt, Draft, Job, Request
 from edge.translation.prompts import Pair
 from tests.unit.documents import books
+from tests.translators import OneByOne
 
 EN, DE = languages.find("en"), languages.find("de")
 LENIENT = Limits(off=frozenset({"copy", "language", "loop"}))  # capitals are no German
 
 
-class Upper:
+class Upper(OneByOne):
     """Capitals, placeholders kept."""
 
     def __init__(self) -> None:
@@ -98,7 +99,7 @@ def test_no_unit_is_lost_doubled_or_moved(texts: list[str], context: int, learn:
 @settings(max_examples=80, deadline=None)
 @given(st.lists(lines, max_size=8), st.randoms(use_true_random=False))
 def test_placeholders_survive_whatever_the_translator_does(texts: list[str], chance: object) -> None:
-    class Careless:
+    class Careless(OneByOne):
         def translate(self, request: Request) -> Draft:
             kept = [c for c in request.source if chance.random() > 0.1]  # type: ignore[attr-defined]
             return Draft("".join(kept), 1, chance.random() < 0.1)  # type: ignore[attr-defined]

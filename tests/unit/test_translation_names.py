@@ -20,6 +20,7 @@ from edge.translation.guards import Limits
 from edge.translation.loop import Draft, Job, Request
 from edge.translation.names import Memory
 from edge.translation.prompts import Pair
+from tests.translators import OneByOne
 
 ZH, EN, DE, RU = (languages.find(code) for code in ("zh", "en", "de", "ru"))
 PEOPLE = {"林晓峰": "Lin Xiaofeng", "王雅琴": "Wang Yaqin", "赵六": "Zhao Liu", "欧文": "Owen"}
@@ -268,7 +269,7 @@ class Notes:
         return Lesson(0, "source", *span, len(sources), None, 0.0, 0)
 
 
-class Wavering:
+class Wavering(OneByOne):
     """Knows the book, but calls everybody otherwise at every other unit unless the prompt says how."""
 
     def __init__(self) -> None:

@@ -14,6 +14,7 @@ from edge.translation.prompts import Pair
 from edge.translation.revision import Revision
 from tests.scenes import SCENES
 from tests.unit.test_translation_loop import DE, EN, Notes, Upper, job, translated
+from tests.translators import OneByOne
 
 LINES = [
     "The old man Joshua sat there.", "It was a cold morning in spring.", "They saw Joshua again that night.",
@@ -175,7 +176,7 @@ STORY = {source.format("Joshua"): target for source, target in MORE_SCENES.items
 FIRST_LINE = Pair(next(iter(STORY)), next(iter(STORY.values())).format("Josua"))
 
 
-class Obeying:
+class Obeying(OneByOne):
     """Calls Joshua what it is told, and else Joschu."""
 
     def __init__(self) -> None:
