@@ -155,10 +155,11 @@ class ModelTranslator:
         Every part is read by itself, whether or not those before it were there: the numbers are the same.
         """
         forward = self.session.forward
-        reading = self.session.reading
+        held = self.session.reading
         self.session.reading = None
+        reading = held if isinstance(held, Reading) and held.version == self._version else None
         common = 0
-        if isinstance(reading, Reading) and reading.version == self._version:
+        if reading is not None:
             common = reading.common(parts)
             length = sum(map(len, reading.parts[:common]))
             if length != reading.cache.length and not (common and forward.rewind(reading.cache, length)):

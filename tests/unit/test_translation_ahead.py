@@ -17,7 +17,8 @@ from tests.translators import OneByOne
 from tests.unit.test_translation_loop import Notes
 
 EN, DE = languages.find("en"), languages.find("de")
-TEXTS = [f"The {word} line of the book." for word in "first second third fourth fifth sixth seventh eighth".split()]
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+TEXTS = [f"The {word} line of the book." for word in ORDINALS]
 OFF = Limits(off=frozenset({"copy", "language", "loop"}))
 
 

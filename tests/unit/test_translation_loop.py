@@ -16,8 +16,8 @@ from edge.translation.glossary import Glossary
 from edge.translation.guards import Limits
 from edge.translation.loop import Attempt, Draft, Job, Request
 from edge.translation.prompts import Pair
-from tests.unit.documents import books
 from tests.translators import OneByOne
+from tests.unit.documents import books
 
 EN, DE = languages.find("en"), languages.find("de")
 LENIENT = Limits(off=frozenset({"copy", "language", "loop"}))  # capitals are no German

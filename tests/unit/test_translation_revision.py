@@ -13,8 +13,8 @@ from edge.translation.loop import Draft, Request
 from edge.translation.prompts import Pair
 from edge.translation.revision import Revision
 from tests.scenes import SCENES
-from tests.unit.test_translation_loop import DE, EN, Notes, Upper, job, translated
 from tests.translators import OneByOne
+from tests.unit.test_translation_loop import DE, EN, Notes, Upper, job, translated
 
 LINES = [
     "The old man Joshua sat there.", "It was a cold morning in spring.", "They saw Joshua again that night.",

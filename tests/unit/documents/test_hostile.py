@@ -7,6 +7,7 @@ import random
 import stat
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import books
