@@ -283,7 +283,8 @@ class Step:
 
     def _run(self, rooms: Rooms, bound: Bound, position: int) -> Tensor:
         """The step itself. `position` is read only where shapes may change: `_inputs` holds it for the rest."""
-        token, at = self._inputs[:1], self._inputs[1:]
+        token = self._inputs[:1]
+        at = self._inputs[1:]
         # 1. the token's embedding, its rotation, what it may see
         hidden = self._embed(token[None])[0].clone()  # (1, H)
         angles = self._angles(hidden, at)
