@@ -238,7 +238,8 @@ class TextStream:
         if text.endswith("�"):
             return ""
         self._held += text[len(self._sent) :]
-        self._ids, self._sent = self._ids[-16:], self.decode(self._ids[-16:])
+        self._ids = self._ids[-16:]
+        self._sent = self.decode(self._ids)
         for stop in self.stop:
             at = self._held.find(stop)
             if at >= 0:

@@ -16,6 +16,7 @@ from ..records import Corrected, Record, UnitTranslated
 from ..settings import Settings
 from ..terminal import Progress, Stop, say
 from ..translation import families, glossary, languages, loop, pairs, prompts, report
+from ..translation.log import Log
 from ..translation.revision import Revision, no_edits
 from . import carry, options, outputs, overwrite
 from .driver import drive
@@ -325,7 +326,7 @@ def _translate(
         return isinstance(record, UnitTranslated) and wanted <= record.end < len(job.units)
 
     revision = _revision(job, session, files, args)
-    records = loop.translate(job, translator, teacher, run.kept, len(done), judges, revision=revision)
+    records = loop.translate(job, translator, teacher, Log(run.kept, len(done)), judges, revision)
     try:
         stopped = drive(records, run, session, stop, shown, enough=enough)
     finally:

@@ -46,7 +46,8 @@ def predict(source: Source, *, whole: bool = False) -> Prediction:
         dims = shape.read(source)
         weights = dims.linear_parameters + dims.expert_parameters + dims.whole + dims.vocab * dims.hidden
         return Prediction(LIBRARIES, {"convert": {"full-precision weights": int(_WIDENED * weights)}})
-    terms, baseline = {"rows of a tensor": _ROWS}, LIBRARIES
+    terms = {"rows of a tensor": _ROWS}
+    baseline = LIBRARIES
     found = _dims(source)
     if found is not None:
         baseline += WORD * found.vocab

@@ -137,10 +137,12 @@ def beside(config: Mapping[str, Any], hidden: int, layers: int, heads: int, head
             6 * 64 + 8 * (size("linear_key_head_dim") + size("linear_value_head_dim"))
         )
     if "conv_L_cache" in config:
-        linears["in_proj"], linears["out_proj"] = (hidden, 3 * hidden), (hidden, hidden)
+        linears["in_proj"] = (hidden, 3 * hidden)
+        linears["out_proj"] = (hidden, hidden)
     inner = size("mamba_d_ssm") or size("mamba_expand") * hidden
     if inner:
-        groups, states = size("mamba_n_groups") or 1, size("mamba_d_state")
+        groups = size("mamba_n_groups") or 1
+        states = size("mamba_d_state")
         linears["in_proj"] = (hidden, 2 * inner + 2 * groups * states + size("mamba_n_heads"))
         linears["out_proj"] = (inner, hidden)
         scanned = size("mamba_n_heads") * (6 * size("mamba_chunk_size") + 8 * states) + 8 * inner
@@ -156,7 +158,8 @@ def beside(config: Mapping[str, Any], hidden: int, layers: int, heads: int, head
     copies = size("altup_num_inputs")
     if copies:
         rank = size("laurel_rank")
-        linears["linear_left"], linears["linear_right"] = (hidden, rank), (rank, hidden)
+        linears["linear_left"] = (hidden, rank)
+        linears["linear_right"] = (rank, hidden)
         linears["altup_projections"] = (hidden, 2 * copies * hidden // max(1, layers) + copies * copies + copies)
     # 3. what chooses experts
     experts = size("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 _NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
-_STRING, _ARRAY = 8, 9
+_STRING = 8
+_ARRAY = 9
 _MAX_ENTRIES = 1_000_000
 
 
@@ -71,7 +72,8 @@ def read(file: BinaryIO, arrays: Collection[str] | None = ()) -> Header:
             return text()
         if kind != _ARRAY:
             return number(kind)
-        inner, count = number(4), number(10)
+        inner = number(4)
+        count = number(10)
         words += count * (2 if inner == _STRING else 1)
         whole = arrays is None or key in arrays
         if whole and count > _MAX_ENTRIES:
@@ -93,7 +95,8 @@ def read(file: BinaryIO, arrays: Collection[str] | None = ()) -> Header:
     if file.read(4) != b"GGUF":
         raise ValueError("not a GGUF file")
     number(4)
-    num_tensors, num_values = number(10), number(10)
+    num_tensors = number(10)
+    num_values = number(10)
     if max(num_tensors, num_values) > _MAX_ENTRIES:
         raise ValueError(f"{max(num_tensors, num_values)} entries, more than any header")
     values = {}

@@ -136,7 +136,9 @@ class _Count:
     def __init__(self, settings: Settings, shape: Shape, machine: Machine) -> None:
         if shape.window is not None and shape.window >= settings.window.size:
             shape = dataclasses.replace(shape, sliding=0, window=None)  # no token is out of sight
-        self.settings, self.shape, self.machine = settings, shape, machine
+        self.settings = settings
+        self.shape = shape
+        self.machine = machine
         self.c = machine.compute
         self.cached = settings.compute.weights == "cached"
         self.full = settings.base.precision == "full"
@@ -150,7 +152,8 @@ class _Count:
     # - what lasts -
 
     def weights(self) -> Terms:
-        s, c = self.shape, self.c
+        s = self.shape
+        c = self.c
         linear = s.linear_parameters
         norms = s.layers * s.hidden * (4 if s.sandwich else 2) * c
         packed = 0.5 + 1 / 64 + 4 / (64 * 256)  # NF4, its absmax in 8 bits per 64, theirs in 32 per 256
@@ -183,7 +186,8 @@ class _Count:
         return linear + self.shape.expert_parameters * self.c  # experts come whole, and are packed one by one
 
     def learner(self) -> Terms:
-        paging, count = self.settings.compute.paging, self.parameters
+        paging = self.settings.compute.paging
+        count = self.parameters
         eight = self.settings.learn.optimizer == "adamw8bit"
         moments = int(count * 2 * (1 + 4 / 256)) if eight else 8 * count
         terms = {
@@ -238,7 +242,8 @@ class _Count:
 
     def forward(self, tokens: int, *, labels: bool) -> list[Terms]:
         """Moments of a forward without gradients: MLP, attention, and the loss with `labels`."""
-        s, unit = self.shape, self.c * tokens
+        s = self.shape
+        unit = self.c * tokens
         h, i, q, k = s.hidden * s.copies, s.wide, s.queries, s.keys
         low = 4 * tokens * self.settings.adapter.rank
         mlp = unit * (4 * h + self.rotary) + low
@@ -257,7 +262,8 @@ class _Count:
 
     def head(self, *, grad: bool) -> Terms:
         """The logits slice and what comes with it; `grad`: the labels' hidden gradients too."""
-        s, chunk = self.shape, self.settings.window.chunk
+        s = self.shape
+        chunk = self.settings.window.chunk
         if "loss" in self.settings.compute.plain:
             return {"logits slice": 4 * chunk * s.vocab * (3 if grad else 2)}
         widened = self._embedding_bytes() != self.c and self.machine.kind == "cpu"
@@ -295,11 +301,13 @@ class _Count:
 
     def learning(self) -> list[Terms]:
         """Moments of forward, loss, backward and step."""
-        s, settings = self.shape, self.settings
+        s = self.shape
+        settings = self.settings
         tokens = settings.window.size
         before = 0  # tokens that are seen, but not computed here
         if settings.learn.prefix != "full":
-            before, tokens = tokens - settings.window.chunk, settings.window.chunk
+            before = tokens - settings.window.chunk
+            tokens = settings.window.chunk
         unit = self.c * tokens
         h, i, q, k = s.hidden * s.copies, s.wide, s.queries, s.keys
         adapted = min(settings.adapter.top or s.layers, s.layers)
@@ -336,7 +344,8 @@ class _Count:
 
     def decoding(self) -> list[Terms]:
         """Moments of reading the context into a cache, and of one token."""
-        s, tokens = self.shape, self.settings.window.size
+        s = self.shape
+        tokens = self.settings.window.size
         room = room_for(tokens)
         one = {"KV cache": self.cache(room), "logits": 4 * s.vocab * 8, "scratch": self.scratch()}
         one["scratch"] += 2 * s.keys * self.c * tokens  # a layer's keys and values, copied as they grow

@@ -189,7 +189,8 @@ def from_config(config: Mapping[str, Any], *, packed: bool = False) -> Shape:
     if why:
         raise ModelError(f"a {kind} model: {why}", "a decoder-only transformer", "use another model")
     heads = int(config["num_attention_heads"])
-    hidden, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
+    hidden = int(config["hidden_size"])
+    layers = int(config["num_hidden_layers"])
     window = config.get("sliding_window")
     if kind in ("qwen2", "qwen3") and not config.get("use_sliding_window", False):
         window = None
@@ -280,13 +281,15 @@ def _from_gguf(path: Path) -> Shape:
     try:
         with path.open("rb") as file:
             header = gguf.read(file)
-        values, tensors = header.values, header.tensors
+        values = header.values
+        tensors = header.tensors
         kind = str(values["general.architecture"])
 
         def value(name: str, default: Any = None) -> Any:
             return values.get(f"{kind}.{name}", default)
 
-        layers, window = int(value("block_count")), value("attention.sliding_window")
+        layers = int(value("block_count"))
+        window = value("attention.sliding_window")
         if not 1 <= layers <= MAX_LAYERS:
             raise ValueError(f"{layers} blocks, which no model has")
         config = {

@@ -137,7 +137,8 @@ class Adapter:
 
     def _begin_with(self, layer: Any, a: Tensor, b: Tensor) -> None:
         """B A of the repair, whatever this adapter's own factor is."""
-        own_a, own_b = layer.lora_A[self.name].weight, layer.lora_B[self.name].weight
+        own_a = layer.lora_A[self.name].weight
+        own_b = layer.lora_B[self.name].weight
         if a.shape[1] != own_a.shape[1] or b.shape[0] != own_b.shape[0]:
             raise ModelError(
                 f"the repair's layers are {tuple(a.shape)} and {tuple(b.shape)}", f"inputs of {own_a.shape[1]}",
@@ -227,7 +228,9 @@ class Adapter:
         if not self._tuner.peft_config:
             self._tuner.unload()
             del self.base.model._templora_tuner
-        self.layers, self.targets, self._copies = {}, [], {}
+        self.layers = {}
+        self.targets = []
+        self._copies = {}
         self.version += 1
 
 
@@ -276,8 +279,10 @@ def _tuner_class() -> Any:
         """
 
         def _prepare_adapter_config(self, config: Any, model_config: Any) -> Any:
-            config.target_modules, config.target_parameters = set(config.templora_layers), None
-            config.rank_pattern, config.alpha_pattern = {}, {}
+            config.target_modules = set(config.templora_layers)
+            config.target_parameters = None
+            config.rank_pattern = {}
+            config.alpha_pattern = {}
             return super()._prepare_adapter_config(config, model_config)
 
     return Tuner
@@ -300,7 +305,9 @@ def _fused_forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         result: Tensor = frozen_linear(layer.base_layer, x)
         return result
     name = layer._active_adapter[0]
-    a, b, scaling = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
+    a = layer.lora_A[name].weight
+    b = layer.lora_B[name].weight
+    scaling = layer.scaling[name]
     dropout = layer.lora_dropout[name]
     if dropout.training and isinstance(dropout, nn.Dropout):
         low = F.linear(dropout(x), a.to(x.dtype))

@@ -234,7 +234,8 @@ def load(
     identity = checkpoint.identity(source, repair=settings.adapter.start != "fresh")
     with alone.making(source.path):
         base = _made(source, device, settings, before_weights)
-    base.reference, base.identity = reference, identity
+    base.reference = reference
+    base.identity = identity
     base.load_seconds = time.perf_counter() - start
     return base
 
@@ -348,7 +349,8 @@ def keep_stored_dtype(model: PreTrainedModel, compute: torch.dtype) -> None:
 
     Equal to converting both to `compute` (bfloat16 -> float32 is exact), at half the memory.
     """
-    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    embeddings = model.get_input_embeddings()
+    head = model.get_output_embeddings()
     if embeddings.weight.dtype != compute:
         scale = getattr(embeddings, "scalar_embed_scale", None)
 

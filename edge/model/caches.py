@@ -241,7 +241,8 @@ class Grown:
             if index in dropped:
                 layer.keys, layer.values = kept[index]
             else:
-                layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
+                layer.keys = layer.keys[:, :, :length]
+                layer.values = layer.values[:, :, :length]
             if layer.is_sliding:
                 layer.cumulative_length = length
         return True

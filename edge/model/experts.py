@@ -76,7 +76,9 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: packed.Packed, index: int, transposed: bool) -> Tensor:
-        ctx.weight, ctx.index, ctx.transposed = weight, index, transposed
+        ctx.weight = weight
+        ctx.index = index
+        ctx.transposed = transposed
         matrix = weight.expert(index, rows.dtype)
         return rows @ (matrix if transposed else matrix.T)
 

@@ -190,7 +190,8 @@ class TorchForward:
         else:
             predicting = self._after(prefix, ids[first - 1 : -1])
         if only is not None:
-            predicting, targets = predicting[only], targets[only]
+            predicting = predicting[only]
+            targets = targets[only]
         if "loss" in self.plain:
             return plain_nll(predicting, self.base.head, targets)
         return sliced_nll(predicting, self.base.head, targets, slice_size=self.slice_size)

@@ -92,7 +92,8 @@ class Prefix:
 
     def load(self, state: dict[str, Tensor], device: str) -> None:
         """Puts back what `tensors` gave."""
-        self.ids, self.position = state["ids"].clone(), int(state["position"])
+        self.ids = state["ids"].clone()
+        self.position = int(state["position"])
         for index, layer in enumerate(self._layers):
             if f"{index}.keys" in state:
                 keys, values = (state[f"{index}.{kind}"].to(device, copy=True) for kind in ("keys", "values"))
@@ -104,7 +105,8 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
 
     def __init__(self, limit: int, sinks: int = 0) -> None:
         super().__init__()
-        self.limit, self.sinks = limit, sinks
+        self.limit = limit
+        self.sinks = sinks
         self.held: tuple[Tensor, Tensor] | None = None
         self._new: tuple[Tensor, Tensor] | None = None
 
@@ -122,7 +124,8 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         keys, values = self._new
         self._new = None
         if self.held is not None:
-            keys, values = torch.cat([self.held[0], keys], 2), torch.cat([self.held[1], values], 2)
+            keys = torch.cat([self.held[0], keys], 2)
+            values = torch.cat([self.held[1], values], 2)
         self.held = _last(keys, self.limit, self.sinks, 2).clone(), _last(values, self.limit, self.sinks, 2).clone()
 
     def get_seq_length(self) -> int:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from ..documents import Unit
 from ..records import ChunkEvaluated, Learned, Lesson
 from . import loop, recall
-from .ahead import Ahead
+from .together import Together
 from .context import Context
 from .drafts import Judge
 from .loop import Job, Translator
@@ -185,10 +185,10 @@ def _translated(
     texts = []
     marked = 0
     units = [Unit(f"u{number:06d}", pair.source) for number, pair in enumerate(block.pairs, block.start)]
-    ahead = Ahead(job, translator, {}, memory)
+    together = Together(job, translator, {}, memory)
     for number, unit in enumerate(units):
-        shown = ahead.context(units, number, context)
-        record = loop.translate_unit(job, ahead, block.start + number, unit, shown, {}, memory, judge)
+        shown = together.context(units, number, context)
+        record = loop.translate_unit(job, together, block.start + number, unit, shown, {}, memory, judge)
         marked += record.status == "marked"
         texts.append("" if record.status == "marked" else record.text)
         if record.status in ("model", "pieces"):

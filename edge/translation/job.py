@@ -45,7 +45,7 @@ class Job:
         names: whether names that were found are shown and looked for.
         carried: corrections of an earlier volume, which its adapter has learned; those of this one go before them.
         earlier: pairs that were accepted in earlier volumes: what names are called there.
-        lines: how many units are decoded side by side (`ahead`).
+        lines: how many units are decoded side by side (`together`).
         candidates: drafts of a unit where the first leaves doubts (`drafts`): 1 looks at names alone.
     """
 

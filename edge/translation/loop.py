@@ -1,8 +1,8 @@
 """Loop: a document's units -> one record for each, and a lesson for the adapter after each chunk of them.
 
-Owns: the order of things, what may be learned from, continuing from records that are there.
+Owns: the order of things, what may be learned from.
 Does not know: torch, how one unit is asked for (`asking`), how text is generated or learned (`decoding`, `lessons`),
-documents, files, printing.
+which records are there already (`log`), documents, files, printing.
 Units: units, tokens, seconds.
 
 Everything the loop decides follows from the records, so that a run that was stopped continues the same: a unit that is
@@ -17,15 +17,17 @@ from functools import partial
 from typing import Protocol
 
 from ..documents import Unit
-from ..records import Corrected, Lesson, Record, UnitTranslated
-from .ahead import Ahead
+from ..records import Lesson, Record, UnitTranslated
 from .asking import Draft, Request, Translator, seed_of, translate_unit
 from .context import Context
 from .drafts import Judge
 from .job import ATTEMPTS, Attempt, Job
+from .log import Log
+from .passed import Passed
 from .prompts import Pair, key
 from .recall import Recall
 from .revision import Revision
+from .together import Together
 
 __all__ = ["ATTEMPTS", "Attempt", "Draft", "Job", "Request", "Translator", "seed_of", "translate", "translate_unit"]
 PASSED = ("model", "pieces", "corrected")  # what is shown and learned
@@ -56,59 +58,47 @@ def translate(
     job: Job,
     translator: Translator,
     teacher: Teacher,
-    kept: Sequence[Record] = (),
-    restored: int = 0,
+    log: Log | None = None,
     judge: Judge | None = None,
     revision: Revision | None = None,
 ) -> Iterator[Record]:
     """Translates a document.
 
     Args:
-        kept: the records of the run so far, for one that continues.
-        restored: how many of them the adapter has learned already.
+        log: the records of a run that continues.
         judge: who judges drafts, with two candidates.
         revision: what the user corrects meanwhile; taken in before the first unit, between chunks, and at the end.
 
     Yields:
         `UnitTranslated` for each unit, in order; `Lesson` before it begins for corrections and source text, and after
-        each chunk; `Corrected` where the user has corrected something, with what follows from it (`revision`). Records
-        before `restored` are not yielded again.
+        each chunk; `Corrected` where the user has corrected something, with what follows from it (`revision`).
     """
-    log = _Log(kept, restored)
+    log = log or Log()
     revision = revision or Revision(job.units, (job.source, job.target))
-    # 1. the user's own translations come first
-    known = {key(pair.source): pair.target for pair in (*job.carried, *job.corrections)}
-    known |= {f"{id}\n{key(pair.source)}": pair.target for id, pair in job.corrected.items()}
-    if "corrections" in job.learn:
-        yield from _corrections(job, teacher, log, 0, job.corrections)
-    history: list[Pair] = []  # pairs that passed; prompts show the last ones
-    pending: list[Pair] = []  # the end of it that was not taught yet
-    lines: list[str] = []  # source text read last
+    passed = Passed(job.context_units)
     recall = Recall(job)
-    taught = read_until = 0
-    ahead = Ahead(job, translator, known, recall.memory)
-    once = partial(translate_unit, job, ahead, known=known, memory=recall.memory, judge=judge)
+    known = _known(job)
+    together = Together(job, translator, known, recall.memory)
+    once = partial(translate_unit, job, together, known=known, memory=recall.memory, judge=judge)
+    teach = partial(_corrections, job, teacher, log)
+    again = partial(_once_more, job, once, revision)
+    ahead = _Ahead(job.units, teacher, log)
+    of = "self" if "self" in job.learn else "none"
 
     def revise() -> Generator[Record, None, None]:
-        nonlocal history, pending
-        teach = partial(_corrections, job, teacher, log)
-        again = partial(_once_more, job, once, revision)
-        changed = yield from revision.take_in(log, known, teach, again, recall.see)
-        history = [changed.get(pair, pair) for pair in history]
-        pending = [changed.get(pair, pair) for pair in pending]
+        passed.change((yield from revision.take_in(log, known, teach, again, recall.see)))
 
+    # 1. the user's own translations come first
+    if "corrections" in job.learn:
+        yield from teach(0, job.corrections)
     yield from revise()
     for number, unit in enumerate(job.units):
         # 2. the language model reads ahead in the source
-        if "source" in job.learn and number == read_until:
-            before_lines = lines
-            lines = _ahead(job.units, number, teacher)
-            read_until += len(lines)
-            yield from log.lesson(partial(teacher.teach_source, (number, read_until), before_lines, lines))
-            ahead.end()
+        if "source" in job.learn:
+            yield from ahead.read(number)
         # 3. one unit
-        context = ahead.context(job.units, number, _shown(history, pending, job.context_units))
-        record = log.unit(partial(once, number, unit, context))
+        shown = together.context(job.units, number, passed.shown(), log.lessons)
+        record = log.unit(partial(once, number, unit, shown))
         revision.settled.see(record)
         if log.new():
             yield record
@@ -117,22 +107,22 @@ def translate(
             continue
         # 4. the chunk before it is taught, where this pair does not fit any more, after what the user has made of it
         pair = Pair(record.source, record.text)
-        if pending and teacher.full([*pending, pair]):
+        if passed.pending and teacher.full([*passed.pending, pair]):
             yield from revise()
             pair = Pair(record.source, revision.settled.units[unit.id].text)
-            before = _last(history[: len(history) - len(pending)], job.context_units)
-            of = "self" if "self" in job.learn else "none"
-            yield from log.lesson(partial(teacher.teach, of, (taught, number), before, pending))
-            ahead.end()
-            taught = number
-            pending = []
-        history.append(pair)
-        pending.append(pair)
-        history = _last(history, len(pending) + job.context_units)
+            yield from log.lesson(partial(teacher.teach, of, (passed.taught, number), passed.before, passed.pending))
+            passed.close(number)
+        passed.pending.append(pair)
     yield from revise()
 
 
-def _corrections(job: Job, teacher: Teacher, log: _Log, done: int, pairs: Sequence[Pair]) -> Iterator[Lesson]:
+def _known(job: Job) -> dict[str, str]:
+    """The user's own translations, by source text; those of one unit alone by its id and source text."""
+    known = {key(pair.source): pair.target for pair in (*job.carried, *job.corrections)}
+    return known | {f"{id}\n{key(pair.source)}": pair.target for id, pair in job.corrected.items()}
+
+
+def _corrections(job: Job, teacher: Teacher, log: Log, done: int, pairs: Sequence[Pair]) -> Iterator[Lesson]:
     """Lessons on the user's own translations, after `done` units."""
     for context, chunk in chunks(pairs, job.context_units, teacher):
         yield from log.lesson(partial(teacher.teach, "corrections", (done, done), context, chunk))
@@ -144,7 +134,8 @@ def _once_more(job: Job, once: Callable[..., UnitTranslated], revision: Revision
     done = revision.settled.units
     before = [done[unit.id] for unit in job.units[max(0, number - 2 * job.context_units) : number]]
     pairs = [Pair(unit.source, unit.text) for unit in before if unit.status in PASSED]
-    record = once(number, job.units[number], Context(_last(pairs, job.context_units), (), job.context_units))
+    shown = pairs[max(0, len(pairs) - job.context_units) :]
+    record = once(number, job.units[number], Context(shown, (), job.context_units))
     if record.status == "marked":
         record = replace(record, text=done[id].text, status=done[id].status)
     return replace(record, end=len(done))
@@ -159,51 +150,30 @@ def chunks(pairs: Sequence[Pair], context_units: int, teacher: Teacher) -> Itera
             start = end
 
 
-def _last(pairs: list[Pair], count: int) -> list[Pair]:
-    return pairs[max(0, len(pairs) - count) :]
+class _Ahead:
+    """The source text, read as plain text before it is translated: one chunk after the other."""
 
+    def __init__(self, units: Sequence[Unit], teacher: Teacher, log: Log) -> None:
+        self._units = units
+        self._teacher = teacher
+        self._log = log
+        self._lines: list[str] = []  # read last
+        self._end = 0  # first unit that was not read
 
-def _shown(history: list[Pair], pending: list[Pair], keep: int) -> Context:
-    return Context(_last(history[: len(history) - len(pending)], keep), tuple(pending), keep)
+    def read(self, number: int) -> Iterator[Lesson]:
+        """The lesson on the chunk that begins with unit `number`; none where that unit is in a chunk that was read."""
+        if number < self._end:
+            return
+        before = self._lines
+        self._lines = self._chunk(number)
+        self._end = number + len(self._lines)
+        yield from self._log.lesson(partial(self._teacher.teach_source, (number, self._end), before, self._lines))
 
-
-class _Log:
-    """Where the loop stands in the records of a run that continues."""
-
-    def __init__(self, kept: Sequence[Record], restored: int) -> None:
-        self.kept = kept
-        self.restored = restored
-        self.count = 0
-
-    def new(self) -> bool:
-        """Counts a record; whether it is to be yielded."""
-        self.count += 1
-        return self.count > self.restored
-
-    def unit(self, make: Callable[[], UnitTranslated]) -> UnitTranslated:
-        """The kept record, or a new one."""
-        if self.count < len(self.kept) and isinstance(found := self.kept[self.count], UnitTranslated):
-            return found
-        return make()
-
-    def corrected(self, notice: Callable[[], Corrected | None]) -> Corrected | None:
-        """The kept record, where one stands here; a new one only after all that are kept."""
-        if self.count < len(self.kept):
-            found = self.kept[self.count]
-            return found if isinstance(found, Corrected) else None
-        return notice()
-
-    def lesson(self, make: Callable[[], Lesson]) -> Iterator[Lesson]:
-        """A lesson that the adapter does not hold yet."""
-        if self.new():
-            yield make()
-
-
-def _ahead(units: Sequence[Unit], first: int, teacher: Teacher) -> list[str]:
-    """The source lines from unit `first` on that make one chunk; at least one."""
-    lines = [units[first].text]
-    for unit in units[first + 1 :]:
-        if teacher.source_full([*lines, unit.text]):
-            break
-        lines.append(unit.text)
-    return lines
+    def _chunk(self, first: int) -> list[str]:
+        """The source lines from unit `first` on that make one chunk; at least one."""
+        lines = [self._units[first].text]
+        for unit in self._units[first + 1 :]:
+            if self._teacher.source_full([*lines, unit.text]):
+                break
+            lines.append(unit.text)
+        return lines

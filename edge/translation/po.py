@@ -104,7 +104,8 @@ def _messages(path: Path) -> Iterator[_Message]:
         if line.startswith("#"):
             if field.startswith("msgstr"):
                 yield message
-                message, field = _Message(), ""
+                message = _Message()
+                field = ""
             message.fuzzy |= line.startswith("#,") and "fuzzy" in re.split(r"[,\s]+", line[2:])
             if line.startswith("#.") and (found := _CHECK.search(line)):
                 message.check = found[1]

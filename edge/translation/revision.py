@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from ..documents import Unit
 from ..records import Corrected, Record, UnitTranslated
 from .languages import Language
+from .log import Log
 from .prompts import Pair, key
 from .settled import Settled
 
@@ -84,7 +84,7 @@ class Revision:
 
     def take_in(
         self,
-        log: Any,
+        log: Log,
         known: dict[str, str],
         teach: Callable[[int, Sequence[Pair]], Iterator[Record]],
         again: Callable[[str], UnitTranslated],

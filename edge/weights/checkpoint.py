@@ -95,7 +95,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 def _is_manifest(values: Any) -> bool:
     if not isinstance(values, dict) or values.get("format") != FORMAT or isinstance(values["format"], bool):
         return False
-    files, repair, source = values.get("files"), values.get("repair"), values.get("source", {})
+    files = values.get("files")
+    repair = values.get("repair")
+    source = values.get("source", {})
     names = [*files, values.get("weights_sha256")] if isinstance(files, list) and files else [None]
     if repair is not None:
         names += [repair.get("file"), repair.get("sha256")] if isinstance(repair, dict) else [None]
@@ -255,7 +257,8 @@ def load_pretrained(folder: Path, device: Device, four_bit: bool, remote_code: b
             raise damaged(folder, error) from error
         raise
     if found["missing_keys"]:  # transformers would go on with random numbers in their place
-        name, count = min(found["missing_keys"]), len(found["missing_keys"])
+        name = min(found["missing_keys"])
+        count = len(found["missing_keys"])
         raise ModelError(
             f"{folder} has no {name}" + (f" and lacks {count - 1} more" if count > 1 else ""),
             f"all weights of a {config.model_type} model", "get the folder again, whole",

@@ -97,7 +97,8 @@ def weight_files(folder: Path) -> list[Path]:
         Whole: it has none of the usual names.
         ModelError: one of them is missing, or their index is damaged.
     """
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    single = folder / "model.safetensors"
+    index = folder / "model.safetensors.index.json"
     if single.is_file():
         return [single]
     if not index.is_file():
@@ -133,7 +134,8 @@ def _named(model: Any, found: dict[str, Original], mapping: list[Any]) -> dict[s
     """The tensors by the model's names, in its types: renamed, split and joined as transformers does at loading."""
     from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
-    state, prefix = model.state_dict(), model.base_model_prefix
+    state = model.state_dict()
+    prefix = model.base_model_prefix
     renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
     converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
     by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
@@ -159,7 +161,8 @@ def _named(model: Any, found: dict[str, Original], mapping: list[Any]) -> dict[s
 
 def _cast(original: Original, wanted: Tensor) -> Original:
     """In the model's type; the shape is compared when the tensor is there."""
-    dtype, rows = wanted.dtype, original.rows
+    dtype = wanted.dtype
+    rows = original.rows
     if original.shape and original.shape != tuple(wanted.shape):
         raise ValueError(f"a tensor of {original.shape} where its config needs {tuple(wanted.shape)}")
 

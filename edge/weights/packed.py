@@ -31,7 +31,8 @@ from ..values.amounts import format_bytes
 from .alone import sealed
 
 PARAMETERS = ("gate_up_proj", "up_proj", "down_proj")  # of an experts module
-_BLOCK, _GROUP = 64, 256
+_BLOCK = 64
+_GROUP = 256
 _WORTH_SAYING = 0.01  # of all weights: routers and convolutions are less
 _PARTS = ("packed", "absmax", "nested_absmax", "nested_offset", "quant_map", "nested_quant_map")
 
@@ -93,7 +94,8 @@ class Packed(nn.Module):
 
     def put(self, part: str, tensor: Tensor) -> bool:
         """Takes one of its tensors, as it was stored; says whether it can be one."""
-        experts, numbers = self.shape[0], self.shape[1] * self.shape[2]
+        experts = self.shape[0]
+        numbers = self.shape[1] * self.shape[2]
         blocks = -(-numbers // _BLOCK)
         sizes = {
             "packed": (experts, -(-numbers // 2)),

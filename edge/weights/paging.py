@@ -105,10 +105,12 @@ class FileStore:
     def put(self, name: str, tensor: Tensor) -> None:
         """See `Store.put`."""
         data = _bytes(tensor.detach().contiguous())
-        size, done = len(data), 0
+        size = len(data)
+        done = 0
         begin, room, *_ = self._places.get(name, (self._end, 0))
         if room < size:
-            begin, room = self._end, size + size // 8
+            begin = self._end
+            room = size + size // 8
             self._end += room
         self._places[name] = (begin, room, tensor.shape, tensor.dtype)
         try:
@@ -119,7 +121,9 @@ class FileStore:
 
     def get(self, name: str, out: Tensor) -> Tensor:
         """See `Store.get`."""
-        begin, data, done = self._places[name][0], _bytes(out.detach()), 0
+        begin = self._places[name][0]
+        data = _bytes(out.detach())
+        done = 0
         while done < len(data):
             count = os.preadv(self._number(), [data[done:]], begin + done)
             if not count:
@@ -157,7 +161,8 @@ class Stored:
     """A store's tensors, read as they are asked for."""
 
     def __init__(self, store: Store, prefix: str) -> None:
-        self._store, self._prefix = store, prefix
+        self._store = store
+        self._prefix = prefix
 
     def __getitem__(self, name: str) -> Tensor:
         return self._store.read(self._prefix + name)
@@ -167,7 +172,8 @@ class Under:
     """The names of `source` that begin with `prefix`, called without it."""
 
     def __init__(self, source: Lookup, prefix: str) -> None:
-        self._source, self._prefix = source, prefix
+        self._source = source
+        self._prefix = prefix
 
     def __getitem__(self, name: str) -> Tensor:
         return self._source[self._prefix + name]

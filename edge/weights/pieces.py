@@ -40,7 +40,8 @@ class Original:
         width = math.prod(self.shape[1:])
         rows = multiple // math.gcd(multiple, width) if width else 0
         if self.rows is None or not self.shape or not rows:
-            flat, step = self.whole().reshape(-1), numbers // multiple * multiple
+            flat = self.whole().reshape(-1)
+            step = numbers // multiple * multiple
             yield from (flat[start : start + step] for start in range(0, flat.numel(), step))
             return
         step = max(rows, numbers // width // rows * rows)
@@ -55,7 +56,8 @@ def read(path: Path, begin: int, count: int) -> Any:
     data = np.empty(count, np.uint8)
     with path.open("rb", buffering=0) as file:
         file.seek(begin)
-        view, done = memoryview(data.data), 0
+        view = memoryview(data.data)
+        done = 0
         while done < count:
             got = file.readinto(view[done:])
             if not got:

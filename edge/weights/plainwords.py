@@ -99,11 +99,13 @@ def _parts(apart: re.Pattern[str] | None, text: str, trims: bool) -> Iterator[st
 def _by_score(vocabulary: Vocabulary, index: dict[str, int], text: str) -> list[int]:
     parts = list((" " * vocabulary.prefix + text).replace(" ", SPACE))
     while True:
-        best, where = -float("inf"), -1
+        best = -float("inf")
+        where = -1
         for at in range(len(parts) - 1):
             token = index.get(parts[at] + parts[at + 1])
             if token is not None and vocabulary.mergeable(token) and vocabulary.scores[token] > best:
-                best, where = vocabulary.scores[token], at
+                best = vocabulary.scores[token]
+                where = at
         if where < 0:
             break
         parts[where : where + 2] = [parts[where] + parts[where + 1]]

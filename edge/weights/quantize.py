@@ -349,7 +349,8 @@ def _shards(state: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     for name, tensor in state.items():
         if shard and size + tensor.nbytes > stream.MAX_SHARD:
             yield shard
-            shard, size = {}, 0
+            shard = {}
+            size = 0
         shard[name] = tensor
         size += tensor.nbytes
     yield shard

@@ -128,7 +128,8 @@ def write(folder: Path, shards: list[Shard], record: Path, key: str, device: str
         ModelError: a tensor is not what its file's header says.
         OSError: a file cannot be written.
     """
-    full, done = total(shards), 0
+    full = total(shards)
+    done = 0
     with Done(record, key, folder, shards) as record_of:
         for shard in shards:
             path = folder / shard.name
@@ -167,7 +168,8 @@ def _put(file: BinaryIO, begin: int, length: int, blocks: Iterator[Tensor], dige
         digest.update(data)
         while data:
             count = os.pwrite(file.fileno(), data, at)
-            data, at = data[count:], at + count
+            data = data[count:]
+            at = at + count
     if at != begin + length:
         raise ModelError(f"a tensor has {at - begin} bytes", f"{length} as its config says", "check the model's files")
 
@@ -203,7 +205,9 @@ class Done:
                 shutil.rmtree(other) if other.is_dir() and not other.is_symlink() else other.unlink()
         if not kept:
             self._left = []
-        self._path, self._crc, self._seq = path, 0, 0
+        self._path = path
+        self._crc = 0
+        self._seq = 0
         self._file: Any = None
         self._key = key
 
@@ -225,7 +229,8 @@ class Done:
         if (record.get("file"), record.get("tensor")) != (shard.name, target.name):
             self._left = []
             return False
-        state, length = target.name + packing.STATE, record.get("state")
+        state = target.name + packing.STATE
+        length = record.get("state")
         likely = shard.kinds.get(state)
         if target.packed and isinstance(length, int):
             shard.kinds[state] = torch.uint8, (length,)

@@ -99,7 +99,8 @@ def in_order(kinds: Mapping[str, Kind]) -> list[str]:
 
 def offsets(kinds: Mapping[str, Kind]) -> dict[str, int]:
     """Where each tensor begins in a file's data, as the library's writer lays them out."""
-    places, end = {}, 0
+    places = {}
+    end = 0
     for name in in_order(kinds):
         places[name] = end
         end += size(kinds[name])

@@ -21,7 +21,11 @@ from typing import Any
 from ..errors import ModelError, describe
 from ..memory import gguf
 
-UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 2, 3, 4, 5, 6  # kinds of a token; 1 is an ordinary one
+UNKNOWN = 2  # kinds of a token; 1 is an ordinary one
+CONTROL = 3
+USER_DEFINED = 4
+UNUSED = 5
+BYTE = 6
 SPACE = "\u2581"  # what stands for a space in a vocabulary of kind `llama`
 
 _SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -30,7 +34,8 @@ _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)
 _LLAMA3 = _SHORT + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _ENDS
 _QWEN2 = _SHORT + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _ENDS
 _QWEN35 = _SHORT + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|" + _ENDS
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
+_LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _CASED = (
     r"[^\r\n\p{L}\p{N}]?" + _UPPER + "*" + _LOWER + "+{0}|" + r"[^\r\n\p{L}\p{N}]?" + _UPPER + "+" + _LOWER + "*{0}|"
 )
@@ -122,7 +127,8 @@ def read(path: Path) -> Vocabulary:
 
 def _from_values(values: Mapping[str, Any], name: str) -> Vocabulary:
     said = {key.removeprefix("tokenizer.ggml."): value for key, value in values.items()}
-    kind, pre = str(said["model"]), said.get("pre")
+    kind = str(said["model"])
+    pre = said.get("pre")
     if kind not in ("llama", "gpt2"):
         raise _not_known(name, f"a tokenizer of kind '{kind[:40]}'", "kind llama or gpt2")
     if kind == "gpt2" and pre not in PRE_TOKENIZERS:

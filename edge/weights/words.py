@@ -122,7 +122,8 @@ def merges_by_score(words: Vocabulary, index: dict[str, int]) -> list[tuple[str,
             continue
         score = -words.scores[i]
         for at in range(1, len(token)):
-            left, right = token[:at], token[at:]
+            left = token[:at]
+            right = token[at:]
             if left in known and right in known:
                 found.append((score, i, left, right))
             elif any(len(part) == 1 and part not in index for part in (left, right)):

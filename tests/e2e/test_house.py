@@ -113,6 +113,18 @@ def test_no_module_imports_itself_in_a_circle() -> None:
             visit(name, ())
 
 
+def test_each_loop_fits_one_screen_and_knows_no_journal() -> None:
+    """What a loop resumes from is put back before it begins (`resume.py`) or asked of its log (`translation/log.py`)."""
+    for module, name in (("score", "score"), ("generate", "generate"), ("translation.loop", "translate")):
+        path = MODULES[f"edge.{module}"]
+        tree = ast.parse(path.read_text("utf-8"))
+        (loop,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
+        assert loop.end_lineno is not None and loop.end_lineno - loop.lineno < 60, path
+        called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert not called & {"restore", "restored", "kept", "snapshot", "journal"}, path
+        assert not any(_room(other) in ("journal", "resume", "places") for other in _imports(path)), path
+
+
 def test_documented_commands_parse() -> None:
     lines = re.findall(r"^templora (.+?)(?:\s+#.*)?$", README, re.M)
     assert len(lines) >= 5

@@ -15,6 +15,7 @@ from edge.translation import drafts, evaluate, loop, prompts
 from edge.translation.decoding import ModelTranslator
 from edge.translation.guards import Limits
 from edge.translation.lessons import Lessons
+from edge.translation.log import Log
 from edge.translation.loop import Draft, Job, Request
 from edge.translation.meaning import Meaning
 from edge.translation.prompts import Pair
@@ -101,7 +102,7 @@ def written(runtime: Any, candidates: int, judge: bool, done: Sequence[UnitTrans
         translator = ModelTranslator(session, form, ratio=0.5, extra=8)
         judges = Meaning(session, form) if judge else None
         teacher = Lessons(session, form)
-        records = list(loop.translate(job, translator, teacher, done, len(done), judges))
+        records = list(loop.translate(job, translator, teacher, Log(done, len(done)), judges))
     return [record for record in records if isinstance(record, UnitTranslated)]
 
 

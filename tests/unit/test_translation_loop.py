@@ -14,6 +14,7 @@ from edge.records import Lesson, Record, UnitTranslated
 from edge.translation import languages, loop, report
 from edge.translation.glossary import Glossary
 from edge.translation.guards import Limits
+from edge.translation.log import Log
 from edge.translation.loop import Attempt, Draft, Job, Request
 from edge.translation.prompts import Pair
 from tests.translators import OneByOne
@@ -245,7 +246,7 @@ def test_a_run_goes_on_from_any_record(learn: str) -> None:
     for kept in range(len(whole) + 1):
         for restored in range(kept + 1):
             again, translator = Notes(), Upper()
-            rest = list(loop.translate(what, translator, again, whole[:kept], restored))
+            rest = list(loop.translate(what, translator, again, Log(whole[:kept], restored)))
             assert [(r.kind, getattr(r, "id", None), getattr(r, "text", None), r.end) for r in rest] == key[restored:]
             done = sum(isinstance(r, Lesson) for r in whole[:restored])
             assert again.taught == teacher.taught[done:]

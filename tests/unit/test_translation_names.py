@@ -17,6 +17,7 @@ from edge.records import Lesson, Record, UnitTranslated
 from edge.translation import drafts, glossary, languages, loop, names, report
 from edge.translation.candidates import Candidates
 from edge.translation.guards import Limits
+from edge.translation.log import Log
 from edge.translation.loop import Draft, Job, Request
 from edge.translation.names import Memory
 from edge.translation.prompts import Pair
@@ -334,7 +335,7 @@ def test_a_run_that_goes_on_asks_the_same(cut: int) -> None:
     assert len(units) == 72
     place = records.index(units[cut])
     rest = Wavering()
-    again = list(loop.translate(job(), rest, Notes(), records[:place], place))
+    again = list(loop.translate(job(), rest, Notes(), Log(records[:place], place)))
     assert [essence(r) for r in again] == [essence(r) for r in records[place:]]
     before = sum(unit.attempts for unit in units[:cut])
     assert rest.asked == whole.asked[before:]

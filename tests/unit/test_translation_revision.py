@@ -9,6 +9,7 @@ import pytest
 
 from edge.records import Corrected, Lesson, Record, UnitTranslated
 from edge.translation import languages, loop, report, settled
+from edge.translation.log import Log
 from edge.translation.loop import Draft, Request
 from edge.translation.prompts import Pair
 from edge.translation.revision import Revision
@@ -53,7 +54,7 @@ def run(
 ) -> tuple[list[Record], Scribe, Notes]:  # fmt: skip
     translator, teacher, review = Scribe(), Notes(), Review(after)
     review.revision = Revision(what.units, (EN, DE), review.edits, redo=redo, teaches=bool(what.learn))
-    records = list(loop.translate(what, translator, teacher, kept or [], restored, revision=review.revision))
+    records = list(loop.translate(what, translator, teacher, Log(kept or [], restored), revision=review.revision))
     return records, translator, teacher
 
 
@@ -195,7 +196,9 @@ def told(
     translator, review = Obeying(), Review({after: {"u000000": target}})
     review.revision = Revision(what.units, (EN, DE), review.edits, redo=True, teaches=True)
     done = kept or []
-    return list(loop.translate(what, translator, Notes(), done, len(done), revision=review.revision)), translator.asked
+    return list(
+        loop.translate(what, translator, Notes(), Log(done, len(done)), revision=review.revision)
+    ), translator.asked
 
 
 @pytest.mark.parametrize("after", [3, 5, 7])

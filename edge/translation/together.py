@@ -23,7 +23,7 @@ from .job import Job
 from .names import Memory
 
 
-class Ahead:
+class Together:
     """A translator that drafts up to `job.lines` units together, the first time one of them is asked for."""
 
     def __init__(self, job: Job, translator: Translator, known: Mapping[str, str], memory: Memory) -> None:
@@ -33,22 +33,21 @@ class Ahead:
         self._known = known
         self._memory = memory
         self._end = -1  # the unit after the group
+        self._lessons = 0
         self._shown = Context()
         self._requests: list[Request] = []
         self._drafts: Sequence[Draft] = ()
 
-    def context(self, units: Sequence[Unit], number: int, shown: Context) -> Context:
-        """What the prompts of `units[number]` show: `shown`, or what the first one of its group did."""
+    def context(self, units: Sequence[Unit], number: int, shown: Context, lessons: int = 0) -> Context:
+        """What the prompts of `units[number]` show, after so many lessons: `shown`, or what the first one of its group
+        did.
+        """
         if self._job.lines == 1:
             return shown
-        if number >= self._end:
+        if number >= self._end or lessons != self._lessons:
+            self._lessons = lessons
             self._begin(units, number, shown)
         return self._shown
-
-    def end(self) -> None:
-        """What was asked for together is no more what would be asked for: there was a lesson."""
-        self._end = -1
-        self._requests = []
 
     def translate(self, request: Request) -> Draft:
         """See `Translator`."""

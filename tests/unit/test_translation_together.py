@@ -12,6 +12,7 @@ from edge.translation import languages, loop
 from edge.translation.asking import Draft, Request
 from edge.translation.guards import Limits
 from edge.translation.job import Job
+from edge.translation.log import Log
 from edge.translation.prompts import Pair
 from tests.translators import OneByOne
 from tests.unit.test_translation_loop import Notes
@@ -123,7 +124,7 @@ def test_a_run_that_continues_anywhere_asks_for_the_same_groups(learn: set[str])
     records = list(loop.translate(job(learn=frozenset(learn)), whole, Notes()))
     for count in range(len(records)):
         again = Together()
-        rest = list(loop.translate(job(learn=frozenset(learn)), again, Notes(), records[:count], count))
+        rest = list(loop.translate(job(learn=frozenset(learn)), again, Notes(), Log(records[:count], count)))
         assert texts_of(records[:count]) + texts_of(rest) == texts_of(records)
         assert again.groups == whole.groups[len(whole.groups) - len(again.groups) :]
         assert again.alone == []
