@@ -24,6 +24,7 @@ from edge.machine.allocator import trim
 from edge.memory.graph import PART, RUN, SLICE
 from edge.settings import OnnxSettings
 
+from . import fit
 from . import manifest as manifests
 from .cache import Buffers, value
 from .manifest import DECODER, HEAD, WEIGHTS, Manifest, head_parts, lora_inputs, part_outputs
@@ -85,6 +86,7 @@ class Engine:
         if self.device == "cpu" and share is not None:
             shared |= share(self.manifest, head)
         self.decoder, self.head = (self._open(name, threads, shared) for name in (DECODER, HEAD))
+        fit.require(folder, self.manifest, self.decoder, self.head)
         self.shrinking = ort.RunOptions()
         if self.device == "cpu":
             self.shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import journal, records
 from ..errors import JournalError, ModelError, SettingsError
@@ -96,12 +96,11 @@ def find(name: str) -> Carried:
     found = journal.Journal.peek(where)
     about = _about(found)
     left = _left(found)
-    given = [Pair(*pair) for pair in left.get("corrections", ())]
     done = settled.of(records.from_json(record) for record in found.records())
     accepted = [Pair(unit.source, unit.text) for unit in done.units.values() if unit.status in ("model", "pieces")]
-    earlier = (*(Pair(*pair) for pair in left.get("earlier", ())), *accepted)
-    corrections = (*given, *done.corrections.values())
-    return Carried(where, found, about["sha256"], corrections, dict(left.get("glossary", {})), earlier)
+    earlier = (*left.earlier, *accepted)
+    corrections = (*left.corrections, *done.corrections.values())
+    return Carried(where, found, about["sha256"], corrections, left.glossary, earlier)
 
 
 def leave(run: Any, job: loop.Job) -> None:
@@ -114,10 +113,8 @@ def leave(run: Any, job: loop.Job) -> None:
 def with_what_was_left(found: RunInfo, job: loop.Job) -> loop.Job:
     """The job of a run with what `leave` has kept of it."""
     left = _left(found)
-    given = [Pair(*pair) for pair in left.get("corrections", ())]
-    earlier = [Pair(*pair) for pair in left.get("earlier", ())]
-    terms = glossary.Glossary(left.get("glossary", {}))
-    return replace(job, glossary=terms, corrections=given, earlier=earlier)
+    terms = glossary.Glossary(left.glossary)
+    return replace(job, glossary=terms, corrections=left.corrections, earlier=left.earlier)
 
 
 def adapter_of(found: RunInfo) -> Kept:
@@ -177,16 +174,33 @@ def _about(found: RunInfo) -> dict[str, Any]:
     return about
 
 
-def _left(found: RunInfo) -> dict[str, Any]:
+class Left(NamedTuple):
+    """What a run began with and its records do not hold."""
+
+    corrections: list[Pair]
+    earlier: list[Pair]
+    glossary: dict[str, str]
+
+
+def _left(found: RunInfo) -> Left:
     """What `leave` kept; empty for a run of an earlier version."""
     path = found.folder / "files" / JOB
     try:
         left = json.loads(path.read_bytes())
+        corrections, earlier = ([_pair(pair) for pair in left.get(name, [])] for name in ("corrections", "earlier"))
+        return Left(corrections, earlier, dict(_pair(term) for term in left.get("glossary", {}).items()))
     except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
+        return Left([], [], {})
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise JournalError(f"{path} cannot be read", "what the run began with", "give its command once more") from error
-    return left if isinstance(left, dict) else {}
+
+
+def _pair(value: Any) -> Pair:
+    """Two texts; whatever else the file holds is damage."""
+    source, target = value
+    if not (isinstance(source, str) and isinstance(target, str)):
+        raise TypeError(value)
+    return Pair(source, target)
 
 
 def _folder(where: Path) -> Kept:

@@ -1,6 +1,6 @@
 """One token after another: what decoding repeats, on buffers that stay where they are.
 
-Owns: which blocks it knows, the products of rows through base and adapter, the step's capture in a CUDA graph.
+Owns: the products of rows through base and adapter, the step's capture in a CUDA graph.
 Does not know: how a prompt is read (`forward.py`), how a token is chosen, what is learned.
 Units: tokens; rows (n, H), one of each text: mostly one, more where texts are decoded side by side; keys and values of
 a layer (2, n, G, places, D).
@@ -18,7 +18,7 @@ token of a base is computed both ways, and one that comes out otherwise is left 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,114 +26,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ModelError
 from ..machine.graphs import Captured
-from . import norms
 from .adapter import Adapter
 from .base import Base
+from .blocks import Block, Norm, blocks_of, inner_of
 from .caches import Rooms
-from .prefix import windows_of
-
-_ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
-_NETWORK = {"gate_proj", "up_proj", "down_proj", "act_fn"}
-_NORMS = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
 
 SAME = 1e-3  # of the logits' spread: what is left out of a step makes ten times as much, roundings a hundredth of it
 SAME_NARROW = 0.05  # in 16 bits: roundings make about 0.01
-
-Norm = tuple[Tensor, float]  # (H,) scale and epsilon
-
-
-@dataclass(frozen=True)
-class Block:
-    """What one transformer block is made of.
-
-    Attributes:
-        before: the norms before attention and before the network.
-        after: those after them, before the sum; None for most families.
-        head_norms: of each head of query and of key, or None.
-        window: how many tokens it sees; None for all.
-        kind: what the rotary embedding calls its layers, where it asks.
-    """
-
-    before: tuple[Norm, Norm]
-    after: tuple[Norm, Norm] | None
-    head_norms: tuple[Norm, Norm] | None
-    query: nn.Module
-    key: nn.Module
-    value: nn.Module
-    out: nn.Module
-    gate: nn.Module
-    up: nn.Module
-    down: nn.Module
-    activation: Callable[[Tensor], Tensor]
-    scaling: float
-    softcap: float | None
-    window: int | None
-    kind: str | None
-
-    @property
-    def linears(self) -> tuple[nn.Module, ...]:
-        """Its linear layers, those with the same input side by side."""
-        return (self.query, self.key, self.value, self.out, self.gate, self.up, self.down)
-
-
-def blocks_of(base: Base) -> list[Block] | None:
-    """The blocks of a base, or None where one of them has other parts."""
-    try:
-        windows = windows_of(base.config)
-    except ModelError:  # a layer keeps something else than keys and values
-        return None
-    made: list[Block] = []
-    for module, window in zip(base.blocks, windows, strict=True):
-        block = _block_of(module, window, base.device.torch_dtype)
-        if block is None:
-            return None
-        made.append(block)
-    return made
-
-
-def _block_of(module: nn.Module, window: int | None, dtype: torch.dtype) -> Block | None:
-    parts = dict(module.named_children())
-    names = set(parts) - {"self_attn", "mlp"}
-    if "self_attn" not in parts or "mlp" not in parts or names not in ({*_NORMS[:2]}, {*_NORMS}):
-        return None
-    attention: Any = parts["self_attn"]
-    network: Any = parts["mlp"]
-    inside = {name for name, _ in attention.named_children()}
-    if inside - {"q_norm", "k_norm"} != _ATTENTION or {name for name, _ in network.named_children()} != _NETWORK:
-        return None
-    found = {name: norms.scale_of(parts[name]) for name in names}
-    heads = [norms.scale_of(getattr(attention, name)) for name in ("q_norm", "k_norm") if name in inside]
-    if len(heads) == 1 or None in found.values() or None in heads or not hasattr(attention, "scaling"):
-        return None
-    first, second, third, fourth = (found.get(name) for name in _NORMS)
-    assert first is not None and second is not None
-    before = (first, second if third is None else third)
-    after = None if third is None or fourth is None else (second, fourth)
-    linears = {
-        "query": attention.q_proj, "key": attention.k_proj, "value": attention.v_proj, "out": attention.o_proj,
-        "gate": network.gate_proj, "up": network.up_proj, "down": network.down_proj,
-    }  # fmt: skip
-    if not all(_is_known(layer, dtype) for layer in linears.values()):
-        return None
-    return Block(
-        before=before,
-        after=after,
-        head_norms=(heads[0], heads[1]) if heads and heads[0] and heads[1] else None,
-        **linears,
-        activation=network.act_fn,
-        scaling=float(attention.scaling),
-        softcap=getattr(attention, "attn_logit_softcapping", None),
-        window=window,
-        kind=getattr(attention, "layer_type", None),
-    )
-
-
-def _is_known(layer: Any, dtype: torch.dtype) -> bool:
-    """Whether a row's product with the layer is one of ours: 4-bit weights, or such of the compute dtype."""
-    inner: Any = _inner(layer)
-    return isinstance(inner, nn.Linear) and (hasattr(inner.weight, "quant_state") or inner.weight.dtype == dtype)
 
 
 class Line:
@@ -226,7 +126,7 @@ class Step:
         self.heads = int(config.num_attention_heads)
         self.groups = int(config.num_key_value_heads)
         key: Any = blocks[0].key
-        self.size = _inner(key).out_features // self.groups
+        self.size = inner_of(key).out_features // self.groups
         self._bound: dict[str, Bound] = {}
         self._sign = torch.ones(self.size, device=device, dtype=base.device.torch_dtype)
         self._sign[: self.size // 2] = -1
@@ -290,9 +190,9 @@ class Step:
 
         def line(layer: nn.Module) -> Line:
             if adapter is None or id(layer) not in names:
-                return Line(_inner(layer), None)
+                return Line(inner_of(layer), None)
             a, b, scaling = adapter.factors(names[id(layer)])
-            return Line(_inner(layer), (a.T, b.T, scaling))
+            return Line(inner_of(layer), (a.T, b.T, scaling))
 
         lines = [tuple(line(layer) for layer in block.linears) for block in self.blocks]
         bound = Bound(lines, self.base.weights_version)
@@ -395,12 +295,6 @@ def _changes(config: Any) -> bool:
     every = [rope, *(one for one in rope.values() if isinstance(one, dict))]
     kinds = {one.get("rope_type") for one in every}
     return bool(kinds & {"dynamic", "longrope"}) or any(one.get("llama_4_scaling_beta") for one in every)
-
-
-def _inner(layer: Any) -> nn.Linear:
-    """The base's own layer, below an adapter's."""
-    inner: nn.Linear = getattr(layer, "base_layer", layer)
-    return inner
 
 
 def _normed(row: Tensor, norm: Norm) -> Tensor:

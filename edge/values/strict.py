@@ -52,14 +52,18 @@ def _convert(hint: Any, value: Any, source: str, special: Special, where: str) -
     def wrong(expected: str) -> SettingsError:
         return SettingsError(f"{where} is {_shown(value)} in {source}", expected, "correct the value")
 
+    origin = get_origin(hint)
+    args = get_args(hint)
     if where in special:
-        return None if value is None else special[where](value, where)
+        if value is not None:
+            return special[where](value, where)
+        if type(None) not in args:
+            raise wrong("a value")
+        return None
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise wrong("a mapping of keys")
         return build(typing.cast(type[Any], hint), value, source, special, f"{where}.")
-    origin = get_origin(hint)
-    args = get_args(hint)
     if origin is Literal:
         value = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
         if value not in args:

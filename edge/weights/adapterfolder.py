@@ -28,6 +28,7 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 OURS = "templora.json"
 PREFIX = "base_model.model."
+LARGEST = 1 << 20  # rank: more than any matrix has rows
 # what of a peft adapter is no plain LoRA: the value that it must have, or must not have at all
 _PLAIN: dict[str, Any] = {
     "peft_type": "LORA", "use_dora": False, "bias": "none", "lora_bias": False, "fan_in_fan_out": False,
@@ -105,7 +106,7 @@ def read(folder: Path) -> Kept:
             raise ModelError(f"{folder / CONFIG} has {name} {value!r:.80}", "a plain LoRA", "export it as one")
     rank = config.get("r")
     alpha = config.get("lora_alpha")
-    if type(rank) is not int or rank < 1 or type(alpha) not in (int, float) or not math.isfinite(float(alpha or 0)):
+    if type(rank) is not int or not 1 <= rank <= LARGEST or not _is_scale(alpha):
         raise ModelError(
             f"{folder / CONFIG} has r {rank!r:.40} and lora_alpha {alpha!r:.40}", "numbers", "export it again"
         )
@@ -125,6 +126,13 @@ def of_run(path: Path, rank: int, scale: float, base: str, sha256: str) -> Kept:
     """
     _compare(path, sha256)
     return Kept(path.parent.parent, tensorfile.TensorFile(path), rank, scale, base)
+
+
+def _is_scale(alpha: Any) -> bool:
+    try:
+        return type(alpha) in (int, float) and math.isfinite(float(alpha))
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def _compare(path: Path, sha256: str) -> None:

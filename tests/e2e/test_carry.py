@@ -12,6 +12,7 @@ import torch
 from edge import cli, journal, resume
 from edge.commands import carry
 from edge.documents import open_document
+from edge.errors import JournalError
 from edge.translation import decoding, loop
 from edge.weights import tensorfile
 from tests import tiny
@@ -171,8 +172,49 @@ def test_an_adapter_goes_out_as_a_peft_folder_and_comes_in(
     assert cli.main(command(model, two, *full, "--carry", str(folder), "--no-run")) == 0
     config = folder / "adapter_config.json"
     whole = config.read_text()
-    for change in ({"use_dora": True}, {"r": "x"}, {"peft_type": "IA3"}, {"bias": "all"}):
+    large = 10**400  # no float holds it
+    changes = (
+        {"use_dora": True},
+        {"r": "x"},
+        {"peft_type": "IA3"},
+        {"bias": "all"},
+        {"r": large},
+        {"lora_alpha": large},
+    )
+    for change in changes:
         config.write_text(json.dumps({**json.loads(whole), **change}))
         capsys.readouterr()
         assert cli.main(command(model, two, *full, "--carry", str(folder), "--no-run")) == 4
         assert str(config) in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("damage", [
+    "[]", "3", '{"corrections": 3}', '{"corrections": [["one"]]}', '{"earlier": [[1, 2]]}', '{"glossary": ["x"]}',
+    '{"glossary": {"ship": 3}}', '{"corrections": null}', "{", "\xff",
+])  # fmt: skip
+def test_what_a_run_left_is_read_or_refused_in_one_line(
+    damage: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By `render`, and by the volume that carries it."""
+    path = finished / "files" / carry.JOB
+    whole = path.read_bytes()
+    path.write_bytes(damage.encode("latin-1"))
+    try:
+        capsys.readouterr()
+        assert cli.main(["render", str(finished), "--out", str(tmp_path / "out.txt")]) == 7
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ") and str(path) in line
+        with pytest.raises(JournalError, match="cannot be read"):
+            carry.find(str(finished))
+    finally:
+        path.write_bytes(whole)
+
+
+@pytest.fixture(scope="module")
+def finished(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a short volume, with a random model's own words."""
+    root = tmp_path_factory.mktemp("finished")
+    book = root / "one.txt"
+    book.write_text("\n\n".join(LINES[:2]) + "\n", "utf-8")
+    assert cli.main(command(model, book, "--run", str(root / "run"))) in (0, 9)
+    return root / "run"

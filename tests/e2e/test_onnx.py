@@ -126,6 +126,31 @@ def test_translating_through_a_graph(
     assert books["graph"] == books["torch"]
 
 
+def test_a_manifest_of_another_graph_is_refused(exported: Path, damaged: Path) -> None:
+    """Each sound alone, sealed too: arrays that the graph does not take or give, or takes in another shape."""
+    made = manifest.read(exported)
+    lora = made.lora
+    name = next(iter(lora))
+    (k, n) = lora[name]
+    for change in (
+        {"lora": {**lora, name: (k // 2, n)}},
+        {"lora": {**lora, name: (k, 2 * n)}},
+        {"lora": {**lora, "layers.9.q": (k, n)}},
+        {"lora": {key: shape for key, shape in lora.items() if key != name}},
+        {"layers": made.layers + 1},
+        {"layers": made.layers - 1},
+        {"groups": 2 * made.groups},
+        {"head_size": made.head_size // 2},
+        {"cache": "float16"},
+        {"sliding": [0], "window": 16},
+    ):
+        replace(made, **change).save(damaged)
+        with pytest.raises(ExportError, match=r"decoder\.onnx .*; expected .*; export it again"):
+            Engine(damaged)
+    made.save(damaged)
+    assert Engine(damaged).manifest == made
+
+
 def test_a_taken_folder_is_refused(exported: Path) -> None:
     before = sorted((path.name, path.stat().st_mtime_ns) for path in exported.iterdir())
     with pytest.raises(ExportError, match="exists"):

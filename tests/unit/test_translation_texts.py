@@ -144,6 +144,9 @@ def test_a_chat_template_that_changes_earlier_turns_gets_one_block() -> None:
     assert made.lesson([], pairs) == [(made.prompt([], ["乙", "丙"]), "B\nC<end>")]
 
 
+WHOLE = "form: plain\nstart: x\nterms: '{terms}'\nterm: '{target}'\nblock: '{source}'\nend: \"\\n\"\n"
+
+
 def test_every_shipped_template_loads_and_bad_ones_are_refused(tmp_path: Path) -> None:
     assert prompts.template_names() == ["chat", "hunyuan", "hunyuan-zh", "plain", "translategemma"]
     for name in prompts.template_names():
@@ -158,6 +161,7 @@ def test_every_shipped_template_loads_and_bad_ones_are_refused(tmp_path: Path) -
         ("colour: red\n", "colour"),
         ("- 1\n", "mapping"),
         ("form: plain\nstart: x\nterms: '{terms}'\nterm: '{target}'\nblock: '{source}'\nend: \"\\n\"\nexamples: [{no: 1}]\n", "texts"),
+        *((f"{WHOLE}{name}: null\n", f"{name} is None .*expected a value") for name in ("names", "examples")),
     ):  # fmt: skip
         with pytest.raises(SettingsError, match=said):
             prompts.load_template(str(written(tmp_path / "t.yaml", text)))
