@@ -81,7 +81,7 @@ def from_config(config: Mapping[str, Any], layers: int) -> Mixture | None:
 
 
 def can_be_held(kind: str) -> bool:
-    """Whether transformers' own code marks the experts of this family as laid out in the common way.
+    """Whether transformers' own code marks the experts of this family as laid out in the common way, or is Llama 4's.
 
     Read as text: transformers is not imported, so that a plan costs no start-up time.
     """
@@ -91,7 +91,8 @@ def can_be_held(kind: str) -> bool:
         return False
     path = Path(spec.origin).parent / "models" / name / f"modeling_{name}.py"
     try:
-        return "@use_experts_implementation" in path.read_text("utf-8")
+        code = path.read_text("utf-8")
+        return "@use_experts_implementation" in code or "class Llama4TextExperts" in code
     except OSError:
         return False
 

@@ -26,7 +26,8 @@ def use(model: nn.Module) -> None:
     """Puts the forward below on every module of packed experts."""
     for _, module in packed.modules(model):
         if isinstance(module.down_proj, packed.Packed):
-            patches.put(module, "packed experts", partial(_patched, module))
+            patched = _patched_sorted if packed.is_sorted(module) else _patched
+            patches.put(module, "packed experts", partial(patched, module))
 
 
 def _patched(module: nn.Module, own: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,6 +36,34 @@ def _patched(module: nn.Module, own: Callable[..., Any]) -> Callable[..., Any]:
         return forward(module, *args, *named.values())
 
     return called
+
+
+def _patched_sorted(module: nn.Module, own: Callable[..., Any]) -> Callable[..., Any]:
+    return partial(forward_sorted, module)
+
+
+def forward_sorted(module: Any, hidden: Tensor) -> Tensor:
+    """What Llama 4's experts make of their inputs: every token is there once for each expert, times its share.
+
+    A share of 0 makes a row of zeros, whose result and gradient are 0: there is no bias, and the gate's activation of 0
+    is 0. Such rows are left out, and so are experts that nobody was sent to.
+
+    Args:
+        module: transformers' `Llama4TextExperts` whose parameters are packed.
+        hidden: (E * T, H), expert by expert.
+
+    Returns:
+        (E * T, H).
+    """
+    tokens = len(hidden) // module.num_experts
+    out = torch.zeros_like(hidden)
+    sent = hidden.detach().ne(0).any(dim=1).view(module.num_experts, tokens)
+    for index in torch.where(sent.any(dim=1))[0].tolist():
+        rows = index * tokens + torch.where(sent[index])[0]
+        gate, up = _multiply(hidden[rows], module.gate_up_proj, index, True).chunk(2, dim=-1)
+        made = _multiply(up * module.act_fn(gate), module.down_proj, index, True)
+        out = out.index_copy(0, rows, made)
+    return out
 
 
 def forward(module: Any, hidden: Tensor, chosen: Tensor, shares: Tensor) -> Tensor:
@@ -67,8 +96,13 @@ def forward(module: Any, hidden: Tensor, chosen: Tensor, shares: Tensor) -> Tens
 
 def product(rows: Tensor, weight: packed.Packed, index: int, module: Any, bias: str) -> Tensor:
     """`rows` through one matrix of one expert; its gradient flows to `rows` and nowhere else."""
-    out: Tensor = _Product.apply(rows, weight, index, module.is_transposed)  # type: ignore[no-untyped-call]
+    out = _multiply(rows, weight, index, module.is_transposed)
     return out + getattr(module, bias)[index].to(out.dtype) if module.has_bias else out
+
+
+def _multiply(rows: Tensor, weight: packed.Packed, index: int, transposed: bool) -> Tensor:
+    out: Tensor = _Product.apply(rows, weight, index, transposed)  # type: ignore[no-untyped-call]
+    return out
 
 
 class _Product(torch.autograd.Function):

@@ -28,12 +28,12 @@ from typing import TYPE_CHECKING
 from ..documents import Unit
 from ..records import ChunkEvaluated, Learned, Lesson
 from . import loop, recall
-from .together import Together
 from .context import Context
 from .drafts import Judge
 from .loop import Job, Translator
 from .names import Memory
 from .prompts import Pair
+from .together import Together
 
 if TYPE_CHECKING:
     from ..core.state import State

@@ -323,11 +323,6 @@ def read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
         raise tensorfile.broken(path) from error
 
 
-def replaceable(module: nn.Module) -> bool:
-    """Whether 4-bit weights may take the layer's place: it is linear, and computes nothing else as some routers do."""
-    return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
-
-
 def empty_linear4bit(inputs: int, outputs: int, bias: bool, compute_dtype: torch.dtype) -> Any:
     """An NF4 linear layer without memory behind it; its weight (outputs, inputs) is to be set."""
     import bitsandbytes as bnb
@@ -346,7 +341,7 @@ def empty_linear4bit(inputs: int, outputs: int, bias: bool, compute_dtype: torch
 def linear_names(model: nn.Module) -> set[str]:
     """Modules that are held in 4 bits: every linear layer but the head."""
     head = model.get_output_embeddings()  # type: ignore[operator]
-    return {name for name, module in model.named_modules() if replaceable(module) and module is not head}
+    return {name for name, module in model.named_modules() if packed.replaceable(module) and module is not head}
 
 
 def _module(model: nn.Module, name: str) -> nn.Module | None:

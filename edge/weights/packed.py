@@ -1,7 +1,8 @@
 """Experts in 4 bits: matrices of many experts in one parameter, each of them quantised as a linear layer's weight is.
 
-Owns: which parameters hold experts, packing them, their tensors in a 4-bit folder, one expert's matrix back.
-Does not know: how experts compute (`model/experts.py`), linear layers (`quantize.py`), what a plan counts.
+Owns: which parameters hold experts, packing them, their tensors in a 4-bit folder, one expert's matrix back; which
+linear layers can be held in 4 bits, and what cannot. Does not know: how experts compute (`model/experts.py`), how
+linear layers are quantised (`quantize.py`), what a plan counts.
 Units: bytes. E experts, each a matrix (rows, columns) as the model has it: (out, in), or (in, out) in gpt_oss.
 
 transformers 5 keeps the experts of a block in parameters of three dimensions, which bitsandbytes leaves as they are;
@@ -31,6 +32,8 @@ from ..values.amounts import format_bytes
 from .alone import sealed
 
 PARAMETERS = ("gate_up_proj", "up_proj", "down_proj")  # of an experts module
+SORTED = "Llama4TextExperts"  # transformers' class whose experts get all tokens each, zeros where they are not chosen
+_WRITTEN_OUT = ("FalconLinear",)  # classes of transformers whose forward is a linear layer's, x W^T + b
 _BLOCK = 64
 _GROUP = 256
 _WORTH_SAYING = 0.01  # of all weights: routers and convolutions are less
@@ -119,10 +122,17 @@ def modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every module that holds experts in a form that is known here, packed or not, with its name.
 
     transformers marks them: `has_gate` and `is_transposed` say how they are laid out (`use_experts_implementation`).
+    Llama 4's are not marked, and known by their class.
     """
     for name, module in model.named_modules():
-        if hasattr(module, "has_gate") and hasattr(module, "is_transposed") and any(_held(module)):
+        marked = hasattr(module, "has_gate") and hasattr(module, "is_transposed")
+        if (marked or is_sorted(module)) and any(_held(module)):
             yield name, module
+
+
+def is_sorted(module: nn.Module) -> bool:
+    """Whether its input holds all tokens once for each expert, as Llama 4's does."""
+    return type(module).__name__ == SORTED
 
 
 def _held(module: nn.Module) -> Iterator[str]:
@@ -184,6 +194,12 @@ def _replace(module: nn.Module, leaf: str, packed: Packed) -> None:
     module.add_module(leaf, packed)
 
 
+def replaceable(module: nn.Module) -> bool:
+    """Whether 4-bit weights may take the layer's place: it is linear, and computes nothing else as some routers do."""
+    own = type(module)
+    return isinstance(module, nn.Linear) and (own.forward is nn.Linear.forward or own.__name__ in _WRITTEN_OUT)
+
+
 def unheld(model: nn.Module) -> dict[str, int]:
     """Weights of a model that stay as they are, by the kind of module and parameter: how many numbers.
 
@@ -193,10 +209,14 @@ def unheld(model: nn.Module) -> dict[str, int]:
     known = {id(module) for _, module in modules(model)}
     counts: dict[str, int] = {}
     for module in model.modules():
-        if isinstance(module, nn.Linear) or any(module is end for end in ends):
+        if replaceable(module) or any(module is end for end in ends):
             continue
         for leaf, parameter in module.named_parameters(recurse=False):
-            if parameter.ndim > 1 and not (id(module) in known and leaf in PARAMETERS):
+            if (
+                parameter.ndim > 1
+                and parameter.dtype != torch.uint8
+                and not (id(module) in known and leaf in PARAMETERS)
+            ):
                 kind = f"{type(module).__name__}.{leaf}"
                 counts[kind] = counts.get(kind, 0) + parameter.numel()
     return counts

@@ -34,7 +34,7 @@ def quantize_in_place(model: Any, device: str, compute_dtype: torch.dtype) -> No
 
     head = model.get_output_embeddings()
     for name, linear in list(model.named_modules()):
-        if not checkpoint.replaceable(linear) or linear is head:
+        if not packed.replaceable(linear) or linear is head:
             continue
         quantized = checkpoint.empty_linear4bit(
             linear.in_features, linear.out_features, linear.bias is not None, compute_dtype

@@ -14,10 +14,12 @@ from edge.memory import shape
 from edge.model.forward import TorchForward
 from edge.session import Runtime
 from edge.settings import load
+from edge.weights import quantize
 from edge.weights.paging import MemoryStore
 from tests import families, family_rows, tiny
 
 README = (Path(__file__).resolve().parents[2] / "edge/model/README.md").read_text("utf-8")
+WORKING = [family for family in families.LANGUAGE if f"| `{family}` | yes | yes | yes |" in README]
 HYBRIDS = ("lfm2", "qwen3_5_text", "qwen3_next", "granitemoehybrid", "falcon_h1", "llama4_text")
 
 
@@ -30,6 +32,23 @@ def test_the_table_has_a_row_for_each_family_and_the_fused_attention_is_tested_f
     rows = [line.split("|")[1].strip(" `") for line in README.splitlines() if line.startswith("| `")]
     assert rows == list(families.LANGUAGE) and len(rows) >= 45
     assert set(known.FUSED) <= set(rows) and set(shape.KNOWN) <= set(known.FUSED)
+
+
+@pytest.mark.parametrize("family", WORKING)
+def test_almost_all_linear_and_expert_weights_are_held_in_four_bits(family: str) -> None:
+    """Counted by shape alone: every matrix below the head that is no embedding, no convolution, no bias of experts."""
+    made = families.language_model(family)
+    tables = {id(m.weight) for m in made.modules() if isinstance(m, torch.nn.Embedding)}
+    tables.add(id(made.get_output_embeddings().weight))
+    counts = {
+        name: parameter.numel()
+        for name, parameter in made.named_parameters()
+        if parameter.ndim > 1 and id(parameter) not in tables and not name.endswith("bias") and "conv" not in name
+    }
+    quantize.quantize_in_place(made, "cpu", torch.float32)
+    kept = {name: counts.get(name, 0) for name, p in made.named_parameters() if p.dtype != torch.uint8}
+    assert sum(kept.values()) <= 0.1 * sum(counts.values()), kept
+    assert len(WORKING) >= 34
 
 
 @pytest.mark.parametrize("family", HYBRIDS)
