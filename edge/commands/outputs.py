@@ -21,7 +21,7 @@ from ..errors import InputError, JournalError, OutcomeError
 from ..journal import RunInfo
 from ..records import Record
 from ..terminal import say
-from ..translation import glossary, languages, loop, names, pairs, report
+from ..translation import glossary, interchange, languages, loop, names, pairs, report
 from ..translation.prompts import Pair, key
 from ..translation.revision import Revision
 from . import carry, options
@@ -36,17 +36,35 @@ def forms(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--report", type=Path, metavar="DIR", help="write report.json, report.html, review.tsv and names.tsv"
     )
+    verb.add_argument(
+        "--review", type=Path, metavar="FILE",
+        help="where the review goes, for the editor that its ending names: .xlf or .xliff (XLIFF 1.2, 2.0), .po, .csv, "
+        ".tsv (default: review.tsv of the report)",
+    )  # fmt: skip
+
+
+def review_of(args: argparse.Namespace) -> Path | None:
+    """The file of the review; None where there is none.
+
+    Raises:
+        SettingsError: see `interchange.check`.
+    """
+    if args.review:
+        interchange.check(args.review)
+        named: Path = args.review
+        return named
+    return args.report / "review.tsv" if args.report else None
 
 
 class Review:
-    """The review file beside a report: written while a run goes on, and read back where the user has edited it.
+    """The review file of a translation: written while a run goes on, and read back where the user has edited it.
 
     What is in it and was not read yet is never written over.
     """
 
-    def __init__(self, folder: Path, document: Document) -> None:
-        """`folder`: of the report."""
-        self._path = folder / "review.tsv"
+    def __init__(self, path: Path, document: Document, job: loop.Job) -> None:
+        self.path = path
+        self._languages = job.source, job.target
         self._texts = {unit.id: unit.text for unit in document.units}
         self._known: bytes | None = None  # what we wrote or have read last
         self._left = b""  # what we cannot take in: it stays
@@ -57,13 +75,13 @@ class Review:
         if data in (None, self._left):
             return {}
         try:
-            found = pairs.by_unit(self._path)
+            found = pairs.by_unit(self.path)
         except InputError as error:  # an editor may be writing it
             self._leave(data, error.got)
             return {}
         strange = [id for id, pair in found.items() if key(self._texts.get(id, "")) != key(pair.source)]
         if strange:
-            self._leave(data, f"{self._path} holds corrections of another text (unit {strange[0]})")
+            self._leave(data, f"{self.path} holds corrections of another text (unit {strange[0]})")
             return {}
         self._known = data
         return found
@@ -72,13 +90,13 @@ class Review:
         """Writes the units so far, unless somebody has changed the file since it was read."""
         if self._content() not in (None, self._known):
             return
-        text = pairs.review(report.settled(done), {unit.id for unit, _ in report.doubtful(done)})
-        options.write_text(self._path, text)
+        doubtful = {unit.id for unit, _ in report.doubtful(done)}
+        options.write_text(self.path, interchange.write(self.path, report.settled(done), *self._languages, doubtful))
         self._known = self._content()
 
     def _content(self) -> bytes | None:
         try:
-            return self._path.read_bytes()
+            return self.path.read_bytes()
         except OSError:
             return None
 
@@ -188,16 +206,16 @@ def write_report(folder: Path, result: Mapping[str, Any], done: Sequence[Record]
         options.write_text(folder / "names.tsv", names.HEAD + glossary.write(rows))
 
 
-def write_review(folder: Path, document: Document, job: loop.Job, done: Sequence[Record]) -> None:
+def write_review(path: Path, document: Document, job: loop.Job, done: Sequence[Record]) -> None:
     """Writes the review of a run that does not go on, unless one is there that was edited since."""
-    review = Review(folder, document)
+    review = Review(path, document, job)
     revision = Revision(job.units, (job.source, job.target), review.edits)
     for record in done:
         revision.settled.see(record)
     if revision.noticed() is None:
         review.write(done)
     else:
-        say(f"note: {folder / 'review.tsv'} was edited and is left as it is; the command of the run takes that in")
+        say(f"note: {path} was edited and is left as it is; the command of the run takes that in")
 
 
 def check_marked(result: Mapping[str, Any], *, reported: bool) -> None:

@@ -40,7 +40,7 @@ READ = {  # the options that name what is read
 }
 TEXTS = ("file", "book", "prompt_file", "glossary", "corrections", "template", "generate")  # may be private
 RUNS = ("rendered", "carry")  # those of them that name a run, by its folder or name
-WRITTEN = ("out", "bilingual_out", "report", "run_folder")  # the options that name what is written
+WRITTEN = ("out", "bilingual_out", "review", "report", "run_folder")  # the options that name what is written
 REPORTS = {  # what --report DIR leaves there, by verb
     "score": ("report.json", "perplexity.png"),
     "translate": ("report.json", "report.html", "review.tsv", "names.tsv"),
@@ -105,9 +105,13 @@ def written(args: argparse.Namespace) -> Iterator[Named]:
     also = getattr(args, "bilingual_out", None)
     if also is not None:
         yield Named("--bilingual-out", also)
+    review = getattr(args, "review", None)
+    if review is not None:
+        yield Named("--review", review)
     report = getattr(args, "report", None)
     if report is not None:
-        yield from (Named(f"--report {report}", report / name) for name in REPORTS.get(args.verb, ()))
+        names = (name for name in REPORTS.get(args.verb, ()) if name != "review.tsv" or review is None)
+        yield from (Named(f"--report {report}", report / name) for name in names)
     folder = getattr(args, "run_folder", None)
     if folder is not None:
         places = [folder, *(folder / name for name in getattr(args, "protocols", "").split(",") if name)]

@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
     if args.side_by_side and args.out.suffix.lower() not in outputs.SIDE_BY_SIDE:
         raise SettingsError(f"--side-by-side into {args.out}", "a file that ends in .html", "rename it")
+    review = outputs.review_of(args)
     found = journal.Journal.peek(journal.find(args.rendered))
     book = outputs.book_of(found, args.book)
     assert found.manifest is not None
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     document = open_document(book, language=source.code)
     done = [records.from_json(record) for record in found.records()]
     job = outputs.job_of(found, document)
-    for folder in (args.out.parent, args.report):
+    for folder in (args.out.parent, args.report, review and review.parent):
         if folder:
             options.make_folder(folder)
     if args.side_by_side:
@@ -59,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     }
     if args.report:
         outputs.write_report(args.report, result, done, job, book.name)
-        outputs.write_review(args.report, document, job, done)
+    if review:
+        outputs.write_review(review, document, job, done)
     units = result["units"]
     print(f"{args.out}: {units['done']} of {units['total']} units, {units['marked']} marked")
     if found.state != "finished":

@@ -66,7 +66,7 @@ def add(verbs: Any) -> None:
     )
     translate.add_argument(
         "--redo", action="store_true",
-        help="translate those units again that hold a name which an edit of the report's review.tsv has corrected",
+        help="translate those units again that hold a name which an edit of the review has corrected",
     )  # fmt: skip
     translate.add_argument(
         "--carry", metavar="RUN",
@@ -231,9 +231,10 @@ def run(args: argparse.Namespace) -> int:
     job = dataclasses.replace(job, lines=settings.generate.lines)
     carry.check_learns(carried, settings)
     out = args.out or overwrite.beside(args.book, job.target.tag)
-    review = outputs.Review(args.report, document) if args.report else None
+    place = outputs.review_of(args)
+    review = outputs.Review(place, document, job) if place else None
     files = outputs.Outputs(document, job.target.tag, out, args.bilingual, args.bilingual_out, review)
-    for folder in (out.parent, args.report, args.bilingual_out and args.bilingual_out.parent):
+    for folder in (out.parent, args.report, *(path and path.parent for path in (args.bilingual_out, place))):
         if folder:
             options.make_folder(folder)
     texts = texts_of(job, carried, judge=args.judge)
@@ -372,7 +373,7 @@ def _is_there(
 
 def _say_corrected(record: Corrected) -> None:
     again = f"; {len(record.again)} units are translated again" if record.again else ""
-    say(f"{len(record.ids)} corrections of review.tsv are taken in{again}")
+    say(f"{len(record.ids)} corrections of the review are taken in{again}")
 
 
 def _tell(args: argparse.Namespace, result: dict[str, Any], run: Run, stopped: int) -> int:
@@ -380,7 +381,9 @@ def _tell(args: argparse.Namespace, result: dict[str, Any], run: Run, stopped: i
     kept = result["names"]
     print(f"{result['out']}: {units['done']} of {units['total']} units, {units['marked']} marked")
     if args.report:
-        print(f"report: {args.report / 'report.html'}, to be corrected: {args.report / 'review.tsv'}")
+        print(f"report: {args.report / 'report.html'}")
+    if review := outputs.review_of(args):
+        print(f"to be corrected: {review}")
     say(f"{result['tokens_per_second']:.1f} tokens/s, {result['retried']} units retried, {kept['names']} names kept")
     if result["affected"]:
         say(f"{len(result['affected'])} units hold a name that was corrected elsewhere: --redo translates them again")

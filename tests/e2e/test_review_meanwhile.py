@@ -14,7 +14,7 @@ import pytest
 
 from edge import cli
 from edge.documents import open_document
-from edge.translation import decoding, loop
+from edge.translation import decoding, loop, pairs
 from tests.e2e.test_translate import LINES, command, last_json, model, plain, records, start
 
 __all__ = ["model"]  # a fixture
@@ -77,7 +77,7 @@ def test_an_edit_is_used_at_once_and_units_with_the_name_are_named(
     assert cli.main(args) == 0
     captured = capsys.readouterr()
     result = json.loads(captured.out.splitlines()[-1])
-    assert "1 corrections of review.tsv are taken in" in captured.err and "--redo translates them again" in captured.err
+    assert "1 corrections of the review are taken in" in captured.err and "--redo translates them again" in captured.err
     assert list(dict.fromkeys(at_work.asked)) == NAMED
     done = [record for record in records(tmp_path / "run") if record["kind"] == "unit"]
     assert [unit["source"] for unit in done] == NAMED  # each once
@@ -193,3 +193,35 @@ def test_killed_runs_with_edits_give_the_same_book(model: str, tmp_path: Path) -
     assert ends[0]["adapter_sha256"] == ends[1]["adapter_sha256"]
     reviews = [(tmp_path / f"{name}.rep/review.tsv").read_bytes() for name in ("killed", "whole")]
     assert reviews[0] == reviews[1]
+
+
+@pytest.mark.parametrize("name", ["review.xlf", "review.xliff", "review.po", "review.csv"])
+def test_an_editor_for_translators_can_be_the_review(
+    name: str, model: str, book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An edit meanwhile, one after the end, and the file that `render` makes of the run: what `--corrections` reads."""
+    review = tmp_path / "for the editor" / name
+    out = tmp_path / "out.txt"
+    more = ["--run", str(tmp_path / "run"), "--out", str(out), "--review", str(review)]
+    args = command(model, book, *more)
+    author(monkeypatch, review, {12: RIGHT})
+    assert cli.main(args) == 0
+    later = ("Und Achab kam nicht zurück.", "Auch er kam nie wieder.")
+    written = review.read_text("utf-8")
+    assert RIGHT[0][1] in written and written.count(later[0]) == 1
+    review.write_text(written.replace(*later), "utf-8")
+    assert cli.main(args) == 0
+    texts = [unit.text for unit in open_document(out).units]
+    assert RIGHT[0][1] in texts and later[1] in texts
+    again = tmp_path / name
+    assert cli.main(["render", str(tmp_path / "run"), "--out", str(tmp_path / "b.txt"), "--review", str(again)]) == 0
+    corrected = {pair.target for pair in pairs.by_unit(again).values()}
+    assert corrected == {RIGHT[0][1], later[1]}
+
+
+def test_a_review_of_another_kind_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_text("A line.")
+    args = ["translate", str(tmp_path / "a.txt"), "--from", "en", "--to", "de", "--review", str(tmp_path / "a.docx")]
+    assert cli.main([*args, "--model", "/no/model"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ".xlf" in line and not (tmp_path / "a.docx").exists()
