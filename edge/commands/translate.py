@@ -29,7 +29,7 @@ TRANSLATOR = "demo-instruct"  # the embedded model that can translate
 PREVIEWED = 6  # units that a process shows on the terminal when they are done
 
 
-def add(verbs: Any) -> None:
+def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
     translate = options.verb(verbs, "translate", run, "translate a document: txt, md, epub, docx, srt or html")
     translate.add_argument("book", type=Path, metavar="BOOK", help="the document")

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..documents.text import Text, open_text
 from ..records import ChunkRead, ChunkWritten, Record, TextPiece
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..tokenstream import TokenStream
 
 
-def add(verbs: Any) -> None:
+def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
     write = options.verb(verbs, "write", run, "continue a text of any length")
     prompt = write.add_mutually_exclusive_group(required=True)
