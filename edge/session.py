@@ -215,7 +215,9 @@ def load(
 
 
 def _sound(base: Base, asked: Settings, plan: Plan, degrade: bool) -> tuple[Plan, list[str]]:
-    """The plan, without kept keys and values where they make this base worse and nobody asked for them; what to say."""
+    """The plan, and notes for the user. Kept keys and values that make this base worse are given up, unless they were
+    asked for.
+    """
     learn = plan.settings.learn
     if learn.mode == "none" or learn.prefix != "cached":
         return plan, []

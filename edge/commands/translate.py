@@ -189,7 +189,7 @@ def texts_of(job: loop.Job, carried: carry.Carried | None = None, *, judge: bool
 
 
 def words_of(job: loop.Job, template: prompts.Template | None, *, judge: bool) -> dict[str, dict[str, Any]]:
-    """What of `texts_of` and the template is kept, to say in which part another command differs."""
+    """The parts of `texts_of` and of the template that are kept, so that a refusal can name the one that differs."""
     options = {
         "from": job.source.tag,
         "to": job.target.tag,

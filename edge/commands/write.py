@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     what: dict[str, str | Text] = {"prompt": prompt, "options": f"tokens={args.tokens}"}
     where = options.place(args, name, settings, prompt.sha256, what)
     runtime = options.load(args, options.as_begun(args, where, settings), decodes=True, writes=True)
-    shown = Shown(args.out)
+    shown = Shown()
     start = time.perf_counter()
     with (
         options.run(args, where, "write", runtime, what, None) as run,
@@ -96,7 +96,7 @@ class Shown:
         chunks: of written text; reads: of read text.
     """
 
-    def __init__(self, out: Path | None) -> None:
+    def __init__(self) -> None:
         self.chunks: list[ChunkWritten] = []
         self.reads: list[ChunkRead] = []
         self.progress = Progress("reading", None)
