@@ -18,7 +18,7 @@ from . import score as scoring
 from . import settings as settings_module
 from .core.state import State
 from .errors import BudgetError, DeviceError, ExportError, StorageError
-from .machine.allocator import release_memory, tune_allocator
+from .machine.allocator import keep_heap, release_memory, tune_allocator
 from .machine.held import PeakMeter
 from .memory import budget, conversion, paths, planning
 from .memory import shape as shapes
@@ -159,6 +159,8 @@ class Runtime:
 
     def session(self) -> Session:
         """A new session, with a fresh adapter; independent of every other one."""
+        if self.base.device.kind == "cpu":
+            keep_heap(self.plan.settings.compute.heap == "keep")
         return Session(self.base, self.plan, self._other_path)
 
 
