@@ -92,7 +92,7 @@ class Writing:
     Attributes:
         first: the document's first token that was generated.
         made: tokens since the last record.
-        finish: `length`, `eos` or `stop` when the text has ended; `before` where it had before this loop began.
+        finish: `length`, `eos` or `stop` when the text has ended; `before` where it had ended before this loop began.
     """
 
     def __init__(self, state: State, max_tokens: int, written: int) -> None:
@@ -230,7 +230,7 @@ class TextStream:
         self._held = ""
 
     def add(self, token: int) -> str:
-        """Text that has become certain with this token; what ends a text is none."""
+        """Text that has become certain with this token; nothing for a token that ends the text."""
         if token in self.ends:
             return ""
         self._ids.append(token)

@@ -41,7 +41,7 @@ TIMINGS = (
     "decode_seconds",
     "peak_bytes",
     "of",
-)  # of a record: not the same when done again
+)  # fields of a record that differ when it is made again
 
 
 class Run:
@@ -136,7 +136,7 @@ class Run:
         """Keeps what was just done, and snapshots the session where that is due.
 
         Returns:
-            The record; the one that is there already, where it was done before.
+            The record; the kept one, where it was made before.
 
         Raises:
             ModelError: its nats are no numbers.
@@ -177,7 +177,7 @@ class Run:
         self._policy.paid(time.perf_counter() - start)
 
     def append(self, record: Record) -> None:
-        """Keeps a record that follows from no work of a session; a finished run is in progress again.
+        """Keeps a record that no session made, as a correction of the user; a finished run is in progress again.
 
         Raises:
             JournalError, StorageError: it cannot be written.
@@ -188,7 +188,7 @@ class Run:
         self.kept.append(record)
 
     def reopen(self) -> None:
-        """A finished run is to be learned on: it is in progress again, and the adapter of its end is none any more.
+        """Puts a finished run in progress again, and removes the adapter that it kept at its end.
 
         Raises:
             JournalError, StorageError: it cannot be written.
@@ -200,8 +200,8 @@ class Run:
     def finish(self, session: Session, summary: Mapping[str, Any]) -> None:
         """The run has come to its end, and its outputs are on the disk: its snapshots are not needed any more.
 
-        The summary gets the adapter's fingerprint: what is discarded now can still be told from another. It is not
-        known where all records were there already, and nothing was left to do but to write the outputs.
+        The summary gets the fingerprint of the adapter, which is discarded now. It has none where all records were
+        there already: then nothing was trained, only the outputs were written.
 
         Raises:
             JournalError, StorageError: see `Journal.finish`.
@@ -235,8 +235,8 @@ def open_run(
     Args:
         texts: what it is about, by name: text, prompt, glossary, template, ...; they are kept as fingerprints only.
         total: how far it will go, in the units of the records' `end`.
-        words: what of some texts is kept, to say in which part another one differs.
-        defaults: texts that nobody named: where they are others now, a finished run is finished all the same.
+        words: parts of some texts; they are kept, so that a refusal can name the part that differs.
+        defaults: texts that the user did not name; a finished run stays finished where they have changed.
         force: continue over differences.
 
     Raises:

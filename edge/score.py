@@ -29,7 +29,7 @@ def score(state: State, *, with_base: bool = True, against: FullAttention | None
     Yields:
         One record per chunk, after the adapter has learned it.
     """
-    first = len(state.tokens)  # what waits before it is learned with its chunk, and not scored
+    first = len(state.tokens)  # tokens before it were read: they are learned, and not scored
     chunk = state.settings.window.chunk
     while state.fill(state.position + chunk) or len(state.tokens) > max(first, state.position):
         window = state.window(min(len(state.tokens), state.position + chunk))

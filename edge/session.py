@@ -18,7 +18,7 @@ from . import score as scoring
 from . import settings as settings_module
 from .core.state import State
 from .errors import BudgetError, DeviceError, ExportError, StorageError
-from .machine.allocator import release_memory, tune_allocator
+from .machine.allocator import keep_heap, release_memory, tune_allocator
 from .machine.held import PeakMeter
 from .memory import budget, conversion, paths, planning
 from .memory import shape as shapes
@@ -159,6 +159,8 @@ class Runtime:
 
     def session(self) -> Session:
         """A new session, with a fresh adapter; independent of every other one."""
+        if self.base.device.kind == "cpu":
+            keep_heap(self.plan.settings.compute.heap == "keep")
         return Session(self.base, self.plan, self._other_path)
 
 
@@ -215,7 +217,9 @@ def load(
 
 
 def _sound(base: Base, asked: Settings, plan: Plan, degrade: bool) -> tuple[Plan, list[str]]:
-    """The plan, without kept keys and values where they make this base worse and nobody asked for them; what to say."""
+    """The plan, and notes for the user. Kept keys and values that make this base worse are given up, unless they were
+    asked for.
+    """
     learn = plan.settings.learn
     if learn.mode == "none" or learn.prefix != "cached":
         return plan, []

@@ -9,7 +9,7 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edge import settings as settings_module
 from edge.commands import options
@@ -19,8 +19,11 @@ from edge.settings import OnnxSettings, Settings
 from edge.terminal import working
 from edge.values.amounts import format_bytes
 
+if TYPE_CHECKING:
+    from edge.model.base import Base
 
-def add(verbs: Any) -> None:
+
+def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
     arguments(options.verb(verbs, "export", run, "make an ONNX graph that takes the adapter as inputs, and check it"))
 
@@ -64,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _load(model: str, *, offline: bool) -> Any:
+def _load(model: str, *, offline: bool) -> Base:
     """The base on the CPU, where every graph is written and checked."""
     from edge.memory import planning
     from edge.model import base as bases

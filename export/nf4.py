@@ -220,19 +220,21 @@ def to_int8(weight: Tensor, block: int = INT8_BLOCK) -> Int8:
     return Int8(codes, scales)
 
 
-def to_int4(weight: Tensor, block: int = INT8_BLOCK) -> Int4:
-    """4 bits between the least and the largest of `block` weights of a row, 0 among them and exact.
+def to_int4(weight: Tensor) -> Int4:
+    """4 bits between the least and the largest of `INT8_BLOCK` weights of a row, 0 among them and exact.
 
     Args:
-        weight: (rows, columns), columns a multiple of `block`.
+        weight: (rows, columns), columns a multiple of `INT8_BLOCK`.
 
     Raises:
         ExportError: the columns are no whole number of blocks.
     """
     rows, columns = weight.shape
-    if columns % block:
-        raise ExportError(f"a weight of {columns} columns", f"a multiple of {block}", "export with --precision nf4")
-    blocks = weight.float().cpu().reshape(rows, -1, block)
+    if columns % INT8_BLOCK:
+        raise ExportError(
+            f"a weight of {columns} columns", f"a multiple of {INT8_BLOCK}", "export with --precision nf4"
+        )
+    blocks = weight.float().cpu().reshape(rows, -1, INT8_BLOCK)
     least = blocks.amin(-1).clamp_max(0)
     scales = ((blocks.amax(-1).clamp_min(0) - least) / 15).clamp_min(torch.finfo(torch.float32).tiny)
     zeros = (-least / scales).round().clamp(0, 15)

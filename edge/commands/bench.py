@@ -6,7 +6,6 @@ import argparse
 import json
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from ..documents.text import open_text
 from ..measure import report
@@ -17,7 +16,7 @@ from . import options
 LONGEST = 8  # parts of a text that are read: more than any bench measures
 
 
-def add(verbs: Any) -> None:
+def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
     bench = options.verb(
         verbs, "bench", run, "measure side by side: the paper's loop, the default, swift, the base alone"

@@ -20,7 +20,9 @@ from ..translation import glossary, loop, settled
 from ..translation.prompts import Pair
 
 if TYPE_CHECKING:
+    from ..resume import Run
     from ..session import Runtime, Session
+    from ..settings import Settings
     from ..weights.adapterfolder import Kept
 
 JOB = "job.json"  # of a run's files: what its records do not hold
@@ -103,7 +105,7 @@ def find(name: str) -> Carried:
     return Carried(where, found, about["sha256"], corrections, left.glossary, earlier)
 
 
-def leave(run: Any, job: loop.Job) -> None:
+def leave(run: Run, job: loop.Job) -> None:
     """Keeps in a run what its records do not hold: glossary, corrections and earlier pairs that it began with."""
     given = [*job.carried, *job.corrections]
     kept = {"glossary": dict(job.glossary.terms), "corrections": given, "earlier": list(job.earlier)}
@@ -147,7 +149,7 @@ def export(found: RunInfo, folder: Path) -> None:
     adapterfolder.write(folder, adapter_of(found), str(found.manifest.extra.get("model", "")))
 
 
-def check_learns(carried: Carried | None, settings: Any) -> None:
+def check_learns(carried: Carried | None, settings: Settings) -> None:
     """An adapter can be carried only where there is one.
 
     Raises:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from itertools import chain
-from typing import Any
 
 from ..errors import SettingsError
 from . import options
 
 
-def add(verbs: Any) -> None:
+def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
     doctor = options.verb(verbs, "doctor", run, "try out what this machine can do")
     doctor.add_argument(

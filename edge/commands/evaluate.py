@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..session import Runtime
 
 
-def add(verbs: Any) -> None:
+def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
     verb = options.verb(verbs, "eval", run, "measure translation on aligned text, by protocol")
     verb.add_argument("task", choices=["translate"], help="what is measured")

@@ -6,10 +6,10 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 from ..documents import Unit, open_document
 from ..errors import InputError
+from ..settings import Settings
 from ..terminal import Progress, say
 from ..translation import glossary, languages, loop
 from ..translation.context import Context
@@ -17,7 +17,7 @@ from . import options
 from .translate import TRANSLATOR, prompts_of, template
 
 
-def add(verbs: Any) -> None:
+def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
     verb = options.verb(verbs, "glossary", run, "propose a glossary: recurring names and terms of a document")
     verb.add_argument("book", type=Path, metavar="BOOK", help="the document")
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _translate(args: argparse.Namespace, settings: Any, job: loop.Job, terms: list[str]) -> dict[str, str]:
+def _translate(args: argparse.Namespace, settings: Settings, job: loop.Job, terms: list[str]) -> dict[str, str]:
     """What the base makes of each term alone; terms that fail the guards are left out."""
     from ..translation.decoding import ModelTranslator, require_languages
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from typing import Any
 
 from .. import settings as settings_module
 from ..errors import BudgetError, ModelError, SettingsError
@@ -17,7 +16,7 @@ from ..values.amounts import format_bytes
 from . import options
 
 
-def add(verbs: Any) -> None:
+def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
     models = options.verb(verbs, "models", run, "list the embedded models, fetch, check or remove one")
     models.add_argument(

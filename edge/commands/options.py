@@ -9,11 +9,11 @@ import argparse
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import journal, places
 from .. import settings as settings_module
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from ..resume import Run
     from ..session import Runtime
 
+    Verbs: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]  # it has no public name
+
 AHEAD = 1 << 20  # tokens that are made before a run begins: of any book all, so that its length is known
 
 
-def verb(verbs: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+def verb(verbs: Verbs, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
     """A verb's parser; `run` gets its arguments."""
-    made: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    made = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     made.set_defaults(run=run, verb=name)
     return made
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import journal
 from ..documents import Document, in_chapters
@@ -25,6 +25,9 @@ from ..translation import glossary, interchange, languages, loop, names, pairs, 
 from ..translation.prompts import Pair, key
 from ..translation.revision import Revision
 from . import carry, options
+
+if TYPE_CHECKING:
+    from ..resume import Run
 
 PARTIAL_EVERY = 60.0  # seconds between two writings of the unfinished book, where they cost little
 PARTIAL_SHARE = 0.05  # of the run's time that they may take: a book with its pictures may be large
@@ -152,7 +155,7 @@ class Unfinished:
         self._cost = self._written - begun
 
 
-def describe(run: Any, args: argparse.Namespace, job: loop.Job, carried: carry.Carried | None) -> None:
+def describe(run: Run, args: argparse.Namespace, job: loop.Job, carried: carry.Carried | None) -> None:
     """Keeps in the run what its outputs are made from besides its records: the book's path and sum, and the terms."""
     run.describe(
         book=str(args.book.absolute()),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
 
 from ..measure import report
 from ..terminal import print_table
 from . import options
 
 
-def add(verbs: Any) -> None:
+def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
     plan = options.verb(verbs, "plan", run, "predict the peak memory of every phase, before anything is loaded")
     plan.add_argument("--score-only", action="store_true", help="without the phase that writes text")

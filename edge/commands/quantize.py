@@ -7,7 +7,7 @@ import json
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import journal
 from ..errors import SettingsError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..weights.quantize import Finish
 
 
-def add(verbs: Any) -> None:
+def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
     quantize = options.verb(verbs, "quantize", run, "make a 4-bit folder that loads without the full weights")
     quantize.add_argument("model", metavar="MODEL", help="an embedded model, a hub id, a model folder or a .gguf file")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 from .. import journal, records
 from ..documents import open_document
@@ -15,7 +14,7 @@ from ..translation import languages, report
 from . import options, outputs
 
 
-def add(verbs: Any) -> None:
+def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
     render = options.verb(
         verbs, "render", run, "write the outputs of a translation again, in any form, without a model"

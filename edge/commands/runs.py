@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 from .. import journal
 from ..errors import SettingsError
@@ -17,7 +16,7 @@ from . import carry, options
 ACTIONS = ("list", "prune", "export-adapter")
 
 
-def add(verbs: Any) -> None:
+def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
     runs = options.verb(verbs, "runs", run, "list the run folders, remove what is not needed, or export an adapter")
     runs.add_argument("action", nargs="?", choices=ACTIONS, default="list", help="(default: list)")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..tokenstream import TokenStream
 
 
-def add(verbs: Any) -> None:
+def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
     score = options.verb(verbs, "score", run, "perplexity by position, base beside adapter")
     score.add_argument("file", metavar="FILE", help="a UTF-8 text file, or - for standard input")

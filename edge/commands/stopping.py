@@ -3,9 +3,9 @@
 Owns: when an interruption is an exception, and when it ends the process at once.
 Does not know: what an interruption does to a run (`terminal.Stop`).
 
-An exception is a traceback before anybody can catch it. Where modules are imported it may be lost in a callback of the
-import system, or be turned into an error by a library; so there, and before and after the work, the process simply
-ends. Little is imported here, and nothing at all by `cli.py` before it.
+During the work an interruption is an exception. Before and after it nobody would catch that, and the user would see a
+traceback. While modules are imported, the import system may lose it, and a library may turn it into an error. There the
+process ends at once. This module imports little, and `cli.py` imports nothing before it.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ TRANSLATOR = "demo-instruct"  # the embedded model that can translate
 PREVIEWED = 6  # units that a process shows on the terminal when they are done
 
 
-def add(verbs: Any) -> None:
+def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
     translate = options.verb(verbs, "translate", run, "translate a document: txt, md, epub, docx, srt or html")
     translate.add_argument("book", type=Path, metavar="BOOK", help="the document")
@@ -200,7 +200,7 @@ def texts_of(job: loop.Job, carried: carry.Carried | None = None, *, judge: bool
 
 
 def words_of(job: loop.Job, template: prompts.Template | None, *, judge: bool) -> dict[str, dict[str, Any]]:
-    """What of `texts_of` and the template is kept, to say in which part another command differs."""
+    """The parts of `texts_of` and of the template that are kept, so that a refusal can name the one that differs."""
     options = {
         "from": job.source.tag,
         "to": job.target.tag,

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..documents.text import Text, open_text
 from ..records import ChunkRead, ChunkWritten, Record, TextPiece
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..tokenstream import TokenStream
 
 
-def add(verbs: Any) -> None:
+def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
     write = options.verb(verbs, "write", run, "continue a text of any length")
     prompt = write.add_mutually_exclusive_group(required=True)
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     what: dict[str, str | Text] = {"prompt": prompt, "options": f"tokens={args.tokens}"}
     where = options.place(args, name, settings, prompt.sha256, what)
     runtime = options.load(args, options.as_begun(args, where, settings), decodes=True, writes=True)
-    shown = Shown(args.out)
+    shown = Shown()
     start = time.perf_counter()
     with (
         options.run(args, where, "write", runtime, what, None) as run,
@@ -96,7 +96,7 @@ class Shown:
         chunks: of written text; reads: of read text.
     """
 
-    def __init__(self, out: Path | None) -> None:
+    def __init__(self) -> None:
         self.chunks: list[ChunkWritten] = []
         self.reads: list[ChunkRead] = []
         self.progress = Progress("reading", None)

@@ -97,7 +97,7 @@ class State:
         self.memory.pages.close()
 
     def adapter_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """All that the adapter adds to the base: of layers that are only repaired, too."""
+        """All that the adapter adds to the base, also in layers that are repaired and do not learn."""
         if self.adapter is None:
             return
         adapter = self.adapter
@@ -250,12 +250,12 @@ class State:
 
     @property
     def _half_a_piece(self) -> int:
-        """Tokens that adapter and base are compared on, after as many that they see."""
+        """Tokens on which adapter and base are compared; as many before them are context."""
         return max(2, self.settings.window.size // 8)
 
     def probe_drift(self, window: Window) -> None:
-        """Every so many chunks, where the base does not score them all: both score a piece of the window, and an
-        adapter that stays worse is dropped before it meets the chunk.
+        """For chunks that the base does not score: every eighth time both score a piece of the window. An adapter that
+        stays worse is dropped before it meets the chunk.
         """
         half = self._half_a_piece
         end = min(window.end, window.start + half)
@@ -263,16 +263,23 @@ class State:
         self.probe(window.index, self.ids(piece), piece.labels)
 
     def probe_given(self, end: int) -> bool:
-        """The same while the model writes: on the end of the text that it was given, [.., `end`).
-        Whether it was dropped.
+        """The same while the model writes, on the end of the text that it was given; `end` is where that ends.
+
+        Returns:
+            Whether the adapter was dropped.
         """
         half = self._half_a_piece
         piece = window_at(self.chunk_index, max(0, end - half), end, context=half, sinks=self.sinks)
         return piece.labels > 0 and self.probe(self.chunk_index, self.ids(piece), piece.labels)
 
     def probe(self, index: int, ids: Tensor, labels: int, only: Tensor | None = None) -> bool:
-        """Before the lesson or chunk number `index`: both score the last `labels` of (S,) tokens, of them those that
-        `only` names. Whether the adapter was dropped.
+        """Lets adapter and base score the last `labels` of (S,) tokens, before chunk or lesson number `index`.
+
+        Args:
+            only: (labels,) which of them count; all without it.
+
+        Returns:
+            Whether the adapter was dropped.
         """
         settings = self.settings.learn
         if self.learner is None or self.fresh or not settings.drift_margin or index % PROBE_EVERY:
@@ -284,7 +291,7 @@ class State:
         return self._dropped(adapter, base, labels if only is None else int(only.sum()))
 
     def compare(self, learned: Learned | None, adapter_nll: float, base_nll: float, tokens: int) -> Learned | None:
-        """Drops the adapter where it has stayed worse than the base; what was learned, with that said."""
+        """Drops the adapter where it has stayed worse than the base. Returns `learned`, with that said in it."""
         if not self._dropped(adapter_nll, base_nll, tokens) or learned is None:
             return learned
         return dataclasses.replace(learned, kept=False, reason="dropped: worse than the base")

@@ -89,13 +89,13 @@ def open_bytes(path: Path, *, regular: bool = True) -> BinaryIO:
         raise InputError(f"{path} cannot be read: {why(error)}", "a file that can be read", remedy) from error
 
 
-def read_bytes(path: Path, limit: int, *, text: bool = False, regular: bool = True) -> bytes:
+def read_bytes(path: Path, limit: int, *, text: bool = False) -> bytes:
     """The content of a file.
 
     Raises:
         InputError: as `open_bytes` and `blocks`.
     """
-    with open_bytes(path, regular=regular) as stream:
+    with open_bytes(path) as stream:
         return b"".join(blocks(stream, str(path), limit, text=text))
 
 

@@ -39,6 +39,7 @@ from ..store.sources import Source, sha256_file
 from ..weights import tensorfile
 
 FILE = "repair.safetensors"
+AT_ONCE = 64  # texts that the model writes side by side
 DAMPING = 1e-2  # of the mean second moment, added to every input's: directions that the text has not shown
 ROW_NORM = math.sqrt(1 / 3)  # of a fresh adapter's A, so that learning continues at the usual pace
 Progress = Callable[[str], None]
@@ -138,7 +139,7 @@ def _padded(adapter: Adapter, found: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def sample(base: Base, count: int, length: int, *, seed: int = 0, batch: int = 64) -> Tensor:
+def sample(base: Base, count: int, length: int, *, seed: int = 0) -> Tensor:
     """(count, length) token ids that the model itself writes at temperature 1, each text from its BOS token on."""
     from transformers import DynamicCache
 
@@ -147,8 +148,8 @@ def sample(base: Base, count: int, length: int, *, seed: int = 0, batch: int = 6
     first = min(base.eos_ids, default=0) if first is None else first
     head = dataclasses.replace(base.head, weight=base.head.weight.to(base.device.torch_dtype))  # widened once
     texts = []
-    if getattr(base.config, "attn_logit_softcapping", None):
-        batch = 1  # that attention takes one text at a time
+    capped = getattr(base.config, "attn_logit_softcapping", None)
+    batch = 1 if capped else AT_ONCE  # that attention takes one text at a time
     for start in range(0, count, batch):
         rows = min(batch, count - start)
         token = torch.full((rows, 1), first, device=base.device.name)

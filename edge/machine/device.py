@@ -25,6 +25,8 @@ from ..errors import DeviceError
 if TYPE_CHECKING:
     import torch
 
+MATMUL_SECONDS = 0.3  # that its measured rate takes
+
 
 @dataclass(frozen=True)
 class Device:
@@ -205,8 +207,8 @@ class Clock:
         return event
 
 
-def matmul_rate(device: Device, size: int = 512, budget: float = 0.3) -> float:
-    """Measured FLOP/s of a square matmul of `size`, over at most about `budget` seconds."""
+def matmul_rate(device: Device, size: int = 512) -> float:
+    """Measured FLOP/s of a square matmul of `size`, over about `MATMUL_SECONDS`."""
     import torch
 
     a = torch.randn(size, size, device=device.name, dtype=device.torch_dtype)
@@ -220,7 +222,7 @@ def matmul_rate(device: Device, size: int = 512, budget: float = 0.3) -> float:
         synchronize()
         runs = 0
         start = time.perf_counter()
-        while runs == 0 or time.perf_counter() - start < budget:
+        while runs == 0 or time.perf_counter() - start < MATMUL_SECONDS:
             a @ a
             runs += 1
             if runs % 32 == 0:

@@ -140,7 +140,7 @@ class TorchForward:
         self.base = base
         self.adapter = adapter
         self.plain = compute.plain
-        self.settle(compute)
+        self._choose(compute)
 
     @cached_property
     def step(self) -> Step | None:
@@ -151,10 +151,13 @@ class TorchForward:
 
     def settle(self, compute: ComputeSettings) -> None:
         """See `Forward.settle`."""
-        self.slice_size = compute.loss_slice
-        self.checkpointing = compute.checkpointing != "off"
+        self._choose(compute)
         if self.base.device.kind == "cpu":
             keep_heap(compute.heap == "keep")
+
+    def _choose(self, compute: ComputeSettings) -> None:
+        self.slice_size = compute.loss_slice
+        self.checkpointing = compute.checkpointing != "off"
 
     @torch.inference_mode()
     def nll(

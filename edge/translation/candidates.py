@@ -22,6 +22,7 @@ import regex
 from ..documents import placeholders
 from .languages import Language
 
+LEAST = 2  # times that a candidate occurs
 UNCASED = {"Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar"}
 LONGEST = 4  # characters of a candidate where words are not separated; words where they are
 _SURNAMES = frozenset(
@@ -56,11 +57,11 @@ class Candidates:
         cased: whether the language tells names by capitals.
     """
 
-    def __init__(self, texts: Sequence[str], language: Language, *, least: int = 2) -> None:
-        """`texts`: all there is of the source, read or not yet; `least`: how often a candidate recurs."""
+    def __init__(self, texts: Sequence[str], language: Language) -> None:
+        """`texts`: all there is of the source, read or not yet."""
         plain = [placeholders.plain(text) for text in texts]
         self.cased = not UNCASED & set(language.scripts)
-        self.found = _capitalised(plain, least) if self.cased else _cohesive(plain, least)
+        self.found = _capitalised(plain, LEAST) if self.cased else _cohesive(plain, LEAST)
 
     def within(self, text: str) -> list[str]:
         """The candidates in `text`, in order, each once; one inside another too."""

@@ -23,6 +23,7 @@ from . import glossary, spelling
 from .languages import Language
 from .prompts import Pair
 
+LEAST = 3  # units that a recurring name is in
 _WORD = regex.compile(r"[\p{L}\p{M}]+(?:['’-][\p{L}\p{M}]+)*")
 
 
@@ -52,9 +53,9 @@ class Spelling:
     places: tuple[int, ...]
 
 
-def names(pairs: Sequence[Pair], language: Language, target: Language, *, least: int = 3) -> list[Name]:
+def names(pairs: Sequence[Pair], language: Language, target: Language) -> list[Name]:
     """The recurring names of `pairs` with their usual translations, the most frequent first."""
-    found = glossary.recurring([pair.source for pair in pairs], language, least=least)
+    found = glossary.recurring([pair.source for pair in pairs], language, least=LEAST)
     return follow([name for name, _ in found], pairs, target)
 
 

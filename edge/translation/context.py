@@ -3,8 +3,9 @@
 Owns: the context block, the pairs that follow it line by line, when the block moves on.
 Does not know: torch, templates, caches. Units: tokens.
 
-A block that moved on with every unit would change the prompt from its beginning. Here it stays while the pairs since
-stand behind it, each as a block of one line, and moves on when there are as many of those as a prompt shows at least.
+A block that moved on with every unit would change the prompt from its beginning, and no cache of it could be used.
+So the block stays, and each new pair follows it as a line of its own. When as many pairs follow as a prompt has to
+show, they become the block.
 All of it follows from the pairs and where the last lesson was, never from what a process did before: a run that
 continues after a stop arranges its prompts the same way.
 """

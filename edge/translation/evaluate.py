@@ -95,7 +95,7 @@ def evaluate(
     pending: list[Pair] = []  # of `self`: not taught yet
     for record, block in zip(done, text, strict=False):
         pairs = _accepted(block, record.texts)
-        _remember(memory, protocol, block, pairs, _is_taught(protocol, record.index, text))
+        _remember(memory, block, pairs, _is_taught(protocol, record.index, text))
         if pending and lessons.full([*pending, *pairs]):
             pending = []
         own = [*own, *pairs]
@@ -129,7 +129,7 @@ def evaluate(
                 learned = lessons.teach("self", (block.start, block.end), before, pending).learned
                 pending = []
             pending += pairs
-        _remember(memory, protocol, block, _accepted(block, texts), taught)
+        _remember(memory, block, _accepted(block, texts), taught)
         session.at_rest = True
         yield ChunkEvaluated(
             index=index,
@@ -171,7 +171,7 @@ def _is_taught(protocol: str, index: int, text: Sequence[Block]) -> bool:
     return protocol == "oracle" or (protocol == "corrections" and index * GIVEN < len(text))
 
 
-def _remember(memory: Memory, protocol: str, block: Block, own: Sequence[Pair], given: bool) -> None:
+def _remember(memory: Memory, block: Block, own: Sequence[Pair], given: bool) -> None:
     """The names of a chunk: of its references where they are given, as the user's own, else of what was translated."""
     for pair in block.pairs if given else own:
         memory.learn(pair, by_user=given)

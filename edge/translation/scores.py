@@ -54,11 +54,11 @@ def comet(checkpoint: Path, sources: Sequence[str], translations: Sequence[str],
 
 
 def name_consistency(
-    names: Sequence[consistency.Name], pairs: Sequence[Pair], target: Language, least: int = 2
+    names: Sequence[consistency.Name], pairs: Sequence[Pair], target: Language
 ) -> dict[str, float | int | None]:
-    """`consistency.steadiness` of those `names` that occur in at least `least` of `pairs`."""
+    """`consistency.steadiness` of those `names` that occur in at least two of `pairs`."""
     found = consistency.follow([name.source for name in names], pairs, target)
-    return consistency.steadiness([name for name in found if name.units >= least])
+    return consistency.steadiness([name for name in found if name.units >= 2])
 
 
 def reference_names(pairs: Sequence[Pair], source: Language, target: Language) -> list[consistency.Name]:

@@ -88,11 +88,6 @@ def write(folder: Path, kept: Kept, model: str) -> None:
         journal.atomic_write(folder / name, (json.dumps(value, indent=2) + "\n").encode())
 
 
-def is_one(folder: Path) -> bool:
-    """Whether a folder is a peft adapter's."""
-    return (folder / CONFIG).is_file()
-
-
 def read(folder: Path) -> Kept:
     """The adapter in a peft folder.
 

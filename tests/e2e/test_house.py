@@ -66,7 +66,7 @@ def test_the_map_names_every_room() -> None:
     for folder, modules in INSIDE.items():
         assert {p.stem for p in (ROOT / "edge" / folder).glob("*.py")} - {"__init__"} == set(modules)
     assert len(FLOORS) <= 30 and max(FLOORS.values()) <= 14 and sorted({*FLOORS.values()}) == [*range(1, 15)]
-    assert len(NO_TORCH) > 12 and len(INSIDE) == 9
+    assert len(NO_TORCH) > 12 and set(INSIDE) == {room for room in FLOORS if (ROOT / "edge" / room).is_dir()}
 
 
 @pytest.mark.parametrize("room", FLOORS)

@@ -137,3 +137,18 @@ def test_lab_curve(tmp_path: Path) -> None:
     (tmp_path / "book.json").write_text(json.dumps({"chunks": [{**chunks[0], "base_nll": None}]}))
     refused = subprocess.run(args, check=False, capture_output=True, text=True, timeout=60)
     assert refused.returncode == 2 and "--no-base" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_walk_counts_what_each_loop_enters() -> None:
+    """Its own module, the document's state and the learner are entered by each; a loop of another kind by none."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/lab/walk"), "--names"], capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()[2:]
+    counts = {row.split()[1]: int(row.split()[3]) for row in lines[::2]}
+    names = [set(line.split()) for line in lines[1::2]]
+    assert list(counts) == ["score", "generate", "translate"] and list(counts.values()) == [len(n) for n in names]
+    for own, seen in zip(("score", "generate", "translation/loop"), names, strict=True):
+        assert {own, "core/state", "learning/learner", "model/adapter"} <= seen
+        assert not {"cli", "resume", "journal/journal", "memory/planning"} & seen
+    assert "translation/lessons" in names[2] and "score" not in names[2]

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from edge import session as session_module
 from edge.errors import BudgetError
 from edge.learning import learner
 from edge.machine import device, held
 from edge.machine.allocator import release_memory
+from edge.model import forward as forward_module
 from tests import tiny
 
 IDS = torch.tensor(tiny.tokenizer()(tiny.TEXT)["input_ids"]).tolist()
@@ -144,3 +146,17 @@ def test_sessions_leave_no_open_files() -> None:
         with runtime.session() as session:
             list(session.score_ids(IDS[:40]))
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_the_heap_is_told_by_sessions_and_by_no_constructor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forward path that is made, or a runtime, leaves the process's heap as it is; `load` and a session tell it."""
+    runtime = tiny.runtime("llama", "compute.heap=keep")
+    told: list[bool] = []
+    for room in (forward_module, session_module):
+        monkeypatch.setattr(room, "keep_heap", told.append)
+    path = forward_module.TorchForward(runtime.base, None, runtime.plan.settings.compute)
+    tiny.runtime("llama", "compute.heap=keep")
+    assert told == []
+    path.settle(runtime.plan.settings.compute)
+    with runtime.session():
+        assert told == [True, True]
