@@ -76,7 +76,12 @@ def run(args: argparse.Namespace) -> int:
     key = journal.fingerprint(json.dumps([chunks, args.generate, source.tag, target.tag, args.context_units]))
     places = {name: _place(args, name) for name in protocols}
     first = next(iter(places.values()))
-    runtime = options.load(args, options.as_begun(args, first, settings), decodes=True)
+    runtime = options.load(
+        args,
+        options.as_begun(args, first, settings),
+        decodes=True,
+        writes=args.generate != "none" or "self" in protocols,
+    )
     made = prompts_of(args, runtime, job)
     key = journal.fingerprint(f"{key} names={job.names} candidates={job.candidates}")
     texts = {"text": key, "template": repr(made.template), "glossary": json.dumps(sorted(terms.terms.items()))}
