@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,6 +125,16 @@ def conversion_folder(source: Source) -> Path:
 def export_folder(base: str, precision: str, device: str) -> Path:
     """Where the ONNX export of the base with that fingerprint is kept."""
     return cache_root() / "onnx" / f"{base[:16]}-{precision}-{device}-v{EXPORT_FORMAT}"
+
+
+def sweep_exports(folder: Path) -> None:
+    """Removes what earlier formats left of the export that is kept in `folder`: nothing reads it any more."""
+    name, _, version = folder.name.rpartition("-v")
+    for other in folder.parent.glob(f"{name}-v*"):
+        number = other.name.rpartition("-v")[2]
+        if number.isdecimal() and int(number) < int(version) and not other.is_symlink():
+            shutil.rmtree(other, ignore_errors=True)
+            (folder.parent / f".{other.name}.lock").unlink(missing_ok=True)
 
 
 def is_exported(folder: Path) -> bool:

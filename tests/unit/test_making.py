@@ -161,3 +161,16 @@ def test_what_a_killed_process_left_beside_a_named_folder_is_removed(make: Any, 
             (folder / "templora.json").write_text("{}")
         assert held.is_dir()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".out.backup", "out"]
+
+
+def test_exports_of_earlier_formats_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the same base, precision and device alone; later ones and other files stay."""
+    monkeypatch.setenv("TEMPLORA_CACHE", str(tmp_path))
+    folder = sources.export_folder("a" * 64, "int8", "cpu")
+    name = folder.name.rpartition("-v")[0]
+    here = [folder.name, f"{name}-v999", f"{name}-vx", "b-int8-cpu-v1", f"{name.replace('int8', 'nf4')}-v1"]
+    for one in [*here, f"{name}-v1", f"{name}-v2"]:
+        (folder.parent / one).mkdir(parents=True)
+        (folder.parent / one / "weights.data").write_bytes(b"1")
+    sources.sweep_exports(folder)
+    assert sorted(path.name for path in folder.parent.iterdir()) == sorted(here)
