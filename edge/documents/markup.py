@@ -258,22 +258,25 @@ def _place(
     """Replaces a run by the written nodes, moving the source's own elements to their new places."""
     for element in elements:
         parent.remove(element)
-    _set_text(parent, before, None)
     last = before
+    texts: list[str] = []  # what follows `last`: joined once, as it may be in as many pieces as it has characters
     for node in nodes:
         if isinstance(node, Text):
-            _add_text(parent, last, node.value)
+            texts.append(node.value)
             continue
         if isinstance(node, Leaf) and isinstance(node.source, str):
-            _add_text(parent, last, node.source)
+            texts.append(node.source)
             continue
         assert isinstance(node, (Leaf, Pair)) and isinstance(node.source, etree._Element)
         element = node.source
         element.tail = None
         if isinstance(node, Pair):
             _place(element, None, list(element), node.children)
+        _set_text(parent, last, "".join(texts) or None)
+        texts.clear()
         _insert(parent, last, element)
         last = element
+    _set_text(parent, last, "".join(texts) or None)
 
 
 def _insert(parent: etree._Element, last: etree._Element | None, element: etree._Element) -> None:
@@ -292,10 +295,6 @@ def _set_text(parent: etree._Element, last: etree._Element | None, text: str | N
         parent.text = text
     else:
         last.tail = text
-
-
-def _add_text(parent: etree._Element, last: etree._Element | None, text: str) -> None:
-    _set_text(parent, last, ((parent.text if last is None else last.tail) or "") + text)
 
 
 def _add_below(piece: Piece, translated: str, edition: Edition) -> None:

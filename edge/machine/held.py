@@ -174,6 +174,28 @@ def capped_process(budget: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
+@contextmanager
+def capped_growth(room: int) -> Iterator[None]:
+    """Inside the block an allocation that makes the process larger by more than `room` bytes fails.
+
+    A cap that holds already is never loosened. The cap is of the data segment, as in `capped_process`.
+    """
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    data = _status("VmData")
+    if not data:
+        yield
+        return
+    resource.setrlimit(
+        resource.RLIMIT_DATA, (min([data + room, *(n for n in (soft, hard) if n != resource.RLIM_INFINITY)]), hard)
+    )
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on any device."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

@@ -127,9 +127,12 @@ class Prompts:
 
         Raises:
             SettingsError: a chat template is needed, and the tokenizer has none.
+            ModelError: it is one that cannot be bounded.
         """
         if template.form != "plain" and not getattr(tokenizer, "chat_template", None):
             raise SettingsError("the model has no chat template", "an instruction-tuned model", "use --template plain")
+        if template.form != "plain":
+            chat.check(families.template_of(tokenizer))
         self.template = template
         self.languages = source, target
         self.names = {"source_name": self._name(source), "target_name": self._name(target)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -105,3 +107,32 @@ def test_a_chat_template_is_bounded(template: str, said: str) -> None:
         chat.bounded(render, 0.5)
     assert "\n" not in str(caught.value)
     assert chat.bounded(lambda: "a text") == "a text"
+
+
+@pytest.mark.parametrize("template", [
+    "{{ ('x' * 3000000000)[:3] }}",
+    "{% set n = namespace(s='xxxxxxxx') %}{% for i in range(29) %}{% set n.s = n.s ~ n.s %}{% endfor %}{{ n.s[:3] }}",
+    "{% set n = namespace(l=[1, 2]) %}{% for i in range(28) %}{% set n.l = n.l + n.l %}{% endfor %}x",
+])  # fmt: skip
+def test_a_chat_template_takes_no_more_memory_than_a_text(template: str) -> None:
+    """What it asks for beyond that fails; a cap that holds already is as it was afterwards."""
+    import resource
+
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    began = time.process_time()
+    with pytest.raises(ModelError, match=r"cannot be used \(MemoryError\)"):
+        chat.bounded(lambda: render_jinja_template([[{"role": "user", "content": "x"}]], chat_template=template)[0][0])
+    assert time.process_time() - began < 4
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+@pytest.mark.parametrize("template, said", [
+    ("{{ 9 ** 9 ** 9 }}", "a power of numbers .line 1"), ("{% generation %}\n{{ 9**(9**9) }}{% endgeneration %}", "line 2"),
+    ("{{ dict(**x) }}{{ dict(a=1, ** x) }} a ** b {# ** #}{{ '**' }}{{ 2 * 3 }}", ""), ("{% broken", ""), ("{{ '", ""),
+])  # fmt: skip
+def test_a_chat_template_takes_no_power_of_numbers(template: str, said: str) -> None:
+    """One of them may take hours in which no other thread runs, the one that waits neither."""
+    with pytest.raises(ModelError, match=said) if said else contextlib.nullcontext():
+        chat.check(template)

@@ -31,6 +31,15 @@ TEXTS: dict[str, tuple[Callable[[int], str], int]] = {
     "lines.html": (lambda n: _page("<div>" + "one line<br><br>" * n + "</div>"), 1000),
     "cue.srt": (lambda n: "1\n00:00:01,000 --> 00:00:02,000\n" + "<i>a</i> b &amp; - c\n" * n, 2000),
     "arrows.srt": (lambda n: "1\n00:00:01,000 --> 00:00:02,000\n" + "a 1 -> " * n, 20_000),
+    **{
+        f"brackets{suffix}": (made, 2000)
+        for suffix, made in {
+            ".html": lambda n: _page("<p>" + "⟦x⟧\n" * n + "</p>"),
+            ".md": lambda n: "⟦x⟧ *y* ⟦1⟧\n" * n,
+            ".srt": lambda n: "1\n00:00:01,000 --> 00:00:02,000\n" + "⟦x⟧\n" * n,
+            ".txt": lambda n: "⟦x⟧ and some words\n" * n,
+        }.items()
+    },
     "lines.txt": (lambda n: "some words that fill a line until the next would not fit in\n" * n, 2000),
 }
 
@@ -74,6 +83,18 @@ def _mark(run: object, kind: str) -> None:
     char.set(qn("w:fldCharType"), kind)
     new.append(char)
     run.getparent().append(new)  # type: ignore[attr-defined]
+
+
+def test_brackets_in_one_run_take_time_in_proportion(tmp_path: Path) -> None:
+    def make(count: int) -> Path:
+        def fill(run: object) -> None:
+            text = OxmlElement("w:t")
+            text.text = "⟦x⟧ " * count
+            run.append(text)  # type: ignore[attr-defined]
+
+        return _word(tmp_path / "a.docx", fill)
+
+    _grows_with_its_size(make, 2000)
 
 
 def test_breaks_in_one_run_take_time_in_proportion(tmp_path: Path) -> None:
