@@ -85,8 +85,8 @@ def _list(args: argparse.Namespace) -> int:
         print(f"  {cached.name}: {cached.origin}, {format_bytes(cached.size)}")
     on_hub = _hub()
     if args.json:
-        made = [{"name": cached.name, "source": cached.origin, "bytes": cached.size} for cached in others]
-        print(json.dumps({"command": "models", "models": entries, "conversions": made, "hub": on_hub}))
+        also = [{"name": cached.name, "source": cached.origin, "bytes": cached.size} for cached in others]
+        print(json.dumps({"command": "models", "models": entries, "conversions": also, "hub": on_hub}))
     return 0
 
 

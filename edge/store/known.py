@@ -54,9 +54,9 @@ def _gemma(layers: int, window: int) -> dict[str, Any]:
     return {"head_dim": 256, "sliding_window": window, "layer_types": kinds}
 
 
-_QWEN3 = {"head_dim": 128}
-_EXPERTS = {"num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768}
-_CONV = {
+_QWEN3: dict[str, Any] = {"head_dim": 128}
+_EXPERTS: dict[str, Any] = {"num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768}
+_CONV: dict[str, Any] = {
     "conv_L_cache": 3,
     "block_multiple_of": 256,
     "layer_types": ["full_attention" if i in (2, 5, 8, 10, 12, 14) else "conv" for i in range(16)],
