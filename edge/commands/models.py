@@ -1,15 +1,18 @@
-"""`templora models`: the embedded models: what they are, whether they are on this disk, fetching and removing them."""
+"""`templora models`: embedded models, conversions in the cache, models of the hub: what they are, whether they are on
+this disk and fit this machine; fetching, checking and removing them."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import time
+from typing import Any
 
 from .. import settings as settings_module
 from ..errors import BudgetError, ModelError, SettingsError
-from ..memory import planning
-from ..store import embedded, parts, sources
+from ..memory import planning, shape
+from ..memory.shape import Shape
+from ..store import embedded, known, parts, sources
 from ..store.parts import Embedded
 from ..terminal import Progress, print_table, say
 from ..values.amounts import format_bytes
@@ -18,11 +21,15 @@ from . import options
 
 def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
-    models = options.verb(verbs, "models", run, "list the embedded models, fetch, check or remove one")
+    models = options.verb(
+        verbs, "models", run, "list models that work and fit this machine; fetch, check or remove one"
+    )
     models.add_argument(
         "action", nargs="?", choices=("list", "fetch", "check", "remove"), default="list", help="(default: list)"
     )
-    models.add_argument("name", nargs="?", metavar="NAME", help=f"{', '.join(embedded.ENTRIES)}; check: default all")
+    models.add_argument("name", nargs="?", metavar="NAME",
+        help=f"{', '.join(embedded.ENTRIES)}; check: default all; remove: a conversion's name, too",
+    )  # fmt: skip
     models.add_argument("--offline", action="store_true", help="fetch: never use the network")
     models.add_argument("--json", action="store_true", help="print one JSON line last")
 
@@ -33,6 +40,9 @@ def run(args: argparse.Namespace) -> int:
         return _list(args)
     if args.action == "check":
         return _check(args)
+    other = next((cached for cached in sources.others() if cached.name == args.name), None)
+    if args.action == "remove" and other is not None:
+        return _remove_other(args, other)
     if args.name is None:
         raise SettingsError(
             f"no model to {args.action}", ", ".join(embedded.ENTRIES), f"templora models {args.action} NAME"
@@ -68,9 +78,47 @@ def _list(args: argparse.Namespace) -> int:
         entries.append({**facts, "sha256": model.sha256, **here})
     print_table(table)
     print("made of it: the 4-bit conversion and ONNX graphs in the cache; needed: predicted peak, default preset")
+    others = sources.others()
+    if others:
+        print("Conversions of other files in the cache; templora models remove NAME")
+    for cached in others:
+        print(f"  {cached.name}: {cached.origin}, {format_bytes(cached.size)}")
+    on_hub = _hub()
     if args.json:
-        print(json.dumps({"command": "models", "models": entries}))
+        also = [{"name": cached.name, "source": cached.origin, "bytes": cached.size} for cached in others]
+        print(json.dumps({"command": "models", "models": entries, "conversions": also, "hub": on_hub}))
     return 0
+
+
+def _hub() -> list[dict[str, Any]]:
+    """Prints the models of the hub that are known here, and what each needs on this machine."""
+    from rich.table import Table
+
+    table = Table(title="Models of the hub whose families are tested", title_justify="left")
+    for column in ("name", "licence", "to fetch", "needs at least", "on this disk"):
+        table.add_column(column, justify="right" if column == "to fetch" else "left", overflow="fold")
+    entries = []
+    for model in known.ALL:
+        dims = shape.from_config(model.config)
+        needs = _least(dims)
+        size = 2 * _weights(dims)
+        here = known.snapshot(model.name)
+        licence = f"{model.licence[0]}{', to be accepted first' if model.gated else ''}"
+        fits = "more than is free" if needs is None else format_bytes(needs)
+        table.add_row(model.name, licence, f"about {format_bytes(size)}", fits, "yes" if here else "no")
+        facts = {"name": model.name, "family": dims.architecture, "licence": model.licence[0], "gated": model.gated}
+        about = {"terms": model.licence[1], "bytes": size, "peak_bytes": needs, "path": str(here) if here else None}
+        entries.append({**facts, **about})
+    print_table(table)
+    print("planned from their configs, not run here; the first use fetches them, e.g. templora score TEXT --model NAME")
+    print("a licence is accepted on the model's page, https://huggingface.co/NAME; then run: hf auth login")
+    return entries
+
+
+def _weights(dims: Shape) -> int:
+    """All numbers of a model but its norms."""
+    tables = dims.vocab * dims.hidden * (1 if dims.tied else 2)
+    return dims.linear_parameters + dims.expert_parameters + dims.whole + tables
 
 
 def _needs(source: sources.Source) -> int | None:
@@ -79,9 +127,13 @@ def _needs(source: sources.Source) -> int | None:
     Raises:
         ModelError: the file cannot be used.
     """
-    settings = settings_module.load()
+    return _least(planning.model_shape(sources.converted(source)))
+
+
+def _least(dims: Shape) -> int | None:
+    """The same for a model of these dimensions."""
     try:
-        plan = planning.plan(sources.converted(source), settings, decodes=True, degrade=False)
+        plan = planning.plan_shape(dims, settings_module.load(), decodes=True, degrade=False)
     except BudgetError:
         return None
     while (tighter := plan.tighter()) is not None:
@@ -139,6 +191,14 @@ def _check(args: argparse.Namespace) -> int:
             f"{', '.join(map(str, damaged))} on this disk is damaged", "the sha256 of its release",
             f"templora models remove {damaged[0]}, then fetch it again",
         )  # fmt: skip
+    return 0
+
+
+def _remove_other(args: argparse.Namespace, cached: sources.Cached) -> int:
+    freed = sources.remove_other(cached, say)
+    print(f"removed the conversion of {cached.origin}: {format_bytes(freed)}")
+    if args.json:
+        print(json.dumps({"command": "models remove", "name": cached.name, "removed_bytes": {"conversion": freed}}))
     return 0
 
 

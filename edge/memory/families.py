@@ -170,6 +170,20 @@ def beside(config: Mapping[str, Any], hidden: int, layers: int, heads: int, head
     return Beside(linears, whole, max(1, copies), scanned, matrices=family not in FUSED)
 
 
+def width(config: Mapping[str, Any]) -> int:
+    """Features of LFM2's MLP, which its configs name before they are cut; 0 for other families."""
+    if config.get("model_type") != "lfm2":
+        return 0
+    features = int(config.get("block_ff_dim") or config.get("intermediate_size") or 0)
+    if not config.get("block_auto_adjust_ff_dim", True):
+        return features
+    features = 2 * features // 3
+    if config.get("block_ffn_dim_multiplier") is not None:
+        features = int(float(config["block_ffn_dim_multiplier"]) * features)
+    multiple = max(1, int(config.get("block_multiple_of") or 1))
+    return -(-features // multiple) * multiple
+
+
 def largest(value: Any) -> int:
     """A number, or the largest of a list with one for each layer; 0 where there is none."""
     if isinstance(value, list | tuple):

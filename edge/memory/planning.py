@@ -33,7 +33,15 @@ def plan(source: Source, settings: Settings, *, decodes: bool, degrade: bool, wr
     Raises:
         BudgetError: it does not fit.
     """
-    dims = model_shape(source)
+    return plan_shape(model_shape(source), settings, decodes=decodes, degrade=degrade, writes=writes)
+
+
+def plan_shape(dims: Shape, settings: Settings, *, decodes: bool, degrade: bool, writes: bool = False) -> Plan:
+    """The same for a model that need not be on this disk.
+
+    Raises:
+        BudgetError: it does not fit.
+    """
     machine = estimate(settings, dims)
     free = free_for_all(machine.kind)
     alone = budget.fit(settings, dims, machine, free, decodes=decodes, degrade=degrade, share=FAST_SHARE)

@@ -142,6 +142,43 @@ def is_exported(folder: Path) -> bool:
     return (folder / EXPORT).is_file()
 
 
+@dataclass(frozen=True)
+class Cached:
+    """A 4-bit folder in the cache that was made of no embedded model.
+
+    Attributes:
+        name: of the folder. origin: what it was made of, as it was called then. size: bytes.
+    """
+
+    name: str
+    origin: str
+    size: int
+
+
+def others() -> list[Cached]:
+    """The conversions in the cache of files that are no embedded models."""
+    embedded_ones = {f"{model.sha256[:16]}-nf4-v{FORMAT}" for model in embedded.ENTRIES.values()}
+    found = []
+    for folder in sorted((cache_root() / "models").glob(f"*-nf4-v{FORMAT}")):
+        if folder.name in embedded_ones or folder.name.startswith("."):
+            continue
+        try:
+            origin = str(json.loads((folder / MANIFEST).read_text("utf-8"))["source"]["reference"])
+        except (OSError, ValueError, KeyError, TypeError):
+            origin = "not whole"
+        found.append(Cached(folder.name, origin, _size_of(folder)))
+    return found
+
+
+def remove_other(cached: Cached, notice: Notice) -> int:
+    """Removes a conversion of the cache; returns the bytes that it took.
+
+    Raises:
+        StorageError: the cache cannot be written.
+    """
+    return _remove(cache_root() / "models" / cached.name, notice)
+
+
 def remove_conversion(source: Source, notice: Notice) -> int:
     """Removes the cached 4-bit folder of a GGUF file; returns the bytes that it took.
 
@@ -245,14 +282,44 @@ def _from_hub(reference: str, offline: bool) -> Path:
                 f"model '{reference}' is not on this disk", "a local model while offline", "run once without --offline"
             ) from missing
     try:
-        return Path(snapshot_download(reference, allow_patterns=patterns))
+        return _with_weights(Path(snapshot_download(reference, allow_patterns=patterns)), reference)
+    except ModelError:
+        raise
     except Exception as error:
-        reason = type(error).__name__
-        raise ModelError(
-            f"model '{reference}' is neither a folder here nor to be had from the hub ({reason})",
-            "an existing folder or hub id",
-            "check the name and the network",
-        ) from error
+        raise _refused(reference, error) from error
+
+
+def _with_weights(folder: Path, reference: str) -> Path:
+    """Refuses what was fetched of a model that has no safetensors."""
+    if any(folder.glob("*.safetensors")) and (folder / "config.json").is_file():
+        return folder
+    raise ModelError(
+        f"model '{reference}' holds no transformers model in safetensors", "config.json and *.safetensors",
+        f"where it has GGUF files: hf download {reference} FILE.gguf, then --model with that file's path",
+    )  # fmt: skip
+
+
+def _refused(reference: str, error: Exception) -> ModelError:
+    """What the hub's refusal means, and what the user can do about it."""
+    from huggingface_hub import errors
+
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)  # the client wraps the answer of the hub in errors of its own
+    if any(isinstance(cause, errors.GatedRepoError) for cause in causes):
+        return ModelError(
+            f"model '{reference}' is gated on the hub", "an account that its owner gave access",
+            f"accept its licence at https://huggingface.co/{reference}, then run: hf auth login",
+        )  # fmt: skip
+    if any(isinstance(cause, errors.RepositoryNotFoundError) for cause in causes):
+        return ModelError(
+            f"model '{reference}' is neither a folder here nor a public model on the hub",
+            "an existing folder or hub id", "check the name; if it is private or gated, run: hf auth login",
+        )  # fmt: skip
+    return ModelError(
+        f"model '{reference}' is neither a folder here nor to be had from the hub ({type(error).__name__})",
+        "an existing folder or hub id", "check the name and the network",
+    )  # fmt: skip
 
 
 def _embedded(model: Embedded, notice: Notice) -> Source:

@@ -62,14 +62,11 @@ def of(path: Path, *, remote_code: bool = False) -> Originals:
 
 
 def _of_folder(folder: Path, remote_code: bool) -> tuple[Any, dict[str, Original], list[Any]]:
-    from transformers import GenerationConfig
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.modeling_utils import get_state_dict_dtype, load_state_dict
 
     checkpoint.refuse_adapter(folder)
     config, larger = language.configs(folder, remote_code)
-    if larger or not language.is_listed(config, remote_code):
-        raise Whole("it is a language model inside a larger one")
     if getattr(config, "quantization_config", None) or getattr(config, "transformers_weights", None):
         raise Whole("its config names another way to read it")
     files = weight_files(folder)
@@ -79,15 +76,28 @@ def _of_folder(folder: Path, remote_code: bool) -> tuple[Any, dict[str, Original
         model._get_dtype_plan(model.config.dtype) and model.config.dtype != torch.float32
     ):
         raise Whole("parts of it are kept in other types or files")
+    if model.can_generate():
+        model.generation_config = _generation(folder)
+    inside = larger or not language.is_listed(config, remote_code)
+    found = {}
+    for file in files:
+        for entry in tensorfile.entries(file):
+            name = language.alone(entry.name) if inside else entry.name
+            if name is not None:  # those of a tower beside the language model are not read
+                found[name] = _from_file(file, entry)
+    return model, found, get_model_conversion_mapping(model)
+
+
+def _generation(folder: Path) -> Any:
+    from transformers import GenerationConfig
+
     with alone.sealed():
         try:
-            model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+            return GenerationConfig.from_pretrained(folder, local_files_only=True)
         except OSError:
-            model.generation_config = GenerationConfig.from_pretrained(
+            return GenerationConfig.from_pretrained(
                 folder, config_file_name="config.json", _from_model_config=True, local_files_only=True
             )
-    found = {entry.name: _from_file(file, entry) for file in files for entry in tensorfile.entries(file)}
-    return model, found, get_model_conversion_mapping(model)
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
-from . import alone
+from . import alone, language
 
 Rows = Callable[[int, int], Tensor]
 
@@ -69,9 +69,8 @@ def read(path: Path, begin: int, count: int) -> Any:
 def skeleton(config: Any, dtype: torch.dtype, remote_code: bool) -> Any:
     """The transformers model of a config on the meta device, its tensors in `dtype` and tied as the config says."""
     from accelerate import init_empty_weights
-    from transformers import AutoModelForCausalLM
 
     with init_empty_weights(include_buffers=False), alone.sealed():
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=remote_code)
+        model = language.empty(config, dtype, remote_code)
     model.tie_weights()
     return model

@@ -17,7 +17,7 @@ from edge.machine.held import PeakMeter
 from edge.memory import shape
 from edge.model import base
 from edge.store import sources
-from edge.weights import language, quantize
+from edge.weights import language, originals, quantize
 from tests import families, tiny
 
 SETTINGS = edge.settings.load("economical", tiny.WINDOW)
@@ -97,6 +97,20 @@ def test_a_4_bit_folder_of_it_holds_the_language_model_and_nothing_else(kind: st
         one, other = (made.decoder(input_ids=IDS)[0] for made in (ours, direct))
     assert torch.allclose(one, other, atol=1e-4 * float(other.std()))
     assert ours.tokenizer.chat_template
+
+
+@pytest.mark.parametrize("kind", [kind for kind in LARGER if kind != "llama4"])  # its experts are read whole
+def test_it_is_converted_tensor_by_tensor_to_the_same_bytes(kind: str, tmp_path: Path) -> None:
+    """Nothing else of the folder is read: the towers' tensors are not even asked for."""
+    folder, _ = _folder(tmp_path / kind, kind)
+    found = originals.of(folder)
+    assert set(found.tensors) <= set(found.model.state_dict()) and not any("vis" in name for name in found.tensors)
+    source = sources.resolve(str(folder))
+    quantize._in_pieces(source, tmp_path / "new", False, False, "cpu", None, lambda done, total: None, None)
+    quantize._at_once(source, tmp_path / "old", False, False, None, None)
+    for name in ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json"):
+        new, old = tmp_path / "new" / name, tmp_path / "old" / name
+        assert new.is_file() == old.is_file() and (not new.is_file() or new.read_bytes() == old.read_bytes()), name
 
 
 def test_both_ways_of_naming_its_tensors_are_known() -> None:
