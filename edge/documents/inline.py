@@ -22,6 +22,7 @@ _SPACES = re.compile(r"[ \t\r\n\f\x0b\x1c-\x1f\x85\u2028\u2029]+")
 _LINE_ENDS = re.compile(r"\s*[\r\n\x85\u2028\u2029]\s*")
 _CONTROL = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff"
 _ILLEGAL = re.compile(f"[{_CONTROL}]")  # no document format can hold these
+_SEPARATORS = re.compile(r"\s*[\x0b\x0c\x1c-\x1f]\s*")  # of those, what stands between words
 _LITERAL = re.compile(rf"([{LEFT}{RIGHT}\r\n\x85\u2028\u2029{_CONTROL}]+)")  # goes behind a placeholder
 
 
@@ -114,7 +115,7 @@ def _one_space(match: re.Match[str]) -> str:
 
 def clean(text: str) -> str:
     """A translation on one line, without characters that no document format can hold."""
-    return _LINE_ENDS.sub(_one_space, _ILLEGAL.sub("", text)).strip()
+    return _LINE_ENDS.sub(_one_space, _ILLEGAL.sub("", _SEPARATORS.sub(" ", text))).strip()
 
 
 @dataclass(frozen=True)

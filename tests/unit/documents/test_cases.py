@@ -73,6 +73,14 @@ def test_short_paragraphs_on_lines_stay_apart(tmp_path: Path) -> None:
     assert _texts(_made(tmp_path / "b.txt", "\n".join(chinese))) == chinese
 
 
+def test_what_separates_words_and_no_document_can_hold_becomes_a_space(tmp_path: Path) -> None:
+    """As a correction from a table may have it."""
+    document = _made(tmp_path / "a.txt", "Anything.\n")
+    for separator in "\x0b\x0c\x1c\x1d\x1e\x1f\x85\u2028\u2029\n":
+        document.write(tmp_path / "b.txt", {"u000000": f"Der Kapitän{separator}fuhr zur\x07 See"})
+        assert (tmp_path / "b.txt").read_text("utf-8") == "Der Kapitän fuhr zur See\n", repr(separator)
+
+
 # --- subtitles ---
 
 
