@@ -43,6 +43,16 @@ def kinds(shape: tuple[int, ...]) -> dict[str, Kind]:
     }
 
 
+def _mean(scales: Tensor) -> Tensor:
+    """The mean as one thread sums it: more threads add in another order, and the folder would have other bytes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return scales.mean()
+    finally:
+        torch.set_num_threads(threads)
+
+
 def pack(blocks: Iterable[Tensor], shape: tuple[int, ...], device: str = "cpu") -> dict[str, Tensor]:
     """The tensors of `kinds`, on the CPU.
 
@@ -62,7 +72,7 @@ def pack(blocks: Iterable[Tensor], shape: tuple[int, ...], device: str = "cpu") 
         packed[begin // 2 : begin // 2 + len(codes)] = codes.cpu()
         scales[begin // BLOCK : begin // BLOCK + len(state.absmax)] = state.absmax.cpu()
         begin += wide.numel()
-    offset = scales.mean()
+    offset = _mean(scales)
     nested, nested_state = functional.quantize_blockwise(scales - offset, blocksize=NESTED)
     whole = functional.QuantState(
         absmax=nested,

@@ -187,6 +187,20 @@ def test_what_cannot_be_read_in_pieces_is_loaded_whole_and_says_so(
         conversion.require(sources.resolve(str(path)), 430_000_000, whole=True)
 
 
+def test_the_bytes_do_not_depend_on_the_number_of_threads() -> None:
+    torch.manual_seed(0)
+    weight, made = torch.randn(4096, 2048), []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            made.append(packing.pack(iter([weight.view(-1)]), tuple(weight.shape)))
+    finally:
+        torch.set_num_threads(before)
+    for other in made[1:]:
+        assert all(torch.equal(tensor, other[name]) for name, tensor in made[0].items())
+
+
 class Stopped(BaseException):
     """As a kill: nothing may be put right after it."""
 
