@@ -34,6 +34,7 @@ from .session import Runtime, Session
 from .weights import tensorfile
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
+_SUM = "adapter.sha256"  # of a run's files: the fingerprint of the adapter after the last record
 _ABOUT = "adapter.json"  # of a run's files: rank, scale and sums of the adapter that is kept beside it
 TIMINGS = (
     "seconds",
@@ -194,14 +195,23 @@ class Run:
             JournalError, StorageError: it cannot be written.
         """
         if self.journal is not None:
-            (self.journal.root / "files" / _ABOUT).unlink(missing_ok=True)
+            for name in (_ABOUT, _SUM):
+                (self.journal.root / "files" / name).unlink(missing_ok=True)
             self.journal.reopen()
+
+    def all_done(self, session: Session) -> None:
+        """The loop has come to its end: what its adapter was is kept, though outputs may have to be written again.
+
+        Raises:
+            JournalError, StorageError: it cannot be written.
+        """
+        if self.journal is not None and session.adapter is not None and self._seq == self.journal.count:
+            self.write_file(_SUM, session.adapter.fingerprint().encode())
 
     def finish(self, session: Session, summary: Mapping[str, Any]) -> None:
         """The run has come to its end, and its outputs are on the disk: its snapshots are not needed any more.
 
-        The summary gets the fingerprint of the adapter, which is discarded now. It has none where all records were
-        there already: then nothing was trained, only the outputs were written.
+        The summary gets the fingerprint of the adapter, which is discarded now.
 
         Raises:
             JournalError, StorageError: see `Journal.finish`.
@@ -210,8 +220,9 @@ class Run:
             return
         kept = self.adapter
         learned = {"adapter_sha256": kept["adapter_sha256"], "adapter": kept} if kept else {}
-        if not kept and session.adapter is not None and self._seq == self.journal.count:
-            learned = {"adapter_sha256": session.adapter.fingerprint()}
+        noted = self.journal.root / "files" / _SUM
+        if not kept and noted.is_file():
+            learned = {"adapter_sha256": noted.read_text("ascii")}
         self.journal.finish({**summary, **learned})
         self.journal.close()
         journal.drop_snapshots(self.journal.root)

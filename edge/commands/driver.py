@@ -46,6 +46,7 @@ def drive(
             if enough(kept) or (stop.asked and more(kept)):
                 run.snapshot(session)
                 return 0 if enough(kept) else Interrupted.exit_code
+        run.all_done(session)
     except (KeyboardInterrupt, BudgetError) as error:
         return options.stopped_by(error)
     return 0

@@ -61,6 +61,9 @@ def test_a_report_that_could_not_be_written_is_written_by_the_same_command(
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     args = ["score", str(book), "--model", model, *COMMON, "--report", str(tmp_path / "rep"), "--json"]
+    assert cli.main([*args, "--run", str(tmp_path / "whole")]) == 0
+    whole = json.loads((tmp_path / "whole/summary.json").read_text())["summary"]
+    (tmp_path / "rep" / lost).unlink()
     with monkeypatch.context() as patch:
         patch.setattr(journal, "atomic_write", full(lost))
         assert cli.main(args) == 8
@@ -71,6 +74,7 @@ def test_a_report_that_could_not_be_written_is_written_by_the_same_command(
     assert cli.main(args) == 0
     first = outcome(capsys.readouterr().out.encode())
     assert (folder / "summary.json").exists() and (tmp_path / "rep" / lost).stat().st_size > 100
+    assert json.loads((folder / "summary.json").read_text())["summary"] == whole  # of the adapter that is gone, too
     # finished: it says so, and writes its outputs again
     (tmp_path / "rep" / lost).unlink()
     assert cli.main(args) == 0
