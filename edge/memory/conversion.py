@@ -4,8 +4,8 @@ Owns: the phase `convert`: its terms, its refusal, its cap; the room that the fo
 Does not know: torch, how a conversion is done.
 Units: bytes.
 
-One tensor is held at a time, by rows where rows can be had: what counts is the framework, the header of a GGUF file,
-of which the library keeps an object for each word, and the largest tensor that has to be had whole.
+One tensor is held at a time, by rows where rows can be had, of experts one: what counts is the framework, the header of
+a GGUF file, of which the library keeps an object for each word, and the largest tensor that has to be had whole.
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ def predict(source: Source, *, whole: bool = False) -> Prediction:
         baseline += WORD * found.vocab
         largest = max(inputs * outputs for inputs, outputs in found.linears().values())
         terms["largest tensors"] = int(_PACKED * largest)
+        if found.mixture is not None:  # a matrix in up to three copies (read, stacked, joined), and its 4 bits
+            one = (3 * found.stored + 1) * found.mixture.matrix(found.hidden)
+            terms["largest tensors"] = max(terms["largest tensors"], one)
     if source.kind == "gguf":
         header = _header(source)
         parted = [math.prod(t.dims) for name, t in header.tensors.items() if _had_whole(name, t, header)]
@@ -124,7 +127,13 @@ def disk_bytes(source: Source, out: Path) -> int:
     if found is None:
         return max(0, sum(file.stat().st_size for file in source.path.rglob("*")) - there)
     matrices = found.vocab * found.hidden * (1 if found.tied else 2)
-    return max(0, int(_PACKED * found.linear_parameters) + found.stored * matrices - there)
+    narrow = found.linear_parameters
+    wide = matrices + found.whole
+    if found.mixture is not None and found.mixture.held:
+        narrow += found.expert_parameters
+    else:
+        wide += found.expert_parameters
+    return max(0, int(_PACKED * narrow) + found.stored * wide - there)
 
 
 def _dims(source: Source) -> Shape | None:

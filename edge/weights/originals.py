@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError, TemploraError, describe
 from ..memory import mixture
-from . import alone, checkpoint, gguffile, language, pieces, tensorfile
+from . import alone, checkpoint, gguffile, language, packed, pieces, tensorfile
 from .pieces import Original, Whole
 
 
@@ -47,9 +47,14 @@ def of(path: Path, *, remote_code: bool = False) -> Originals:
     """
     try:
         model, found, mapping = gguffile.read(path) if path.is_file() else _of_folder(path, remote_code)
-        if mixture.from_config(model.config.to_dict(), int(model.config.num_hidden_layers)) is not None:
-            raise Whole("it has experts")
-        return Originals(model, _tied(model, _named(model, found, mapping), path))
+        kind = model.config.model_type
+        mixed = mixture.from_config(model.config.to_dict(), int(model.config.num_hidden_layers)) is not None
+        if mixed and path.is_file():
+            raise Whole(f"it has experts: a GGUF file of a {kind} model")
+        tensors = _tied(model, _named(model, found, mapping), path)
+        if mixed:
+            _require_experts(model, tensors, kind)
+        return Originals(model, tensors)
     except (TemploraError, Whole):
         raise
     except (ImportError, AttributeError, TypeError) as error:  # another release of the library
@@ -206,15 +211,45 @@ def _converted(
 ) -> Original:  # fmt: skip
     """One tensor of those that a converter makes; it is made anew for each of them, so that one is held at a time."""
 
-    def whole() -> Tensor:
+    def made(chosen: list[tuple[str, str]], like: Tensor) -> Tensor:
         own = deepcopy(converter)
-        for source, pattern in sources:
+        for source, pattern in chosen:
             own.add_tensor(first, source, pattern, lambda source=source: found[source].whole().to(wanted.dtype))
-        made = own.convert(first, model=model, config=model.config)
-        tensor = made[target]
-        return _checked(tensor[0] if isinstance(tensor, list) else tensor, wanted)
+        tensor = own.convert(first, model=model, config=model.config)[target]
+        return _checked(tensor[0] if isinstance(tensor, list) else tensor, like)
 
-    return Original(tuple(wanted.shape), whole)
+    by_pattern: dict[str, list[tuple[str, str]]] = {}
+    for pair in sources:
+        by_pattern.setdefault(pair[1], []).append(pair)
+
+    def experts(start: int, stop: int) -> Tensor:
+        return made([pair for pairs in by_pattern.values() for pair in pairs[start:stop]], wanted[start:stop])
+
+    stacked = _stacks(converter) and all(len(pairs) == wanted.shape[0] for pairs in by_pattern.values())
+    return Original(tuple(wanted.shape), lambda: made(sources, wanted), experts if stacked else None)
+
+
+def _stacks(converter: Any) -> bool:
+    """Whether a converter lays matrices on each other, one an expert, and does what it does else to each by itself."""
+    from transformers.core_model_loading import Concatenate, MergeModulelist
+
+    first, *rest = converter.operations
+    alone = all(isinstance(operation, Concatenate) and operation.dim > 0 for operation in rest)
+    return isinstance(first, MergeModulelist) and first.dim == 0 and alone
+
+
+def _require_experts(model: Any, tensors: dict[str, Original], kind: str) -> None:
+    """Every expert can be had by itself, and be held in 4 bits.
+
+    Raises:
+        Whole: one cannot.
+    """
+    held = packed.parameters(model)
+    for name, original in tensors.items():
+        if name in held and original.rows is None:
+            raise Whole(f"the experts of a {kind} model are joined in a way that is not known here")
+        if name not in held and "expert" in name and len(original.shape) == 3:
+            raise Whole(f"the experts of a {kind} model cannot be held in 4 bits")
 
 
 def _tied(model: Any, named: dict[str, Original], path: Path) -> dict[str, Original]:

@@ -19,7 +19,7 @@ the parameter NAME becomes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,16 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from ..store.sources import print_to_stderr
 from ..values.amounts import format_bytes
+from . import packing
 from .alone import sealed
+from .tensorfile import Kind
 
 PARAMETERS = ("gate_up_proj", "up_proj", "down_proj")  # of an experts module
 SORTED = "Llama4TextExperts"  # transformers' class whose experts get all tokens each, zeros where they are not chosen
 _WRITTEN_OUT = ("FalconLinear",)  # classes of transformers whose forward is a linear layer's, x W^T + b
-_BLOCK = 64
-_GROUP = 256
 _WORTH_SAYING = 0.01  # of all weights: routers and convolutions are less
 _PARTS = ("packed", "absmax", "nested_absmax", "nested_offset", "quant_map", "nested_quant_map")
+SHARED = _PARTS[4:]  # what all experts of a parameter have together; of the others each expert has a row
 
 
 class Packed(nn.Module):
@@ -63,22 +64,14 @@ class Packed(nn.Module):
     @classmethod
     def of(cls, weight: Tensor) -> Packed:
         """Quantises a parameter, one expert after the other; the result lies on the parameter's device."""
-        import bitsandbytes.functional as bnb
-
         made = cls(weight.shape)
-        rows: dict[str, list[Tensor]] = {part: [] for part in _PARTS[:4]}
-        state: Any = None
+        rows: dict[str, list[Tensor]] = {part: [] for part in _PARTS}
         for matrix in weight.detach():
-            data, state = bnb.quantize_4bit(
-                matrix.cpu().float().contiguous(), blocksize=_BLOCK, compress_statistics=True, quant_type="nf4"
-            )
-            parts = (data.view(-1), state.absmax, state.state2.absmax, state.offset.view(()))
-            for kept, tensor in zip(rows.values(), parts, strict=True):
-                kept.append(tensor)
+            for part, tensor in quantised([matrix.cpu().reshape(-1)], matrix.shape).items():
+                rows[part].append(tensor)
         for part, tensors in rows.items():
-            setattr(made, part, torch.stack(tensors).to(weight.device))
-        made.quant_map = state.code.to(weight.device)
-        made.nested_quant_map = state.state2.code.to(weight.device)
+            kept = tensors[-1] if part in SHARED else torch.stack(tensors)
+            setattr(made, part, kept.to(weight.device))
         return made
 
     def expert(self, index: int, dtype: torch.dtype) -> Tensor:
@@ -86,29 +79,19 @@ class Packed(nn.Module):
         import bitsandbytes.functional as bnb
 
         nested = bnb.QuantState(
-            absmax=self.nested_absmax[index], code=self.nested_quant_map, blocksize=_GROUP, dtype=torch.float32
+            absmax=self.nested_absmax[index], code=self.nested_quant_map, blocksize=packing.NESTED, dtype=torch.float32
         )
         state = bnb.QuantState(
-            absmax=self.absmax[index], shape=self.shape[1:], code=self.quant_map, blocksize=_BLOCK, quant_type="nf4",
-            dtype=torch.float32, offset=self.nested_offset[index], state2=nested,
+            absmax=self.absmax[index], shape=self.shape[1:], code=self.quant_map, blocksize=packing.BLOCK,
+            quant_type="nf4", dtype=torch.float32, offset=self.nested_offset[index], state2=nested,
         )  # fmt: skip
         matrix: Tensor = bnb.dequantize_4bit(self.packed[index].unsqueeze(1), state)
         return matrix if matrix.dtype == dtype else matrix.to(dtype)
 
     def put(self, part: str, tensor: Tensor) -> bool:
         """Takes one of its tensors, as it was stored; says whether it can be one."""
-        experts = self.shape[0]
-        numbers = self.shape[1] * self.shape[2]
-        blocks = -(-numbers // _BLOCK)
-        sizes = {
-            "packed": (experts, -(-numbers // 2)),
-            "absmax": (experts, blocks),
-            "nested_absmax": (experts, -(-blocks // _GROUP)),
-            "nested_offset": (experts,),
-            "quant_map": (16,),
-            "nested_quant_map": (256,),
-        }
-        fits = tuple(tensor.shape) == sizes[part] and (tensor.dtype == torch.uint8) == (part in ("packed", "absmax"))
+        dtype, shape = kinds(self.shape)[part]
+        fits = tuple(tensor.shape) == shape and (tensor.dtype == torch.uint8) == (dtype == torch.uint8)
         if fits:
             setattr(self, part, tensor)
         return fits
@@ -116,6 +99,34 @@ class Packed(nn.Module):
     def missing(self) -> list[str]:
         """Which of its tensors are not there."""
         return [part for part in _PARTS if getattr(self, part) is None]
+
+
+def kinds(shape: tuple[int, ...]) -> dict[str, Kind]:
+    """What a parameter (E, rows, columns) becomes."""
+    experts = shape[0]
+    numbers = shape[1] * shape[2]
+    blocks = -(-numbers // packing.BLOCK)
+    return {
+        "packed": (torch.uint8, (experts, -(-numbers // 2))),
+        "absmax": (torch.uint8, (experts, blocks)),
+        "nested_absmax": (torch.float32, (experts, -(-blocks // packing.NESTED))),
+        "nested_offset": (torch.float32, (experts,)),
+        "quant_map": (torch.float32, (16,)),
+        "nested_quant_map": (torch.float32, (256,)),
+    }
+
+
+def quantised(blocks: Iterable[Tensor], shape: tuple[int, ...]) -> dict[str, Tensor]:
+    """One expert's part of each of those tensors, on the CPU; `blocks` as in `packing.pack`."""
+    data, state = packing.quantised(blocks, shape)
+    return {
+        "packed": data.view(-1),
+        "absmax": state.absmax,
+        "nested_absmax": state.state2.absmax,
+        "nested_offset": state.offset.view(()),
+        "quant_map": state.code,
+        "nested_quant_map": state.state2.code,
+    }
 
 
 def modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -141,6 +152,11 @@ def _held(module: nn.Module) -> Iterator[str]:
         held = getattr(module, leaf, None)
         if isinstance(held, Packed) or (isinstance(held, nn.Parameter) and held.ndim == 3):
             yield leaf
+
+
+def parameters(model: nn.Module) -> set[str]:
+    """Names of the parameters with experts in a form that is known here, of a model that holds none in 4 bits."""
+    return {f"{name}.{leaf}" for name, module in modules(model) for leaf in _held(module)}
 
 
 def pack(model: nn.Module) -> int:

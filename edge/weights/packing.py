@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,6 +61,12 @@ def pack(blocks: Iterable[Tensor], shape: tuple[int, ...], device: str = "cpu") 
         blocks: the weight's numbers in order, in tensors that each hold a whole number of `BLOCK`s but the last.
         device: where the blocks are quantised.
     """
+    packed, state = quantised(blocks, shape, device)
+    return {"": packed} | {f".{name}": tensor for name, tensor in state.as_dict(packed=True).items()}
+
+
+def quantised(blocks: Iterable[Tensor], shape: tuple[int, ...], device: str = "cpu") -> tuple[Tensor, Any]:
+    """The (bytes, 1) codes and bitsandbytes' state of them, on the CPU; arguments as in `pack`."""
     from bitsandbytes import functional
 
     numbers = math.prod(shape)
@@ -74,7 +81,7 @@ def pack(blocks: Iterable[Tensor], shape: tuple[int, ...], device: str = "cpu") 
         begin += wide.numel()
     offset = _mean(scales)
     nested, nested_state = functional.quantize_blockwise(scales - offset, blocksize=NESTED)
-    whole = functional.QuantState(
+    return packed, functional.QuantState(
         absmax=nested,
         shape=torch.Size(shape),
         code=functional.get_4bit_type("nf4", device="cpu"),
@@ -84,4 +91,3 @@ def pack(blocks: Iterable[Tensor], shape: tuple[int, ...], device: str = "cpu") 
         offset=offset,
         state2=nested_state,
     )
-    return {"": packed} | {f".{name}": tensor for name, tensor in whole.as_dict(packed=True).items()}

@@ -48,6 +48,12 @@ class Original:
         for start in range(0, self.shape[0], step):
             yield self.rows(start, min(start + step, self.shape[0])).reshape(-1)
 
+    def row(self, index: int) -> Original:
+        """One row of the first dimension, as a tensor of its own: of experts, one expert."""
+        rows = self.rows
+        assert rows is not None
+        return Original(self.shape[1:], lambda: rows(index, index + 1)[0])
+
 
 def read(path: Path, begin: int, count: int) -> Any:
     """Bytes of a file as a numpy array: read, not mapped, since pages of a mapping count as this process's memory."""

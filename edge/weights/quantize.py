@@ -139,6 +139,8 @@ def _in_pieces(
     key = _key(source)
     with conversion.capped(budget):
         found = originals.of(source.path, remote_code=remote_code)
+        if packed.parameters(found.model):
+            packed.say_unheld(found.model, source.path.name)
         tokenizer = _tokenizer(source, remote_code)
         sources.require_unchanged(source)
         release_memory()  # reading a GGUF header takes many times what it keeps

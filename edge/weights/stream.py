@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from ..errors import ModelError
 from ..journal import lines
 from ..machine.allocator import trim
 from ..memory.conversion import NUMBERS
-from . import checkpoint, packing, tensorfile
+from . import checkpoint, packed, packing, tensorfile
 from .originals import Originals
 from .pieces import Original
 from .tensorfile import Kind
@@ -42,11 +42,14 @@ def silent(done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Target:
-    """A tensor of the model, and what it becomes, in the order of the state dict."""
+    """A tensor of the model, and what it becomes, in the order of the state dict.
+
+    `form`: it stays as it is, or becomes 4 bits as a linear layer's weight or as experts.
+    """
 
     name: str
     original: Original
-    packed: bool
+    form: Literal["plain", "linear", "experts"]
     kinds: dict[str, Kind]
 
 
@@ -73,15 +76,21 @@ class Shard:
 def plan(originals: Originals) -> list[Shard]:
     """The files, in order; a module's tensors are not parted."""
     linears = checkpoint.linear_names(originals.model)
+    experts = packed.parameters(originals.model)
     state = originals.model.state_dict()
     groups: dict[str, list[Target]] = {}
     for name, original in originals.tensors.items():
         module, _, leaf = name.rpartition(".")
-        packed = leaf == "weight" and module in linears
         shape = tuple(state[name].shape)
-        kinds = {name + part: kind for part, kind in packing.kinds(shape).items()}
-        plain = {name: (state[name].dtype, shape)}
-        groups.setdefault(module, []).append(Target(name, original, packed, kinds if packed else plain))
+        if name in experts:
+            kinds = {f"{name}.{part}": kind for part, kind in packed.kinds(shape).items()}
+            target = Target(name, original, "experts", kinds)
+        elif leaf == "weight" and module in linears:
+            kinds = {name + part: kind for part, kind in packing.kinds(shape).items()}
+            target = Target(name, original, "linear", kinds)
+        else:
+            target = Target(name, original, "plain", {name: (state[name].dtype, shape)})
+        groups.setdefault(module, []).append(target)
     shards: list[list[list[Target]]] = [[]]
     full = 0
     for group in groups.values():
@@ -97,15 +106,15 @@ def plan(originals: Originals) -> list[Shard]:
 
 def _parts(group: list[Target]) -> dict[str, Kind]:
     """A module's tensors in the order of its state dict: its own, then what belongs to a packed weight."""
-    own = {target.name: target.kinds[target.name] for target in group}
+    own = {target.name: target.kinds[target.name] for target in group if target.form != "experts"}
     return own | {part: kind for target in group for part, kind in target.kinds.items()}
 
 
 def kept_dtype(originals: Originals) -> torch.dtype:
     """The type of the first tensor that does not become 4 bits, as a quantised model's config names it."""
-    linears = checkpoint.linear_names(originals.model)
+    narrow = checkpoint.linear_names(originals.model) | packed.parameters(originals.model)
     kept: Iterator[torch.dtype] = (
-        t.dtype for name, t in originals.model.named_parameters() if name.removesuffix(".weight") not in linears
+        t.dtype for name, t in originals.model.named_parameters() if name.removesuffix(".weight") not in narrow
     )
     return next(dtype for dtype in kept if dtype.is_floating_point)
 
@@ -145,8 +154,10 @@ def write(folder: Path, shards: list[Shard], record: Path, key: str, device: str
 
 def _write(file: BinaryIO, shard: Shard, target: Target, device: str) -> str:
     """Writes a target's bytes to their places; returns their sha256."""
+    if target.form == "experts":
+        return _write_experts(file, shard, target)
     digest = hashlib.sha256()
-    if target.packed:
+    if target.form == "linear":
         shape = target.original.shape
         parts = packing.pack(target.original.blocks(NUMBERS, packing.BLOCK), shape, device)
         for part, tensor in parts.items():
@@ -159,13 +170,37 @@ def _write(file: BinaryIO, shard: Shard, target: Target, device: str) -> str:
     return digest.hexdigest()
 
 
-def _put(file: BinaryIO, begin: int, length: int, blocks: Iterator[Tensor], digest: Any) -> None:
+def _write_experts(file: BinaryIO, shard: Shard, target: Target) -> str:
+    """One expert after the other, each part of it in its row; always quantised on the CPU, as `packed` says."""
+    experts, *shape = target.original.shape
+    places = shard.places(target)
+    for index in range(experts):
+        parts = packed.quantised(target.original.row(index).blocks(NUMBERS, packing.BLOCK), tuple(shape))
+        for name, begin, length in places:
+            part = name.rpartition(".")[2]
+            row = length if part in packed.SHARED else length // experts
+            at = begin if part in packed.SHARED else begin + index * row
+            _put(file, at, row, iter([parts[part]]))
+    return _digest(file, places)
+
+
+def _digest(file: BinaryIO, places: list[tuple[str, int, int]]) -> str:
+    """The sha256 of what lies there."""
+    digest = hashlib.sha256()
+    for _, begin, count in places:
+        for start in range(begin, begin + count, 1 << 22):
+            digest.update(os.pread(file.fileno(), min(1 << 22, begin + count - start), start))
+    return digest.hexdigest()
+
+
+def _put(file: BinaryIO, begin: int, length: int, blocks: Iterator[Tensor], digest: Any = None) -> None:
     at = begin
     for block in blocks:
         if not block.numel():
             continue
         data = memoryview(block.contiguous().view(-1).view(torch.uint8).numpy().data)
-        digest.update(data)
+        if digest is not None:
+            digest.update(data)
         while data:
             count = os.pwrite(file.fileno(), data, at)
             data = data[count:]
@@ -232,13 +267,9 @@ class Done:
         state = target.name + packing.STATE
         length = record.get("state")
         likely = shard.kinds.get(state)
-        if target.packed and isinstance(length, int):
+        if likely is not None and isinstance(length, int):
             shard.kinds[state] = torch.uint8, (length,)
-        digest = hashlib.sha256()
-        for _, begin, count in shard.places(target):
-            for start in range(begin, begin + count, 1 << 22):
-                digest.update(os.pread(file.fileno(), min(1 << 22, begin + count - start), start))
-        if digest.hexdigest() == record.get("sha256"):
+        if _digest(file, shard.places(target)) == record.get("sha256"):
             self._append(record)
             return True
         if likely is not None:
@@ -250,7 +281,7 @@ class Done:
         """Says that a target's bytes are all written."""
         if self._anew().exists():
             self._anew().replace(self._path)
-        state = shard.kinds[target.name + packing.STATE][1][0] if target.packed else None
+        state = shard.kinds[target.name + packing.STATE][1][0] if target.form == "linear" else None
         self._append({"file": shard.name, "tensor": target.name, "state": state, "sha256": digest})
 
     def _append(self, record: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import torch
 from edge.errors import BudgetError, ModelError
 from edge.memory import conversion, shape
 from edge.store import sources
-from edge.weights import alone, checkpoint, originals, packing, pieces, quantize, stream, tensorfile
+from edge.weights import alone, checkpoint, originals, packed, packing, pieces, quantize, stream, tensorfile
 from tests import tiny
 
 HEADS = {"qwen3": {"head_dim": 128}}  # which transformers does not read from such a file
@@ -136,20 +136,101 @@ def test_biases_of_every_layer_are_kept(tmp_path: Path) -> None:
     assert "model.layers.0.mlp.up_proj.bias" in tensors(tmp_path / "new")
 
 
-def test_a_mixture_of_experts_is_read_whole(tmp_path: Path) -> None:
-    """Its experts are packed when they are together in memory; that is said, with what it takes."""
-    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "intermediate_size": 64}
-    path = tiny.folder(tmp_path / "full", "qwen3_moe", **experts)
-    with pytest.raises(pieces.Whole, match="experts"):
-        originals.of(path)
+EXPERTS: dict[str, dict[str, Any]] = {
+    "qwen3_moe": {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 40},  # 2560 numbers a matrix
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 33},  # no whole blocks of 64
+    "llama4_text": {
+        "num_local_experts": 4, "num_experts_per_tok": 1, "intermediate_size_mlp": 96, "interleave_moe_layer_step": 2,
+    },
+    "gpt_oss": {
+        "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 16,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", EXPERTS)
+def test_experts_are_converted_one_by_one_to_the_same_bytes(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Single matrices that are stacked at loading, or parameters with all of a block: never more than one is read."""
+    tiny.model(family, **EXPERTS[family]).to(torch.bfloat16).save_pretrained(tmp_path / "full")
+    tiny.tokenizer().save_pretrained(tmp_path / "full")
+    source = tmp_path / "full"
+    old = whole(source, tmp_path / "old")
+    read: list[int] = []
+    real = pieces.read
+    monkeypatch.setattr(pieces, "read", lambda path, at, count: read.append(count) or real(path, at, count))
+    assert same(in_pieces(source, tmp_path / "new"), old)
+    names = [name for name in tensors(tmp_path / "new") if "experts" in name and name.endswith(".packed")]
+    assert len(names) == 2 * (1 if family == "llama4_text" else 2)
+    held = originals.of(source).tensors
+    assert max(read) <= max(
+        2 * 320 * 64, *(2 * held[name.removesuffix(".packed")].row(0).whole().numel() for name in names)
+    )
+
+
+def test_a_stopped_conversion_of_experts_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped in the middle of a parameter with experts: it is made anew, and what was done before it is kept."""
+    path = tiny.folder(tmp_path / "full", "qwen3_moe", **EXPERTS["qwen3_moe"])
+    expected = in_pieces(path, tmp_path / "old")
+    made: list[str] = []
+    left = [3]
+    real, write = packed.quantised, stream._write
+
+    def stopping(blocks: Any, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
+        left[0] -= 1
+        if not left[0]:
+            raise Stopped
+        return real(blocks, shape)
+
+    def counted(file: Any, shard: Any, target: Any, device: str) -> str:
+        digest = write(file, shard, target, device)
+        made.append(target.name)
+        return digest
+
+    monkeypatch.setattr(packed, "quantised", stopping)
+    monkeypatch.setattr(stream, "_write", counted)
+    with pytest.raises(Stopped):
+        quantize.quantize_to_folder(str(path), tmp_path / "new")
+    before = len(made)
+    quantize.quantize_to_folder(str(path), tmp_path / "new")
+    assert same(files(tmp_path / "new"), expected)
+    assert before and len(made) == len(set(made))
+
+
+def test_experts_are_planned_one_by_one(tmp_path: Path) -> None:
+    """A budget far below all full-precision weights holds a conversion; the room on disk counts experts in 4 bits."""
+    path = tiny.folder(tmp_path / "full", "qwen3_moe", **EXPERTS["qwen3_moe"])
+    config = json.loads((path / "config.json").read_text())
+    large = {
+        "num_experts": 128,
+        "num_local_experts": 128,
+        "hidden_size": 2048,
+        "moe_intermediate_size": 768,
+        "num_hidden_layers": 48,
+    }
+    (path / "config.json").write_text(json.dumps(config | large | {"num_experts_per_tok": 8, "dtype": "bfloat16"}))
+    source = sources.resolve(str(path))
+    dims = shape.read(source)
+    assert 28e9 < dims.expert_parameters < 30e9
+    assert conversion.predict(source).peak() < 0.6e9 < 250e9 < conversion.predict(source, whole=True).peak()
+    assert 0.5 < conversion.disk_bytes(source, tmp_path / "out") / dims.expert_parameters < 0.6
+
+
+def test_experts_that_are_laid_out_otherwise_are_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is said, with the family's name and what it takes; the bytes are the same."""
+    path = tiny.folder(tmp_path / "full", "qwen3_moe", **EXPERTS["qwen3_moe"])
+    expected = in_pieces(path, tmp_path / "old")
+    monkeypatch.setattr(originals, "_stacks", lambda converter: False)
     said: list[str] = []
-    manifest = quantize.quantize_to_folder(str(path), tmp_path / "new", notice=said.append)
-    assert any("loaded whole (it has experts)" in line for line in said)
+    quantize.quantize_to_folder(str(path), tmp_path / "new", notice=said.append)
+    assert len(said) == 1 and "loaded whole (the experts of a qwen3_moe model are joined in a way" in said[0]
+    assert same(files(tmp_path / "new"), expected)
     dims = shape.read(sources.resolve(str(path)))
-    assert dims.expert_parameters > 0.3 * dims.linear_parameters
     needed = conversion.predict(sources.resolve(str(path)), whole=True).phases["convert"]["full-precision weights"]
     assert needed > 10 * (dims.linear_parameters + dims.expert_parameters)  # bytes: the experts are in memory too
-    assert manifest["files"] == ["model.safetensors"]
 
 
 def test_what_a_file_lacks_is_refused_in_one_line(tmp_path: Path) -> None:
