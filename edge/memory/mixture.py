@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..machine.allocator import KERNELS
+
+_KERNEL = 470_000  # bytes of the heap that oneDNN takes for a kernel: 0.31 to 0.47 MB
 _MAX_EXPERTS = 100_000  # of a block: far above any model's
 
 
@@ -28,6 +31,8 @@ class Mixture:
         shared: features of the layers that every token goes through beside them; 0 where there are none.
         blocks: how many blocks have experts; the others have one dense MLP.
         held: whether they can be held in 4 bits.
+        repeated: each token is there once for every expert, as in Llama 4, zeros where it is not sent.
+        clamped: gate and up are clamped before they meet, as gpt_oss's are: twice as much is kept for the gradient.
     """
 
     experts: int
@@ -36,6 +41,8 @@ class Mixture:
     shared: int
     blocks: int
     held: bool
+    repeated: bool = False
+    clamped: bool = False
 
     def matrix(self, hidden: int) -> int:
         """Weights of the larger of an expert's two matrices: gate and up, side by side."""
@@ -52,7 +59,20 @@ class Mixture:
     def width(self, hidden: int) -> int:
         """Features of a dense MLP whose activations take as much, a copy of a token and a result
         for each expert too."""
-        return self.routed * (self.size + hidden // 2) + self.shared
+        return self.routed * (self.size * (2 if self.clamped else 1) + hidden // 2) + self.shared
+
+    def spread(self, hidden: int) -> int:
+        """Features of all the copies of a token, where each expert has one."""
+        return self.experts * hidden if self.repeated else 0
+
+    @property
+    def units(self) -> int:
+        """Bytes that oneDNN takes for bfloat16 matmuls beyond what it keeps: kernels that are dropped within a block.
+
+        Each expert is sent another number of tokens, and a kernel is of one number: a block's forward and backward pass
+        make four for each expert, and drop as many older ones, whose heap goes back before the next block only.
+        """
+        return _KERNEL * min(KERNELS, 4 * self.experts)
 
 
 def from_config(config: Mapping[str, Any], layers: int) -> Mixture | None:
@@ -77,7 +97,10 @@ def from_config(config: Mapping[str, Any], layers: int) -> Mixture | None:
     dense = {int(layer) for layer in config.get("mlp_only_layers") or ()}
     dense |= set(range(min(layers, _first(config, "first_k_dense_replace", "num_dense_layers"))))
     blocks = sum(1 for layer in range(layers) if layer not in dense and (layer + 1) % step == 0)
-    return Mixture(experts, size, routed, shared, blocks, held=can_be_held(kind)) if blocks else None
+    return Mixture(
+        experts, size, routed, shared, blocks,
+        held=can_be_held(kind), repeated=kind.startswith("llama4"), clamped=kind == "gpt_oss",
+    ) if blocks else None  # fmt: skip
 
 
 def can_be_held(kind: str) -> bool:

@@ -249,7 +249,7 @@ class _Count:
         mlp = unit * (4 * h + self.rotary) + low
         attention = unit * (3 * h + self.rotary) + low
         moments = [
-            {"activations": mlp + unit * (4 if s.fused else 3) * i},
+            {"activations": mlp + unit * max((4 if s.fused else 3) * i, 4 * s.spread)},
             {"activations": mlp + unit * 2 * i, "scratch": self.scratch()},
             {"activations": attention + unit * (4 * q + 4 * k)},
             {"activations": attention + unit * (2 * q + 2 * k + self.repeats()), "scratch": self.blocks(tokens, 1)},
@@ -293,7 +293,9 @@ class _Count:
             attention = max(4 * s.queries + 3 * s.keys, 3 * s.queries + self.repeats())
         norms = (5 if s.sandwich else 3) * s.hidden * s.copies
         beside = self.beside() + (3 * s.heads * self.settings.window.size if s.matrices else 0)
-        return norms + attention + (s.queries + s.keys if s.qk_norm else 0) + 4 * s.wide + s.heads + 8 + beside
+        return (
+            norms + attention + (s.queries + s.keys if s.qk_norm else 0) + 4 * s.wide + s.spread + s.heads + 8 + beside
+        )
 
     def beside(self) -> int:
         """Features per token of what a block has beside a Llama's: what its layers take and give, and a state's own."""
@@ -328,10 +330,10 @@ class _Count:
         moments.append({"activations": kept + 2 * unit * h} | self.head(grad=True))
         for base in (last, first):
             moments += [
-                _plus(base, {"activations": unit * (h + 2 * i)}),
+                _plus(base, {"activations": unit * max(h + 2 * i, 4 * s.spread)}),
                 _plus(base, {"activations": unit * (h + i), "scratch": self.scratch()}),
                 _plus(base, {
-                    "activations": unit * (h - 4 * i + 2 * q + (self.repeats() or 2 * k)),
+                    "activations": unit * (h - 4 * i - s.spread + 2 * q + (self.repeats() or 2 * k)),
                     "scratch": self.blocks(tokens, 3 if s.softcapped else 2, before),
                 }),
             ]  # fmt: skip
@@ -387,7 +389,9 @@ class _Count:
             slack = MAPPED_SLACK
         if compute.heap == "keep":
             slack = KEPT_SLACK
-        units = {"matmul units": UNITS_SLACK} if self.machine.matmul != "float32" else {}
+        mix = self.shape.mixture
+        matmuls = UNITS_SLACK + (0 if mix is None else mix.units)
+        units = {"matmul units": matmuls} if self.machine.matmul != "float32" else {}
         return terms | {"allocator slack": slack} | units
 
 

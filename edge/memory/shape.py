@@ -136,6 +136,11 @@ class Shape:
         return dense if self.mixture is None else max(dense, self.mixture.width(self.hidden))
 
     @property
+    def spread(self) -> int:
+        """Features of a token's copies, where each expert has one."""
+        return 0 if self.mixture is None else self.mixture.spread(self.hidden)
+
+    @property
     def linear_parameters(self) -> int:
         """Weights of all blocks' linear layers; experts are none."""
         one = sum(inputs * outputs for inputs, outputs in self.linears().values())

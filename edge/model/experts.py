@@ -62,7 +62,7 @@ def forward_sorted(module: Any, hidden: Tensor) -> Tensor:
         rows = index * tokens + torch.where(sent[index])[0]
         gate, up = _multiply(hidden[rows], module.gate_up_proj, index, True).chunk(2, dim=-1)
         made = _multiply(up * module.act_fn(gate), module.down_proj, index, True)
-        out = out.index_copy(0, rows, made)
+        out.index_copy_(0, rows, made)
     return out
 
 
@@ -90,7 +90,7 @@ def forward(module: Any, hidden: Tensor, chosen: Tensor, shares: Tensor) -> Tens
         rows = product(rows, module.down_proj, index, module, "down_proj_bias")
         if getattr(module, "has_post_expert_norm", False):
             rows = module.post_expert_norm(rows)
-        out = out.index_add(0, tokens, (rows * shares[tokens, places, None]).to(out.dtype))
+        out.index_add_(0, tokens, (rows * shares[tokens, places, None]).to(out.dtype))
     return out
 
 

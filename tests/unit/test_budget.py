@@ -91,6 +91,33 @@ def test_counts_behind_a_prefix(architecture: str, checkpointing: str, prefix: s
     assert max(peaks) <= predicted <= 1.25 * max(peaks), predicted / max(peaks)
 
 
+@pytest.mark.parametrize(
+    ("family", "experts"),
+    [
+        ("llama4_text", {"num_local_experts": 32, "num_experts_per_tok": 1, "interleave_moe_layer_step": 1}),
+        ("qwen3_moe", {"num_experts": 8, "num_experts_per_tok": 4, "moe_intermediate_size": 256}),
+        ("gpt_oss", {
+            "num_local_experts": 4, "num_experts_per_tok": 4, "layer_types": ["full_attention"] * 2,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+        }),
+    ],
+)  # fmt: skip
+def test_counts_of_experts(family: str, experts: dict[str, object]) -> None:
+    """What a learning step holds of tensors is never above the count, also where each expert has a copy of each token
+    (Llama 4), or keeps more of it (gpt_oss)."""
+    dims = {**DIMS, "intermediate_size": 512, "num_attention_heads": 2, "head_dim": 64, "layers": 2}
+    runtime = tiny.runtime(
+        family, "window.chunk=64", "window.size=128", "learn.epochs=1", "compute.paging=off", "compute.weights=packed",
+        "compute.checkpointing=on", "learn.prefix=full", **dims, **experts,
+    )  # fmt: skip
+    terms = predict(runtime.plan.settings, runtime.plan.shape, Machine("cpu", 4, 0)).phases["learn"]
+    predicted = sum(terms.get(name, 0) for name in ("activations", "gradients", "scratch", "logits slice"))
+    ids = torch.randint(2, 300, (128,), generator=torch.Generator().manual_seed(0))
+    with runtime.session() as session, Tracker() as tracker:
+        session.learner.learn(ids, 64)
+    assert tracker.peak <= predicted <= 2 * tracker.peak, predicted / tracker.peak
+
+
 def test_lasting_terms_are_exact() -> None:
     runtime = tiny.runtime("llama", **DIMS)
     terms = predict(runtime.plan.settings, runtime.plan.shape, Machine("cpu", 4, 0)).phases["learn"]
