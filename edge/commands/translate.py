@@ -50,7 +50,7 @@ def add(verbs: options.Verbs) -> None:
         "--learn",
         metavar="WHAT",
         help="what the adapter learns from: off, or some of self,source,corrections "
-        "(default: self, and corrections where there are any)",
+        "(default: corrections, those of the review too)",
     )
     translate.add_argument(
         "--corrections",
@@ -130,11 +130,11 @@ def job_of(args: argparse.Namespace, document: Document) -> loop.Job:
     corrections = (
         [p for chunk in pairs.read(args.corrections, source, target) for p in chunk] if args.corrections else []
     )
-    named = args.learn or ("self,corrections" if corrections else "self")
+    named = args.learn or "corrections"
     learn = {word.strip() for word in named.split(",")}
     if not learn <= {"off", *loop.LEARN} or ("off" in learn and len(learn) > 1):
         raise SettingsError(f"--learn is '{named}'", "off, or some of " + ",".join(loop.LEARN), "correct it")
-    if "corrections" in learn and not corrections:
+    if args.learn and "corrections" in learn and not corrections:
         raise SettingsError("--learn corrections without --corrections", "a file of corrections", "name one")
     return loop.Job(
         document.units if args.chapters is None else in_chapters(document, args.chapters),
