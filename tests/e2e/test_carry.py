@@ -16,7 +16,7 @@ from edge.errors import JournalError
 from edge.translation import decoding, loop
 from edge.weights import tensorfile
 from tests import tiny
-from tests.e2e.test_translate import GERMAN, LINES, command, german, last_json, model, plain, records
+from tests.e2e.test_translate import GERMAN, LINES, OWN, command, german, last_json, model, plain, records
 
 __all__ = ["german", "model"]  # fixtures
 FAST = ["--set", "learn.lr=1e-3"]
@@ -44,7 +44,7 @@ def test_a_second_volume_begins_where_the_first_ended(
     terms.write_text("ship\tSchiff\nwhale\tWal\n", "utf-8")
     mine.write_text(f"{LINES[12]}\tDer Wal kam nie wieder.\n{LINES[0]}\t{GERMAN[LINES[0]]}\n", "utf-8")
     first, second = tmp_path / "first", tmp_path / "second"
-    given = ["--glossary", str(terms), "--corrections", str(mine)]
+    given = ["--glossary", str(terms), "--corrections", str(mine), "--learn", "self,corrections"]
     assert cli.main(command(model, one, *FAST, *given, "--run", str(first))) == 0
     assert not list((first / "snapshots").iterdir())
     began: list[dict[str, torch.Tensor]] = []
@@ -65,7 +65,9 @@ def test_a_second_volume_begins_where_the_first_ended(
     monkeypatch.setattr(decoding.ModelTranslator, "translate", noted)
     capsys.readouterr()
     report = ["--report", str(tmp_path / "rep")]
-    assert cli.main(command(model, two, *FAST, "--carry", str(first), "--run", str(second), "--json", *report)) == 0
+    assert (
+        cli.main(command(model, two, *FAST, *OWN, "--carry", str(first), "--run", str(second), "--json", *report)) == 0
+    )
     captured = capsys.readouterr()
     assert f"begins with the adapter, 2 corrections and 2 terms of {first}" in captured.err
     result = json.loads(captured.out.splitlines()[-1])
@@ -83,11 +85,11 @@ def test_a_second_volume_begins_where_the_first_ended(
     assert {lesson["of"] for lesson in result["lessons"]} == {"self"} and LINES[12] not in [r.source for r in asked]
     assert any(("whale", "Wal") in request.terms for request in asked)
     # another run than one that begins fresh, and exactly the same again
-    again = command(model, two, *FAST, "--carry", str(first), "--run", str(tmp_path / "again"))
+    again = command(model, two, *FAST, *OWN, "--carry", str(first), "--run", str(tmp_path / "again"))
     assert cli.main([*again, "--limit", "4"]) == 0 and cli.main(again) == 0
     assert plain(records(tmp_path / "again")) == plain(records(second))
     assert all(torch.equal(adapter(tmp_path / "again")[name], tensor) for name, tensor in adapter(second).items())
-    assert cli.main(command(model, two, *FAST, "--run", str(tmp_path / "again"))) == 7
+    assert cli.main(command(model, two, *FAST, *OWN, "--run", str(tmp_path / "again"))) == 7
     # and a third takes it all on: what was accepted in both is where names are remembered from
     third = carry.find(str(second))
     assert len(third.corrections) == 2
@@ -140,7 +142,7 @@ def test_an_adapter_goes_out_as_a_peft_folder_and_comes_in(
 
     one, two = books
     run, folder = tmp_path / "first", tmp_path / "adapter"
-    full = ["--set", "base.precision=full", *FAST]
+    full = ["--set", "base.precision=full", *FAST, *OWN]
     assert cli.main(command(model, one, *full, "--run", str(run))) == 0
     assert cli.main(["runs", "export-adapter", "first", "--root", str(tmp_path), "--out", str(folder)]) == 0
     plainly = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), str(folder))

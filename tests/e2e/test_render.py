@@ -273,7 +273,7 @@ def test_a_run_says_in_one_line_what_differs(
     lines = said(capsys)
     assert "it was made otherwise: template block" in lines and "is finished" in lines
     assert cli.main([*args, "--learn", "off"]) == 7
-    assert "options learn self -> off" in said(capsys)
+    assert "options learn corrections -> off" in said(capsys)
 
 
 def test_a_new_run_says_what_there_is_of_the_text(

@@ -15,7 +15,7 @@ import pytest
 from edge import cli
 from edge.documents import open_document
 from edge.translation import decoding, loop, pairs
-from tests.e2e.test_translate import LINES, command, last_json, model, plain, records, start
+from tests.e2e.test_translate import LINES, OWN, command, last_json, model, plain, records, start
 
 __all__ = ["model"]  # a fixture
 NAMED = [line.replace("The captain", "Then captain Ahab").replace("My brother", "So Ahab") for line in LINES]
@@ -72,7 +72,7 @@ def test_an_edit_is_used_at_once_and_units_with_the_name_are_named(
     model: str, book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rep = tmp_path / "rep"
-    args = command(model, book, "--run", str(tmp_path / "run"), "--report", str(rep), "--json")
+    args = command(model, book, "--run", str(tmp_path / "run"), "--report", str(rep), "--json", *OWN)
     at_work = author(monkeypatch, rep / "review.tsv", {12: RIGHT})
     assert cli.main(args) == 0
     captured = capsys.readouterr()

@@ -107,6 +107,9 @@ def last_json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return json.loads(capsys.readouterr().out.splitlines()[-1])  # type: ignore[no-any-return]
 
 
+OWN = ["--learn", "self"]
+
+
 def command(model: str, book: Path, *more: str) -> list[str]:
     return ["translate", str(book), *TO_GERMAN, "--model", model, *SMALL, *more]
 
@@ -115,7 +118,7 @@ def test_a_book_is_translated_and_reported(
     model: str, book: Path, german: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rep = tmp_path / "report"
-    assert cli.main(command(model, book, "--run", str(tmp_path / "run"), "--report", str(rep), "--json")) == 0
+    assert cli.main(command(model, book, "--run", str(tmp_path / "run"), "--report", str(rep), "--json", *OWN)) == 0
     result = last_json(capsys)
     assert [u.text for u in open_document(tmp_path / "book.de.txt").units] == list(GERMAN.values())
     assert result["units"] == {
@@ -140,7 +143,7 @@ def test_what_the_model_doubts_is_to_be_looked_at(
     model: str, book: Path, german: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rep = tmp_path / "report"
-    assert cli.main(command(model, book, "--no-run", "--report", str(rep), "--json", "--judge")) == 0
+    assert cli.main(command(model, book, "--no-run", "--report", str(rep), "--json", "--judge", *OWN)) == 0
     result = last_json(capsys)
     assert result["lessons"] and 0 < len(result["doubtful"]) < result["units"]["total"]
     assert [d["gain"] for d in result["doubtful"]] == sorted(d["gain"] for d in result["doubtful"]) and result[
