@@ -32,6 +32,8 @@ DECODER = "decoder.onnx"
 HEAD = "head.onnx"
 WEIGHTS = "weights.data"
 _AGAIN = "export it again with templora export"
+_TEXTS = ("base", "precision", "device", "cache", "source")
+_NUMBERS = ("opset", "layers", "groups", "head_size", "hidden", "vocab", "window")
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,9 @@ def read(folder: Path) -> Manifest:
         seal = values.pop(SEAL)
         if seal != journal.fingerprint(values):
             raise ExportError(f"{path} was changed", "the manifest that was exported (sha256)", _AGAIN)
+        for kind, names in ((str, _TEXTS), (int, _NUMBERS)):
+            if strange := [name for name in names if type(values[name]) is not kind]:
+                raise TypeError(f"{strange[0]} is {type(values[strange[0]]).__name__}")
         values["lora"] = {name: (int(k), int(n)) for name, (k, n) in values["lora"].items()}
         values["files"] = {name: (int(size), str(digest)) for name, (size, digest) in values["files"].items()}
         values["sliding"] = [int(index) for index in values["sliding"]]
