@@ -62,7 +62,7 @@ def cached(base: Base, settings: Settings, device: str) -> Path:
         with journal.making(folder):
             if not sources.is_exported(folder):  # no other process made it meanwhile
                 exporter.export(base, folder, precision, device)
-        sources.sweep_exports(folder)
+                sources.sweep_exports(folder)
     unnamed = settings.onnx.precision == "auto" and precision in OnnxSettings.ROUNDING
     if unnamed and (nats := manifest.read(folder).parity["nats"]) > check.NATS:
         raise ExportError(

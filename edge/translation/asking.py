@@ -149,7 +149,7 @@ class Asking(NamedTuple):
         earlier = context.last()
         kept: Checked | None = None  # passed, with doubts
         for number in range(len(attempts)):
-            draft = self.translator.translate(self.request(source, context, number, piece))
+            draft = self.translator.translate(self.request(source, context, [*terms, *names], number, piece))
             text = placeholders.tidy(" ".join(draft.text.split("\n")).strip())
             tries.count += 1
             tries.tokens += draft.tokens
@@ -170,12 +170,17 @@ class Asking(NamedTuple):
                 tries.usable = text
         return kept.text if kept is not None else None
 
-    def request(self, source: str, context: Context, number: int = 0, piece: int | None = None) -> Request:
-        """What is asked of the translator at attempt `number`."""
+    def request(
+        self, source: str, context: Context, terms: Terms, number: int = 0, piece: int | None = None
+    ) -> Request:
+        """What is asked of the translator at attempt `number`; `terms`: of the glossary, and remembered names."""
         attempt = self.job.attempts[number]
-        terms = self.job.glossary.applying(source)
-        asked = [*terms, *self.names(source, terms)]
-        return Request(source, context.only(attempt.context), asked, attempt, seed_of(self.unit, piece, number))
+        return Request(source, context.only(attempt.context), terms, attempt, seed_of(self.unit, piece, number))
+
+    def first(self, context: Context) -> Request:
+        """What is asked for at first: the whole unit."""
+        terms = self.job.glossary.applying(self.unit.text)
+        return self.request(self.unit.text, context, [*terms, *self.names(self.unit.text, terms)])
 
     def names(self, source: str, terms: Terms) -> Terms:
         """The remembered names of a line; where a term of the glossary overlaps with one, the glossary's word holds."""

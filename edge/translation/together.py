@@ -70,5 +70,5 @@ class Together:
             unit = units[self._end]
             if given(unit, self._known) is None and not needs_no_translation(unit.text):
                 asking = Asking(self._job, self._translator, unit, self._memory, None)
-                self._requests.append(asking.request(unit.text, shown))
+                self._requests.append(asking.first(shown))
             self._end += 1
