@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from edge import settings
 from edge.machine.device import Device
@@ -70,6 +71,39 @@ def test_a_step_computes_what_the_models_own_forward_does(family: str, static: b
         assert step is None or step.trusted
     else:
         assert step is not None and step.trusted
+
+
+class Unawaited(TorchDispatchMode):
+    """Refuses operators that make a GPU's host wait, or whose shapes depend on values: none can be captured."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal", "allclose")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.removeprefix("aten::")
+        assert not name.startswith(self.WAITS), name
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gemma2", "qwen3"])
+def test_what_is_captured_waits_for_nothing(family: str, count: int) -> None:
+    forward = made(family, dtype=torch.bfloat16)
+    _, cache = forward.prefill(IDS[:20])
+    step = forward.step
+    assert step is not None
+    step.static = True
+    rooms = cache.state
+    if count > 1:
+        lines = forward.lines(cache, count, 8)
+        assert lines is not None
+        rooms = lines[0].state.together
+    for adapter in (None, forward.adapter):
+        with torch.inference_mode():
+            step._logits([5] * count, [20] * count, rooms, adapter)  # what is made once
+        with torch.inference_mode(), Unawaited():
+            step._run(rooms, step._lines(adapter), step._static[count], 20)
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), Unawaited():
+        float(IDS.float().sum())
 
 
 @torch.inference_mode()
