@@ -19,6 +19,9 @@ os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="templora-state-")  # run
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # kernels run on the CPU; read when Triton is imported, as bitsandbytes does
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

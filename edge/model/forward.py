@@ -147,7 +147,7 @@ class TorchForward:
         """What decodes a token; None where the model's own forward does. Found when a text is first read."""
         if "step" in self.plain or not attention.is_used(self.base.model):
             return None
-        return Step.of(self.base, captures="graph" not in self.plain)
+        return Step.of(self.base, captures="graph" not in self.plain, chooses="kernel" not in self.plain)
 
     def settle(self, compute: ComputeSettings) -> None:
         """See `Forward.settle`."""

@@ -18,8 +18,10 @@ token of a base is computed both ways, and one that comes out otherwise is left 
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,17 +29,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..machine.graphs import Captured
+from . import kernels
 from .adapter import Adapter
 from .base import Base
 from .blocks import Block, Norm, blocks_of, inner_of
 from .caches import Rooms
+from .kernels import Form
 
 SAME = 1e-3  # of the logits' spread: what is left out of a step makes ten times as much, roundings a hundredth of it
 SAME_NARROW = 0.05  # in 16 bits: roundings make about 0.01
 
 
 class Line:
-    """One linear layer for rows: y = x W^T + b + s (x A^T) B^T."""
+    """One linear layer for rows: y = x W^T + b + s (x A^T) B^T.
+
+    Attributes:
+        forms: how our own kernel computes that many rows, where it does (`kernels.py`).
+    """
 
     def __init__(self, layer: nn.Linear, lora: tuple[Tensor, Tensor, float] | None) -> None:
         """`lora`: A^T (K, r), B^T (r, N) and s; None without an adapter."""
@@ -53,10 +61,20 @@ class Line:
             self.packed = layer.weight.data.t()
             self.state = state
         self.lora = lora
+        self.forms: dict[int, Form] = {}
+
+    def use(self, form: Form | None, rows: int) -> None:
+        """From now on so many rows are computed by our kernel in that form, or by bitsandbytes'."""
+        self.forms.pop(rows, None)
+        if form is not None:
+            self.forms[rows] = form
 
     def __call__(self, x: Tensor) -> Tensor:
         """(n, N) of rows (n, K)."""
         if self.weight is None:
+            form = self.forms.get(len(x))
+            if form is not None:
+                return kernels.product(x, self.packed.t(), self.state, self.bias, self.lora, form)
             from bitsandbytes import matmul_4bit
 
             out: Tensor = matmul_4bit(x, self.packed, quant_state=self.state, bias=self.bias)
@@ -107,13 +125,17 @@ class Step:
     Attributes:
         static: whether shapes stay the same from token to token, as a captured step needs.
         captures: whether the step is captured, where the device can.
+        chooses: whether products are measured before they are captured, and our own kernel is one of the ways.
+        choices: what that found.
     """
 
-    def __init__(self, base: Base, blocks: list[Block], *, captures: bool = True) -> None:
+    def __init__(self, base: Base, blocks: list[Block], *, captures: bool = True, chooses: bool = True) -> None:
         self.base = base
         self.blocks = blocks
         self.static = base.device.kind == "cuda"
         self.captures = captures and self.static
+        self.chooses = chooses and self.captures
+        self.choices = kernels.Choices()
         self.windows = [block.window for block in blocks]
         self.trusted: bool | None = None
         device = base.device.name
@@ -134,13 +156,13 @@ class Step:
         self._counts = torch.arange(0, device=device)
 
     @classmethod
-    def of(cls, base: Base, *, captures: bool = True) -> Step | None:
+    def of(cls, base: Base, *, captures: bool = True, chooses: bool = True) -> Step | None:
         """The step of a base, or None where its blocks are not known."""
         decoder: Any = base.decoder
         if not hasattr(decoder, "rotary_emb") or not hasattr(decoder, "norm") or _changes(base.config):
             return None
         blocks = blocks_of(base)
-        return None if blocks is None else cls(base, blocks, captures=captures)
+        return None if blocks is None else cls(base, blocks, captures=captures, chooses=chooses)
 
     def logits(self, token: int, rooms: Rooms, adapter: Adapter | None) -> Tensor:
         """(V,) float32 logits after `token`; valid until the next step where it is captured."""
@@ -199,6 +221,23 @@ class Step:
         self._bound[name] = bound
         return bound
 
+    def _choose(self, bound: Bound, rows: int) -> None:
+        """Settles how each line computes that many rows, by the time that the lines of its shape take."""
+        alike: dict[tuple[tuple[int, int], bool], list[Line]] = {}
+        for line in itertools.chain.from_iterable(bound.lines):
+            if line.weight is None and kernels.takes(line.state):
+                alike.setdefault((tuple(line.state.shape), line.lora is not None), []).append(line)
+        for (shape, adapted), lines in alike.items():
+            way = partial(_computed, lines, self._noise(rows, shape[1]))
+            form = self.choices.of(shape, rows, adapted, partial(kernels.choose, partial(way, None), way))
+            for line in lines:
+                line.use(form, rows)
+
+    def _noise(self, rows: int, width: int) -> Tensor:
+        """(rows, width) that look like hidden states after a norm."""
+        noise = torch.randn(rows, width, generator=torch.Generator().manual_seed(0))
+        return noise.to(self.base.device.name, self.base.device.torch_dtype)
+
     def _captured_for(self, rooms: Rooms, bound: Bound, static: Static, adapter: Adapter | None) -> Captured:
         """The step on these rooms; it lies with them, and goes when they do."""
         key = ("" if adapter is None else adapter.name, bound.weights, static.n)
@@ -206,6 +245,8 @@ class Step:
             stale = [other for other in rooms.recorded if other[1] != bound.weights]
             for other in stale:
                 del rooms.recorded[other]
+            if self.chooses and static.n <= kernels.ROWS:
+                self._choose(bound, static.n)
             rooms.recorded[key] = Captured(lambda: self._run(rooms, bound, static, rooms.length))
         recorded: Captured = rooms.recorded[key]
         return recorded
@@ -287,6 +328,13 @@ class Step:
         if len(self._counts) < count:
             self._counts = torch.arange(count, device=at.device)
         return (self._counts[:count] <= at[:, None])[:, None, None]
+
+
+def _computed(lines: Sequence[Line], x: Tensor, form: Form | None) -> list[Tensor]:
+    """The lines' products with x (n, K), by our kernel in that form or by bitsandbytes'."""
+    for line in lines:
+        line.use(form, len(x))
+    return [line(x) for line in lines]
 
 
 def _changes(config: Any) -> bool:

@@ -1,0 +1,136 @@
+"""A few rows times 4-bit weights on a GPU: bitsandbytes' kernels or one of ours, whichever is faster there.
+
+Owns: which weights ours takes, how it is started, the choice between the two by measurement.
+Does not know: blocks, texts, when a row is computed.
+Units: rows (n, K) -> (n, N); seconds of the device.
+
+bitsandbytes widens the scales of a matrix at each use, multiplies, and the adapter's products follow: five kernels for
+a row, and a whole widened matrix for several. Ours (`nf4_kernel.py`) does all but x A^T in one. Which is faster depends
+on the GPU and the shape, so both are measured on the base's own layers of that shape, once, in a recorded graph, as
+decoding has them. It needs Triton, which torch's builds for CUDA bring along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..machine.graphs import seconds_of
+
+BLOCK = 64  # values with one scale
+OF_SCALES = 256  # scales with one scale
+ROWS = 8  # at most; more rows fill the tensor cores of an ordinary product
+SAME = 0.02  # of the outputs' spread: 16 bits round the widened weights of one way, and not of the other
+Lora = tuple[Tensor, Tensor, float]
+
+
+class Form(NamedTuple):
+    """How the kernel divides its work: outputs and blocks of 64 values a program takes at a time, and its warps."""
+
+    tile: int
+    blocks: int
+    warps: int
+
+
+FORMS = (Form(4, 16, 4), Form(8, 8, 4), Form(2, 32, 4))
+
+
+def takes(state: Any) -> bool:
+    """Whether the kernel knows weights with that quantisation state of bitsandbytes."""
+    inner = getattr(state, "state2", None)
+    return (
+        inner is not None
+        and state.quant_type == "nf4"
+        and state.blocksize == BLOCK
+        and inner.blocksize == OF_SCALES
+        and len(state.shape) == 2
+        and state.shape[1] % BLOCK == 0
+    )
+
+
+def product(x: Tensor, packed: Tensor, state: Any, bias: Tensor | None, lora: Lora | None, form: Form) -> Tensor:
+    """(n, N) of rows (n, K): x W^T + bias + s (x A^T) B^T, summed up in float32.
+
+    Args:
+        packed: (N K / 2, 1) bytes.
+        lora: A^T (K, r), B^T (r, N) and s.
+    """
+    from .nf4_kernel import nf4_rows
+
+    count, width = x.shape
+    outputs = int(state.shape[0])
+    out = torch.empty(count, outputs, dtype=x.dtype, device=x.device)
+    low = b = x
+    scaling = 0.0
+    rank = 0
+    if lora is not None:
+        low = torch.mm(x, lora[0])
+        b = lora[1].T
+        scaling = lora[2]
+        rank = low.shape[1]
+    inner = state.state2
+    nf4_rows[(-(-outputs // form.tile),)](
+        x, packed, state.code, state.absmax, inner.code, inner.absmax, state.offset, x if bias is None else bias,
+        low, b, out, scaling, outputs, width, low.stride(0), b.stride(0),
+        ROWS=count, RANK=rank, HAS_BIAS=bias is not None, TILE=form.tile, BLOCKS=form.blocks,
+        PADDED=_power(count), RANKS=_power(max(rank, 1)), num_warps=form.warps,
+    )  # fmt: skip
+    return out
+
+
+def _power(count: int) -> int:
+    """The least power of 2 that is not below it."""
+    return 1 << (count - 1).bit_length()
+
+
+def choose(
+    usual: Callable[[], Sequence[Tensor]],
+    ours: Callable[[Form], Sequence[Tensor]],
+    seconds: Callable[[Callable[[], object]], float] = seconds_of,
+) -> Form | None:
+    """The fastest form of the kernel, or None where bitsandbytes is as fast, or the kernel comes to other numbers.
+
+    Args:
+        usual, ours: the products of some layers of one shape, each way.
+        seconds: what a way takes; measured on the GPU.
+    """
+    wanted = usual()
+    best: Form | None = None
+    least = seconds(usual)
+    for form in FORMS:
+        try:
+            if not all(_agree(one, other) for one, other in zip(ours(form), wanted, strict=True)):
+                continue
+            taken = seconds(lambda form=form: ours(form))  # type: ignore[misc]
+        except Exception:  # Triton or its compiler does not run here, which they say in many ways
+            return None
+        if taken < least:
+            least = taken
+            best = form
+    return best
+
+
+def _agree(ours: Tensor, theirs: Tensor) -> bool:
+    gap = (ours.float() - theirs.float()).square().mean().sqrt()
+    return bool(gap <= SAME * theirs.float().std())
+
+
+class Choices:
+    """What was measured on a base's layers: by outputs, inputs, number of rows, and whether there is an adapter."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, int, int, bool], Form | None] = {}
+
+    def of(self, shape: tuple[int, int], rows: int, adapter: bool, measure: Callable[[], Form | None]) -> Form | None:
+        """The form for a shape (N, K); measured where it is not known."""
+        key = (*shape, rows, adapter)
+        if key not in self._found:
+            self._found[key] = measure()
+        return self._found[key]
+
+    def __iter__(self) -> Any:
+        """(N, K, rows, adapter) and the form, for reports."""
+        return iter(self._found.items())
