@@ -178,7 +178,11 @@ def test_gpu_check_runs_its_code_on_the_cpu(tmp_path: Path) -> None:
     tried = ["--device", "cpu", "--shape", "tiny", "--out", str(out)]
     for command in (["resume", "--limit", "300"], [*stages[:-1], "--here"]):  # stages of their own, and in one process
         done = subprocess.run(
-            [sys.executable, "scripts/gpu_check", *command, *tried], cwd=ROOT, capture_output=True, text=True, timeout=900
+            [sys.executable, "scripts/gpu_check", *command, *tried],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=900,
         )
         assert done.returncode == 0, done.stderr[-2000:]
     lines = [json.loads(line) for line in out.read_text().splitlines()]
