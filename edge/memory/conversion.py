@@ -54,7 +54,8 @@ def predict(source: Source, *, whole: bool = False) -> Prediction:
         largest = max(inputs * outputs for inputs, outputs in found.linears().values())
         terms["largest tensors"] = int(_PACKED * largest)
         if found.mixture is not None:  # a matrix in up to three copies (read, stacked, joined), and its 4 bits
-            one = (3 * found.stored + 1) * found.mixture.matrix(found.hidden)
+            numbers = _WHOLE if source.kind == "gguf" else 3 * found.stored + 1
+            one = numbers * found.mixture.matrix(found.hidden)
             terms["largest tensors"] = max(terms["largest tensors"], one)
     if source.kind == "gguf":
         header = _header(source)
@@ -156,6 +157,6 @@ def _header(source: Source) -> gguf.Header:
 
 
 def _had_whole(name: str, tensor: gguf.Place, header: gguf.Header) -> bool:
-    """Whether its rows change their places: queries and keys of Llama files, joined experts."""
+    """Whether its rows change their places: queries and keys of Llama files. Experts are had one by one."""
     rotary = header.values.get("general.architecture") == "llama" and (".attn_q." in name or ".attn_k." in name)
-    return rotary or len(tensor.dims) > 2
+    return rotary or (len(tensor.dims) > 2 and "_exps." not in name)
