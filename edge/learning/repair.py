@@ -39,6 +39,7 @@ from ..model.forward import tended_blocks
 from ..model.loss import Head
 from ..settings import AdapterSettings
 from ..store.sources import Source, sha256_file
+from ..values.amounts import format_bytes
 from ..weights import originals, tensorfile
 from ..weights.pieces import Original, Whole
 from . import blockwise
@@ -125,7 +126,7 @@ def _made(
     folder: Path, source: Source, settings: RepairSettings, progress: Progress, budget: int | None
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """A and B of every layer, and how far from the full model each step left it."""
-    full, is_whole = _full_weights(source, progress)
+    full, is_whole = _full_weights(source, settings, progress, budget)
     quantized = bases.load(
         Source("folder", folder, str(folder)), settings_module.load("economical", ["compute.weights=packed"])
     )
@@ -157,14 +158,22 @@ def _made(
         adapter.discard()
 
 
-def _full_weights(source: Source, progress: Progress) -> tuple[Mapping[str, Original], bool]:
-    """The full weights by name, and whether all of them are in memory."""
+def _full_weights(
+    source: Source, settings: RepairSettings, progress: Progress, budget: int | None
+) -> tuple[Mapping[str, Original], bool]:
+    """The full weights by name, and whether all of them are in memory.
+
+    Raises:
+        BudgetError: they have to be, and the budget is too small for that.
+    """
     try:
         found = originals.of(source.path).tensors
         release_memory()  # reading a GGUF header takes many times what it keeps
         return found, False
     except Whole as why:
-        progress(f"{source.reference} is loaded whole ({why})")
+        _, predicted = repairing.fit(source, needs(settings), budget, together=True)
+        takes = "" if predicted is None else f", which takes about {format_bytes(predicted.peak())}"
+        progress(f"{source.reference} is loaded whole ({why}){takes}")
     model = bases.load(source, settings_module.load("economical", ["base.precision=full"])).model
     return {
         name: Original(tuple(weight.shape), partial(Tensor.detach, weight)) for name, weight in model.named_parameters()

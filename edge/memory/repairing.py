@@ -50,7 +50,7 @@ def fit(source: Source, needs: Needs, budget: int | None, *, together: bool = Fa
 
     Args:
         budget: bytes that the process may hold; None: what is free, half of it for what makes it fast.
-        together: the full weights of all blocks have to be in memory at once.
+        together: the full weights of all blocks have to be in memory at once, in the compute dtype.
 
     Raises:
         BudgetError: no way fits.
@@ -99,15 +99,17 @@ def predict(
         "sample": plain | written | head,
         "walk": plain
         | states
-        | _block(dims, needs, together=together)
+        | _block(dims, needs, c if together else 0)
         | {"reading": reading, "fitted products": fitted},
         "distil": learns.phases["learn"] | states | {"fitted products": fitted} | logits,
     }
     return Prediction(machine.baseline, phases)
 
 
-def _block(dims: Shape, needs: Needs, *, together: bool) -> dict[str, int]:
-    """A block's full weights and its layers' second moments; of all blocks, where they are needed together."""
+def _block(dims: Shape, needs: Needs, together: int) -> dict[str, int]:
+    """A block's full weights and its layers' second moments; of all blocks, in so many bytes a number, where they are
+    needed together.
+    """
     blocks = dims.layers if together else 1
     linears = dims.linears().values()
     mix = dims.mixture
@@ -116,7 +118,7 @@ def _block(dims: Shape, needs: Needs, *, together: bool) -> dict[str, int]:
     most = max(inputs for inputs, _ in linears)
     sketch = (needs.rank + 16) * 4 * max(inputs + outputs for inputs, outputs in linears)
     return {
-        "full weights": blocks * dims.stored * (sum(i * o for i, o in linears) + experts),
+        "full weights": blocks * (together or dims.stored) * (sum(i * o for i, o in linears) + experts),
         "second moments": 4 * blocks * sum(inputs * inputs for inputs, _ in linears) + 4 * (_FIT - 1) * most * most,
         "a layer's error": 4 * 3 * wide + 4 * sketch,
     }

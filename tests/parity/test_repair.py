@@ -24,7 +24,7 @@ from edge.model.adapter import Adapter
 from edge.model.loss import Head
 from edge.settings import AdapterSettings
 from edge.store import sources
-from edge.weights import pieces
+from edge.weights import pieces, quantize
 from tests import tiny
 
 OVERRIDES = [*tiny.WINDOW, "compute.matmul=float32", "compute.threads=1"]
@@ -307,4 +307,32 @@ def test_the_plan_grows_with_a_block_and_not_with_the_model() -> None:
     assert one["full weights"] == two["full weights"] == 2 * (4096 * (4096 * 2 + 1024 * 2) + 3 * 4096 * 14336)
     assert one["second moments"] == two["second moments"]
     at_once = repairing.predict(shape.from_config(config, packed=True), machine, needs, Way(False, 1), together=True)
-    assert found[32].peak() < 13e9 and at_once.phases["walk"]["full weights"] == 32 * one["full weights"]
+    assert found[32].peak() < 13e9 and at_once.phases["walk"]["full weights"] == 2 * 32 * one["full weights"]
+
+
+def test_a_gguf_file_gives_the_repair_of_the_folder_that_it_was_made_of(tmp_path: Path) -> None:
+    """Bit for bit: of the same weights, read under other names and in another order of rotary features."""
+    tiny.model("llama").to(torch.bfloat16).save_pretrained(tmp_path / "full")
+    tiny.tokenizer().save_pretrained(tmp_path / "full")
+    path = tiny.gguf(tmp_path / "m.gguf", "llama")
+    options = repair.RepairSettings(rank=4, texts=2, tokens=48, held_out=1)
+    made = []
+    for source in (tmp_path / "full", path):
+        out = tmp_path / f"{source.name}-nf4"
+        quantize.quantize_to_folder(str(source), out)
+        repair.make(out, sources.resolve(str(source)), options)
+        made.append(load_file(out / repair.FILE))
+    assert all(torch.equal(tensor, made[1][name]) for name, tensor in made[0].items())
+    assert max(float(tensor.abs().max()) for name, tensor in made[0].items() if name.endswith("lora_B")) > 0
+
+
+def test_experts_are_read_in_full_and_what_lies_beside_them_is_repaired(tmp_path: Path) -> None:
+    """The fit of attention is made on what the full experts gave; no expert has an adapter."""
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
+    full = tiny.folder(tmp_path / "full", "qwen3_moe", **experts)
+    quantize.quantize_to_folder(str(full), tmp_path / "nf4")
+    options = repair.RepairSettings(rank=8, texts=6, tokens=64, epochs=0)
+    apart = repair.make(tmp_path / "nf4", sources.resolve(str(full)), options)["repair"]["nats_from_full"]
+    names = load_file(tmp_path / "nf4" / repair.FILE)
+    assert names and all(".self_attn." in name for name in names)
+    assert apart["fitted"] < apart["before"]
