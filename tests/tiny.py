@@ -96,7 +96,14 @@ def folder(path: Path, architecture: str = "llama", *, bos: bool = True, **chang
     return path
 
 
-GGUF_NAMES = {"gemma3_text": "gemma3", "mistral": "llama"}  # what a GGUF file calls an architecture, where it differs
+GGUF_NAMES = {
+    "gemma3_text": "gemma3",
+    "mistral": "llama",
+    "mixtral": "llama",
+    "qwen2_moe": "qwen2moe",
+    "qwen3_moe": "qwen3moe",
+    "gpt_oss": "gpt-oss",
+}  # what a GGUF file calls an architecture, where it differs
 
 
 def gguf(path: Path, architecture: str = "llama", kind: str = "F32", **changes: Any) -> Path:
@@ -118,11 +125,18 @@ def gguf(path: Path, architecture: str = "llama", kind: str = "F32", **changes: 
     out.add_head_count(config.num_attention_heads)
     out.add_head_count_kv(config.num_key_value_heads)
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    if architecture in ("gemma2", "gemma3_text", "qwen3"):
+    if architecture in ("gemma2", "gemma3_text", "qwen3", "qwen3_moe"):
         out.add_key_length(head)
         out.add_value_length(head)
     if architecture in ("gemma2", "gemma3_text"):
         out.add_sliding_window(config.sliding_window)
+    experts = getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None)
+    if experts:
+        out.add_expert_count(experts)
+        out.add_expert_used_count(config.num_experts_per_tok)
+        out.add_expert_feed_forward_length(getattr(config, "moe_intermediate_size", config.intermediate_size))
+        if hasattr(config, "shared_expert_intermediate_size"):
+            out.add_expert_shared_feed_forward_length(config.shared_expert_intermediate_size)
     out.add_rope_dimension_count(head)
     out.add_rope_freq_base(10_000.0)
     out.add_layer_norm_rms_eps(config.rms_norm_eps)
@@ -139,7 +153,7 @@ def gguf(path: Path, architecture: str = "llama", kind: str = "F32", **changes: 
     arch = {value: key for key, value in format.MODEL_ARCH_NAMES.items()}[called]
     table = format.get_tensor_name_map(arch, config.num_hidden_layers)
     tied = config.tie_word_embeddings
-    for name, tensor in made.state_dict().items():
+    for name, tensor in _parted(made.state_dict()):
         if not (tied and name == "lm_head.weight"):
             _add_tensor(
                 out, table.get_name(name, try_suffixes=(".weight", ".bias")), tensor.numpy(), called, config, kind
@@ -149,6 +163,24 @@ def gguf(path: Path, architecture: str = "llama", kind: str = "F32", **changes: 
     out.write_tensors_to_file()
     out.close()
     return path
+
+
+def _parted(state: dict[str, Any]) -> Any:
+    """Gate and up of experts by themselves, (out, in), as such a file has them."""
+    for full, tensor in state.items():
+        kind = ".bias" if full.endswith("_bias") else ".weight"
+        name = full.removesuffix("_bias").removesuffix("_proj") if ".experts." in full else full
+        if name.endswith(".experts.gate_up"):
+            apart = f"{name[: -len('gate_up')]}gate_proj{kind}", f"{name[: -len('gate_up')]}up_proj{kind}"
+            if f"{name}_proj_bias" in state:  # gpt_oss's: (in, out), features of both by turns
+                for at, part in enumerate(apart):
+                    yield part, tensor[..., at::2].mT if tensor.ndim == 3 else tensor[..., at::2]
+            else:
+                yield from zip(apart, tensor.chunk(2, 1), strict=True)
+        elif name.endswith(".experts.down"):
+            yield f"{name}_proj{kind}", tensor.mT if tensor.ndim == 3 and f"{name}_proj_bias" in state else tensor
+        else:
+            yield full, tensor[0] if full.endswith("shared_expert_gate.weight") else tensor
 
 
 def _add_tensor(out: Any, name: str, numbers: Any, called: str, config: Any, kind: str) -> None:

@@ -32,16 +32,14 @@ def add(verbs: options.Verbs) -> None:
     quantize.add_argument(
         "--repair",
         action="store_true",
-        help="add a starting adapter against quantisation's error; loads all full weights",
+        help="add a starting adapter against quantisation's error; full weights are read block by block",
     )
     quantize.add_argument("--repair-rank", type=int, metavar="N", help="its rank")
     quantize.add_argument("--repair-texts", type=int, metavar="N", help="calibration texts that it is made from")
     quantize.add_argument(
         "--repair-epochs", type=int, metavar="N", help="passes of distillation; 0: the fit of each layer alone"
     )
-    quantize.add_argument(
-        "--memory-budget", metavar="SIZE", help="keep under this much memory, e.g. 2GiB (not while repairing)"
-    )
+    quantize.add_argument("--memory-budget", metavar="SIZE", help="keep under this much memory, e.g. 2GiB")
     quantize.add_argument("--offline", action="store_true", help="never use the network")
     quantize.add_argument("--json", action="store_true", help="print one JSON line last")
 
@@ -54,15 +52,14 @@ def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     out = args.out
     replace = False
-    source = None
+    source = sources.resolve(args.model, offline=args.offline)
     if out is None:
-        source = sources.resolve(args.model, offline=args.offline)
         if source.kind != "gguf":
             raise SettingsError("no OUT", "a folder to make", f"templora quantize {args.model} FOLDER")
         out = sources.conversion_folder(source)
         replace = True
-    finish = _repair(args) if args.repair else None
     budget = None if args.memory_budget is None else parse_bytes(args.memory_budget)
+    finish = _repair(args, source, budget) if args.repair else None
     place = device.choose("auto").name
     with journal.making(out) if replace else nullcontext(), Converting(args.model) as report:
         manifest = quantize.quantize_to_folder(
@@ -100,9 +97,22 @@ def _repair_cost(path: Path) -> dict[str, float]:
     }
 
 
-def _repair(args: argparse.Namespace) -> Finish:
+def _repair(args: argparse.Namespace, source: sources.Source, budget: int | None) -> Finish:
+    """What makes the repair, when what it needs is known to fit.
+
+    Raises:
+        BudgetError: it does not.
+    """
     from ..learning import repair
+    from ..memory import repairing
 
     named = {"rank": args.repair_rank, "texts": args.repair_texts, "epochs": args.repair_epochs}
     chosen = repair.RepairSettings(**{name: value for name, value in named.items() if value is not None})
-    return lambda folder, source: repair.make(folder, source, chosen, say)
+    way, predicted = repairing.fit(source, repair.needs(chosen), budget)
+    if predicted is not None:
+        kept = "kept" if way.cached else "made at each use"
+        say(
+            f"the repair needs about {format_bytes(predicted.peak())} (phase: {predicted.highest}; dequantised copies "
+            f"{kept}; texts written side by side: {way.rows})"
+        )
+    return lambda folder, source: repair.make(folder, source, chosen, say, budget)

@@ -2,10 +2,10 @@
 
 Owns: calibration text, the fit of each layer's error, distillation, the file in the 4-bit folder that holds the result.
 Does not know: documents, sessions, how a folder is quantised.
-Units: tokens, nats. Needs the full-precision weights, once per base.
+Units: tokens, nats. Needs the full-precision weights once per base, one block's at a time (`blockwise.py`).
 
-1. The full model writes its own calibration text, sampled at temperature 1 from its BOS token (as LLM-QAT does, arXiv
-   2305.17888): none ships, and none is favoured.
+1. The model writes its own calibration text, sampled at temperature 1 from its BOS token (as LLM-QAT does, arXiv
+   2305.17888): none ships, and none is favoured. TEXTS-REASON
 2. Every linear layer's error E = W - NF4(W) is met by the product B A of the adapter's rank that is nearest to it on
    that layer's own inputs: E L = U S V^T for L L^T = mean(x x^T), B A = U_r S_r V_r^T L^-1 (LoftQ, arXiv 2310.08659,
    with the inputs' second moments as the metric).
@@ -19,6 +19,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from .. import settings as settings_module
 from ..errors import SettingsError
 from ..machine.allocator import release_memory
 from ..machine.device import matmul_units
+from ..memory import conversion, families, repairing
+from ..memory.sizes import slice_rows
 from ..model import base as bases
 from ..model.adapter import Adapter
 from ..model.base import Base, weight_of
@@ -36,10 +39,13 @@ from ..model.forward import tended_blocks
 from ..model.loss import Head
 from ..settings import AdapterSettings
 from ..store.sources import Source, sha256_file
-from ..weights import tensorfile
+from ..values.amounts import format_bytes
+from ..weights import originals, tensorfile
+from ..weights.pieces import Original, Whole
+from . import blockwise
+from .blockwise import hidden_states
 
 FILE = "repair.safetensors"
-AT_ONCE = 64  # texts that the model writes side by side
 DAMPING = 1e-2  # of the mean second moment, added to every input's: directions that the text has not shown
 ROW_NORM = math.sqrt(1 / 3)  # of a fresh adapter's A, so that learning continues at the usual pace
 Progress = Callable[[str], None]
@@ -74,13 +80,23 @@ class RepairSettings:
             raise SettingsError(f"a repair's learning rate is {self.lr}", "more than 0", "change it")
 
 
+def needs(settings: RepairSettings) -> repairing.Needs:
+    """What the planner has to know of a repair."""
+    return repairing.Needs(settings.rank, settings.texts + settings.held_out, settings.tokens)
+
+
 def make(
-    folder: Path, source: Source, settings: RepairSettings, progress: Progress = lambda said: None
+    folder: Path,
+    source: Source,
+    settings: RepairSettings,
+    progress: Progress = lambda said: None,
+    budget: int | None = None,
 ) -> dict[str, Any]:
     """Writes the repair of a 4-bit folder into it.
 
     Args:
         source: the full-precision weights that the folder was made from.
+        budget: bytes that the process may hold.
 
     Returns:
         What the folder's manifest says of it under `repair`: file, sha256, rank, how it was made, and the mean KL
@@ -88,35 +104,12 @@ def make(
 
     Raises:
         ModelError, DeviceError: as in `base.load`.
+        BudgetError: the budget is too small.
         OSError: the file cannot be written.
     """
     start = time.perf_counter()
-    chosen = settings_module.load("economical", ["compute.weights=cached"])
-    full = bases.load(source, chosen.override(["base.precision=full"]))
-    progress("sampling calibration text ...")
-    texts = sample(full, settings.texts + settings.held_out, settings.tokens, seed=settings.seed)
-    progress("measuring every layer's inputs ...")
-    moments, wanted = observe(full, texts)
-    weights = {name: linear.weight.detach() for name, linear in full.linears()}
-    del full
-    quantized = bases.load(Source("folder", folder, str(folder)), chosen)
-    count = settings.texts
-    apart = {"before": divergence(None, quantized, texts[count:], wanted[count:])}
-    progress("fitting every layer's error ...")
-    found = fit(weights, quantized, moments, settings.rank)
-    del weights, moments
-    release_memory()
-    quantized.cache_weights()
-    own = AdapterSettings(rank=settings.rank, alpha=float(settings.rank), start="fresh")
-    adapter = Adapter(quantized, own, seed=settings.seed)
-    try:
-        adapter.restore(_padded(adapter, found))
-        apart["fitted"] = divergence(adapter, quantized, texts[count:], wanted[count:])
-        distill(adapter, texts[:count], wanted[:count], settings, progress)
-        apart["distilled"] = divergence(adapter, quantized, texts[count:], wanted[count:])
-        kept = {name: tensor.to(torch.float16) for name, tensor in adapter.snapshot().items()}
-    finally:
-        adapter.discard()
+    with conversion.capped(budget, "repairing"):
+        kept, apart = _made(folder, source, settings, progress, budget)
     tensorfile.write(folder / FILE, lambda: iter(kept.items()))
     return {
         "repair": {
@@ -129,27 +122,97 @@ def make(
     }
 
 
-def _padded(adapter: Adapter, found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What was fitted, in the adapter's shapes: a layer smaller than the rank has fewer columns."""
-    state = adapter.snapshot()
-    for name, tensor in found.items():
-        part = state[name].zero_()
-        part[: tensor.shape[0], : tensor.shape[1]] = tensor
-    return state
+def _made(
+    folder: Path, source: Source, settings: RepairSettings, progress: Progress, budget: int | None
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """A and B of every layer, and how far from the full model each step left it."""
+    full, is_whole = _full_weights(source, settings, progress, budget)
+    quantized = bases.load(
+        Source("folder", folder, str(folder)), settings_module.load("economical", ["compute.weights=packed"])
+    )
+    parts = blockwise.groups(quantized)
+    together = is_whole or len(parts) == 1 < len(quantized.blocks)
+    if together and not is_whole:
+        progress(f"the blocks of a {quantized.config.model_type} model are read together: all full weights are held")
+    way, _ = repairing.fit(source, needs(settings), budget, together=together)
+    if way.cached:
+        quantized.cache_weights()
+    progress("sampling calibration text ...")
+    texts = sample(quantized, settings.texts + settings.held_out, settings.tokens, way, seed=settings.seed)
+    progress("fitting every layer's error ...")
+    count = settings.texts
+    found: dict[str, Tensor] = {}
+    wanted = blockwise.read(quantized, full, texts, count, partial(_fit, found, settings.rank), parts)
+    del full
+    release_memory()
+    apart = {"before": divergence(None, quantized, texts[count:], wanted[count:])}
+    own = AdapterSettings(rank=settings.rank, alpha=float(settings.rank), start="fresh")
+    adapter = Adapter(quantized, own, seed=settings.seed)
+    try:
+        adapter.restore(_Fitted(adapter, found))
+        apart["fitted"] = divergence(adapter, quantized, texts[count:], wanted[count:])
+        distill(adapter, texts[:count], wanted[:count], settings, progress)
+        apart["distilled"] = divergence(adapter, quantized, texts[count:], wanted[count:])
+        return {name: parameter.detach().to(torch.float16) for name, parameter in adapter.named_parameters()}, apart
+    finally:
+        adapter.discard()
+
+
+def _full_weights(
+    source: Source, settings: RepairSettings, progress: Progress, budget: int | None
+) -> tuple[Mapping[str, Original], bool]:
+    """The full weights by name, and whether all of them are in memory.
+
+    Raises:
+        BudgetError: they have to be, and the budget is too small for that.
+    """
+    try:
+        found = originals.of(source.path).tensors
+        release_memory()  # reading a GGUF header takes many times what it keeps
+        return found, False
+    except Whole as why:
+        _, predicted = repairing.fit(source, needs(settings), budget, together=True)
+        takes = "" if predicted is None else f", which takes about {format_bytes(predicted.peak())}"
+        progress(f"{source.reference} is loaded whole ({why}){takes}")
+    model = bases.load(source, settings_module.load("economical", ["base.precision=full"])).model
+    return {
+        name: Original(tuple(weight.shape), partial(Tensor.detach, weight)) for name, weight in model.named_parameters()
+    }, True
+
+
+class _Fitted:
+    """What was fitted, in the adapter's shapes: a layer smaller than the rank has fewer columns, one without an error
+    stays as the adapter begins. Each is there once.
+    """
+
+    def __init__(self, adapter: Adapter, found: dict[str, Tensor]) -> None:
+        self._fresh = dict(adapter.named_parameters())
+        self._found = found
+
+    def __getitem__(self, name: str, /) -> Tensor:
+        fresh = self._fresh[name].detach()
+        tensor = self._found.pop(name, None)
+        if tensor is None:
+            return fresh
+        padded = torch.zeros_like(fresh)
+        padded[: tensor.shape[0], : tensor.shape[1]] = tensor
+        return padded
 
 
 @torch.inference_mode()
-def sample(base: Base, count: int, length: int, *, seed: int = 0) -> Tensor:
+def sample(base: Base, count: int, length: int, way: repairing.Way, *, seed: int = 0) -> Tensor:
     """(count, length) token ids that the model itself writes at temperature 1, each text from its BOS token on."""
     from transformers import DynamicCache
 
     generator = torch.Generator(base.device.name).manual_seed(seed)
     first = base.tokenizer.bos_token_id
     first = min(base.eos_ids, default=0) if first is None else first
-    head = dataclasses.replace(base.head, weight=base.head.weight.to(base.device.torch_dtype))  # widened once
+    head = base.head
+    if way.cached:
+        head = dataclasses.replace(head, weight=head.weight.to(base.device.torch_dtype))  # widened once
     texts = []
     capped = getattr(base.config, "attn_logit_softcapping", None)
-    batch = 1 if capped else AT_ONCE  # that attention takes one text at a time
+    batch = 1 if capped else way.rows  # that attention takes one text at a time
     for start in range(0, count, batch):
         rows = min(batch, count - start)
         token = torch.full((rows, 1), first, device=base.device.name)
@@ -159,46 +222,28 @@ def sample(base: Base, count: int, length: int, *, seed: int = 0) -> Tensor:
             with matmul_units(base.device):
                 hidden = base.decoder(input_ids=token, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
                 logits = head.logits(hidden)
-            sums = torch.softmax(logits, -1).cumsum(-1, dtype=torch.float64)
-            chance = torch.rand(rows, 1, dtype=torch.float64, device=sums.device, generator=generator)
-            token = torch.searchsorted(sums, chance * sums[:, -1:]).clamp_(max=sums.shape[1] - 1)
+            chances = torch.rand(rows, dtype=torch.float64, device=logits.device, generator=generator)
+            token = torch.stack([_drawn(*pair) for pair in zip(logits, chances, strict=True)])
             text.append(token)
         texts.append(torch.cat(text, 1))
     return torch.cat(texts).cpu()
 
 
-@torch.inference_mode()
-def observe(base: Base, texts: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """What the full model makes of the texts: each linear layer's mean x x^T (in, in), and the (texts, tokens, H) last
-    hidden states, on the CPU.
-    """
-    moments: dict[str, Tensor] = {}
-
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def see(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            x = inputs[0].reshape(-1, inputs[0].shape[-1]).float()
-            moments[name] = moments.get(name, 0) + (x.T @ x) / texts.numel()
-
-        return see
-
-    hooks = [linear.register_forward_pre_hook(watch(name)) for name, linear in base.linears()]
-    try:
-        with matmul_units(base.device), tended_blocks(base):
-            states = [_hidden(base, text).cpu() for text in texts]
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return moments, torch.stack(states)
+def _drawn(logits: Tensor, chance: Tensor) -> Tensor:
+    """(1,) the token of (V,) logits that a number from 0 to 1 stands for."""
+    sums = torch.softmax(logits, -1).cumsum(-1, dtype=torch.float64)
+    return torch.searchsorted(sums, chance * sums[-1:]).clamp_(max=len(sums) - 1)
 
 
 @torch.no_grad()
 def low_rank(error: Tensor, moment: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """A (rank, in) and B (out, rank), so that B A is nearest to `error` (out, in) on inputs with that second moment.
+    """A (rank, in) and B (out, rank), so that B A is nearest to `error` (out, in) on inputs with that second moment,
+    which is damped in place.
 
     Columns are in the order of their weight: the first r of them are the best product of rank r.
     """
-    damped = moment + torch.eye(len(moment), device=moment.device) * (DAMPING * moment.diagonal().mean() + 1e-12)
-    root = torch.linalg.cholesky(damped)  # root @ root.T = damped
+    moment.diagonal().add_(DAMPING * moment.diagonal().mean() + 1e-12)
+    root = torch.linalg.cholesky(moment)  # root @ root.T = moment
     with torch.random.fork_rng():
         torch.manual_seed(0)
         most = min(error.shape)
@@ -210,17 +255,13 @@ def low_rank(error: Tensor, moment: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return a / scale, u[:, :rank] * s[:rank] * scale.T
 
 
-def fit(full: Mapping[str, Tensor], quantized: Base, moments: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
-    """The low-rank product of every layer's error, by `LAYER.lora_A` and `LAYER.lora_B`; `full`
-    are the layers' weights.
-    """
-    found: dict[str, Tensor] = {}
-    for name, linear in quantized.linears():
-        plain = name.replace(".base_layer", "")
-        error = full[plain].to(quantized.device.name).float() - weight_of(linear, torch.float32)
-        a, b = low_rank(error, moments[plain].to(error.device), rank)
-        found |= {f"{plain}.lora_A": a, f"{plain}.lora_B": b}
-    return found
+def _fit(found: dict[str, Tensor], rank: int, name: str, layer: nn.Linear, weight: Tensor, moment: Tensor) -> None:
+    """Adds the low-rank product of a layer's error, by `LAYER.lora_A` and `LAYER.lora_B`."""
+    if not families.adapts(name):
+        return
+    error = weight.float() - weight_of(layer, torch.float32)
+    a, b = low_rank(error, moment, rank)
+    found |= {f"{name}.lora_A": a, f"{name}.lora_B": b}
 
 
 def distill(
@@ -243,7 +284,7 @@ def distill(
                 fall = 0.55 + 0.45 * math.cos(math.pi * done / total)
                 group["lr"] = settings.lr * min(1.0, (done + 1) / 8) * fall
             with adapter.active(), tended_blocks(base, checkpointing=True), matmul_units(base.device):
-                hidden = _hidden(base, texts[index])
+                hidden = hidden_states(base, texts[index])
                 loss: Tensor = _Divergence.apply(hidden, wanted[index].to(hidden), base.head)  # type: ignore[no-untyped-call]
                 torch.autograd.backward(loss)
             optimizer.step()
@@ -261,18 +302,12 @@ def divergence(adapter: Adapter | None, base: Base, texts: Tensor, wanted: Tenso
     for text, states in zip(texts, wanted, strict=True):
         with matmul_units(base.device), tended_blocks(base):
             if adapter is None:
-                hidden = _hidden(base, text)
+                hidden = hidden_states(base, text)
             else:
                 with adapter.active():
-                    hidden = _hidden(base, text)
+                    hidden = hidden_states(base, text)
             total += float(_divergence(hidden, states.to(hidden), base.head, backward=False)[0])
     return total / len(texts)
-
-
-def _hidden(base: Base, text: Tensor) -> Tensor:
-    """(T, H) last hidden states."""
-    hidden: Tensor = base.decoder(input_ids=text[None].to(base.device.name), use_cache=False).last_hidden_state[0]
-    return hidden
 
 
 class _Divergence(torch.autograd.Function):
@@ -289,23 +324,27 @@ class _Divergence(torch.autograd.Function):
 
 
 def _divergence(
-    hidden: Tensor, wanted: Tensor, head: Head, *, backward: bool, rows: int = 256
+    hidden: Tensor, wanted: Tensor, head: Head, *, backward: bool, rows: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Mean KL(full || this) over positions, and its gradient with respect to `hidden` (T, H)."""
     total = hidden.new_zeros(())
     grad = torch.zeros_like(hidden)
-    for at in _slices(len(hidden), rows):
-        theirs = torch.log_softmax(head.logits(wanted[at]), -1)
-        logits = head.logits(hidden[at])
-        ours = torch.log_softmax(logits, -1)
+    for at in _slices(len(hidden), rows or slice_rows(len(head.weight))):
+        theirs = _log_chances(head.logits(wanted[at]))
+        ours = _log_chances(head.logits(hidden[at]))
         p = theirs.exp()
-        total += (p * (theirs - ours)).sum()
+        total += torch.dot(p.view(-1), theirs.sub_(ours).view(-1))
         if backward:
             slope = ours.exp_().sub_(p)
             if head.softcap is not None:
-                slope.mul_(1.0 - (logits / head.softcap).square_())
+                slope.mul_(1.0 - (head.logits(hidden[at]) / head.softcap).square_())
             grad[at] = head.product(slope, hidden.dtype).mul_(head.scale / len(hidden))
     return total / len(hidden), grad
+
+
+def _log_chances(logits: Tensor) -> Tensor:
+    """log softmax of each row, in place."""
+    return logits.sub_(logits.logsumexp(-1, keepdim=True))
 
 
 def _slices(count: int, rows: int) -> Iterator[slice]:

@@ -29,7 +29,7 @@ from .prediction import Prediction
 from .shape import Shape
 
 NUMBERS = 1 << 20  # of a tensor at a time, where it comes by rows
-_ROWS = 60_000_000  # for those, from the file's bytes to 4 bits, and freed heap between them
+ROWS = 60_000_000  # for those, from the file's bytes to 4 bits, and freed heap between them
 _ENTRY = 740  # for each entry of a GGUF header's arrays (measured: 708 and 720), while it is read
 _WHOLE = 18  # for each number of a tensor that is had whole
 _WIDENED = 10.5  # for each weight of a model that is loaded whole (measured)
@@ -46,7 +46,7 @@ def predict(source: Source, *, whole: bool = False) -> Prediction:
         dims = shape.read(source)
         weights = dims.linear_parameters + dims.expert_parameters + dims.whole + dims.vocab * dims.hidden
         return Prediction(LIBRARIES, {"convert": {"full-precision weights": int(_WIDENED * weights)}})
-    terms = {"rows of a tensor": _ROWS}
+    terms = {"rows of a tensor": ROWS}
     baseline = LIBRARIES
     found = _dims(source)
     if found is not None:
@@ -54,7 +54,8 @@ def predict(source: Source, *, whole: bool = False) -> Prediction:
         largest = max(inputs * outputs for inputs, outputs in found.linears().values())
         terms["largest tensors"] = int(_PACKED * largest)
         if found.mixture is not None:  # a matrix in up to three copies (read, stacked, joined), and its 4 bits
-            one = (3 * found.stored + 1) * found.mixture.matrix(found.hidden)
+            numbers = _WHOLE if source.kind == "gguf" else 3 * found.stored + 1
+            one = numbers * found.mixture.matrix(found.hidden)
             terms["largest tensors"] = max(terms["largest tensors"], one)
     if source.kind == "gguf":
         header = _header(source)
@@ -99,8 +100,10 @@ def require(source: Source, budget: int | None, *, whole: bool = False) -> None:
 
 
 @contextmanager
-def capped(budget: int | None) -> Iterator[None]:
+def capped(budget: int | None, doing: str = "converting to 4 bits") -> Iterator[None]:
     """Inside the block an allocation beyond the budget fails, and is said to be that.
+
+    `doing`: what takes it, in words.
 
     Raises:
         BudgetError: one did.
@@ -115,7 +118,7 @@ def capped(budget: int | None) -> Iterator[None]:
         if not held.is_out_of_memory(error):
             raise
         raise BudgetError(
-            "converting to 4 bits took more than was predicted", f"no more than {format_bytes(budget)}",
+            f"{doing} took more than was predicted", f"no more than {format_bytes(budget)}",
             "a larger budget, or convert it first without one: templora quantize MODEL FOLDER",
         ) from error  # fmt: skip
 
@@ -154,6 +157,6 @@ def _header(source: Source) -> gguf.Header:
 
 
 def _had_whole(name: str, tensor: gguf.Place, header: gguf.Header) -> bool:
-    """Whether its rows change their places: queries and keys of Llama files, joined experts."""
+    """Whether its rows change their places: queries and keys of Llama files. Experts are had one by one."""
     rotary = header.values.get("general.architecture") == "llama" and (".attn_q." in name or ".attn_k." in name)
-    return rotary or len(tensor.dims) > 2
+    return rotary or (len(tensor.dims) > 2 and "_exps." not in name)

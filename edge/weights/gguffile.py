@@ -23,6 +23,11 @@ from ..memory import gguf
 from . import alone, pieces
 from .pieces import Original, Whole
 
+_SIZES = {
+    "moe_intermediate_size": "expert_feed_forward_length",
+    "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
+}
+
 
 def read(path: Path) -> tuple[Any, dict[str, Original], list[Any]]:
     """The model without weights, the tensors by the names that transformers gives them, and what it does with those.
@@ -44,6 +49,7 @@ def read(path: Path) -> tuple[Any, dict[str, Original], list[Any]]:
     packed = {name: _packed(path, name, place, header.data) for name, place in header.tensors.items()}
     with alone.only(path) as folder, alone.sealed():
         values, _ = PreTrainedConfig.get_config_dict(folder, gguf_file=alone.NAME, local_files_only=True)
+    values |= _left_out(values, header, kind)
     config = CONFIG_MAPPING[values["model_type"]].from_dict(dict(values))
     model = pieces.skeleton(config, torch.bfloat16, False)
     processor = TENSOR_PROCESSORS.get(kind, TensorProcessor)(config=values)
@@ -60,11 +66,17 @@ def read(path: Path) -> tuple[Any, dict[str, Original], list[Any]]:
         sources.setdefault(target, {})[name] = part
     state = model.state_dict()
     found = {
-        target: _from_gguf(processor, names, target, parts, state[target].dtype)
+        target: _from_gguf(processor, names, target, parts, state[target])
         for target, parts in sources.items()
         if target in state
     }
     return model, found, get_model_conversion_mapping(model)
+
+
+def _left_out(values: dict[str, Any], header: gguf.Header, kind: str) -> dict[str, Any]:
+    """What the header says of experts and transformers does not read: it would take them to be as in its default."""
+    found = {name: header.values.get(f"{kind}.{key}") for name, key in _SIZES.items()}
+    return {name: size for name, size in found.items() if size and values.get("num_experts")}
 
 
 def _packed(path: Path, name: str, place: gguf.Place, data: int) -> _Packed:
@@ -114,30 +126,63 @@ class _Packed:
 
 
 def _from_gguf(
-    processor: Any, names: dict[str, str], target: str, parts: dict[str, _Packed], dtype: torch.dtype
+    processor: Any, names: dict[str, str], target: str, parts: dict[str, _Packed], wanted: Tensor
 ) -> Original:
     """A tensor of the model, made of one tensor of the file, or of several, by transformers' own processor."""
-    import numpy as np
+    dtype = wanted.dtype
 
-    def whole() -> Tensor:
-        made: dict[str, Any] = {"tensors": {}}
-        for name, part in parts.items():
-            numbers = part.numbers(0, part.shape[0])
-            result = processor.process(weights=numbers, name=name, tensor_key_mapping=names, parsed_parameters=made)
-            if result.name in names:
-                made["tensors"][names[result.name]] = torch.from_numpy(np.copy(result.weights)).to(dtype)
-        if target not in made["tensors"]:
+    def made(start: int, stop: int | None) -> Tensor:
+        numbers = {name: part.numbers(start, stop or part.shape[0]) for name, part in parts.items()}
+        tensor = _processed(processor, names, numbers, dtype).get(target)
+        if tensor is None:
             raise ModelError(f"{', '.join(parts)} give no {target}", "tensors that transformers knows", "another file")
-        tensor: Tensor = made["tensors"][target].to(dtype)
-        return tensor
+        return tensor.to(dtype)
 
     def rows(start: int, stop: int) -> Tensor:
         return torch.from_numpy(part.numbers(start, stop)).to(dtype)
 
+    def experts(start: int, stop: int) -> Tensor:
+        return pieces.fitting(made(start, stop), wanted[start:stop])
+
     name, part = next(iter(parts.items()))
     if len(parts) == 1 and len(part.shape) > 1 and _left_alone(processor, names, name, part):
-        return Original(part.shape, whole, rows)
-    return Original((), whole)  # its shape is known when it is made
+        return Original(part.shape, lambda: made(0, None), rows)
+    if _one_by_one(processor, names, target, parts, wanted):
+        return Original(tuple(wanted.shape), lambda: made(0, None), experts)
+    return Original((), lambda: made(0, None))  # its shape is known when it is made
+
+
+def _processed(processor: Any, names: dict[str, str], parts: dict[str, Any], dtype: torch.dtype) -> dict[str, Tensor]:
+    """What transformers' processor makes of tensors of the file, by the names of the model."""
+    import numpy as np
+
+    made: dict[str, Any] = {"tensors": {}}
+    for name, numbers in parts.items():
+        result = processor.process(weights=numbers, name=name, tensor_key_mapping=names, parsed_parameters=made)
+        if result.name in names:
+            made["tensors"][names[result.name]] = torch.from_numpy(np.copy(result.weights)).to(dtype)
+    return dict(made["tensors"])
+
+
+def _one_by_one(processor: Any, names: dict[str, str], target: str, parts: dict[str, _Packed], wanted: Tensor) -> bool:
+    """Whether the tensor holds one matrix for each expert, and what the processor makes of an expert does not depend on
+    the others: tried on random numbers.
+    """
+    import numpy as np
+
+    if wanted.ndim != 3 or any(len(part.shape) != 3 or part.shape[0] != wanted.shape[0] for part in parts.values()):
+        return False
+    random = np.random.default_rng(0)
+    both = {name: random.standard_normal((2, 2, 2), np.float32) for name in parts}
+    try:
+        together = _processed(processor, names, both, torch.float32)[target]
+        alone = [
+            _processed(processor, names, {name: numbers[at : at + 1] for name, numbers in both.items()}, torch.float32)
+            for at in (0, 1)
+        ]
+        return torch.equal(together, torch.cat([one[target] for one in alone]))
+    except Exception:
+        return False  # it does something else
 
 
 def _left_alone(processor: Any, names: dict[str, str], name: str, part: _Packed) -> bool:

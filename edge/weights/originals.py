@@ -49,8 +49,6 @@ def of(path: Path, *, remote_code: bool = False) -> Originals:
         model, found, mapping = gguffile.read(path) if path.is_file() else _of_folder(path, remote_code)
         kind = model.config.model_type
         mixed = mixture.from_config(model.config.to_dict(), int(model.config.num_hidden_layers)) is not None
-        if mixed and path.is_file():
-            raise Whole(f"it has experts: a GGUF file of a {kind} model")
         tensors = _tied(model, _named(model, found, mapping), path)
         if mixed:
             _require_experts(model, tensors, kind)
@@ -185,15 +183,7 @@ def _cast(original: Original, wanted: Tensor) -> Original:
         assert rows is not None
         return rows(start, stop).to(dtype)
 
-    return Original(tuple(wanted.shape), lambda: _checked(original.whole(), wanted), rows and cast_rows)
-
-
-def _checked(tensor: Tensor, wanted: Tensor) -> Tensor:
-    if tensor.shape != wanted.shape:
-        raise ModelError(
-            f"a tensor is {tuple(tensor.shape)}", f"{tuple(wanted.shape)} as its config says", "another file"
-        )
-    return tensor.to(wanted.dtype)
+    return Original(tuple(wanted.shape), lambda: pieces.fitting(original.whole(), wanted), rows and cast_rows)
 
 
 def _targets(converter: Any, first: str, state: dict[str, Tensor]) -> list[str]:
@@ -216,7 +206,7 @@ def _converted(
         for source, pattern in chosen:
             own.add_tensor(first, source, pattern, lambda source=source: found[source].whole().to(wanted.dtype))
         tensor = own.convert(first, model=model, config=model.config)[target]
-        return _checked(tensor[0] if isinstance(tensor, list) else tensor, like)
+        return pieces.fitting(tensor[0] if isinstance(tensor, list) else tensor, like)
 
     by_pattern: dict[str, list[tuple[str, str]]] = {}
     for pair in sources:

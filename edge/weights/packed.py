@@ -46,7 +46,10 @@ class Packed(nn.Module):
 
     Attributes:
         shape: of the parameter that it stands for.
+        full: that parameter, where it is to be used in the place of the 4 bits.
     """
+
+    full: Tensor | None = None
 
     packed: Tensor
     absmax: Tensor
@@ -76,6 +79,8 @@ class Packed(nn.Module):
 
     def expert(self, index: int, dtype: torch.dtype) -> Tensor:
         """One expert's matrix (rows, columns), dequantised now."""
+        if self.full is not None:
+            return self.full[index].to(dtype)
         import bitsandbytes.functional as bnb
 
         nested = bnb.QuantState(

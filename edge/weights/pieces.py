@@ -55,6 +55,19 @@ class Original:
         return Original(self.shape[1:], lambda: rows(index, index + 1)[0])
 
 
+def fitting(tensor: Tensor, wanted: Tensor) -> Tensor:
+    """The tensor in the type that the model needs.
+
+    Raises:
+        ModelError: it has another shape.
+    """
+    if tensor.shape != wanted.shape:
+        raise ModelError(
+            f"a tensor is {tuple(tensor.shape)}", f"{tuple(wanted.shape)} as its config says", "another file"
+        )
+    return tensor.to(wanted.dtype)
+
+
 def read(path: Path, begin: int, count: int) -> Any:
     """Bytes of a file as a numpy array: read, not mapped, since pages of a mapping count as this process's memory."""
     import numpy as np

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 import edge
 from edge import cli
 from edge.errors import ModelError, SettingsError
 from edge.learning import repair
+from edge.memory import repairing
+from edge.memory.repairing import Way
 from edge.model import base as bases
 from edge.model.adapter import Adapter
 from edge.model.loss import Head
 from edge.settings import AdapterSettings
 from edge.store import sources
+from edge.weights import pieces, quantize
 from tests import tiny
 
 OVERRIDES = [*tiny.WINDOW, "compute.matmul=float32", "compute.threads=1"]
@@ -49,7 +55,7 @@ def test_no_product_of_that_rank_is_nearer() -> None:
     root = vectors * values.sqrt() @ vectors.T  # another root than the one that is used there
     best = torch.linalg.svdvals(error.double() @ root)
     for rank in (1, 5, 12):
-        a, b = repair.low_rank(error, moment, rank)
+        a, b = repair.low_rank(error, moment.clone(), rank)
         left = torch.linalg.norm((error - b @ a).double() @ root)
         assert float(left) == pytest.approx(float(best[rank:].norm()), rel=1e-3)
         assert torch.allclose(a.norm(dim=1), torch.full((rank,), repair.ROW_NORM))
@@ -77,14 +83,20 @@ def test_divergence_and_its_gradient_are_torch_s(softcap: float | None) -> None:
 
 
 def test_the_model_writes_its_own_text_each_by_itself(folders: tuple[Path, Path, dict[str, object]]) -> None:
-    full = load(folders[0], "base.precision=full").base
-    together, again = repair.sample(full, 3, 20, seed=1), repair.sample(full, 3, 20, seed=1)
+    """The same in any way; and as likely as the model's own logits say, where each token is drawn anew from them."""
+    base = load(folders[1]).base
+    together, again = (repair.sample(base, 3, 20, Way(cached, 3), seed=1) for cached in (True, False))
     assert torch.equal(together, again) and together.shape == (3, 20)
     assert (together[:, 0] == 0).all() and len({tuple(row) for row in together.tolist()}) == 3
-    _, states = repair.observe(full, together)
-    for text, state in zip(together, states, strict=True):
-        with torch.no_grad():
-            assert torch.allclose(full.decoder(input_ids=text[None])[0][0], state, atol=1e-4)
+    alone = repair.sample(base, 3, 20, Way(True, 1), seed=1)
+    generator = torch.Generator().manual_seed(1)
+    for text in alone:
+        for at in range(1, 20):
+            with torch.no_grad():
+                chances = base.model(input_ids=text[None, :at]).logits[0, -1].double().softmax(-1).cumsum(-1)
+            drawn = torch.rand(1, dtype=torch.float64, generator=generator)
+            assert float(chances[text[at]]) > float(drawn) - 1e-4
+            assert text[at] == 0 or float(chances[text[at] - 1]) < float(drawn) + 1e-4
 
 
 def test_quantisation_is_repaired_and_the_base_is_the_same(folders: tuple[Path, Path, dict[str, object]]) -> None:
@@ -192,8 +204,6 @@ def test_layers_that_do_not_learn_are_repaired_too(folders: tuple[Path, Path, di
 
 
 def test_what_can_be_wrong_with_it(folders: tuple[Path, Path, dict[str, object]], tmp_path: Path) -> None:
-    import shutil
-
     folder = tmp_path / "copy"
     shutil.copytree(folders[1], folder)
     runtime = load(folder)
@@ -214,3 +224,115 @@ def test_what_can_be_wrong_with_it(folders: tuple[Path, Path, dict[str, object]]
 
 def test_a_folder_is_named_where_there_is_no_cache_for_it(folders: tuple[Path, Path, dict[str, object]]) -> None:
     assert cli.main(["quantize", str(folders[0])]) == 2
+
+
+def test_no_full_model_is_loaded(
+    folders: tuple[Path, Path, dict[str, object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same repair with all full weights loaded at once, where they cannot be read in pieces; that is said."""
+    full, folder, manifest = folders
+    options = repair.RepairSettings(rank=8, texts=8)
+    loaded: list[str] = []
+    real = bases.load
+    monkeypatch.setattr(bases, "load", lambda source, *rest: loaded.append(source.reference) or real(source, *rest))
+    made = [load_file(folder / repair.FILE)]
+    for which in ("pieces", "whole"):
+        shutil.copytree(folder, tmp_path / which)
+        said: list[str] = []
+        if which == "whole":
+            monkeypatch.setattr(repair.originals, "of", _cannot)
+        repair.make(tmp_path / which, sources.resolve(str(full)), options, said.append)
+        made.append(load_file(tmp_path / which / repair.FILE))
+        assert any("loaded whole (for a reason)" in line for line in said) == (which == "whole")
+        assert loaded == [str(tmp_path / "pieces")] if which == "pieces" else str(full) in loaded
+    assert manifest["repair"]["made_with"] == dataclasses.asdict(options)  # type: ignore[index]
+    for other in made[1:]:
+        assert made[0].keys() == other.keys()
+        assert all(torch.equal(tensor, other[name]) for name, tensor in made[0].items())
+
+
+def _cannot(*args: object) -> None:
+    raise pieces.Whole("for a reason")
+
+
+def test_held_out_texts_are_not_what_it_is_made_from(
+    folders: tuple[Path, Path, dict[str, object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other held-out texts leave the repair as it is."""
+    made = []
+    real = repair.sample
+    for ends in (1, 2):
+        folder = tmp_path / str(ends)
+        shutil.copytree(folders[1], folder)
+
+        def sampled(*args: Any, ends: int = ends, **named: Any) -> torch.Tensor:
+            texts = real(*args, **named).clone()
+            texts[8:] = texts[8:].flip(0)[:ends].repeat(4 // ends, 1)
+            return texts
+
+        monkeypatch.setattr(repair, "sample", sampled)
+        options = repair.RepairSettings(rank=4, texts=8, epochs=0)
+        repair.make(folder, sources.resolve(str(folders[0])), options)
+        made.append(load_file(folder / repair.FILE))
+    assert all(torch.equal(tensor, made[1][name]) for name, tensor in made[0].items())
+
+
+def test_a_budget_is_planned_before_anything_is_made(
+    folders: tuple[Path, Path, dict[str, object]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--repair", "--repair-texts", "8", "--repair-rank", "8"]
+    assert cli.main(["quantize", str(folders[0]), str(tmp_path / "new"), *options, "--memory-budget", "400MB"]) == 5
+    said = capsys.readouterr().err
+    assert "repairing" in said and "phase" in said and "--repair-rank" in said and not (tmp_path / "new").exists()
+    assert cli.main(["quantize", str(folders[0]), str(tmp_path / "new"), *options, "--memory-budget", "2GB"]) == 0
+    assert "the repair needs about" in capsys.readouterr().err
+
+
+def test_the_plan_grows_with_a_block_and_not_with_the_model() -> None:
+    """Eight billion weights: a budget below their 16 GB is enough, where all at once took 30 GB and more beside it."""
+    from edge.memory import shape
+    from edge.memory.prediction import Machine
+
+    config = {
+        "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "dtype": "bfloat16",
+    }  # fmt: skip
+    needs = repairing.Needs(64, 44, 512)
+    machine = Machine("cpu", 4, 500_000_000)
+    found = {}
+    for layers in (32, 64):
+        dims = shape.from_config(config | {"num_hidden_layers": layers}, packed=True)
+        found[layers] = repairing.predict(dims, machine, needs, Way(False, 1))
+    one, two = (found[layers].phases["walk"] for layers in (32, 64))
+    assert one["full weights"] == two["full weights"] == 2 * (4096 * (4096 * 2 + 1024 * 2) + 3 * 4096 * 14336)
+    assert one["second moments"] == two["second moments"]
+    at_once = repairing.predict(shape.from_config(config, packed=True), machine, needs, Way(False, 1), together=True)
+    assert found[32].peak() < 13e9 and at_once.phases["walk"]["full weights"] == 2 * 32 * one["full weights"]
+
+
+def test_a_gguf_file_gives_the_repair_of_the_folder_that_it_was_made_of(tmp_path: Path) -> None:
+    """Bit for bit: of the same weights, read under other names and in another order of rotary features."""
+    tiny.model("llama").to(torch.bfloat16).save_pretrained(tmp_path / "full")
+    tiny.tokenizer().save_pretrained(tmp_path / "full")
+    path = tiny.gguf(tmp_path / "m.gguf", "llama")
+    options = repair.RepairSettings(rank=4, texts=2, tokens=48, held_out=1)
+    made = []
+    for source in (tmp_path / "full", path):
+        out = tmp_path / f"{source.name}-nf4"
+        quantize.quantize_to_folder(str(source), out)
+        repair.make(out, sources.resolve(str(source)), options)
+        made.append(load_file(out / repair.FILE))
+    assert all(torch.equal(tensor, made[1][name]) for name, tensor in made[0].items())
+    assert max(float(tensor.abs().max()) for name, tensor in made[0].items() if name.endswith("lora_B")) > 0
+
+
+def test_experts_are_read_in_full_and_what_lies_beside_them_is_repaired(tmp_path: Path) -> None:
+    """The fit of attention is made on what the full experts gave; no expert has an adapter."""
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
+    full = tiny.folder(tmp_path / "full", "qwen3_moe", **experts)
+    quantize.quantize_to_folder(str(full), tmp_path / "nf4")
+    options = repair.RepairSettings(rank=8, texts=6, tokens=64, epochs=0)
+    apart = repair.make(tmp_path / "nf4", sources.resolve(str(full)), options)["repair"]["nats_from_full"]
+    names = load_file(tmp_path / "nf4" / repair.FILE)
+    assert names and all(".self_attn." in name for name in names)
+    assert apart["fitted"] < apart["before"]

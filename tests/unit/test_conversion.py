@@ -171,6 +171,67 @@ def test_experts_are_converted_one_by_one_to_the_same_bytes(
     )
 
 
+GGUF_EXPERTS: dict[str, dict[str, Any]] = {  # of the sizes that transformers takes them to have
+    "qwen3_moe": {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 768, "head_dim": 128,
+                  "norm_topk_prob": True},
+    "qwen2_moe": {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 1408,
+                  "shared_expert_intermediate_size": 5632},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["F32", "Q8_0"])
+@pytest.mark.parametrize("family", GGUF_EXPERTS)
+def test_experts_of_a_gguf_file_are_converted_one_by_one_to_the_same_bytes(
+    family: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the whole file in memory gives them; never more than one expert's gate, up or down is read."""
+    path = tiny.gguf(tmp_path / "m.gguf", family, kind, **GGUF_EXPERTS[family])
+    old = whole(path, tmp_path / "old")
+    read: list[int] = []
+    real = pieces.read
+    monkeypatch.setattr(pieces, "read", lambda path, at, count: read.append(count) or real(path, at, count))
+    said: list[str] = []
+    quantize.quantize_to_folder(str(path), tmp_path / "new", notice=said.append)
+    assert same(files(tmp_path / "new"), old) and not said
+    assert len([name for name in tensors(tmp_path / "new") if name.endswith(".packed")]) == 4
+    held = originals.of(path).tensors
+    shared = [original.whole().numel() for name, original in held.items() if "shared_expert" in name]
+    one = GGUF_EXPERTS[family]["moe_intermediate_size"] * 64
+    assert max(read) <= 4 * max(one, 320 * 64, *shared)
+    if not shared:
+        assert max(read) < 4 * 2 * one
+    planned = conversion.predict(sources.resolve(str(path))).phases["convert"]["largest tensors"]
+    assert planned == 18 * 2 * one  # of one expert's gate and up: not of all three
+
+
+@pytest.mark.parametrize("family", GGUF_EXPERTS)
+def test_experts_of_a_gguf_file_are_as_large_as_its_header_says(family: str, tmp_path: Path) -> None:
+    """transformers does not read that size; against the folder that the file was made of."""
+    sizes = {**GGUF_EXPERTS[family], "moe_intermediate_size": 40}
+    sizes |= {"shared_expert_intermediate_size": 96} if family == "qwen2_moe" else {}
+    tiny.model(family, **sizes).to(torch.bfloat16).save_pretrained(tmp_path / "full")
+    tiny.tokenizer().save_pretrained(tmp_path / "full")
+    path = tiny.gguf(tmp_path / "m.gguf", family, **sizes)
+    in_pieces(path, tmp_path / "new"), in_pieces(tmp_path / "full", tmp_path / "old")
+    assert tensors(tmp_path / "new") == tensors(tmp_path / "old")
+    config = json.loads((tmp_path / "new" / "config.json").read_text())
+    assert config["moe_intermediate_size"] == 40
+
+
+@pytest.mark.parametrize(
+    ("family", "why"),
+    [("mixtral", r"has no model\.layers\.0\.mlp\."), ("gpt_oss", r"\(4, 64, 128\) where its config needs")],
+)
+def test_experts_that_transformers_does_not_read_from_a_gguf_file_are_refused(
+    family: str, why: str, tmp_path: Path
+) -> None:
+    """It takes Mixtral for a Llama, and knows no gate and up of gpt_oss: nothing is made up, and nothing written."""
+    path = tiny.gguf(tmp_path / "m.gguf", family, **EXPERTS[family])
+    with pytest.raises(ModelError, match=why) as said:
+        quantize.quantize_to_folder(str(path), tmp_path / "new")
+    assert "\n" not in str(said.value) and not (tmp_path / "new").exists()
+
+
 def test_a_stopped_conversion_of_experts_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped in the middle of a parameter with experts: it is made anew, and what was done before it is kept."""
     path = tiny.folder(tmp_path / "full", "qwen3_moe", **EXPERTS["qwen3_moe"])
