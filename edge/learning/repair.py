@@ -144,7 +144,7 @@ def sample(base: Base, count: int, length: int, *, seed: int = 0) -> Tensor:
     from transformers import DynamicCache
 
     generator = torch.Generator(base.device.name).manual_seed(seed)
-    first = base.tokenizer.bos_token_id
+    first = base.bos_id
     first = min(base.eos_ids, default=0) if first is None else first
     head = dataclasses.replace(base.head, weight=base.head.weight.to(base.device.torch_dtype))  # widened once
     texts = []
