@@ -102,7 +102,7 @@ class Session(State):
 
     def _encode(self, text: str) -> list[int]:
         ids = self.base.encode(text)
-        bos = self.base.tokenizer.bos_token_id
+        bos = self.base.bos_id
         return ids[1:] if self.tokens and ids[:1] == [bos] else ids
 
 

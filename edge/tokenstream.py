@@ -1,27 +1,101 @@
 """A text of any length -> token ids, tokenised as far as they are needed and the same as the whole text's.
 
-Owns: the pieces that are tokenised, where one is joined to the next. Does not know: models, sessions, where text is
-from. Units: characters of text, token ids.
+Owns: asking a tokenizer, the pieces that are tokenised, where one is joined to the next. Does not know: models,
+sessions, where text is from. Units: characters of text, token ids.
 
 A tokenizer takes some 150 bytes a character, so a long text is cut. No place is safe to cut at in every tokenizer: so
 pieces overlap, and are joined in the middle of a run of tokens that both have, at the same characters. What a tokenizer
 makes of a place depends on what is near it; a run of `AGREED` tokens is more than any rule of a tokenizer looks at.
 Where the pieces agree nowhere (a character a million times) the earlier one is lengthened, up to `LONGEST`; beyond that
 it ends at a token of its own.
+
+A damaged tokenizer.json may load, and fail at a word. The library of fast tokenizers is written in Rust: its panic is
+no `Exception` in Python, and is written to file descriptor 2 before Python knows of it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
+from .errors import ModelError, TemploraError, describe
+
+Answer = TypeVar("Answer")
 PIECE = 1 << 16  # characters that are tokenised at once
 OVERLAP = 1 << 11  # of them that the next piece has too
 AGREED = 32  # tokens in a row
 LONGEST = 1 << 18
 TYPE = "i"  # of an array of token ids: 4 bytes each
+
+
+class _Process:
+    """Whether standard error is nobody else's."""
+
+    own = False
+
+
+def own_process() -> None:
+    """For a process that is the command and nothing else: what a panic says itself is not shown (`asked`)."""
+    _Process.own = True
+
+
+def has_failed(error: BaseException) -> bool:
+    """Whether a tokenizer's library has failed: an exception that is none of ours, or a panic."""
+    return is_panic(error) or (isinstance(error, Exception) and not isinstance(error, TemploraError | MemoryError))
+
+
+def asked(call: Callable[[], Answer]) -> Answer:
+    """What a tokenizer answers. All that is asked of one in a run is asked through here.
+
+    Raises:
+        ModelError: its library has failed.
+    """
+    try:
+        return _quietly(call) if _Process.own else call()
+    except BaseException as error:
+        if not has_failed(error):
+            raise
+        raise ModelError(
+            f"the model's tokenizer fails ({describe(error)})", "one that takes and gives any text",
+            "its file is damaged: get the model again",
+        ) from error  # fmt: skip
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library in Rust has met what it took for impossible."""
+    return type(error).__name__ == "PanicException"
+
+
+def _quietly(call: Callable[[], Answer]) -> Answer:
+    """The same; what was written on file descriptor 2 meanwhile comes afterwards, or not at all where it panics.
+
+    One function with a `finally` and no block of its own: there is no moment in which an interruption could leave the
+    descriptor where it is put (some 10 us a call).
+    """
+    panics = False
+    try:
+        before = os.dup(2)
+        aside = os.memfd_create("said")
+    except OSError:  # it is closed, or there are too many
+        return call()
+    try:
+        os.dup2(aside, 2)
+        return call()
+    except BaseException as error:
+        panics = is_panic(error)
+        raise
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        said = b"" if panics else os.pread(aside, os.fstat(aside).st_size, 0)
+        os.close(aside)
+        if said:
+            with contextlib.suppress(OSError):  # nobody reads it any more
+                os.write(2, said)
 
 
 class _Piece(NamedTuple):
@@ -104,6 +178,11 @@ class TokenStream:
             self.ended = True
 
 
+def ids_of(tokenizer: Any, text: str, *, special: bool = False) -> list[int]:
+    """The token ids of a short text, in one piece; with `special`, those that the tokenizer puts around it."""
+    return list(asked(lambda: tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]))
+
+
 def encode(tokenizer: Any, text: str) -> array[int]:
     """The token ids of a text that is in memory; no special token is added."""
     ids = array(TYPE)
@@ -121,7 +200,7 @@ def _pieces(tokenizer: Any, text: Iterable[str]) -> Iterator[array[int]]:
     """Token ids, piece by piece; together those of the whole text."""
     source = _Characters(text)
     if not getattr(tokenizer, "is_fast", False):  # it does not say where its tokens stand
-        yield array(TYPE, tokenizer(source.rest(), add_special_tokens=False, verbose=False)["input_ids"])
+        yield array(TYPE, ids_of(tokenizer, source.rest()))
         return
     piece = _tokenised(tokenizer, 0, source.take(PIECE))
     while following := source.take(PIECE):
@@ -140,7 +219,7 @@ def _pieces(tokenizer: Any, text: Iterable[str]) -> Iterator[array[int]]:
 
 
 def _tokenised(tokenizer: Any, start: int, body: str) -> _Piece:
-    made = tokenizer(body, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    made = asked(lambda: tokenizer(body, add_special_tokens=False, return_offsets_mapping=True, verbose=False))
     return _Piece(start, body, made["input_ids"], made["offset_mapping"])
 
 

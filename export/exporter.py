@@ -172,3 +172,8 @@ def _staging(out: Path) -> Iterator[Path]:
         raise StorageError(
             f"cannot write {out}: {error.strerror or error}", "a writable folder with room", "name another folder"
         ) from error
+    except Exception as error:
+        code = journal.system_error(error)  # a tokenizer is written in Rust
+        if code is None:
+            raise
+        raise journal.storage_error(error, f"write {out}", code) from error

@@ -18,6 +18,7 @@ from .. import __version__
 from ..errors import Interrupted, TemploraError, describe
 from ..machine import allocator
 from ..terminal import say, streams
+from ..tokenstream import is_panic, own_process
 from . import (
     bench,
     doctor,
@@ -44,6 +45,7 @@ def run(argv: Sequence[str] | None) -> int:
     os.environ.setdefault("TQDM_DISABLE", "1")  # read once, when torch imports it: the libraries' own bars stay away
     if argv is None:
         allocator.own_process()
+        own_process()
     with streams():
         return _run(argv)
 
@@ -60,7 +62,9 @@ def _run(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         say("stopped")
         return Interrupted.exit_code
-    except Exception as error:
+    except BaseException as error:
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         if os.environ.get("TEMPLORA_DEBUG"):
             raise
         say(f"error: internal failure ({describe(error)}); set TEMPLORA_DEBUG=1 for the traceback")

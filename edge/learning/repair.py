@@ -205,7 +205,7 @@ def sample(base: Base, count: int, length: int, way: repairing.Way, *, seed: int
     from transformers import DynamicCache
 
     generator = torch.Generator(base.device.name).manual_seed(seed)
-    first = base.tokenizer.bos_token_id
+    first = base.bos_id
     first = min(base.eos_ids, default=0) if first is None else first
     head = base.head
     if way.cached:

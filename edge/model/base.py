@@ -121,15 +121,21 @@ class Base:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""
-        text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text)
+        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        return tokenstream.asked(lambda: str(self.tokenizer.decode(list(ids), **options)))
+
+    @property
+    def bos_id(self) -> int | None:
+        """The tokenizer's BOS token, if it has one."""
+        found: int | None = tokenstream.asked(lambda: self.tokenizer.bos_token_id)
+        return found
 
     @property
     def eos_ids(self) -> frozenset[int]:
         """Token ids that end a text."""
         generation = getattr(self.model, "generation_config", None)
         value = getattr(generation, "eos_token_id", None)
-        value = self.tokenizer.eos_token_id if value is None else value
+        value = tokenstream.asked(lambda: self.tokenizer.eos_token_id) if value is None else value
         return frozenset() if value is None else frozenset([value] if isinstance(value, int) else value)
 
     def checksum(self) -> str:
@@ -284,11 +290,10 @@ def encode(tokenizer: Any, text: str) -> list[int]:
 
 def default_bos(tokenizer: Any) -> int | None:
     """The BOS token that the tokenizer puts before a text by itself; None where it puts none."""
-    bos: int | None = tokenizer.bos_token_id
+    bos: int | None = tokenstream.asked(lambda: tokenizer.bos_token_id)
     if bos is None:
         return None
-    starts = tokenizer("a", verbose=False)["input_ids"][:1]
-    return bos if starts == [bos] else None
+    return bos if tokenstream.ids_of(tokenizer, "a", special=True)[:1] == [bos] else None
 
 
 def sinks(tokenizer: Any, settings: WindowSettings) -> int:

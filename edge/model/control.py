@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..tokenstream import asked
 from .base import Base
 
 # Bytes (<0x0A>) and markup (<b>, </table>) are text.
@@ -37,11 +38,11 @@ def barred(base: Base) -> Tensor:
 def _ids(base: Base) -> set[int]:
     tokenizer = base.tokenizer
     size = int(base.config.vocab_size)
-    special = set(tokenizer.all_special_ids)
-    special |= {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = set(asked(lambda: tokenizer.all_special_ids))
+    special |= {index for index, token in asked(lambda: tokenizer.added_tokens_decoder).items() if token.special}
     special |= {index for index in base.manifest().get("control_tokens", ()) if isinstance(index, int)}
-    known = min(size, len(tokenizer))  # counted anew at each call
-    words = enumerate(tokenizer.convert_ids_to_tokens(list(range(known))))
+    known = min(size, asked(lambda: len(tokenizer)))  # counted anew at each call
+    words = enumerate(asked(lambda: tokenizer.convert_ids_to_tokens(list(range(known)))))
     formed = {index for index, word in words if word is None or (word[:1] in "<[" and _FORM.fullmatch(word))}
     formed |= set(range(known, size))
     found = {index for index in special | formed if isinstance(index, int) and 0 <= index < size} - base.eos_ids

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 
+from .. import tokenstream
 from ..errors import ModelError
 from ..generate import TextStream
 from ..model import control
@@ -279,8 +280,7 @@ class Line:
 
 def encode_more(session: State, text: str) -> list[int]:
     """Token ids of a text that something stands before."""
-    ids: list[int] = session.base.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return ids
+    return tokenstream.ids_of(session.base.tokenizer, text)
 
 
 def encode_prompt(session: State, prompts: Prompts, text: str) -> list[int]:
@@ -300,7 +300,7 @@ def require_languages(session: State, texts: Sequence[str], source: Language, ta
     for language, sample in ((source, "\n".join(texts)), (target, target.endonym)):
         ids = encode_more(session, sample)
         back = session.base.decode(ids)
-        unknown = session.base.tokenizer.unk_token_id
+        unknown = tokenstream.asked(lambda: session.base.tokenizer.unk_token_id)
         lost = [c for c in sample if not c.isspace() and c not in back] if back.split() != sample.split() else []
         if (unknown is not None and ids.count(unknown) > len(sample) // 100) or 100 * len(lost) > len(sample):
             raise ModelError(

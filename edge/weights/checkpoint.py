@@ -29,6 +29,7 @@ from ..machine.device import Device, matmul_units
 from ..memory import families
 from ..store import contents
 from ..store.sources import FORMAT, MANIFEST, WORDS, Source, sha256_file
+from ..tokenstream import has_failed
 from . import language, libraries, packed, tensorfile, words
 from .alone import damaged, sealed
 
@@ -286,7 +287,9 @@ def load_tokenizer(folder: Path, remote_code: bool = False) -> Any:
         template = folder / "chat_template.json"  # where processors of images and speech kept it once
         if not loaded.chat_template and template.is_file():
             loaded.chat_template = json.loads(template.read_text("utf-8"))["chat_template"]
-    except Exception as error:
+    except BaseException as error:
+        if not has_failed(error):
+            raise
         raise ModelError(
             f"{folder} has no usable tokenizer ({describe(error)})", "tokenizer.json beside the weights", "add it"
         ) from error

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError, describe
+from ..tokenstream import asked, has_failed, ids_of
 from . import plainwords, vocabulary
 from .vocabulary import CONTROL, SPACE, UNKNOWN, Vocabulary
 
@@ -31,7 +32,9 @@ def load(path: Path) -> Any:
     try:
         made = carried(words)
         require_agreement(made, words, path.name)
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+    except BaseException as error:
+        if not has_failed(error):
+            raise
         raise ModelError(
             f"{path} holds no usable tokenizer ({describe(error)})", "a whole GGUF language model", "download it again"
         ) from error
@@ -139,7 +142,7 @@ def require_agreement(tokenizer: Any, words: Vocabulary, name: str) -> None:
         ModelError: with the text and what both make of it.
     """
     for text, right in zip(plainwords.TEXTS, plainwords.expected(words), strict=True):
-        ids = list(tokenizer(text, verbose=False)["input_ids"])
+        ids = ids_of(tokenizer, text, special=True)
         if ids != right:
             at = next(
                 (i for i, pair in enumerate(zip(ids, right, strict=False)) if pair[0] != pair[1]),
@@ -155,9 +158,8 @@ def require_agreement(tokenizer: Any, words: Vocabulary, name: str) -> None:
 
 
 def _shown(tokenizer: Any, ids: list[int]) -> str:
-    return " ".join(
-        f"{i}={token!r}" for i, token in zip(ids[:5], tokenizer.convert_ids_to_tokens(ids[:5]), strict=True)
-    )
+    tokens = asked(lambda: tokenizer.convert_ids_to_tokens(ids[:5]))
+    return " ".join(f"{i}={token!r}" for i, token in zip(ids[:5], tokens, strict=True))
 
 
 def added_tokens(folder: Path) -> dict[str, Any]:
@@ -184,7 +186,7 @@ def _json(path: Path) -> Any:
 
 def mark(tokenizer: Any) -> str:
     """sha256 of the ids that a tokenizer gives for all texts that one is tried on."""
-    ids = [list(tokenizer(text, verbose=False)["input_ids"]) for text in plainwords.TEXTS]
+    ids = [ids_of(tokenizer, text, special=True) for text in plainwords.TEXTS]
     return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from edge import cli, journal
 from edge.errors import DeviceError, ExportError
@@ -367,6 +369,26 @@ def test_a_graph_that_says_something_else_is_not_left_behind(tmp_path: Path, mon
     monkeypatch.setitem(graph._ACTIVATIONS, "silu", ("Gelu", {}))
     with pytest.raises(ExportError, match="spreads away"):
         exporter.export(tiny.runtime("llama").base, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_for_the_tokenizer_is_said(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file is written in Rust, whose error is no OSError."""
+    save = PreTrainedTokenizerFast._save_pretrained
+
+    def full(*args: Any, **options: Any) -> Any:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        try:
+            return save(*args, **options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "_save_pretrained", full)
+    assert cli.main(["export", str(model), str(tmp_path / "graph")]) == 8
+    assert f"error: cannot write {tmp_path / 'graph'}: File too large" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
