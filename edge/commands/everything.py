@@ -9,7 +9,9 @@ Exit codes are those of `edge.errors`; an unexpected failure is 70.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
+import sys
 from collections.abc import Sequence
 from importlib import metadata
 from typing import NoReturn
@@ -19,24 +21,13 @@ from ..errors import Interrupted, TemploraError, describe
 from ..machine import allocator
 from ..terminal import say, streams
 from ..tokenstream import is_panic, own_process
-from . import (
-    bench,
-    doctor,
-    evaluate,
-    glossary,
-    models,
-    options,
-    overwrite,
-    plan,
-    quantize,
-    render,
-    runs,
-    score,
-    translate,
-    write,
-)
+from . import options, overwrite
 
-VERBS = (score, write, translate, render, glossary, evaluate, runs, models, quantize, plan, bench, doctor)
+VERBS = {  # each with its module
+    "score": "score", "write": "write", "translate": "translate", "render": "render", "glossary": "glossary",
+    "eval": "evaluate", "runs": "runs", "models": "models", "quantize": "quantize", "plan": "plan", "bench": "bench",
+    "doctor": "doctor",
+}  # fmt: skip
 INTERNAL = 70
 
 
@@ -52,7 +43,8 @@ def run(argv: Sequence[str] | None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     try:
-        args = parser().parse_args(argv)
+        words = list(sys.argv[1:] if argv is None else argv)
+        args = parser(words[0] if words else "").parse_args(words)
         overwrite.check(args)
         with options.as_private_as(overwrite.texts(args)):
             return int(args.run(args))
@@ -71,8 +63,8 @@ def _run(argv: Sequence[str] | None) -> int:
         return INTERNAL
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def parser(verb: str = "") -> argparse.ArgumentParser:
+    """The whole command line; of one verb only, where it begins with one: the others' rooms are not imported."""
     top = _Parser(
         prog="templora",
         description="Read, score and write texts far longer than the model's window: a 4-bit base and a temporary "
@@ -82,9 +74,9 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"templora {__version__}")
     verbs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in VERBS:
-        module.add(verbs)
-    for entry in metadata.entry_points(group="templora.commands"):
+    for name in (verb,) if verb in VERBS else VERBS:
+        importlib.import_module(f".{VERBS[name]}", __package__).add(verbs)
+    for entry in () if verb in VERBS else metadata.entry_points(group="templora.commands"):
         entry.load().add(verbs)
     return top
 

@@ -20,13 +20,7 @@ from . import files, placeholders
 from .archive import Archive, Limits
 from .chapters import Chapter, chapters_of, in_chapters
 from .document import Document, Kind, Unit, is_right_to_left
-from .docx import Docx
-from .epub import Epub
-from .html import Html
-from .markdown import Markdown
-from .plain import Plain
 from .segments import segments
-from .srt import Srt
 from .text import read_text
 
 __all__ = [
@@ -127,11 +121,18 @@ def _text_format(data: bytes) -> str:
 
 
 def _read(path: Path, data: bytes, kind: str, limits: Limits, language: str) -> Document:
+    """The document; only its own format's reader is imported."""
     if kind == "epub":
+        from .epub import Epub
+
         return Epub(path, Archive(data, str(path), limits))
     if kind == "docx":
+        from .docx import Docx
+
         return Docx(path, Archive(data, str(path), limits))
     if kind == "html":
+        from .html import Html
+
         return Html(path, data)
     if kind not in ("txt", "md", "srt"):
         raise InputError(f"{path} is an archive", "one of " + ", ".join(FORMATS), "unpack it and name a document in it")
@@ -140,8 +141,21 @@ def _read(path: Path, data: bytes, kind: str, limits: Limits, language: str) -> 
     if "\0" in text:
         raise InputError(f"{path} is binary", "UTF-8 text", "name a text file or convert it")
     mark = b"\xef\xbb\xbf" if data.startswith(b"\xef\xbb\xbf") else b""
-    readers: dict[str, Callable[[Path, str, bytes], Document]] = {"txt": Plain, "md": Markdown, "srt": Srt}
-    document = readers[kind](path, text, mark)
+    document = _text_reader(kind)(path, text, mark)
     if encoding:
         document.notes = (f"{path} is {encoding}: the translation is written as UTF-8",)
     return document
+
+
+def _text_reader(kind: str) -> Callable[[Path, str, bytes], Document]:
+    if kind == "md":
+        from .markdown import Markdown
+
+        return Markdown
+    if kind == "srt":
+        from .srt import Srt
+
+        return Srt
+    from .plain import Plain
+
+    return Plain

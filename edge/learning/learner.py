@@ -171,7 +171,8 @@ class Learner:
             # on a GPU it is not waited for: a gradient that is no number is dropped with the rest
             if mean.device.type != "cpu" or self.settings.guard == "off" or torch.isfinite(mean):
                 with self.clock.phase("backward"):
-                    torch.autograd.backward(mean, mean.new_tensor(scale))
+                    # the same gradients as with `scale` handed in, for which torch would import sympy
+                    torch.autograd.backward(mean if scale == 1.0 else mean * scale)
                     if scale != 1.0:
                         torch._foreach_div_([p.grad for p in self.adapter.parameters() if p.grad is not None], scale)
         return nll.detach()

@@ -130,6 +130,11 @@ def own_process() -> None:
     _Heap.own = True
 
 
+def own() -> bool:
+    """Whether this process is the command and nothing else."""
+    return _Heap.own
+
+
 @contextmanager
 def importing() -> Iterator[None]:
     """Inside, nothing is collected; after it, in a process of our own, what is there is never looked at again.

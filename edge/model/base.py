@@ -239,14 +239,15 @@ def load(
         source = quantize.convert_once(source, device=device.name, budget=settings.budget, report=report)
     identity = checkpoint.identity(source, repair=settings.adapter.start != "fresh")
     with alone.making(source.path):
-        base = _made(source, device, settings, before_weights)
+        base = _made(source, device, settings, before_weights, identity)
     base.reference = reference
-    base.identity = identity
     base.load_seconds = time.perf_counter() - start
     return base
 
 
-def _made(source: Source, device: Device, settings: Settings, before_weights: Callable[[], Settings] | None) -> Base:
+def _made(
+    source: Source, device: Device, settings: Settings, before_weights: Callable[[], Settings] | None, identity: str
+) -> Base:
     """Tokenizer, then weights; tried once."""
     remote_code = settings.base.trust_remote_code
     config = None
@@ -268,7 +269,7 @@ def _made(source: Source, device: Device, settings: Settings, before_weights: Ca
     else:
         model = _load_folder(source.path, config, device, settings)
     folder = source.path if source.path.is_dir() else None
-    base = Base(freeze(model), tokenizer, device, source.reference, folder=folder)
+    base = Base(freeze(model), tokenizer, device, source.reference, folder=folder, identity=identity)
     checks.verify(base)
     checks.require_words(base)
     return base

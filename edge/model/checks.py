@@ -1,19 +1,24 @@
 """What is tried on a base before it is used: that its numbers are those that every loop will take them for.
 
-Owns: the head of a model, trial forwards on four tokens, trial words.
+Owns: the head of a model, trial forwards on four tokens, trial words; which bases passed before.
 Does not know: how a base is loaded, adapters, texts.
 Units: token ids, logits.
 """
 
 from __future__ import annotations
 
+import platform
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..errors import ModelError
+from .. import journal
+from ..errors import ModelError, StorageError
 from ..memory import families
+from ..store import sources
 from ..weights import checkpoint
 from .loss import Head
 
@@ -47,8 +52,44 @@ def require_words(base: Any) -> None:
         )  # fmt: skip
 
 
-@torch.no_grad()
 def verify(base: Any) -> None:
+    """`try_logits`, once for a 4-bit folder made here: its files are known by their checksums, and the cache keeps that
+    they passed with this code and these libraries on such a device.
+
+    Raises:
+        ModelError: see there.
+    """
+    path = _passed(base) if base.identity and base.manifest() else None
+    if path is not None and path.is_file():
+        return
+    try_logits(base)
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        journal.atomic_write(path, b"{}")
+    except (OSError, StorageError):
+        pass  # a cache that cannot be written costs the trial at each load, nothing else
+
+
+def _passed(base: Any) -> Path | None:
+    """Where the cache keeps that a base passed; None where there is no cache."""
+    code = sorted(Path(__file__).parent.glob("*.py"))
+    what = {
+        "base": base.fingerprint(),
+        "code": [journal.file_fingerprint(path) for path in code],
+        "libraries": [metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")],
+        "device": [base.device.kind, base.device.units, base.device.dtype, platform.machine()],
+        "tokens": base.config.vocab_size,
+    }
+    try:
+        return sources.cache_root() / "passed" / f"{journal.fingerprint(what)}.json"
+    except StorageError:
+        return None
+
+
+@torch.no_grad()
+def try_logits(base: Any) -> None:
     """Refuses a model whose logits are not what decoder + head give, or not the same from its own cache: its losses and
     its texts would be wrong in silence.
     """

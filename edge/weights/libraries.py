@@ -1,6 +1,6 @@
 """The libraries that a session stands on, imported at the cost of what it uses of them.
 
-Owns: how bitsandbytes and peft are imported.
+Owns: how bitsandbytes and peft are imported; that nothing is drawn for weights that are about to be read.
 Does not know: what they are used for.
 
 bitsandbytes hands some of its kernels to `torch.compile` while it is imported, which imports torch's compiler: a
@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 
-from ..machine.allocator import importing
+from ..machine import compiler
+from ..machine.allocator import importing, own
 
 
 def load() -> None:
-    """Imports them; nothing where that was done before."""
-    with importing():
+    """Imports them; nothing where that was done before. A process of our own is told that it computes alone."""
+    with importing(), compiler.alone() if own() else nullcontext():
         if "bitsandbytes" not in sys.modules:
             compiles = torch.compile
             torch.compile = functools.partial(_later, compiles)
@@ -50,3 +52,29 @@ def _later(compiles: Callable[..., Any], function: Callable[..., Any] | None = N
         return made[0](*args, **kwargs)
 
     return run
+
+
+DRAWN = ("normal_", "uniform_", "trunc_normal_", "xavier_normal_", "xavier_uniform_", "kaiming_normal_",
+         "kaiming_uniform_", "orthogonal_", "sparse_")  # fmt: skip
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Inside, no random numbers are drawn for tensors without memory: torch has Python code for that, which imports
+    sympy. Other tensors, and what is not random, are set as ever.
+    """
+    from transformers import initialization
+
+    tables: list[Any] = [vars(torch.nn.init), getattr(initialization, "TORCH_INIT_FUNCTIONS", {})]
+    before = [(table, name, table[name]) for table in tables for name in DRAWN if name in table]
+    for table, name, function in before:
+        table[name] = functools.partial(_unless_meta, function)
+    try:
+        yield
+    finally:
+        for table, name, function in before:
+            table[name] = function
+
+
+def _unless_meta(function: Callable[..., Any], tensor: Any, *args: Any, **kwargs: Any) -> Any:
+    return tensor if tensor.is_meta else function(tensor, *args, **kwargs)

@@ -1,16 +1,22 @@
-"""What start-up does not pay for: a compiler that nothing uses, a vocabulary that is read twice."""
+"""What start-up does not pay for: a compiler that nothing uses, other processes, random weights that are overwritten,
+other commands, a base that passed before, a vocabulary that is read twice.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from edge.weights import checkpoint, words
+from edge.model import checks
+from edge.weights import checkpoint, libraries, words
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,9 +72,101 @@ def test_no_compiler_is_imported_with_the_libraries() -> None:
     assert done.stdout.splitlines()[-1] == "False"
 
 
-def test_what_is_compiled_later_is_what_was_handed_in() -> None:
-    from edge.weights import libraries
+COMMAND = """
+import sys
+from edge.machine import allocator
+allocator.own_process()
+from edge.commands import everything
+from edge.model import checks
+tried = []
+try_logits = checks.try_logits
+checks.try_logits = lambda base: tried.append(base) or try_logits(base)
+code = everything.run(sys.argv[1:])
+from edge.machine import compiler
+unwanted = ("sympy", "torch.distributed.tensor", "torch.distributed.fsdp", "torch._inductor", "edge.translation.loop",
+            "edge.documents.docx", "markdown_it", "export")
+import torch
+assert torch.distributed.is_available()
+print([name for name in unwanted if name in sys.modules], compiler.is_read(), len(tried), code)
+if compiler.is_read():
+    raise SystemExit
+# what was put off comes when it is wanted, and knows what was said before it came
+from transformers import masking_utils
+assert len(compiler._told) > 0
+with masking_utils.TransformGetItemToIndex():
+    pass
+assert compiler.is_read() and not compiler._told and type(torch._dynamo) is type(sys)
+assert torch._dynamo.is_compiling() is False and torch._dynamo.disable is not compiler.disable
+assert torch.compile(lambda x: x * 2, backend="eager")(torch.ones(3)).tolist() == [2, 2, 2]
+layer = torch.nn.Linear(2, 2)
+torch.utils.checkpoint.checkpoint(layer, torch.ones(1, 2), use_reentrant=False).sum().backward()
+assert layer.weight.grad.tolist() == [[1, 1], [1, 1]]
+print("came")
+"""
 
+
+def test_a_command_that_learns_imports_no_compiler_and_tries_its_base_once(tmp_path: Path) -> None:
+    folder = tiny.folder(tmp_path / "m", "gemma3_text")
+    four_bit = tmp_path / "four"
+    text = tmp_path / "text.txt"
+    text.write_text(tiny.TEXT)
+    environment = {**os.environ, "TEMPLORA_CACHE": str(tmp_path / "cache")}
+    done = [
+        subprocess.run(
+            [sys.executable, "-c", COMMAND, *arguments],
+            cwd=ROOT, capture_output=True, text=True, check=True, env=environment,
+        )
+        for arguments in (
+            ["quantize", str(folder), str(four_bit), "--offline"],
+            *[["score", str(text), "--model", str(four_bit), "--offline", "--no-run", "--set", "window.chunk=24",
+               "--set", "window.size=48", "--set", "learn.epochs=1"]] * 2,
+        )
+    ]  # fmt: skip
+    first, second = [run.stdout.splitlines()[-2:] for run in done[1:]]
+    assert first == ["[] False 1 0", "came"]
+    assert second == ["[] False 0 0", "came"]
+
+
+def test_a_base_passes_for_this_code_and_these_libraries_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEMPLORA_CACHE", str(tmp_path / "cache"))
+    base = tiny.runtime("llama").base
+    tried: list[Any] = []
+    monkeypatch.setattr(checks, "try_logits", tried.append)
+    checks.verify(base)
+    checks.verify(base)
+    assert len(tried) == 2  # in memory: nothing says what it is
+    base.identity = "a"
+    monkeypatch.setattr(type(base), "manifest", lambda self: {"format": 1})
+    monkeypatch.setattr(type(base), "fingerprint", lambda self: self.identity)
+    checks.verify(base)
+    checks.verify(base)
+    assert len(tried) == 3
+    base.identity = "b"
+    checks.verify(base)
+    monkeypatch.setattr(metadata, "version", lambda name: "another")
+    checks.verify(base)
+    assert len(tried) == 5
+    monkeypatch.setattr(checks, "try_logits", lambda base: 1 / 0)
+    base.identity = "c"
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):  # what fails is not kept
+            checks.verify(base)
+
+
+def test_nothing_is_drawn_without_memory_and_all_else_is() -> None:
+    from transformers import initialization
+
+    with libraries.undrawn():
+        meta = torch.nn.Embedding(4, 3, device="meta")
+        torch.manual_seed(0)
+        drawn = torch.nn.Embedding(4, 3)
+        ours = initialization.normal_(torch.zeros(3))
+    torch.manual_seed(0)
+    assert meta.weight.is_meta and torch.equal(drawn.weight, torch.nn.Embedding(4, 3).weight)
+    assert ours.abs().sum() > 0 and torch.nn.init.normal_.__name__ == "normal_"
+
+
+def test_what_is_compiled_later_is_what_was_handed_in() -> None:
     made: list[Any] = []
 
     def compiles(function: Any, **options: Any) -> Any:
