@@ -113,6 +113,6 @@ def _repair(args: argparse.Namespace, source: sources.Source, budget: int | None
         kept = "kept" if way.cached else "made at each use"
         say(
             f"the repair needs about {format_bytes(predicted.peak())} (phase: {predicted.highest}; dequantised copies "
-            f"{kept}; texts written side by side: {way.rows})"
+            f"{kept}; texts by the {'full' if way.full else '4-bit'} model, {way.rows} side by side)"
         )
     return lambda folder, source: repair.make(folder, source, chosen, say, budget)

@@ -117,6 +117,13 @@ def _moments(walk: _Walk, group: Sequence[nn.Module], layers: Mapping[str, _Wide
     return found
 
 
+@contextmanager
+def whole(base: Base, full: Mapping[str, Original], *, wide: bool) -> Iterator[None]:
+    """Inside, the 4-bit model is the full one, all its weights in memory; `wide`: in the compute dtype."""
+    with _full(base, _held(base.model), full, base.device.torch_dtype if wide else None):
+        yield
+
+
 class _Walk:
     """Texts that have come to the same block; each call of `through` takes them all through the next ones.
 
@@ -201,7 +208,9 @@ def _is_narrow(module: nn.Module) -> bool:
 
 
 @contextmanager
-def _full(base: Base, modules: Sequence[nn.Module], full: Mapping[str, Original]) -> Iterator[dict[str, _Wide]]:
+def _full(
+    base: Base, modules: Sequence[nn.Module], full: Mapping[str, Original], dtype: torch.dtype | None = None
+) -> Iterator[dict[str, _Wide]]:
     """Inside, these modules compute with their full weights; gives the linear ones by name, with those weights."""
     names = {id(module): name for name, module in base.model.named_modules()}
     found: dict[str, _Wide] = {}
@@ -214,6 +223,7 @@ def _full(base: Base, modules: Sequence[nn.Module], full: Mapping[str, Original]
             else:
                 assert isinstance(module, nn.Linear)
                 weight = _tensor(full, f"{name}.weight", base.device.name)
+                weight = weight if dtype is None else weight.to(dtype)
                 found[name] = module, weight
                 patches.put(module, "full weight", _over(module, weight))
                 undone.callback(patches.take, module, "full weight")

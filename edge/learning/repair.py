@@ -5,7 +5,11 @@ Does not know: documents, sessions, how a folder is quantised.
 Units: tokens, nats. Needs the full-precision weights once per base, one block's at a time (`blockwise.py`).
 
 1. The model writes its own calibration text, sampled at temperature 1 from its BOS token (as LLM-QAT does, arXiv
-   2305.17888): none ships, and none is favoured. TEXTS-REASON
+   2305.17888): none ships, and none is favoured.
+   The full model does where all its weights fit in memory, else the 4-bit one: every token needs all weights, so one
+   block at a time would read them all for each. Demo, rank 64, 8 texts of 128 tokens, one seed, nats after distilling
+   by the full model's text and by the 4-bit one's: 0.111, 0.106 on 16 other texts of the full model (0.305 before);
+   0.104, 0.093 on the 4-bit one's (0.260); but 0.021, 0.027 on a book (0.086).
 2. Every linear layer's error E = W - NF4(W) is met by the product B A of the adapter's rank that is nearest to it on
    that layer's own inputs: E L = U S V^T for L L^T = mean(x x^T), B A = U_r S_r V_r^T L^-1 (LoftQ, arXiv 2310.08659,
    with the inputs' second moments as the metric).
@@ -109,13 +113,14 @@ def make(
     """
     start = time.perf_counter()
     with conversion.capped(budget, "repairing"):
-        kept, apart = _made(folder, source, settings, progress, budget)
+        kept, apart, writer = _made(folder, source, settings, progress, budget)
     tensorfile.write(folder / FILE, lambda: iter(kept.items()))
     return {
         "repair": {
             "file": FILE,
             "sha256": sha256_file(folder / FILE),
             "made_with": dataclasses.asdict(settings),
+            "text_by": writer,
             "nats_from_full": apart,
             "seconds": time.perf_counter() - start,
         }
@@ -124,8 +129,8 @@ def make(
 
 def _made(
     folder: Path, source: Source, settings: RepairSettings, progress: Progress, budget: int | None
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """A and B of every layer, and how far from the full model each step left it."""
+) -> tuple[dict[str, Tensor], dict[str, float], str]:
+    """A and B of every layer, how far from the full model each step left it, and which model wrote the texts."""
     full, is_whole = _full_weights(source, settings, progress, budget)
     quantized = bases.load(
         Source("folder", folder, str(folder)), settings_module.load("economical", ["compute.weights=packed"])
@@ -135,10 +140,8 @@ def _made(
     if together and not is_whole:
         progress(f"the blocks of a {quantized.config.model_type} model are read together: all full weights are held")
     way, _ = repairing.fit(source, needs(settings), budget, together=together)
-    if way.cached:
-        quantized.cache_weights()
-    progress("sampling calibration text ...")
-    texts = sample(quantized, settings.texts + settings.held_out, settings.tokens, way, seed=settings.seed)
+    progress(f"sampling calibration text from the {'full' if way.full else '4-bit'} model ...")
+    texts = _texts(quantized, full, way, settings)
     progress("fitting every layer's error ...")
     count = settings.texts
     found: dict[str, Tensor] = {}
@@ -153,9 +156,24 @@ def _made(
         apart["fitted"] = divergence(adapter, quantized, texts[count:], wanted[count:])
         distill(adapter, texts[:count], wanted[:count], settings, progress)
         apart["distilled"] = divergence(adapter, quantized, texts[count:], wanted[count:])
-        return {name: parameter.detach().to(torch.float16) for name, parameter in adapter.named_parameters()}, apart
+        kept = {name: parameter.detach().to(torch.float16) for name, parameter in adapter.named_parameters()}
+        return kept, apart, "full" if way.full else "4-bit"
     finally:
         adapter.discard()
+
+
+def _texts(base: Base, full: Mapping[str, Original], way: repairing.Way, settings: RepairSettings) -> Tensor:
+    """The texts that the repair is made from, then those that it is measured on; dequantised copies are kept after it,
+    where they are to be.
+    """
+    write = partial(sample, base, settings.texts + settings.held_out, settings.tokens, way, seed=settings.seed)
+    if way.full:
+        with blockwise.whole(base, full, wide=way.cached):
+            texts = write()
+        release_memory()
+    if way.cached:
+        base.cache_weights()
+    return texts if way.full else write()
 
 
 def _full_weights(

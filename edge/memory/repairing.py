@@ -8,6 +8,7 @@ Units: bytes; tokens. Counted from above: moments that follow each other are add
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 
 from .. import settings as settings_module
@@ -22,6 +23,7 @@ from .sizes import slice_rows
 
 AT_ONCE = (64, 16, 4, 1)  # texts that are written side by side
 _FIT = 3  # numbers of the largest second moment while a layer is fitted: itself, its root, the solver's copy
+_HEAP = 80_000_000  # freed between tokens and not given back: without it a measured peak lay 24 MB above the count
 _LOGITS = 5  # arrays of logits at a time: theirs, ours, chances, two for a soft cap
 
 
@@ -36,17 +38,21 @@ class Needs:
 
 @dataclass(frozen=True)
 class Way:
-    """How it is made; the results are the same.
+    """How it is made.
 
     `cached`: dequantised copies of all weights and the head are kept. `rows`: texts that are written side by side.
+    `full`: the full model writes them, all its weights in memory; else the 4-bit one does.
     """
 
     cached: bool
     rows: int
+    full: bool = False
 
 
 def fit(source: Source, needs: Needs, budget: int | None, *, together: bool = False) -> tuple[Way, Prediction | None]:
-    """The fastest way that fits, and what it takes; None where a config is not known here, which is tried unplanned.
+    """The best way that fits, the full model's text before speed, and what it takes.
+
+    None where a config is not known here, which is tried unplanned.
 
     Args:
         budget: bytes that the process may hold; None: what is free, half of it for what makes it fast.
@@ -67,7 +73,8 @@ def fit(source: Source, needs: Needs, budget: int | None, *, together: bool = Fa
         return Way(False, AT_ONCE[0]), None
     has = budget if budget is not None else planning.free_for_all("cpu")
     fast = has if budget is not None else int(planning.FAST_SHARE * has)
-    for way in (Way(cached, rows) for cached in (True, False) for rows in AT_ONCE):
+    for full, cached, rows in itertools.product((True, False), (True, False), AT_ONCE):
+        way = Way(cached, rows, full)
         found = predict(dims, machine, needs, way, reading=reading, together=together)
         if found.peak() <= (fast if way.cached else has):
             return way, found
@@ -94,9 +101,17 @@ def predict(
     logits = {"logits": 4 * _LOGITS * min(slice_rows(dims.vocab), needs.tokens) * dims.vocab}
     head = {"widened head": dims.vocab * dims.hidden * c} if way.cached else {}
     cache = rows * needs.tokens * 2 * dims.keys * dims.layers * c
-    written = {"keys and values": cache, "logits": 4 * rows * dims.vocab + 24 * dims.vocab}
+    written = {
+        "keys and values": 2 * cache,  # grown by copying
+        "logits": 4 * rows * dims.vocab + 24 * dims.vocab,
+        "heap between tokens": _HEAP,
+    }
+    if way.full or together:
+        wide = c if way.cached or together else dims.stored
+        written["full weights"] = wide * dims.linear_parameters + max(wide, dims.stored) * dims.expert_parameters
+    quiet = {name: size for name, size in plain.items() if not (way.full and name == "dequantised copies")}
     phases = {
-        "sample": plain | written | head,
+        "sample": quiet | written | head,
         "walk": plain
         | states
         | _block(dims, needs, c if together else 0)

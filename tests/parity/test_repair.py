@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import edge
 from edge import cli
 from edge.errors import ModelError, SettingsError
-from edge.learning import repair
+from edge.learning import blockwise, repair
 from edge.memory import repairing
 from edge.memory.repairing import Way
 from edge.model import base as bases
@@ -336,3 +336,29 @@ def test_experts_are_read_in_full_and_what_lies_beside_them_is_repaired(tmp_path
     names = load_file(tmp_path / "nf4" / repair.FILE)
     assert names and all(".self_attn." in name for name in names)
     assert apart["fitted"] < apart["before"]
+
+
+def test_the_full_model_writes_where_it_fits(folders: tuple[Path, Path, dict[str, object]], tmp_path: Path) -> None:
+    """What it writes is what the same model loaded whole writes; a budget that cannot hold it leaves it to 4 bits."""
+    full, folder, _ = folders
+    alone = load(full, "base.precision=full").base
+    base = load(folder).base
+    ids = torch.arange(2, 40)
+    with torch.no_grad():
+        before, wanted = (blockwise.hidden_states(model, ids) for model in (base, alone))
+        for wide in (True, False):
+            with blockwise.whole(base, repair.originals.of(full).tensors, wide=wide):
+                assert torch.equal(blockwise.hidden_states(base, ids), wanted)
+                assert torch.equal(repair.sample(base, 3, 20, Way(wide, 3)), repair.sample(alone, 3, 20, Way(True, 3)))
+        assert torch.equal(blockwise.hidden_states(base, ids), before)
+    config = json.loads((full / "config.json").read_text())
+    large = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "dtype": "bfloat16"}
+    heads = {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 128256}
+    (tmp_path / "config.json").write_text(json.dumps(config | large | heads))
+    source = sources.Source("folder", tmp_path, "large")
+    needs = repairing.Needs(64, 44, 512)
+    for budget, writes in ((60 << 30, True), (14 << 30, False)):
+        way, predicted = repairing.fit(source, needs, budget)
+        assert way.full == writes and predicted is not None and predicted.peak() <= budget
+        weights = 4 * 32 * (4096 * (4096 * 2 + 1024 * 2) + 3 * 4096 * 14336)
+        assert (predicted.phases["sample"].get("full weights", 0) >= weights) == writes
