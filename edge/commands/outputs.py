@@ -91,17 +91,20 @@ class Review:
 
     def write(self, done: Sequence[Record]) -> None:
         """Writes the units so far, unless somebody has changed the file since it was read."""
-        if self._content() not in (None, self._known):
-            return
         doubtful = {unit.id for unit, _ in report.doubtful(done)}
-        options.write_text(self.path, interchange.write(self.path, report.settled(done), *self._languages, doubtful))
-        self._known = self._content()
+        text = interchange.write(self.path, report.settled(done), *self._languages, doubtful)
+        if self._content() in (None, self._known):  # looked at last: an editor may save at any moment
+            self._known = text.encode("utf-8", "backslashreplace")  # and not what lies there after it
+            options.write_bytes(self.path, self._known)
 
     def _content(self) -> bytes | None:
+        """What lies there; None where nothing does. What cannot be read is not known, and so stays."""
         try:
             return self.path.read_bytes()
-        except OSError:
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            return f"not readable: {error.strerror}".encode()
 
     def _leave(self, data: bytes | None, why: str) -> None:
         self._left = data or b""

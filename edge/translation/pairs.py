@@ -155,6 +155,9 @@ def _review_entries(path: Path, rows: Rows) -> Iterator[Entry]:
             raise InputError(got, "source, target, status, id, check", "put tabs between the columns")
         confirmed = cells[2].strip().lower() in reviewing.CONFIRMED
         id = cells[3].strip() or f"line {number}"
+        if cells is rows[-1][1] and len(cells) == 5 and not cells[4] and not confirmed:
+            # an editor is writing it
+            raise InputError(f"{path} ends inside of line {number}", "a whole review", "save it once more")
         # without a fingerprint a row is as good as edited
         yield Entry(_text_of(cells[0]), _text_of(cells[1]), id, cells[4].strip() or "-", confirmed)
 
