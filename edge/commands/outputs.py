@@ -70,7 +70,7 @@ class Review:
         self._languages = job.source, job.target
         self._texts = {unit.id: unit.text for unit in document.units}
         self._known: bytes | None = None  # what we wrote or have read last
-        self._left = b""  # what we cannot take in: it stays
+        self._left: bytes | None = None  # what we cannot take in: it stays
 
     def edits(self) -> dict[str, Pair]:
         """The rows that are corrections, by unit id; none where there is no such file, or it cannot be read."""
@@ -79,8 +79,12 @@ class Review:
             return {}
         try:
             found = pairs.by_unit(self.path)
+            ours = bool(found) or pairs.is_review(self.path)
         except InputError as error:  # an editor may be writing it
             self._leave(data, error.got)
+            return {}
+        if not ours:  # another tool's, or one in which a tool has left our marks out
+            self._leave(data, f"{self.path} is no review of templora")
             return {}
         strange = [id for id, pair in found.items() if key(self._texts.get(id, "")) != key(pair.source)]
         if strange:
@@ -107,7 +111,7 @@ class Review:
             return f"not readable: {error.strerror}".encode()
 
     def _leave(self, data: bytes | None, why: str) -> None:
-        self._left = data or b""
+        self._left = data
         say(f"note: {why}; it is left as it is, and not used")
 
 

@@ -74,6 +74,16 @@ def reviewed(path: Path) -> list[Entry]:
     return [entry for entry in _entries(path) if entry.check]
 
 
+def is_review(path: Path) -> bool:
+    """Whether its rows have fingerprints; true where it has no rows.
+
+    Raises:
+        InputError: it cannot be read, or is malformed.
+    """
+    found = list(_entries(path))
+    return not found or any(entry.check for entry in found)
+
+
 def tags(path: Path) -> tuple[str, str]:
     """The languages that its head names, as (source, target); empty where it does not.
 

@@ -109,6 +109,16 @@ def reviewed(path: Path) -> list[Entry]:
     return [entry for entry in _of_part(tree(path, "xliff")) if entry.check]
 
 
+def is_review(path: Path) -> bool:
+    """Whether its units have fingerprints; true where it has no units.
+
+    Raises:
+        InputError: as `tree`.
+    """
+    found = list(_of_part(tree(path, "xliff")))
+    return not found or any(entry.check for entry in found)
+
+
 def tags(path: Path) -> list[tuple[str, str]]:
     """The languages that the parts of a file say they are in, as (source, target).
 

@@ -194,6 +194,56 @@ def test_a_review_that_cannot_be_read_is_left(tmp_path: Path, capsys: pytest.Cap
     assert beside.path.is_symlink() and "it is left as it is, and not used" in capsys.readouterr().err
 
 
+def test_a_review_may_be_sorted(tmp_path: Path) -> None:
+    """Its first line goes with the rows, wherever a spreadsheet puts it."""
+    for suffix in (".tsv", ".csv"):
+        path = tmp_path / f"review{suffix}"
+        text = interchange.write(path, [unit(n, f"Line {n}.", f"Zeile {n}.") for n in range(4)], EN, DE)
+        head, *rows = text.replace("Zeile 2.", "Reihe 2.").removeprefix("\ufeff").splitlines()
+        for lines in ([*rows[::-1], head], [rows[3], head, *rows[:3]]):
+            path.write_text("\n".join(lines) + "\n", "utf-8")
+            assert pairs.is_review(path)
+            assert pairs.by_unit(path) == {"u000002": Pair("Line 2.", "Reihe 2.")}
+            assert list(read(path)) == [Pair("Line 2.", "Reihe 2.")]
+
+
+OTHERS = {
+    "notes.tsv": "my own terms\tand notes\n",
+    "headless.tsv": "Sea.\tMeer, by hand.\tmodel\tu000000\tg0000000\t\n",
+    "notes.csv": "my own,notes\n",
+    "client.po": 'msgid "Sea."\nmsgstr "Meer, by hand."\n',
+    "client.xlf": '<xliff version="1.2"><file source-language="en" target-language="de"><body><trans-unit id="1">'
+    "<source>Sea.</source><target>Meer, by hand.</target></trans-unit></body></file></xliff>",
+    "client.xliff": '<xliff version="2.0" srcLang="en" trgLang="de"><file id="a"><unit id="1"><segment>'
+    "<source>Sea.</source><target>Meer, by hand.</target></segment></unit></file></xliff>",
+    "empty.tsv": "",
+    "empty.po": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_no_review_is_not_written_over(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file of the user's that was named by mistake, or one from which a tool has dropped our notes or first line."""
+    beside = Beside(tmp_path, name)
+    beside.path.write_text(OTHERS[name], "utf-8")
+    for done in (beside.done[:1], beside.done):
+        assert beside.review.edits() == {}
+        beside.review.write(done)
+    assert beside.path.read_text("utf-8") == OTHERS[name]
+    assert capsys.readouterr().err.count("it is left as it is, and not used") == 1  # said once
+    beside.path.unlink()
+    assert beside.review.edits() == {}
+    beside.review.write(beside.done)
+    assert pairs.is_review(beside.path)
+
+
+def test_a_review_without_rows_is_one(tmp_path: Path) -> None:
+    for suffix in interchange.SUFFIXES:
+        path = tmp_path / f"review{suffix}"
+        path.write_text(interchange.write(path, [], EN, DE), "utf-8")
+        assert pairs.is_review(path) and pairs.by_unit(path) == {}
+
+
 def test_the_same_line_may_be_corrected_in_two_ways(tmp_path: Path) -> None:
     """Each unit keeps its own correction, where it stands in the review."""
     path = tmp_path / "review.tsv"
