@@ -70,7 +70,7 @@ class Review:
         self._languages = job.source, job.target
         self._texts = {unit.id: unit.text for unit in document.units}
         self._known: bytes | None = None  # what we wrote or have read last
-        self._left = b""  # what we cannot take in: it stays
+        self._left: bytes | None = None  # what we cannot take in: it stays
 
     def edits(self) -> dict[str, Pair]:
         """The rows that are corrections, by unit id; none where there is no such file, or it cannot be read."""
@@ -79,8 +79,12 @@ class Review:
             return {}
         try:
             found = pairs.by_unit(self.path)
+            ours = bool(found) or pairs.is_review(self.path)
         except InputError as error:  # an editor may be writing it
             self._leave(data, error.got)
+            return {}
+        if not ours:  # another tool's, or one in which a tool has left our marks out
+            self._leave(data, f"{self.path} is no review of templora")
             return {}
         strange = [id for id, pair in found.items() if key(self._texts.get(id, "")) != key(pair.source)]
         if strange:
@@ -91,20 +95,23 @@ class Review:
 
     def write(self, done: Sequence[Record]) -> None:
         """Writes the units so far, unless somebody has changed the file since it was read."""
-        if self._content() not in (None, self._known):
-            return
         doubtful = {unit.id for unit, _ in report.doubtful(done)}
-        options.write_text(self.path, interchange.write(self.path, report.settled(done), *self._languages, doubtful))
-        self._known = self._content()
+        text = interchange.write(self.path, report.settled(done), *self._languages, doubtful)
+        if self._content() in (None, self._known):  # looked at last: an editor may save at any moment
+            self._known = text.encode("utf-8", "backslashreplace")  # and not what lies there after it
+            options.write_bytes(self.path, self._known)
 
     def _content(self) -> bytes | None:
+        """What lies there; None where nothing does. What cannot be read is not known, and so stays."""
         try:
             return self.path.read_bytes()
-        except OSError:
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            return f"not readable: {error.strerror}".encode()
 
     def _leave(self, data: bytes | None, why: str) -> None:
-        self._left = data or b""
+        self._left = data
         say(f"note: {why}; it is left as it is, and not used")
 
 

@@ -31,6 +31,7 @@ REVIEW = (
     "# templora review: edit the second column; set the third to ok where it is right as it is; "
     "look first where the last says ?"
 )
+_HEAD = "# templora review"
 _FORMULA = re.compile("'*[=+\\-@＝＋－＠]")  # and what looks like one already made harmless
 _ANOTHER_VARIANT = 1  # of `languages.closeness`
 _ARTEFACTS = re.compile(r"#<#|#>#")  # the corpus of arXiv 2401.11504 marks quotations that it split
@@ -135,18 +136,34 @@ def by_unit(path: str | Path) -> dict[str, Pair]:
     return _corrections(_review_entries(path, rows)) if _is_review(rows) else {}
 
 
+def is_review(path: str | Path) -> bool:
+    """Whether a file is a review, or empty of rows; what another tool made has no fingerprints.
+
+    Raises:
+        InputError: it cannot be read, or is malformed.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix in _TABLES:
+        rows = tsv.read(path)
+        return _is_review(rows) or not any(cell.strip() for _, cells in rows for cell in cells)
+    if suffix == ".po":
+        return po.is_review(path)
+    return suffix in (".xlf", ".xliff") and xliff.is_review(path)
+
+
 def _corrections(entries: Iterable[Entry]) -> dict[str, Pair]:
     return {entry.id: Pair(entry.source, entry.target) for entry in entries if entry.is_correction}
 
 
 def _is_review(rows: Rows) -> bool:
-    return bool(rows) and rows[0][1][0].startswith("# templora review")
+    return any(cells[0].startswith(_HEAD) for _, cells in rows)  # wherever sorting has put it
 
 
 def _review_entries(path: Path, rows: Rows) -> Iterator[Entry]:
     """The rows of a review table, exactly as they stand there."""
-    for number, cells in rows[1:]:
-        if not any(cell.strip() for cell in cells):
+    for number, cells in rows:
+        if cells[0].startswith(_HEAD) or not any(cell.strip() for cell in cells):
             continue
         if cells[0].startswith("#") and len(cells) < 5:  # a row may begin with # as well
             continue
@@ -155,6 +172,9 @@ def _review_entries(path: Path, rows: Rows) -> Iterator[Entry]:
             raise InputError(got, "source, target, status, id, check", "put tabs between the columns")
         confirmed = cells[2].strip().lower() in reviewing.CONFIRMED
         id = cells[3].strip() or f"line {number}"
+        if cells is rows[-1][1] and len(cells) == 5 and not cells[4] and not confirmed:
+            # an editor is writing it
+            raise InputError(f"{path} ends inside of line {number}", "a whole review", "save it once more")
         # without a fingerprint a row is as good as edited
         yield Entry(_text_of(cells[0]), _text_of(cells[1]), id, cells[4].strip() or "-", confirmed)
 

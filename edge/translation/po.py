@@ -27,7 +27,6 @@ _WRITTEN = {char: f"\\{letter}" for letter, char in _ESCAPES.items() if letter !
 _ESCAPED = re.compile(r"\\(?:([0-7]{1,3})|x([0-9A-Fa-f]{2})|(.))", re.DOTALL)
 _LINE = re.compile(r'(?:(msgctxt|msgid_plural|msgid|msgstr(?:\[\d{1,3}\])?)\s*)?"((?:[^"\\]|\\.)*)"\s*')
 _CHARSET = re.compile(rb"charset=([\w:-]{1,40})", re.IGNORECASE)
-_CHECK = re.compile(r"templora check ([0-9a-f]{8})")
 _LANGUAGE = re.compile(r"^(X-Source-Language|Language):[ \t]*(\S+)", re.MULTILINE | re.IGNORECASE)
 
 
@@ -75,6 +74,16 @@ def reviewed(path: Path) -> list[Entry]:
     return [entry for entry in _entries(path) if entry.check]
 
 
+def is_review(path: Path) -> bool:
+    """Whether its rows have fingerprints; true where it has no rows.
+
+    Raises:
+        InputError: it cannot be read, or is malformed.
+    """
+    found = list(_entries(path))
+    return not found or any(entry.check for entry in found)
+
+
 def tags(path: Path) -> tuple[str, str]:
     """The languages that its head names, as (source, target); empty where it does not.
 
@@ -107,7 +116,7 @@ def _messages(path: Path) -> Iterator[_Message]:
                 message = _Message()
                 field = ""
             message.fuzzy |= line.startswith("#,") and "fuzzy" in re.split(r"[,\s]+", line[2:])
-            if line.startswith("#.") and (found := _CHECK.search(line)):
+            if line.startswith("#.") and (found := reviewing.CHECK.search(line)):
                 message.check = found[1]
             continue
         match = _LINE.fullmatch(line)

@@ -29,7 +29,6 @@ _V1 = "urn:oasis:names:tc:xliff:document:1.2"
 _V2 = "urn:oasis:names:tc:xliff:document:2.0"
 _SPACE = "{http://www.w3.org/XML/1998/namespace}space"
 _LANG = "{http://www.w3.org/XML/1998/namespace}lang"
-_NOTE = re.compile(r"templora check ([0-9a-f]{8})")
 # states in which a translation is none yet, of 1.2 and of 2.0
 _UNTRANSLATED = frozenset(("new", "needs-translation", "needs-adaptation", "needs-l10n", "initial"))
 _CONFIRMED = frozenset(("translated", "reviewed", "signed-off", "final"))
@@ -110,6 +109,16 @@ def reviewed(path: Path) -> list[Entry]:
     return [entry for entry in _of_part(tree(path, "xliff")) if entry.check]
 
 
+def is_review(path: Path) -> bool:
+    """Whether its units have fingerprints; true where it has no units.
+
+    Raises:
+        InputError: as `tree`.
+    """
+    found = list(_of_part(tree(path, "xliff")))
+    return not found or any(entry.check for entry in found)
+
+
 def tags(path: Path) -> list[tuple[str, str]]:
     """The languages that the parts of a file say they are in, as (source, target).
 
@@ -135,7 +144,7 @@ def _of_part(part: Any) -> Iterator[Entry]:
         alone = name == "segment" and xml.local_name(unit.getparent()) != "unit"
         if not (alone or name in ("trans-unit", "unit")) or _kept_out(unit):
             continue
-        note = next((m[1] for e in elements(unit, "note") if (m := _NOTE.search(e.text or ""))), "")
+        note = next((m[1] for e in elements(unit, "note") if (m := reviewing.CHECK.search(e.text or ""))), "")
         holders = [unit] if alone or name == "trans-unit" else list(elements(unit, "segment"))
         if note:
             yield _of_review(unit, holders, note)

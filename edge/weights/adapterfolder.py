@@ -21,7 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import journal
-from ..errors import ModelError, describe
+from ..errors import ModelError, StorageError, describe
 from . import tensorfile
 
 CONFIG = "adapter_config.json"
@@ -60,7 +60,7 @@ def write(folder: Path, kept: Kept, model: str) -> None:
     """Writes a peft folder; `model` is what its config calls the base.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: it cannot be written, or holds something else, which the adapter would change: a model, a run.
     """
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name in kept.tensors))
     config = {
@@ -81,6 +81,10 @@ def write(folder: Path, kept: Kept, model: str) -> None:
 
     with journal.guarded(f"write {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
+        there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    others = sorted(there - {WEIGHTS, OURS, CONFIG})  # those are an earlier adapter's, which is replaced
+    if others:
+        raise StorageError(f"{folder} holds {others[0]}", "a new or empty folder", "choose another name")
     with journal.atomic_writer(folder / WEIGHTS) as temporary:
         tensorfile.write(temporary, named)
     ours = {"base": kept.base, "sha256": journal.file_fingerprint(folder / WEIGHTS)}

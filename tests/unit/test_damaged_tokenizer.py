@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from edge import cli, tokenstream
+from edge.commands import everything
 from edge.errors import InputError, Interrupted, ModelError
 from edge.model import base as bases
 from edge.model import control
@@ -150,6 +151,18 @@ def test_a_panic_of_the_loader_is_the_tokenizers(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", panics)
     with pytest.raises(ModelError, match="no usable tokenizer"):
         checkpoint.load_tokenizer(folder)
+
+
+def test_a_panic_of_another_library_is_an_internal_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def panics(*_: Any, **__: Any) -> int:
+        raise PanicException("out of bounds\nmore")
+
+    monkeypatch.setattr(everything.overwrite, "check", panics)
+    assert cli.main(["runs"]) == everything.INTERNAL
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("error: internal failure (PanicException: out of bounds)")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, Interrupted, MemoryError, InputError("a", "b", "c")])

@@ -11,12 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from edge import cli, journal, settings
 from edge.commands import quantize as command
-from edge.errors import ModelError
+from edge.errors import ModelError, StorageError
 from edge.store import sources
-from edge.weights import quantize
+from edge.weights import adapterfolder, quantize
 from export import exporter, manifest, opener
 from tests import tiny
 
@@ -174,3 +175,21 @@ def test_exports_of_earlier_formats_are_swept(tmp_path: Path, monkeypatch: pytes
         (folder.parent / one / "weights.data").write_bytes(b"1")
     sources.sweep_exports(folder)
     assert sorted(path.name for path in folder.parent.iterdir()) == sorted(here)
+
+
+@pytest.mark.parametrize("name", ["config.json", "records.jsonl"])
+def test_an_adapter_is_not_written_into_a_folder_of_something_else(name: str, tmp_path: Path) -> None:
+    """A 4-bit folder's manifest has the name of an adapter's; with an adapter in it, a model is refused."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    files = {name: "{}", adapterfolder.OURS: '{"format": 3}'}
+    for file, text in files.items():
+        (folder / file).write_text(text)
+    tensors = {f"layer.{part}": torch.ones(2, 2) for part in ("lora_A", "lora_B")}
+    kept = adapterfolder.Kept(folder, tensors, 2, 1.0, "b" * 64)
+    with pytest.raises(StorageError, match=f"holds {name}; expected a new or empty folder"):
+        adapterfolder.write(folder, kept, "model")
+    assert {path.name: path.read_text() for path in folder.iterdir()} == files
+    for _ in range(2):  # an earlier adapter is replaced
+        adapterfolder.write(tmp_path / "new", kept, "model")
+    assert adapterfolder.read(tmp_path / "new").rank == 2

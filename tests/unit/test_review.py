@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from edge.documents import Unit
+from edge.commands import options
+from edge.commands.outputs import Review
+from edge.documents import Unit, open_document
 from edge.errors import InputError
 from edge.records import UnitTranslated
-from edge.translation import languages, loop, pairs
+from edge.translation import interchange, languages, loop, pairs, reviewing
 from edge.translation.prompts import Pair
 
 EN, DE = languages.find("en"), languages.find("de")
@@ -81,6 +85,163 @@ def test_comments_and_short_rows(tmp_path: Path) -> None:
     path.write_text(text + "Ship.\tSchiff.\n", "utf-8")
     with pytest.raises(InputError, match="line 3 has 2 column"):
         read(path)
+
+
+def as_a_spreadsheet(text: str) -> str:
+    """What one leaves of a table that it opened and saved: cells that are numbers to it are written as it shows them."""
+    rows = list(csv.reader(io.StringIO(text)))
+    for row in rows[1:]:
+        for n, cell in enumerate(row):
+            try:
+                number = float(cell)
+            except ValueError:
+                continue
+            row[n] = f"{number:.0f}" if cell.isdigit() else f"{number:.2E}"
+    saved = io.StringIO()
+    csv.writer(saved).writerows(rows)
+    return saved.getvalue()
+
+
+def test_a_spreadsheet_that_saves_a_review_edits_nothing(tmp_path: Path) -> None:
+    """Eight digits, or digits around an e, are a number to it: 0.0012 and 1.4 of 100 fingerprints were."""
+    path = tmp_path / "review.csv"
+    rows = [unit(n, f"Line {n}.", f"Zeile {n}.") for n in range(3000)]
+    path.write_text(as_a_spreadsheet(interchange.write(path, rows, EN, DE).removeprefix("\ufeff")), "utf-8")
+    assert pairs.by_unit(path) == {}
+    path.write_text(path.read_text("utf-8").replace("Zeile 7.", "Reihe 7."), "utf-8")
+    assert pairs.by_unit(path) == {"u000007": Pair("Line 7.", "Reihe 7.")}
+
+
+def test_a_review_of_an_earlier_version_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "review.tsv"
+    row = "Sea.\tSee.\tmodel\tu000000\t{}\t\n".format("781cc6aa")
+    path.write_text(f"{pairs.REVIEW}\n{row}", "utf-8")
+    assert reviewing.check("See.")[1:] == "81cc6aa" and pairs.by_unit(path) == {}
+    path.write_text(f"{pairs.REVIEW}\n{row.replace('See.', 'Meer.')}", "utf-8")
+    assert pairs.by_unit(path) == {"u000000": Pair("Sea.", "Meer.")}
+
+
+@pytest.mark.parametrize("suffix", interchange.SUFFIXES)
+def test_a_review_that_is_saved_half_way_corrects_nothing(tmp_path: Path, suffix: str) -> None:
+    """Wherever it ends: what is there of it is refused, or is what was written."""
+    path = tmp_path / f"review{suffix}"
+    rows = [
+        unit(0, "Sea.", "See."),
+        unit(1, "A ship, \u27e61\u27e7old\u27e6/1\u27e7.", "Ein Schiff, \u27e61\u27e7alt\u27e6/1\u27e7."),
+    ]
+    whole = interchange.write(path, rows, EN, DE)
+    wrong = []
+    for end in range(len(whole)):
+        path.write_text(whole[:end], "utf-8")
+        try:
+            if found := pairs.by_unit(path):
+                wrong.append((whole[:end][-30:], found))
+        except InputError:
+            continue
+    assert not wrong
+
+
+class Beside:
+    """A review of three lines while a run goes on."""
+
+    def __init__(self, folder: Path, name: str = "review.tsv") -> None:
+        book = folder / "book.txt"
+        book.write_text("Sea.\n\nShip.\n\nMen.\n")
+        document = open_document(book)
+        self.path = folder / name
+        self.done = [unit(n, u.text, f"Wort {n}.") for n, u in enumerate(document.units)]
+        self.review = Review(self.path, document, loop.Job(document.units, EN, DE))
+
+    def edit(self, old: str, new: str) -> None:
+        text = self.path.read_text("utf-8")
+        assert old in text
+        self.path.write_text(text.replace(old, new), "utf-8")
+
+
+def test_an_edit_in_the_moment_of_writing_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An editor saves right after a review was written, and right before it is written again."""
+    beside = Beside(tmp_path)
+    real = options.write_bytes
+
+    def saved_after(path: Path, data: bytes) -> None:
+        real(path, data)
+        beside.edit("Wort 0.", "Meer.")
+
+    monkeypatch.setattr(options, "write_bytes", saved_after)
+    beside.review.write(beside.done[:2])
+    monkeypatch.setattr(options, "write_bytes", real)
+    beside.review.write(beside.done)
+    assert "Meer." in beside.path.read_text("utf-8")
+    assert beside.review.edits() == {"u000000": Pair("Sea.", "Meer.")}
+    write = interchange.write
+
+    def saved_before(*args: object) -> str:
+        text = write(*args)  # type: ignore[arg-type]
+        beside.edit("Wort 1.", "Boot.")
+        return text
+
+    monkeypatch.setattr(interchange, "write", saved_before)
+    beside.review.write(beside.done)
+    assert set(beside.review.edits()) == {"u000000", "u000001"}
+
+
+def test_a_review_that_cannot_be_read_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A loop of links, or a folder, or a file of somebody else: it is no missing one."""
+    beside = Beside(tmp_path)
+    beside.path.symlink_to(beside.path)
+    assert beside.review.edits() == {}
+    beside.review.write(beside.done)
+    assert beside.path.is_symlink() and "it is left as it is, and not used" in capsys.readouterr().err
+
+
+def test_a_review_may_be_sorted(tmp_path: Path) -> None:
+    """Its first line goes with the rows, wherever a spreadsheet puts it."""
+    for suffix in (".tsv", ".csv"):
+        path = tmp_path / f"review{suffix}"
+        text = interchange.write(path, [unit(n, f"Line {n}.", f"Zeile {n}.") for n in range(4)], EN, DE)
+        head, *rows = text.replace("Zeile 2.", "Reihe 2.").removeprefix("\ufeff").splitlines()
+        for lines in ([*rows[::-1], head], [rows[3], head, *rows[:3]]):
+            path.write_text("\n".join(lines) + "\n", "utf-8")
+            assert pairs.is_review(path)
+            assert pairs.by_unit(path) == {"u000002": Pair("Line 2.", "Reihe 2.")}
+            assert list(read(path)) == [Pair("Line 2.", "Reihe 2.")]
+
+
+OTHERS = {
+    "notes.tsv": "my own terms\tand notes\n",
+    "headless.tsv": "Sea.\tMeer, by hand.\tmodel\tu000000\tg0000000\t\n",
+    "notes.csv": "my own,notes\n",
+    "client.po": 'msgid "Sea."\nmsgstr "Meer, by hand."\n',
+    "client.xlf": '<xliff version="1.2"><file source-language="en" target-language="de"><body><trans-unit id="1">'
+    "<source>Sea.</source><target>Meer, by hand.</target></trans-unit></body></file></xliff>",
+    "client.xliff": '<xliff version="2.0" srcLang="en" trgLang="de"><file id="a"><unit id="1"><segment>'
+    "<source>Sea.</source><target>Meer, by hand.</target></segment></unit></file></xliff>",
+    "empty.tsv": "",
+    "empty.po": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_no_review_is_not_written_over(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file of the user's that was named by mistake, or one from which a tool has dropped our notes or first line."""
+    beside = Beside(tmp_path, name)
+    beside.path.write_text(OTHERS[name], "utf-8")
+    for done in (beside.done[:1], beside.done):
+        assert beside.review.edits() == {}
+        beside.review.write(done)
+    assert beside.path.read_text("utf-8") == OTHERS[name]
+    assert capsys.readouterr().err.count("it is left as it is, and not used") == 1  # said once
+    beside.path.unlink()
+    assert beside.review.edits() == {}
+    beside.review.write(beside.done)
+    assert pairs.is_review(beside.path)
+
+
+def test_a_review_without_rows_is_one(tmp_path: Path) -> None:
+    for suffix in interchange.SUFFIXES:
+        path = tmp_path / f"review{suffix}"
+        path.write_text(interchange.write(path, [], EN, DE), "utf-8")
+        assert pairs.is_review(path) and pairs.by_unit(path) == {}
 
 
 def test_the_same_line_may_be_corrected_in_two_ways(tmp_path: Path) -> None:
