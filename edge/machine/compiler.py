@@ -36,7 +36,7 @@ class _Unread(types.ModuleType):
         return getattr(self, name)
 
     @property
-    def __path__(self) -> Any:
+    def __path__(self) -> Any:  # type: ignore[override]
         """Where its submodules lie. Whoever imports one has the package's code run first, as ever."""
         _read(self)
         return self.__path__
