@@ -130,8 +130,9 @@ class Runtime:
                 f"{self.plan.shape.anew}: every window is computed anew (learn.prefix=full), which is slower"
             )
         self._other_path = self._opened(making or (lambda said: None))
-        if self.plan.settings.compute.weights == "cached":
-            base.cache_weights()
+        compute = self.plan.settings.compute
+        if compute.weights in ("cached", "some"):
+            base.cache_weights(None if compute.weights == "cached" else compute.kept)
 
     def memory(self, session: Session) -> dict[str, Any]:
         """Plan, prediction and measurement, phase by phase, in bytes, for reports."""

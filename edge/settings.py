@@ -180,7 +180,8 @@ class ComputeSettings:
     """Where and how the numbers are computed; nothing here changes results beyond rounding.
 
     `weights`: `packed` dequantises each weight at each use; `cached` keeps dequantised copies for the session;
-    `auto` is settled by the planner (`memory/budget.py`), like every `auto` here.
+    `some` those of the last `kept` blocks (0: of as many as fit); `auto` is settled by the planner
+    (`memory/budget.py`), like every `auto` here.
     `matmul`: what float32 matmuls of many rows round their operands to on a CPU; sums are float32. `auto`: bfloat16
     where there are AMX units for it (`machine/device.py`), as a GPU's compute dtype is.
     `checkpointing`: keep one activation per block and recompute the rest in the backward pass.
@@ -198,7 +199,8 @@ class ComputeSettings:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     matmul: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int = 0
-    weights: Literal["auto", "packed", "cached"] = "auto"
+    weights: Literal["auto", "packed", "cached", "some"] = "auto"
+    kept: int = 0
     checkpointing: Literal["auto", "on", "off"] = "auto"
     paging: Literal["auto", "off", "guard", "cache", "all"] = "auto"
     heap: Literal["auto", "keep", "return"] = "auto"
@@ -209,6 +211,11 @@ class ComputeSettings:
 
     def __post_init__(self) -> None:
         _require(self.threads >= 0, f"compute.threads is {self.threads}", "0 (all cores) or more")
+        _require(self.kept >= 0, f"compute.kept is {self.kept}", "0 (as many as fit) or more blocks")
+        _require(
+            not self.kept or self.weights == "some", f"compute.kept={self.kept} with weights={self.weights}",
+            "compute.weights=some", "set both",
+        )  # fmt: skip
         _require(self.loss_slice >= 0, f"compute.loss_slice is {self.loss_slice}", "0 (automatic) or more")
         for name in self.plain:
             _require(

@@ -28,7 +28,10 @@ def run(args: argparse.Namespace) -> int:
     )
     chosen = conversion.shown(chosen, source)
     print_table(report.plan_table(chosen))
+    print_table(report.rungs_table(chosen, settings))
     print(report.plan_summary(chosen))
     if args.json:
-        print(json.dumps({"command": "plan", "model": args.model, **chosen.to_json(), "settings": settings.to_dict()}))
+        steps = report.rungs_json(chosen, settings)
+        line = {"command": "plan", "model": args.model, **chosen.to_json(), "steps": steps}
+        print(json.dumps({**line, "settings": settings.to_dict()}))
     return 0

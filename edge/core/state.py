@@ -150,6 +150,8 @@ class State:
         compute = plan.settings.compute
         if compute.weights == "packed":
             self.base.drop_cached_weights()
+        elif compute.weights == "some":
+            self.base.cache_weights(compute.kept)
         self.forward.settle(compute)
         self.torch_forward.settle(compute)
         if self.learner is not None and compute.paging != "off":

@@ -17,6 +17,7 @@ from typing import Any
 from ..journal import RunInfo
 from ..memory.budget import Plan
 from ..records import ChunkScore, Side, finite, perplexity, total
+from ..settings import Settings
 from ..values.amounts import format_bytes
 
 SIDES = {"base": "4-bit base", "adapter": "with temporary LoRA", "full": "base, all read by attention"}
@@ -119,6 +120,37 @@ def plan_summary(plan: Plan) -> str:
         said += f"; architecture '{plan.shape.architecture}' is estimated, from above: "
         said += "its blocks are not counted one by one"
     return said
+
+
+def rungs_table(plan: Plan, asked: Settings) -> Any:
+    """A rich table of what memory buys: each step from the fastest plan down, its peak, and estimated seconds."""
+    from rich.table import Table
+
+    table = Table(title="What memory buys (seconds are estimated)", title_justify="left")
+    table.add_column("given up, from the top")
+    for name in ("peak, MB", "s/chunk", "s/token written"):
+        table.add_column(name, justify="right")
+
+    def add(said: str, rung: Plan) -> None:
+        pace = rung.pace()
+        written = f"{pace.token:.2g}" if pace.token else "–"
+        table.add_row(said, f"{rung.prediction.peak() / 1e6:.0f}", f"{pace.chunk:.2g}", written)
+
+    for said, rung in plan.rungs(asked):
+        add(said, rung)
+    table.add_section()
+    add("this plan", plan)
+    return table
+
+
+def rungs_json(plan: Plan, asked: Settings) -> list[dict[str, Any]]:
+    """The same for the JSON line: peaks in bytes, estimated seconds."""
+    found = [*plan.rungs(asked), ("this plan", plan)]
+    paces = [rung.pace() for _, rung in found]
+    return [
+        {"given_up": said, "peak": rung.prediction.peak(), "chunk_seconds": pace.chunk, "token_seconds": pace.token}
+        for (said, rung), pace in zip(found, paces, strict=True)
+    ]
 
 
 def runs_table(runs: Sequence[RunInfo]) -> Any:

@@ -15,12 +15,18 @@ from typing import Any
 from ..errors import BudgetError, ModelError
 from ..settings import Settings
 from ..values.amounts import format_bytes
+from .lasting import kept_blocks
+from .pace import Pace, estimate
 from .prediction import Machine, Prediction, predict
 from .shape import Shape
 
 SLICE_BYTES = 128 << 20  # of logits held at a time; twice that where memory is not short
 PASSING_SLICE = 512  # positions, where logits exist for a block of the vocabulary only
 SMALLEST_SLICE = 16  # positions
+TYPICAL_CORES = 4  # that steps are ordered for, so that two machines with as much memory go the same way
+ABOUT = "weights "  # begins what is said of their copies
+ALL_KEPT = f"{ABOUT}kept for all blocks"
+PARTS = 4  # steps from all weights kept to none
 MARGIN = 0.05  # of free memory, left to the system where no budget was named
 
 
@@ -50,9 +56,29 @@ class Plan:
                 self,
                 settings=settings,
                 prediction=predict(settings, self.shape, self.machine, decodes=self.decodes),
-                given_up=(*self.given_up, said),
+                given_up=_and(self.given_up, said),
             )
         return None
+
+    def pace(self) -> Pace:
+        """Estimated seconds of a chunk under it, on this machine."""
+        return estimate(self.settings, self.shape, self.machine, decodes=self.decodes)
+
+    def rungs(self, asked: Settings) -> list[tuple[str, Plan]]:
+        """What memory buys: the fastest plan for the settings that were asked for, and each step down from it, with
+        what it gives up; the same prefix and forward path throughout.
+        """
+        learn = dataclasses.replace(asked.learn, prefix=self.settings.learn.prefix)
+        open_ = dataclasses.replace(asked, learn=learn, forward=self.settings.forward, onnx=self.settings.onnx)
+        fast = settle(open_, self.shape, self.machine, roomy=True)
+        first = predict(fast, self.shape, self.machine, decodes=self.decodes)
+        plan = dataclasses.replace(self, settings=fast, prediction=first, given_up=())
+        found = [("nothing", plan)]
+        while (lower := plan.tighter()) is not None:
+            said = next(step for step in lower.given_up if step not in plan.given_up)
+            found.append((said, lower))
+            plan = lower
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """The plan as reports keep it."""
@@ -63,7 +89,7 @@ class Plan:
             "given_up": list(self.given_up),
             "chosen": {
                 "loss_slice": chosen.loss_slice, "checkpointing": chosen.checkpointing,
-                "weights": chosen.weights, "paging": chosen.paging, "heap": chosen.heap,
+                "weights": chosen.weights, "kept": chosen.kept, "paging": chosen.paging, "heap": chosen.heap,
                 "prefix": self.settings.learn.prefix,
             },
             "predicted": self.prediction.to_json(),
@@ -122,33 +148,63 @@ def fit(
 
 
 def _within_share(fast: Settings, shape: Shape, machine: Machine, limit: float, decodes: bool) -> Settings | None:
-    """The fastest choices that fit a share of what is free, dequantised copies kept to the last; None where these do
-    not fit. Measured with 1.5 billion weights on a CPU: a context is read at 103 tokens a second with them, at 9
-    without; recomputing activations costs a third of a lesson (by FLOPs).
+    """The fastest choices that fit a share of what is free, without paging anything; None where none do.
+
+    Measured with 1.5 billion weights on a CPU: short pieces are read at 103 tokens a second with copies of all weights,
+    at 9 without; recomputing activations costs a third of a lesson (by FLOPs).
     """
+    ceiling = kept_blocks(fast, shape)
     while predict(fast, shape, machine, decodes=decodes).peak() > limit:
-        step = next(_steps(fast, shape, machine, decodes, False), None)
-        if step is None or step[1].compute.weights != fast.compute.weights:
+        paging = fast.compute.paging
+        steps = (step for _, step in _steps(fast, shape, machine, decodes, False) if step.compute.paging == paging)
+        step = next(steps, None)
+        if step is None:
             return None
-        fast = step[1]
-    return fast
+        fast = step
+    return _filled(fast, shape, machine, limit, decodes, ceiling)
 
 
 def _give_up(
     chosen: Settings, shape: Shape, machine: Machine, budget: int, named: bool, decodes: bool, degrade: bool
 ) -> Plan | Prediction:
     """The first plan down the ladder that fits, or the smallest prediction on it."""
-    given_up: list[str] = []
+    given_up: tuple[str, ...] = ()
+    ceiling = kept_blocks(chosen, shape)
     best = prediction = predict(chosen, shape, machine, decodes=decodes)
     while prediction.peak() > budget:
         step = next(_steps(chosen, shape, machine, decodes, degrade), None)
         if step is None:
             return best
         said, chosen = step
-        given_up.append(said)
+        given_up = _and(given_up, said)
         prediction = predict(chosen, shape, machine, decodes=decodes)
         best = min(best, prediction, key=Prediction.peak)
-    return Plan(chosen, prediction, shape, machine, budget, named, decodes, tuple(given_up))
+    full = _filled(chosen, shape, machine, budget, decodes, ceiling) if given_up else chosen
+    if full != chosen:
+        given_up = _and(given_up, _kept_said(full, shape))
+        prediction = predict(full, shape, machine, decodes=decodes)
+    return Plan(full, prediction, shape, machine, budget, named, decodes, given_up)
+
+
+def _filled(settings: Settings, shape: Shape, machine: Machine, limit: float, decodes: bool, ceiling: int) -> Settings:
+    """Copies of as many blocks as fit, up to `ceiling`: the ladder's steps are several blocks wide, and what it gave up
+    after a step may have made that one needless.
+    """
+    for kept in range(ceiling, kept_blocks(settings, shape), -1):
+        more = _with(settings, weights="some", kept=kept)
+        if kept == shape.layers:
+            more = _with(settings, weights="cached", kept=0)
+        if predict(more, shape, machine, decodes=decodes).peak() <= limit:
+            return more
+    return settings
+
+
+def _and(given_up: tuple[str, ...], said: str) -> tuple[str, ...]:
+    """What was given up, and more: of the weights' copies only the last, and nothing where all are there."""
+    found = [said if old.startswith(ABOUT) and said.startswith(ABOUT) else old for old in given_up]
+    if said not in found:
+        found.append(said)
+    return tuple(one for one in found if one != ALL_KEPT)
 
 
 def settle(settings: Settings, shape: Shape, machine: Machine, *, roomy: bool, keeps: bool | None = None) -> Settings:
@@ -165,6 +221,7 @@ def settle(settings: Settings, shape: Shape, machine: Machine, *, roomy: bool, k
     return _with(
         settings,
         weights=fast if compute.weights == "auto" else compute.weights,
+        kept=compute.kept or (shape.layers if compute.weights == "some" else 0),
         checkpointing=("off" if roomy else "on") if compute.checkpointing == "auto" else compute.checkpointing,
         heap=("keep" if (roomy if keeps is None else keeps) and machine.kind == "cpu" else "return")
         if compute.heap == "auto"
@@ -190,10 +247,10 @@ def _steps(
 ) -> Iterator[tuple[str, Settings]]:
     """What may be given up next, in order: each with what it says and the settings after it.
 
-    Result-preserving first: freed memory that is kept, logits slice (where whole rows of logits exist), activation
-    checkpointing, dequantised copies, a still smaller slice, then
-    paging of the guard's copy, of the KV cache while learning, of the optimiser's state. After them, only with
-    `degrade`: 8-bit optimiser state (it rounds differently), rank, adapted blocks, window.
+    Result-preserving first: freed memory that is kept, logits slice (where whole rows of logits exist); then what costs
+    the fewest estimated seconds for a byte of activation checkpointing, a part of the dequantised copies and, after a
+    still smaller slice, paging: of the guard's copy, of the KV cache while learning, of the optimiser's state. After
+    them, only with `degrade`: 8-bit optimiser state (it rounds differently), rank, adapted blocks, window.
     """
     compute = settings.compute
     learns = settings.learn.mode != "none"
@@ -201,24 +258,66 @@ def _steps(
         yield "freed memory given back to the system", _with(settings, heap="return")
     if compute.loss_slice > 64 and not machine.passes_head:
         yield "logits slice of 64 positions", _with(settings, loss_slice=64)
-    if learns and compute.checkpointing != "on":
-        yield "activations recomputed in the backward pass", _with(settings, checkpointing="on")
-    if compute.weights == "cached":
-        yield "weights dequantised at each use", _with(settings, weights="packed")
-    if compute.loss_slice > SMALLEST_SLICE and not machine.passes_head:
+    finer = compute.loss_slice > SMALLEST_SLICE and not machine.passes_head
+    for said, step in _by_seconds(settings, shape, machine, decodes):
+        if finer and step.compute.paging != compute.paging:
+            finer = False
+            yield f"logits slice of {SMALLEST_SLICE} positions", _with(settings, loss_slice=SMALLEST_SLICE)
+        yield said, step
+    if finer:
         yield f"logits slice of {SMALLEST_SLICE} positions", _with(settings, loss_slice=SMALLEST_SLICE)
-    if learns:
-        levels = ["off", "guard", "cache", "all"]
-        for level in levels[levels.index(compute.paging) + 1 :]:
-            if (level == "guard" and not settings.learn.can_roll_back) or (level == "cache" and not decodes):
-                continue
-            if level == "all" and settings.learn.optimizer != "adamw":
-                continue
-            said = {"guard": "the guard's copy", "cache": "the KV cache while learning", "all": "the optimiser's state"}
-            place = "a file" if machine.kind == "cpu" else "CPU memory"
-            yield f"{said[level]} paged to {place}", _with(settings, paging=level)
     if degrade:
         yield from _degrading(settings, shape, learns)
+
+
+def _by_seconds(settings: Settings, shape: Shape, machine: Machine, decodes: bool) -> list[tuple[str, Settings]]:
+    """Steps that cost time, first the one that costs the fewest seconds for each byte that it frees of the peak."""
+    compute = settings.compute
+    learns = settings.learn.mode != "none"
+    found: list[tuple[str, Settings]] = []
+    if learns and compute.checkpointing != "on":
+        found.append(("activations recomputed in the backward pass", _with(settings, checkpointing="on")))
+    if kept := kept_blocks(settings, shape):
+        lower = [shape.layers * part // PARTS for part in range(PARTS)]
+        left = max(count for count in lower if count < kept)
+        fewer = _with(settings, weights="some" if left else "packed", kept=left)
+        found.append((_kept_said(fewer, shape), fewer))
+    if learns:
+        found += _paging(settings, machine, decodes)[:1]
+
+    def worth(settings: Settings) -> tuple[int, float]:
+        peak = predict(settings, shape, machine, decodes=decodes).peak()
+        return peak, estimate(settings, shape, machine, decodes=decodes, cores=TYPICAL_CORES).seconds
+
+    peak, seconds = worth(settings) if len(found) > 1 else (0, 0.0)
+
+    def price(entry: tuple[str, Settings]) -> float:
+        lower, longer = worth(entry[1])
+        return max(0.0, longer - seconds) / (peak - lower) if lower < peak else float("inf")
+
+    return sorted(found, key=price) if len(found) > 1 else found
+
+
+def _kept_said(settings: Settings, shape: Shape) -> str:
+    kept = kept_blocks(settings, shape)
+    if kept == shape.layers:
+        return ALL_KEPT
+    return f"weights kept for {kept} of {shape.layers} blocks" if kept else "weights dequantised at each use"
+
+
+def _paging(settings: Settings, machine: Machine, decodes: bool) -> list[tuple[str, Settings]]:
+    """What may still be paged, in order."""
+    found = []
+    levels = ["off", "guard", "cache", "all"]
+    for level in levels[levels.index(settings.compute.paging) + 1 :]:
+        if (level == "guard" and not settings.learn.can_roll_back) or (level == "cache" and not decodes):
+            continue
+        if level == "all" and settings.learn.optimizer != "adamw":
+            continue
+        said = {"guard": "the guard's copy", "cache": "the KV cache while learning", "all": "the optimiser's state"}
+        place = "a file" if machine.kind == "cpu" else "CPU memory"
+        found.append((f"{said[level]} paged to {place}", _with(settings, paging=level)))
+    return found
 
 
 def _degrading(settings: Settings, shape: Shape, learns: bool) -> Iterator[tuple[str, Settings]]:

@@ -8,7 +8,7 @@ Units: FLOPs; a multiply and an add are two. Elementwise work is left out, as to
 from __future__ import annotations
 
 from ..settings import Settings
-from .prediction import adapter_parameters
+from .lasting import adapter_parameters
 from .shape import Shape
 from .sizes import ATTENTION_BLOCK
 

@@ -12,7 +12,7 @@ from importlib import metadata, util
 
 from ..settings import Settings
 from .graph import GraphTerms
-from .prediction import Machine
+from .lasting import Machine
 from .shape import KNOWN, Shape
 
 PAYS = 50_000_000  # weights in blocks from which decoding waits for memory, not for Python

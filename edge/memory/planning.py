@@ -16,7 +16,7 @@ from ..store import sources
 from ..store.sources import Source
 from . import budget, paths, shape
 from .budget import Plan
-from .prediction import Machine
+from .lasting import Machine
 from .shape import Shape
 
 LIBRARIES = 430_000_000  # resident with torch, transformers, peft and bitsandbytes imported (measured: 391 MB)

@@ -1,6 +1,6 @@
 """Predicted peak memory, term by term.
 
-Owns: the formulas.
+Owns: the formulas of what comes and goes, and of phases. What stays is in `lasting.py`.
 Does not know: torch, budgets, how a choice is carried out. It needs a model's `Shape` and settings without `auto`.
 Units: bytes. S is tokens in the window, c bytes of one number of the compute dtype.
 
@@ -10,7 +10,6 @@ What a moment holds is counted tensor by tensor; `tests/unit/test_budget.py` hol
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,9 @@ from ..machine.allocator import MAPPED
 from ..settings import Settings
 from . import families
 from .graph import GraphTerms, Terms, largest
+from .lasting import Lasting
+from .lasting import Machine as Machine
+from .lasting import adapter_parameters as adapter_parameters
 from .shape import Shape
 from .sizes import ATTENTION_BLOCK, HEAD_BLOCK, head_rows, room_for
 
@@ -33,28 +35,6 @@ CUDA_LOADING = 96_000_000
 CUDA_SLACK = 160_000_000
 CUDA_LEARNING = 440_000_000
 KEPT_SLACK = 330_000_000  # where it is kept between chunks: an upper bound, 60 to 305 MB were measured
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What the prediction needs to know of the device.
-
-    Attributes:
-        kind: `cpu` or `cuda`.
-        compute: bytes of one number of the compute dtype.
-        baseline: bytes that the process holds before any weight: interpreter, libraries, tokenizer.
-        matmul: what float32 matmuls round their operands to.
-    """
-
-    kind: str = "cpu"
-    compute: int = 4
-    baseline: int = 0
-    matmul: str = "float32"
-
-    @property
-    def passes_head(self) -> bool:
-        """Whether logits exist for a block of the vocabulary at a time only (`loss.sliced_nll`)."""
-        return self.kind == "cpu" and self.compute == 4
 
 
 @dataclass(frozen=True)
@@ -91,14 +71,6 @@ class Prediction:
         }
 
 
-def adapter_parameters(settings: Settings, shape: Shape) -> tuple[int, int]:
-    """Numbers in A and B of every adapted layer, and in the largest of them."""
-    rank = settings.adapter.rank
-    chosen = [dims for name, dims in shape.linears().items() if settings.adapter.takes(name)]
-    blocks = min(settings.adapter.top or shape.layers, shape.layers)
-    return rank * blocks * sum(i + o for i, o in chosen), rank * max([max(dims) for dims in chosen], default=0)
-
-
 def predict(settings: Settings, shape: Shape, machine: Machine, *, decodes: bool = False) -> Prediction:
     """Peak bytes of every phase, for settings without `auto`."""
     counted = _Count(settings, shape, machine)
@@ -130,79 +102,8 @@ def predict(settings: Settings, shape: Shape, machine: Machine, *, decodes: bool
     return Prediction(machine.baseline, phases)
 
 
-class _Count:
+class _Count(Lasting):
     """The counting itself; every method gives bytes."""
-
-    def __init__(self, settings: Settings, shape: Shape, machine: Machine) -> None:
-        if shape.window is not None and shape.window >= settings.window.size:
-            shape = dataclasses.replace(shape, sliding=0, window=None)  # no token is out of sight
-        self.settings = settings
-        self.shape = shape
-        self.machine = machine
-        self.c = machine.compute
-        self.cached = settings.compute.weights == "cached"
-        self.full = settings.base.precision == "full"
-        self.parameters, self.largest_parameter = adapter_parameters(settings, shape)
-        every = dataclasses.replace(settings, adapter=dataclasses.replace(settings.adapter, modules=(), layers="all"))
-        mends = shape.repaired and settings.adapter.start != "fresh"
-        self.mended = adapter_parameters(every, shape)[0] - self.parameters if mends else 0
-        self.rotary = shape.head_dim * (4 if shape.architecture == "gemma3_text" else 2)
-        self.slice = min(settings.compute.loss_slice, settings.window.chunk)
-
-    # - what lasts -
-
-    def weights(self) -> Terms:
-        s = self.shape
-        c = self.c
-        linear = s.linear_parameters
-        norms = s.layers * s.hidden * (4 if s.sandwich else 2) * c
-        packed = 0.5 + 1 / 64 + 4 / (64 * 256)  # NF4, its absmax in 8 bits per 64, theirs in 32 per 256
-        terms = {"weights": int(linear * (c if self.full else packed)) + norms + s.layers * 7 * 1200}
-        if s.mixture is not None:
-            held = s.mixture.held and not self.full
-            name = "experts" if held or self.full else "experts, which cannot be held in 4 bits"
-            terms[name] = int(s.expert_parameters * (packed if held else c))
-        if s.whole:
-            terms["weights in full"] = s.whole * c
-        if self.cached and not self.full:
-            terms["dequantised copies"] = linear * c
-        if not self.graph_holds_embedding:
-            terms["embeddings and head"] = self.embeddings()
-        return terms
-
-    def embeddings(self) -> int:
-        """Embedding and head as they are loaded; `graph_holds_embedding` says whether they stay."""
-        return self.shape.vocab * self.shape.hidden * self._embedding_bytes() * (1 if self.shape.tied else 2)
-
-    def _embedding_bytes(self) -> int:
-        keeps = self.machine.kind == "cpu" and self.shape.packed
-        return min(self.shape.stored, self.c) if keeps else self.c
-
-    def reading(self) -> int:
-        """Scratch while loading: nothing for a 4-bit folder; else the largest layer in float32, being quantised."""
-        if self.shape.packed or self.full:
-            return 8 << 20
-        linear = 8 * max(i * o for i, o in self.shape.linears().values())
-        return linear + self.shape.expert_parameters * self.c  # experts come whole, and are packed one by one
-
-    def learner(self) -> Terms:
-        paging = self.settings.compute.paging
-        count = self.parameters
-        eight = self.settings.learn.optimizer == "adamw8bit"
-        moments = int(count * 2 * (1 + 4 / 256)) if eight else 8 * count
-        terms = {
-            "adapter": 4 * count,
-            **({"repair of other layers": 4 * self.mended} if self.mended else {}),
-            "optimiser state": 8 * self.largest_parameter if paging == "all" and not eight else moments,
-        }
-        if self.settings.learn.can_roll_back and paging == "off":
-            terms["guard copy"] = 4 * count + moments
-        return terms
-
-    def cache(self, tokens: int) -> int:
-        s = self.shape
-        sliding = s.sliding * min(tokens, s.window or tokens)
-        return 2 * s.keys * self.c * (sliding + (s.layers - s.sliding) * tokens)
 
     # - moments -
 
@@ -211,7 +112,7 @@ class _Count:
         if self.full:
             return 0
         sizes = [i * o for name, (i, o) in self.shape.linears().items() if not names or name in names]
-        sizes = [] if self.cached else sizes
+        sizes = [] if self.kept >= self.shape.layers else sizes
         if self.shape.mixture is not None and self.shape.mixture.held and not names:
             sizes.append(self.shape.mixture.matrix(self.shape.hidden))
         return max(sizes, default=0) * self.c + max(sizes, default=0) // 8
@@ -361,15 +262,6 @@ class _Count:
         if lines > 1 and s.architecture in families.STEPPED:  # each has the context, too
             one["KV cache"] += lines * self.cache(room)
         return [*(moment | whole for moment in self.forward(tokens, labels=False)), one]
-
-    @property
-    def graph_holds_embedding(self) -> bool:
-        """Whether torch reads the graph's float32 embedding, which is the head too, and drops its own
-        (`export.sharing`).
-        """
-        chosen = self.settings
-        wide = chosen.graph_precision in ("nf4", "fp32") and self.machine.kind == "cpu"
-        return wide and self.shape.tied and self._embedding_bytes() < self.c == 4
 
     def with_slack(self, terms: Terms, phase: str) -> Terms:
         """Freed heap that the allocator has not given back: measured (`scripts/bench/memory`), not derived.

@@ -186,11 +186,20 @@ class Base:
         """The 4-bit folder's manifest; empty where the base came from elsewhere."""
         return (checkpoint.read_manifest(self.folder) if self.folder is not None else None) or {}
 
-    def cache_weights(self) -> None:
-        """Keeps a dequantised copy of every 4-bit weight for the runtime's life: faster, same numbers."""
+    def cache_weights(self, blocks: int | None = None) -> None:
+        """Keeps dequantised copies of the 4-bit weights of the last `blocks` blocks, or of all: faster, same numbers.
+
+        Copies of other layers go. The last blocks, because some lessons end halfway down (`learn.deep_every`).
+        """
         self.weights_version += 1
+        upper = self.blocks[max(0, len(self.blocks) - blocks) :] if blocks is not None else None
+        chosen = None if upper is None else {id(module) for block in upper for module in block.modules()}
         for _, linear in self.linears():
-            if getattr(linear.weight, "quant_state", None) is not None:
+            if getattr(linear.weight, "quant_state", None) is None:
+                continue
+            if chosen is not None and id(linear) not in chosen:
+                self._drop_copy(linear)
+            elif getattr(linear, "dequantized", None) is None:
                 linear.dequantized = weight_of(linear, self.device.torch_dtype)
                 patches.replace(linear, "kept weight", partial(linear_product, linear))  # its own dequantises again
 
@@ -198,8 +207,11 @@ class Base:
         """Forgets the dequantised copies; each use dequantises again."""
         self.weights_version += 1
         for _, linear in self.linears():
-            linear.__dict__.pop("dequantized", None)
-            patches.take(linear, "kept weight")
+            self._drop_copy(linear)
+
+    def _drop_copy(self, linear: nn.Linear) -> None:
+        linear.__dict__.pop("dequantized", None)
+        patches.take(linear, "kept weight")
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {

@@ -30,6 +30,7 @@ CHOICES = [
     "compute.loss_slice=7",
     "compute.checkpointing=off",
     "compute.weights=cached",
+    "compute.weights=some compute.kept=1",
     "compute.heap=keep",
     "compute.paging=guard",
     "compute.paging=all",
@@ -40,12 +41,47 @@ CHOICES = [
 def test_choice_preserves_losses_and_adapter(choice: str) -> None:
     plain = ("compute.loss_slice=512", "compute.checkpointing=on", "compute.weights=packed", "compute.heap=return")
     losses, adapter = _run(*plain)
-    others, same = _run(*plain, choice)
+    others, same = _run(*plain, *choice.split())
     assert others == pytest.approx(losses, rel=1e-5)
     for name, value in adapter.items():
         assert float((same[name] - value).norm()) <= 1e-3 * float(value.norm()) + 1e-7, name
-    if "paging" in choice or "heap" in choice:  # nothing is computed differently: bit for bit
+    if any(word in choice for word in ("paging", "heap", "weights")):  # nothing is computed differently: bit for bit
         assert others == losses and all(torch.equal(same[n], adapter[n]) for n in adapter)
+
+
+def test_copies_of_some_blocks_give_the_same_numbers_and_the_same_text() -> None:
+    """In float32, where a copy holds what each use would make anew: bit for bit, however many blocks have one."""
+
+    def run(*overrides: str) -> tuple[list[int], torch.Tensor, int]:
+        options = ("compute.matmul=float32", "generate.ignore_eos=true", *overrides)
+        runtime = tiny.runtime("qwen2", *options, layers=3)
+        with runtime.session() as session:
+            copies = [linear for _, linear in runtime.base.linears() if hasattr(linear, "dequantized")]
+            list(session.generate("Call me Ishmael.", max_tokens=40))
+            return list(session.tokens), session.forward.nll(torch.tensor(IDS[:64]), 24), len(copies)
+
+    plain, nats, none = run("compute.weights=packed")
+    every = run("compute.weights=cached")[2]
+    assert none == 0 and every > 0
+    for kept in (1, 2, 3, 9):
+        tokens, found, copies = run("compute.weights=some", f"compute.kept={kept}")
+        assert tokens == plain and torch.equal(found, nats)
+        assert copies == every * min(kept, 3) // 3
+
+
+def test_a_tighter_plan_drops_copies_of_the_first_blocks_first() -> None:
+    runtime = tiny.runtime("qwen2", "compute.weights=some", "compute.kept=3", "compute.paging=all", layers=4)
+    with runtime.session() as session:
+        seen = []
+        while True:
+            names = [name for name, linear in runtime.base.linears() if hasattr(linear, "dequantized")]
+            seen.append(sorted({int(name.split("layers.")[1].split(".")[0]) for name in names}))
+            if session.plan.tighter() is None:
+                break
+            session.memory.tighten("for a test")
+        assert seen[0] == [1, 2, 3] and seen[-1] == [] and [2, 3] in seen and [3] in seen
+        assert [len(blocks) for blocks in seen] == sorted((len(blocks) for blocks in seen), reverse=True)
+        assert len(list(session.score_ids(IDS[:40]))) == 2
 
 
 def test_rolling_back_from_pages_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
