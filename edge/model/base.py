@@ -121,8 +121,8 @@ class Base:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""
-        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-        return tokenstream.asked(lambda: str(self.tokenizer.decode(list(ids), **options)))
+        decode = partial(self.tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return tokenstream.asked(lambda: str(decode(list(ids))))
 
     @property
     def bos_id(self) -> int | None:
@@ -187,18 +187,15 @@ class Base:
         return (checkpoint.read_manifest(self.folder) if self.folder is not None else None) or {}
 
     def cache_weights(self, blocks: int | None = None) -> None:
-        """Keeps dequantised copies of the 4-bit weights of the last `blocks` blocks, or of all: faster, same numbers.
-
-        Copies of other layers go. The last blocks, because some lessons end halfway down (`learn.deep_every`).
-        """
+        """Keeps copies of the 4-bit weights of the last `blocks` blocks (lessons may end halfway down), or of all."""
         self.weights_version += 1
-        upper = self.blocks[max(0, len(self.blocks) - blocks) :] if blocks is not None else None
-        chosen = None if upper is None else {id(module) for block in upper for module in block.modules()}
+        first = len(self.blocks) if blocks is None else max(0, len(self.blocks) - blocks)
+        chosen = {id(module) for block in self.blocks[first:] for module in block.modules()}
         for _, linear in self.linears():
             if getattr(linear.weight, "quant_state", None) is None:
                 continue
-            if chosen is not None and id(linear) not in chosen:
-                self._drop_copy(linear)
+            if blocks is not None and id(linear) not in chosen:
+                _drop_copy(linear)
             elif getattr(linear, "dequantized", None) is None:
                 linear.dequantized = weight_of(linear, self.device.torch_dtype)
                 patches.replace(linear, "kept weight", partial(linear_product, linear))  # its own dequantises again
@@ -207,11 +204,7 @@ class Base:
         """Forgets the dequantised copies; each use dequantises again."""
         self.weights_version += 1
         for _, linear in self.linears():
-            self._drop_copy(linear)
-
-    def _drop_copy(self, linear: nn.Linear) -> None:
-        linear.__dict__.pop("dequantized", None)
-        patches.take(linear, "kept weight")
+            _drop_copy(linear)
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {
@@ -224,6 +217,11 @@ class Base:
             if state is not None:
                 tensors[name.replace(".base_layer", "") + ".absmax"] = state.absmax
         return tensors
+
+
+def _drop_copy(linear: nn.Linear) -> None:
+    linear.__dict__.pop("dequantized", None)
+    patches.take(linear, "kept weight")
 
 
 def load(
