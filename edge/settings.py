@@ -192,7 +192,7 @@ class ComputeSettings:
     `loss_slice`: label positions that meet the head at a time; 0 lets the planner choose.
     `plain`: what is computed in the plain way that the fast one is tested against: `loss` holds the full logits, `lora`
     is peft's own forward, `first_epoch` scores a chunk and learns it in two forwards, `step` decodes with the model's
-    own forward, `graph` records no step on a GPU, `kernel` multiplies with bitsandbytes' kernels there.
+    own forward, `graph` records no step on a GPU, `kernel` multiplies without a kernel of ours there.
     """
 
     device: str = "auto"

@@ -24,6 +24,7 @@ CORE_READS = 1.3e10
 GPU_FLOPS = 5e13
 GPU_UNPACKS = 2e11
 GPU_READS = 5e11
+PACKED = 0.52  # bytes of a weight in NF4, with its scale
 PAGES = 1e9  # bytes a second to a file, and back
 FRESH_HEAP = 0.1  # of a lesson, for heap that is handed out again page by page: up to 0.2 were measured
 
@@ -63,7 +64,9 @@ def estimate(settings: Settings, shape: Shape, machine: Machine, *, decodes: boo
     if not decodes or settings.graph_precision:
         return Pace(chunk, 0.0, 0)
     kept = (shape.linear_parameters - packed) * counted.c + counted.embeddings()
-    token = packed / unpacks + kept / (GPU_READS if gpu else CORE_READS * cores)
+    if gpu:  # a row is multiplied with packed weights as they are
+        return Pace(chunk, (packed * PACKED + kept) / GPU_READS, settings.window.chunk)
+    token = packed / unpacks + kept / (CORE_READS * cores)
     return Pace(chunk, token, settings.window.chunk)
 
 

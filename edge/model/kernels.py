@@ -1,18 +1,19 @@
-"""A few rows times 4-bit weights on a GPU: bitsandbytes' kernels or one of ours, whichever is faster there.
+"""A few rows times 4-bit weights on a GPU: the usual way or a kernel of ours, whichever is faster there.
 
 Owns: which weights ours takes, how it is started, the choice between the two by measurement.
 Does not know: blocks, texts, when a row is computed.
 Units: rows (n, K) -> (n, N); seconds of the device.
 
-bitsandbytes widens the scales of a matrix at each use, multiplies, and the adapter's products follow: five kernels for
-a row, and a whole widened matrix for several. Ours (`nf4_kernel.py`) does all but x A^T in one. Which is faster depends
+The usual way is bitsandbytes': it widens the scales of a matrix at each use, multiplies, and the adapter's products
+follow: five kernels for a row, and a whole widened matrix for several. Or it is a product with a copy in the compute
+dtype, four times as many bytes. Ours (`nf4_kernel.py`) does all but x A^T in one. Which is faster depends
 on the GPU and the shape, so both are measured on the base's own layers of that shape, once, in a recorded graph, as
 decoding has them. It needs Triton, which torch's builds for CUDA bring along.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -91,7 +92,7 @@ def choose(
     ours: Callable[[Form], Sequence[Tensor]],
     seconds: Callable[[Callable[[], object]], float] = seconds_of,
 ) -> Form | None:
-    """The fastest form of the kernel, or None where bitsandbytes is as fast, or the kernel comes to other numbers.
+    """The fastest form of the kernel, or None where the usual way is as fast, or the kernel comes to other numbers.
 
     Args:
         usual, ours: the products of some layers of one shape, each way.
@@ -118,19 +119,34 @@ def _agree(ours: Tensor, theirs: Tensor) -> bool:
     return bool(gap <= SAME * theirs.float().std())
 
 
+class Kind(NamedTuple):
+    """Layers that are computed in the same way.
+
+    Attributes:
+        outputs, inputs: N and K.
+        adapter: whether they have one.
+        copied: whether there is a copy of their weights in the compute dtype.
+    """
+
+    outputs: int
+    inputs: int
+    rows: int
+    adapter: bool
+    copied: bool
+
+
 class Choices:
-    """What was measured on a base's layers: by outputs, inputs, number of rows, and whether there is an adapter."""
+    """What was measured on a base's layers."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[int, int, int, bool], Form | None] = {}
+        self._found: dict[Kind, Form | None] = {}
 
-    def of(self, shape: tuple[int, int], rows: int, adapter: bool, measure: Callable[[], Form | None]) -> Form | None:
-        """The form for a shape (N, K); measured where it is not known."""
-        key = (*shape, rows, adapter)
-        if key not in self._found:
-            self._found[key] = measure()
-        return self._found[key]
+    def of(self, kind: Kind, measure: Callable[[], Form | None]) -> Form | None:
+        """The form for layers of a kind, None for the usual way; measured where it is not known."""
+        if kind not in self._found:
+            self._found[kind] = measure()
+        return self._found[kind]
 
-    def __iter__(self) -> Any:
-        """(N, K, rows, adapter) and the form, for reports."""
+    def __iter__(self) -> Iterator[tuple[Kind, Form | None]]:
+        """Each kind and its form, for reports."""
         return iter(self._found.items())

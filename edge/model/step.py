@@ -34,7 +34,7 @@ from .adapter import Adapter
 from .base import Base
 from .blocks import Block, Norm, blocks_of, inner_of
 from .caches import Rooms
-from .kernels import Form
+from .kernels import Form, Kind
 
 SAME = 1e-3  # of the logits' spread: what is left out of a step makes ten times as much, roundings a hundredth of it
 SAME_NARROW = 0.05  # in 16 bits: roundings make about 0.01
@@ -51,30 +51,28 @@ class Line:
         """`lora`: A^T (K, r), B^T (r, N) and s; None without an adapter."""
         self.bias = layer.bias
         self.weight: Tensor | None = None
-        state = getattr(layer.weight, "quant_state", None)
+        self.state = getattr(layer.weight, "quant_state", None)
+        self.packed = layer.weight.data.t()
         kept: Tensor | None = getattr(layer, "dequantized", None)
         if kept is not None:
             self.weight = kept.T
-        elif state is None:
+        elif self.state is None:
             self.weight = layer.weight.T
-        else:
-            self.packed = layer.weight.data.t()
-            self.state = state
         self.lora = lora
         self.forms: dict[int, Form] = {}
 
     def use(self, form: Form | None, rows: int) -> None:
-        """From now on so many rows are computed by our kernel in that form, or by bitsandbytes'."""
+        """From now on so many rows are computed by our kernel in that form, or in the usual way."""
         self.forms.pop(rows, None)
         if form is not None:
             self.forms[rows] = form
 
     def __call__(self, x: Tensor) -> Tensor:
         """(n, N) of rows (n, K)."""
+        form = self.forms.get(len(x))
+        if form is not None:
+            return kernels.product(x, self.packed.t(), self.state, self.bias, self.lora, form)
         if self.weight is None:
-            form = self.forms.get(len(x))
-            if form is not None:
-                return kernels.product(x, self.packed.t(), self.state, self.bias, self.lora, form)
             from bitsandbytes import matmul_4bit
 
             out: Tensor = matmul_4bit(x, self.packed, quant_state=self.state, bias=self.bias)
@@ -222,14 +220,19 @@ class Step:
         return bound
 
     def _choose(self, bound: Bound, rows: int) -> None:
-        """Settles how each line computes that many rows, by the time that the lines of its shape take."""
-        alike: dict[tuple[tuple[int, int], bool], list[Line]] = {}
+        """Settles how each line computes that many rows, by the time that the lines of its kind take: a row reads a
+        quarter of what a copy of the weights holds, so our kernel is tried where there are copies, too.
+        """
+        alike: dict[Kind, list[Line]] = {}
         for line in itertools.chain.from_iterable(bound.lines):
-            if line.weight is None and kernels.takes(line.state):
-                alike.setdefault((tuple(line.state.shape), line.lora is not None), []).append(line)
-        for (shape, adapted), lines in alike.items():
-            way = partial(_computed, lines, self._noise(rows, shape[1]))
-            form = self.choices.of(shape, rows, adapted, partial(kernels.choose, partial(way, None), way))
+            state: Any = line.state
+            if kernels.takes(state):
+                outputs, inputs = state.shape
+                kind = Kind(outputs, inputs, rows, adapter=line.lora is not None, copied=line.weight is not None)
+                alike.setdefault(kind, []).append(line)
+        for kind, lines in alike.items():
+            way = partial(_computed, lines, self._noise(rows, kind.inputs))
+            form = self.choices.of(kind, partial(kernels.choose, partial(way, None), way))
             for line in lines:
                 line.use(form, rows)
 
@@ -331,7 +334,7 @@ class Step:
 
 
 def _computed(lines: Sequence[Line], x: Tensor, form: Form | None) -> list[Tensor]:
-    """The lines' products with x (n, K), by our kernel in that form or by bitsandbytes'."""
+    """The lines' products with x (n, K), by our kernel in that form or in the usual way."""
     for line in lines:
         line.use(form, len(x))
     return [line(x) for line in lines]

@@ -189,10 +189,13 @@ def test_gpu_check_runs_its_code_on_the_cpu(tmp_path: Path) -> None:
     assert [line["stage"] for line in lines if "ended" in line] == ["resume"]
     of = {name: [line for line in lines if line["stage"] == name and "ended" not in line] for name in stages}
     alone = [line for line in of["decode"] if "share" in line]
-    assert len(alone) == 18 and all(line["share"] > 0 for line in alone)
+    assert len(alone) == 20 and all(line["share"] > 0 for line in alone)
     timed = [line for line in of["decode"] if "tokens_per_second" in line]
-    assert len(timed) == 22 and all(line["tokens_per_second"] > 0 for line in timed)
-    assert [line["found"] for line in of["decode"] if line["way"] == "kernels"] == [[]]  # nothing is chosen on a CPU
+    assert len(timed) == 24 and all(line["tokens_per_second"] > 0 for line in timed)
+    assert [line["found"] for line in of["decode"] if line["way"] == "kernels"] == [
+        [],
+        [],
+    ]  # nothing is chosen on a CPU
     plans = {line["plan"]: line for line in of["learn"] if "plan" in line}
     assert len(plans) == 9 and all(len(line["seconds_per_chunk"]) >= 3 for line in plans.values())
     assert plans["exact"]["learn_flops"] > 1e8 and plans["exact"]["share_of_matmul_peak"] > 0

@@ -98,25 +98,39 @@ def test_the_fastest_way_is_taken_and_a_wrong_or_broken_one_never() -> None:
     assert chosen(broken, 1.0) is None
 
 
-def test_choices_are_measured_once_and_lines_keep_them() -> None:
+def test_choices_are_measured_once_and_lines_keep_them(monkeypatch: pytest.MonkeyPatch) -> None:
     forward = made("llama")
     forward.decode(5, forward.prefill(IDS[:4])[1])
     step = forward.step
     assert step is not None
     asked: list[object] = []
     form = Form(16, 2, 4)
-    real = kernels.choose
-    kernels.choose = lambda usual, ours: (asked.append(len(usual())), form)[1]  # type: ignore[assignment]
-    try:
-        for adapter in (None, forward.adapter):
-            for rows in (1, 3, 1):
-                step._choose(step._lines(adapter), rows)
-    finally:
-        kernels.choose = real
+    monkeypatch.setattr(kernels, "choose", lambda usual, ours: (asked.append(len(usual())), form)[1])
+    for adapter in (None, forward.adapter):
+        for rows in (1, 3, 1):
+            step._choose(step._lines(adapter), rows)
     shapes = {tuple(layer.weight.quant_state.shape) for block in step.blocks for layer in _inner(block.linears)}
     assert len(asked) == 4 * len(shapes)  # with and without the adapter, for one row and for three
     for line in [line for block in step._lines(forward.adapter).lines for line in block]:
         assert line.forms == {1: form, 3: form}
+
+
+def test_copies_of_weights_are_no_reason_against_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "choose", lambda usual, ours: None)  # measures on a GPU
+    forward = made("llama")
+    forward.base.cache_weights()
+    forward.decode(5, forward.prefill(IDS[:4])[1])
+    step = forward.step
+    assert step is not None
+    lines = [line for block in step._lines(forward.adapter).lines for line in block]
+    assert all(line.weight is not None and kernels.takes(line.state) for line in lines)
+    x = torch.randn(1, lines[0].state.shape[1])
+    with torch.inference_mode():
+        usual = lines[0](x).clone()
+        lines[0].use(Form(16, 2, 4), 1)
+        assert gap(lines[0](x), usual) < 1e-5
+    step._choose(step._lines(forward.adapter), 1)
+    assert {kind.copied for kind, _ in step.choices} == {True}
 
 
 def _inner(layers: Sequence[nn.Module]) -> list[nn.Module]:
