@@ -121,8 +121,8 @@ class Base:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""
-        decode = partial(self.tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return tokenstream.asked(lambda: str(decode(list(ids))))
+        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        return tokenstream.asked(lambda: str(self.tokenizer.decode(list(ids), **options)))
 
     @property
     def bos_id(self) -> int | None:
