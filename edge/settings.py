@@ -210,7 +210,7 @@ class ComputeSettings:
     PLAIN: ClassVar[tuple[str, ...]] = ("loss", "lora", "first_epoch", "step", "graph", "kernel")
 
     def __post_init__(self) -> None:
-        _require(self.threads >= 0, f"compute.threads is {self.threads}", "0 (all cores) or more")
+        _require(self.threads >= 0, f"compute.threads is {self.threads}", "0 (all cores, or OMP_NUM_THREADS) or more")
         _require(self.kept >= 0, f"compute.kept is {self.kept}", "0 (as many as fit) or more blocks")
         _require(
             not self.kept or self.weights == "some", f"compute.kept={self.kept} with weights={self.weights}",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes of two threads each would wait for one another
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="templora-state-")  # run folders of the commands under test
 
 import pytest

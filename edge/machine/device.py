@@ -149,12 +149,21 @@ def _is_tegra() -> bool:
 
 
 def set_threads(count: int) -> int:
-    """Sets torch's intra-op threads (0: one per core this process may use) and returns the number."""
+    """Sets torch's intra-op threads (0: one per core this process may use, and no more than OMP_NUM_THREADS says) and
+    returns the number.
+    """
     import torch
 
-    count = count or len(os.sched_getaffinity(0))
+    count = count or usual_threads()
     torch.set_num_threads(count)
     return count
+
+
+def usual_threads() -> int:
+    """One for each core that this process may use; fewer where OMP_NUM_THREADS, which OpenMP reads, says so."""
+    cores = len(os.sched_getaffinity(0))
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores, int(wanted)) if wanted.isdigit() and int(wanted) > 0 else cores
 
 
 class Clock:

@@ -7,9 +7,9 @@ Units: seconds; FLOPs; bytes; weights.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
+from ..machine.device import usual_threads
 from ..settings import Settings
 from . import flops
 from .lasting import Lasting, Machine, kept_blocks
@@ -51,7 +51,7 @@ class Pace:
 def estimate(settings: Settings, shape: Shape, machine: Machine, *, decodes: bool, cores: int | None = None) -> Pace:
     """The pace of settings without `auto`. `cores`: as many as compute; this machine's where they are not said."""
     counted = Lasting(settings, shape, machine)
-    cores = cores or settings.compute.threads or os.cpu_count() or 1
+    cores = cores or settings.compute.threads or usual_threads()
     gpu = machine.kind == "cuda"
     unpacks = GPU_UNPACKS if gpu else CORE_UNPACKS * cores
     packed = 0.0 if counted.full else shape.linear_parameters * (1 - kept_blocks(settings, shape) / shape.layers)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.machine import device
 from edge.memory.prediction import UNITS_SLACK
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,3 +84,12 @@ def test_ever_new_lengths_hold_no_ever_new_memory() -> None:
     filled, more = map(int, done.stdout.split())
     assert filled + more < UNITS_SLACK
     assert more < 8 << 20
+
+
+@pytest.mark.parametrize(("said", "used"), [("", 4), ("1", 1), ("3", 3), ("64", 4), ("0", 4), ("4,2", 4), ("many", 4)])
+def test_threads_are_the_cores_and_no_more_than_openmp_is_told(
+    monkeypatch: pytest.MonkeyPatch, said: str, used: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: range(4))
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert device.usual_threads() == used
