@@ -103,7 +103,7 @@ class Writing:
         self.first = len(state.tokens) - written
         self.made: list[int] = []
         self.finish = ""
-        self._picker = Picker(settings, control.barred(state.base))
+        self._picker = Picker(settings, control.barred(state.base), state.settings.seed)
         self._stream = TextStream(state.base, list(state.tokens[max(0, self.first - 8) : self.first]), settings.stop)
         self._cache: Cache | None = None
         self._logits = torch.empty(0)

@@ -31,7 +31,6 @@ class Learned:
 
     Attributes:
         losses: the chunk's summed nll before each epoch's step, in nats.
-        after: the chunk's summed nll after the last step, where the guard measured it.
         kept: False where the guard rolled the update back.
         reason: why it was rolled back or skipped; empty otherwise.
         seconds: wall time of the learning alone.
@@ -40,7 +39,6 @@ class Learned:
     """
 
     losses: tuple[float, ...] = ()
-    after: float | None = None
     kept: bool = True
     reason: str = ""
     seconds: float = 0.0
@@ -287,6 +285,7 @@ def from_json(data: Mapping[str, Any]) -> Record:
     cls = _KINDS[values.pop("kind")]
     if isinstance(values.get("learned"), Mapping):
         learned = dict(values["learned"])
+        learned.pop("after", None)  # always empty in what earlier versions wrote by default
         learned["losses"] = tuple(learned.get("losses", ()))
         values["learned"] = Learned(**learned)
     for name in ("token_ids", "problems", "texts", "gains", "ids", "sources", "targets", "again"):

@@ -130,9 +130,8 @@ class Runtime:
                 f"{self.plan.shape.anew}: every window is computed anew (learn.prefix=full), which is slower"
             )
         self._other_path = self._opened(making or (lambda said: None))
-        compute = self.plan.settings.compute
-        if compute.weights in ("cached", "some"):
-            base.cache_weights(None if compute.weights == "cached" else compute.kept)
+        if (copied := self.plan.settings.compute.copied) != 0:
+            base.cache_weights(copied)
 
     def memory(self, session: Session) -> dict[str, Any]:
         """Plan, prediction and measurement, phase by phase, in bytes, for reports."""

@@ -58,7 +58,6 @@ class BaseSettings:
 
     precision: Literal["nf4", "full"] = "nf4"
     trust_remote_code: bool = False
-    offline: bool = False
 
 
 def group_of(kind: str) -> str:
@@ -107,43 +106,34 @@ class LearnSettings:
     """How the adapter learns from one chunk (the paper's algorithm 1).
 
     `mode`: `all` learns from what is read and from what the model writes, `read` only from what is read.
-    `own_lr`: the model's own translations are learned at this share of `lr`, divided by the number of the lesson.
     `prefix`: `full` lets gradients flow through the context too; `frozen` computes the context's keys and values
     without gradient; `cached` keeps those of the chunks before, made by an older adapter, so that only the chunk is
     computed; `auto`: `cached`, and `full` where a memory budget has no room for those. `deep_every`: every so many
     chunks the gradient goes down to the first block, in between only through the upper half of the blocks.
-    `guard`: an update whose loss is not a number, or rises too far between `epochs` (`full`: or after the last one,
-    too),
-    is undone. `drift_margin`: an adapter whose perplexity stays above the base's by that share is dropped (0: never).
+    `guard`: an update whose loss is not a number, or rises too far between `epochs`, is undone, and an adapter whose
+    perplexity stays above the base's is dropped (`learning/drift.py`).
     """
 
     mode: Literal["all", "read", "none"] = "all"
     epochs: int = 1
     lr: float = 2e-4
-    warmup_steps: int = 2
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
-    guard: Literal["off", "epochs", "full"] = "epochs"
-    own_lr: float = 0.25
+    guard: Literal["on", "off"] = "on"
     prefix: Literal["auto", "full", "frozen", "cached"] = "auto"
     deep_every: int = 1
-    drift_margin: float = 0.05
-    seed: int = 0
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, f"learn.epochs is {self.epochs}", "at least 1", "use learn.mode=none to not learn")
         _require(self.lr > 0, f"learn.lr is {self.lr}", "more than 0")
-        _require(self.warmup_steps >= 0, f"learn.warmup_steps is {self.warmup_steps}", "0 or more")
-        _require(self.drift_margin >= 0, f"learn.drift_margin is {self.drift_margin}", "0 (off) or more")
-        _require(0 < self.own_lr <= 1, f"learn.own_lr is {self.own_lr}", "above 0, at most 1")
         _require(self.deep_every >= 1, f"learn.deep_every is {self.deep_every}", "at least 1 (always)")
 
     @property
     def can_roll_back(self) -> bool:
         """Whether an update may be undone after a step was taken, and a copy of the state before it is needed.
 
-        With one epoch the guard `epochs` has all it looks at before the only step.
+        With one epoch the guard has all it looks at before the only step.
         """
-        return self.guard == "full" or (self.guard == "epochs" and self.epochs > 1)
+        return self.guard == "on" and self.epochs > 1
 
 
 @dataclass(frozen=True)
@@ -161,7 +151,6 @@ class GenerateSettings:
     top_p: float = 1.0
     top_k: int = 0
     repetition_penalty: float = 1.12
-    seed: int = 0
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
 
@@ -180,7 +169,7 @@ class ComputeSettings:
     """Where and how the numbers are computed; nothing here changes results beyond rounding.
 
     `weights`: `packed` dequantises each weight at each use; `cached` keeps dequantised copies for the session;
-    `some` those of the last `kept` blocks (0: of as many as fit); `auto` is settled by the planner
+    `some` those of as many of the last blocks as fit, `some:N` those of the last N; `auto` is settled by the planner
     (`memory/budget.py`), like every `auto` here.
     `matmul`: what float32 matmuls of many rows round their operands to on a CPU; sums are float32. `auto`: bfloat16
     where there are AMX units for it (`machine/device.py`), as a GPU's compute dtype is.
@@ -199,8 +188,7 @@ class ComputeSettings:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     matmul: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int = 0
-    weights: Literal["auto", "packed", "cached", "some"] = "auto"
-    kept: int = 0
+    weights: str = "auto"
     checkpointing: Literal["auto", "on", "off"] = "auto"
     paging: Literal["auto", "off", "guard", "cache", "all"] = "auto"
     heap: Literal["auto", "keep", "return"] = "auto"
@@ -211,11 +199,11 @@ class ComputeSettings:
 
     def __post_init__(self) -> None:
         _require(self.threads >= 0, f"compute.threads is {self.threads}", "0 (all cores, or OMP_NUM_THREADS) or more")
-        _require(self.kept >= 0, f"compute.kept is {self.kept}", "0 (as many as fit) or more blocks")
         _require(
-            not self.kept or self.weights == "some", f"compute.kept={self.kept} with weights={self.weights}",
-            "compute.weights=some", "set both",
-        )  # fmt: skip
+            re.fullmatch(r"auto|packed|cached|some(:[1-9]\d{0,5})?", self.weights) is not None,
+            f"compute.weights is '{self.weights}'",
+            "auto, packed, cached, some, or some:N with N blocks",
+        )
         _require(self.loss_slice >= 0, f"compute.loss_slice is {self.loss_slice}", "0 (automatic) or more")
         for name in self.plain:
             _require(
@@ -224,6 +212,13 @@ class ComputeSettings:
                 "some of " + ", ".join(self.PLAIN),
                 "correct the name",
             )
+
+    @property
+    def copied(self) -> int | None:
+        """Of how many of the last blocks dequantised copies are kept; None for all, or for as many as fit."""
+        if self.weights in ("cached", "some"):
+            return None
+        return int(self.weights.removeprefix("some:")) if self.weights.startswith("some:") else 0
 
 
 @dataclass(frozen=True)
@@ -241,7 +236,6 @@ class OnnxSettings:
 
     graph: str = ""
     precision: Literal["auto", "nf4", "fp32", "int8", "int4"] = "auto"
-    provider: Literal["auto", "cpu", "cuda"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -250,6 +244,7 @@ class Settings:
 
     `forward`: what computes: `torch` everything; `mixed` a graph writes, torch scores and learns; `onnx` a graph scores
     too. `auto`: where text is written `mixed`, if that pays on this machine (`memory/paths.py`); else `torch`.
+    `seed`: of a fresh adapter, of dropout, and of what is sampled.
     """
 
     window: WindowSettings
@@ -260,6 +255,7 @@ class Settings:
     compute: ComputeSettings = field(default_factory=ComputeSettings)
     forward: Literal["auto", "torch", "mixed", "onnx"] = "auto"
     onnx: OnnxSettings = field(default_factory=OnnxSettings)
+    seed: int = 0
     budget: int | None = None
 
     @property
@@ -367,9 +363,14 @@ REMOVED = {  # earlier settings, and why each is none any more
     ),
     **dict.fromkeys(
         ("learn.betas", "learn.eps", "learn.max_grad_norm", "learn.guard_factor", "learn.min_tokens",
-         "learn.min_novelty", "learn.drift_chunks", "learn.drift_every"),
+         "learn.min_novelty", "learn.drift_chunks", "learn.drift_every", "learn.warmup_steps", "learn.own_lr"),
         FIXED,
     ),
+    "learn.drift_margin": "learn.guard=off drops no adapter, as 0 did",
+    **dict.fromkeys(("learn.seed", "generate.seed"), "seed is one for all"),
+    "base.offline": "--offline, or TEMPLORA_OFFLINE=1 in the environment, says it",
+    "onnx.provider": "compute.device decides it",
+    "compute.kept": "compute.weights=some:N says it",
     "generate.read": "a prompt that is longer than the context is read, a shorter one is seen whole",
     "compute.loss": "compute.plain=[loss] is what `plain` was",
     "compute.lora": "compute.plain=[lora] is what `plain` was",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from edge.commands import options
 from edge.errors import ExportError
 from edge.machine.allocator import tune_allocator
 from edge.settings import OnnxSettings, Settings
+from edge.store.folders import without_network
 from edge.terminal import working
 from edge.values.amounts import format_bytes
 
@@ -52,10 +54,8 @@ def run(args: argparse.Namespace) -> int:
 
     tune_allocator()
     start = time.perf_counter()
-    with working(f"exporting {args.model}"):
-        made = exporter.export_from(
-            lambda: _load(args.model, offline=args.offline), args.out, args.precision, args.device
-        )
+    with working(f"exporting {args.model}"), without_network(args.offline):
+        made = exporter.export_from(partial(_load, args.model), args.out, args.precision, args.device)
     seconds = time.perf_counter() - start
     size = sum(path.stat().st_size for path in args.out.iterdir())
     gap = max(made.parity["adapter"], made.parity["base"])
@@ -67,13 +67,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _load(model: str, *, offline: bool) -> Base:
+def _load(model: str) -> Base:
     """The base on the CPU, where every graph is written and checked."""
     from edge.memory import planning
     from edge.model import base as bases
 
-    settings: Settings = settings_module.load(
-        "economical", ["learn.mode=none", "compute.device=cpu", f"base.offline={str(offline).lower()}"]
-    )
+    settings: Settings = settings_module.load("economical", ["learn.mode=none", "compute.device=cpu"])
     source = planning.find(model, settings)
     return bases.load(source, planning.plan(source, settings, decodes=False, degrade=False).settings)

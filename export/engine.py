@@ -137,7 +137,7 @@ class Engine:
         if session.get_providers()[0] != providers[0]:  # it falls back to the CPU in silence
             raise DeviceError(
                 f"ONNX Runtime runs {name} with {session.get_providers()[0]}", providers[0],
-                "check the CUDA libraries, or use onnx.provider=cpu",
+                "check the CUDA libraries, or use --forward torch",
             )  # fmt: skip
         return session
 
@@ -168,7 +168,7 @@ def choose(provider: str, exported_for: str) -> str:
     if provider == "cuda" and not there:
         raise DeviceError(
             f"this ONNX Runtime knows only {', '.join(ort.get_available_providers())}", PROVIDERS["cuda"],
-            "pip install templora[onnx-gpu], or use onnx.provider=cpu",
+            "pip install templora[onnx-gpu], or use an export for the CPU",
         )  # fmt: skip
     if provider == "auto":
         return "cuda" if there and exported_for == "cuda" else "cpu"

@@ -30,10 +30,11 @@ def opener(base: Base, settings: Settings) -> Opener:
         DeviceError: the provider is not there.
     """
     onnx = settings.onnx
-    folder = Path(onnx.graph) if onnx.graph else cached(base, settings, choose(onnx.provider, base.device.kind))
+    provider = "cpu" if base.device.kind == "cpu" else "auto"
+    folder = Path(onnx.graph) if onnx.graph else cached(base, settings, choose(provider, base.device.kind))
     engine = Engine(
         folder,
-        provider=onnx.provider,
+        provider=provider,
         threads=settings.compute.threads,
         fingerprint=base.fingerprint(),
         share=partial(sharing.share, base),

@@ -7,25 +7,25 @@ from __future__ import annotations
 
 import sys
 
-from ..store import embedded
+from ..store import embedded, folders
 from ..terminal import Progress, say
 from ..values.amounts import format_bytes
 
 
-def fetch_if_wanted(reference: str, *, offline: bool) -> None:
+def fetch_if_wanted(reference: str) -> None:
     """Fetches an embedded model where one is named that is not here, and somebody says yes.
 
     Without a terminal nothing is asked: the error of the model that is missing names the command that fetches it.
     """
     model = embedded.ENTRIES.get(reference)
-    if model is None or offline or not _attended() or embedded.find(model, say) is not None:
+    if model is None or folders.offline() or not _attended() or embedded.find(model, say) is not None:
         return
     say(f"{model.name} ({model.title}, {format_bytes(model.size)}, {model.licence[0]}) is not on this disk.")
     say("Fetch it now? [y/N]")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         return
     with Progress(model.name, model.size, "bytes") as progress:
-        embedded.fetch(model, offline=False, notice=say, report=progress)
+        embedded.fetch(model, notice=say, report=progress)
         progress(None)
 
 

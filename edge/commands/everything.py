@@ -19,6 +19,7 @@ from typing import NoReturn
 from .. import __version__
 from ..errors import Interrupted, TemploraError, describe
 from ..machine import allocator
+from ..store.folders import without_network
 from ..terminal import say, streams
 from ..tokenstream import is_panic, own_process
 from . import options, overwrite
@@ -46,7 +47,8 @@ def _run(argv: Sequence[str] | None) -> int:
         words = list(sys.argv[1:] if argv is None else argv)
         args = parser(words[0] if words else "").parse_args(words)
         overwrite.check(args)
-        with options.as_private_as(overwrite.texts(args)):
+        alone = without_network(getattr(args, "offline", False))
+        with options.as_private_as(overwrite.texts(args)), alone:
             return int(args.run(args))
     except TemploraError as error:
         say(f"error: {error.line()}")

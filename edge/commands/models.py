@@ -155,7 +155,7 @@ def _said(source: sources.Source, here: bool) -> tuple[int | None, str]:
 def _fetch(args: argparse.Namespace, model: Embedded) -> int:
     start = time.perf_counter()
     with Progress(model.name, model.size, "bytes") as progress:
-        path = embedded.fetch(model, offline=args.offline, notice=say, report=progress)
+        path = embedded.fetch(model, notice=say, report=progress)
         progress(None)
     seconds = time.perf_counter() - start
     print(f"{path}: {format_bytes(model.size)} in {seconds:.0f} s")

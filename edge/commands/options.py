@@ -141,8 +141,6 @@ def _overrides(args: argparse.Namespace) -> list[str]:
         overrides.append(f"compute.device={json.dumps(args.device)}")
     if getattr(args, "forward", None):
         overrides.append(f"forward={args.forward}")
-    if args.offline:
-        overrides.append("base.offline=true")
     if args.memory_budget:
         overrides.append(f"budget={json.dumps(args.memory_budget)}")
     return overrides
@@ -193,7 +191,7 @@ def load(args: argparse.Namespace, settings: Settings, *, decodes: bool, writes:
     """
     import edge
 
-    consent.fetch_if_wanted(args.model, offline=settings.base.offline)
+    consent.fetch_if_wanted(args.model)
     with working(f"loading {args.model}") as status, Converting(args.model, status) as converting:
         runtime = edge.load(
             args.model, settings=settings, decodes=decodes, allow_degrade=args.allow_degrade, converting=converting,

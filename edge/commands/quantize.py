@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     out = args.out
     replace = False
-    source = sources.resolve(args.model, offline=args.offline)
+    source = sources.resolve(args.model)
     if out is None:
         if source.kind != "gguf":
             raise SettingsError("no OUT", "a folder to make", f"templora quantize {args.model} FOLDER")
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     place = device.choose("auto").name
     with journal.making(out) if replace else nullcontext(), Converting(args.model) as report:
         manifest = quantize.quantize_to_folder(
-            args.model, out, offline=args.offline, finish=finish, replace=replace, source=source, device=place,
+            args.model, out, finish=finish, replace=replace, source=source, device=place,
             budget=budget, report=report, notice=say,
         )  # fmt: skip
     size = sum(f.stat().st_size for f in out.iterdir())

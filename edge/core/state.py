@@ -78,15 +78,16 @@ class State:
         settings = self.settings
         if settings.learn.mode != "none":
             fused = "lora" not in settings.compute.plain
-            self.adapter = Adapter(base, settings.adapter, seed=settings.learn.seed, fused=fused)
+            self.adapter = Adapter(base, settings.adapter, seed=settings.seed, fused=fused)
         self.torch_forward = TorchForward(base, self.adapter, settings.compute)
         self.forward: Forward = self.torch_forward if other_path is None else other_path(self.adapter)
         if self.adapter is not None:
             pages = self.memory.pages if settings.compute.paging != "off" else None
             moments = self.memory.pages if settings.compute.paging == "all" else None
             self.learner = Learner(
-                self.adapter, self.torch_forward, settings.learn, settings.window.context, moments, pages, self.sinks
-            )
+                self.adapter, self.torch_forward, settings.learn, settings.window.context, moments, pages, self.sinks,
+                settings.seed,
+            )  # fmt: skip
             self.learner.retry = self.memory.retrying
 
     def close(self) -> None:
@@ -148,10 +149,8 @@ class State:
     def _settle(self, plan: Plan) -> None:
         self.settings = plan.settings
         compute = plan.settings.compute
-        if compute.weights == "packed":
-            self.base.drop_cached_weights()
-        elif compute.weights == "some":
-            self.base.cache_weights(compute.kept)
+        if compute.copied is not None:  # never more than before
+            self.base.cache_weights(compute.copied)
         self.forward.settle(compute)
         self.torch_forward.settle(compute)
         if self.learner is not None and compute.paging != "off":
@@ -283,8 +282,8 @@ class State:
         Returns:
             Whether the adapter was dropped.
         """
-        settings = self.settings.learn
-        if self.learner is None or self.fresh or not settings.drift_margin or index % PROBE_EVERY:
+        off = self.settings.learn.guard == "off"
+        if self.learner is None or self.fresh or off or index % PROBE_EVERY:
             return False
         with self.memory.phase("score"):
             adapter, base = (

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 
 LONGEST_REST = 64
+MARGIN = 0.05  # of perplexity above the base's
 PATIENCE = 2  # chunks in a row that are behind, before the adapter is dropped
 
 
@@ -24,12 +25,12 @@ class DriftGuard:
         drops: how often the adapter was dropped.
     """
 
-    def __init__(self, margin: float) -> None:
-        """The adapter is dropped when its perplexity has been above the base's by `margin` for `PATIENCE` chunks.
+    def __init__(self, *, on: bool = True) -> None:
+        """The adapter is dropped when its perplexity has been above the base's by `MARGIN` for `PATIENCE` chunks.
 
-        A margin of 0 turns the guard off.
+        Where it is not `on` nothing is dropped.
         """
-        self.margin = margin
+        self.on = on
         self.resting = 0
         self.drops = 0
         self._behind = 0
@@ -37,10 +38,10 @@ class DriftGuard:
 
     def sees(self, adapter_nll: float, base_nll: float, tokens: int) -> bool:
         """Whether the adapter is to be dropped, now that both have scored the same `tokens` tokens."""
-        if not self.margin or not tokens:
+        if not self.on or not tokens:
             return False
         gap = (adapter_nll - base_nll) / tokens
-        limit = math.log1p(self.margin)
+        limit = math.log1p(MARGIN)
         if gap <= limit:  # false for nan: an adapter that gives no number is behind
             self._behind = 0
             if gap < -limit:

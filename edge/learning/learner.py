@@ -4,7 +4,7 @@ Owns: the optimiser, its schedule, the epochs, the guard and its rollback.
 Does not know: documents, scoring policy, generation. Every loop teaches through here.
 Units: nats, tokens, optimiser steps. Source: arXiv 2401.11504, section 3 and algorithm 1.
 
-The schedule is constant after a warm-up that starts above zero: step n uses lr * min(1, (n + 1) / warmup).
+The schedule is constant after a warm-up that starts above zero: step n uses lr * min(1, (n + 1) / WARMUP).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ Retry = Callable[[Callable[[], Tensor]], Tensor]
 Taught = tuple[Tensor, int, Tensor | None]  # (S,) token ids, how many of the last are labels, which of these count
 
 MIN_LABELS = 2  # fewer teach nothing
+WARMUP = 2  # steps until the whole rate, as published
 MAX_RISE = 1.5  # a loss that is this many times the first epoch's is undone
 # Of the rate, where the adapter starts from a repair: its B is not 0, so that A learns at once, too.
 REPAIRED_PACE = 0.5
@@ -58,9 +59,10 @@ class Learner:
         moments: Store | None = None,
         copy: Store | None = None,
         sinks: int = 0,
+        seed: int = 0,
     ) -> None:
         """`context`: tokens that a lesson sees before its labels (the paper's L_T), `sinks` of
-        them the document's first.
+        them the document's first. `seed`: of a fresh adapter and of dropout.
 
         `moments` and `copy`: where optimiser state and the guard's copy are paged to; None keeps them beside.
         """
@@ -71,11 +73,12 @@ class Learner:
         self.chunks = 0
         self.clock = Clock(("forward", "backward", "optimiser"), forward.base.device)
         self.retry: Retry = _once
-        self.drift = DriftGuard(settings.drift_margin)
+        self.drift = DriftGuard(on=settings.guard == "on")
         self.optimizer = optimizers.make(adapter.parameters(), settings, moments)
         self._saved: Store = copy or MemoryStore()
         self._saved_steps = 0
         self._sinks = sinks
+        self._seed = seed
         self._limit = context - 1  # the last context token predicts the first label, and is computed with the labels
         self._prefix: Prefix | None = None
         self._share = 1.0
@@ -114,7 +117,7 @@ class Learner:
         with torch.random.fork_rng(enabled=dropout):
             for epoch in range(settings.epochs):
                 # 1. one forward and backward; the same numbers however often it must be tried
-                seed = hash((settings.seed, self.chunks, epoch)) if dropout else None
+                seed = hash((self._seed, self.chunks, epoch)) if dropout else None
                 for scale in self._scales():
                     nll = self.retry(partial(self._gradients, lesson, prefix, seed, scale))
                     # the only time that the device is waited for
@@ -132,11 +135,6 @@ class Learner:
                 with self.clock.phase("optimiser"):
                     self._step()
         optimizers.drop_gradients(self.adapter.parameters())
-        after = None
-        if settings.guard == "full" and not reason:
-            with torch.no_grad(), self.forward.learning():
-                after = float(self.forward.loss(input_ids, labels, prefix, only)[1].double().sum())
-            reason = self._refusal([losses[0], after])
         if reason and settings.can_roll_back:
             self._load()
         if prefix is not None and settings.prefix == "cached" and math.isfinite(losses[-1]):
@@ -144,11 +142,11 @@ class Learner:
             self._prefix = prefix
         self.chunks += 1
         seconds = time.perf_counter() - start
-        return Learned(tuple(losses), after, not reason, reason, seconds, norm), scores.cpu()
+        return Learned(tuple(losses), not reason, reason, seconds, norm), scores.cpu()
 
     def start_anew(self) -> None:
         """Drops what the adapter has learned."""
-        self.adapter.reset(self.settings.seed)
+        self.adapter.reset(self._seed)
         self.optimizer.reset()
         self.steps = 0
         self._prefix = None
@@ -184,8 +182,7 @@ class Learner:
         return (HALF_SCALE, HALF_SCALE / 64) if self.forward.base.device.dtype == "float16" else (1.0,)
 
     def _step(self) -> None:
-        warmup = self.settings.warmup_steps
-        rate = self.settings.lr * (min(1.0, (self.steps + 1) / warmup) if warmup else 1.0)
+        rate = self.settings.lr * min(1.0, (self.steps + 1) / WARMUP)
         self.optimizer.step(self._share * self._pace * rate)
         self.steps += 1
         self.adapter.version += 1

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..learning.learner import WARMUP
 from ..learning.optimizer import BETAS, EPS
 from ..machine.device import Clock, Device, matmul_units
 from ..model import base
@@ -50,7 +51,7 @@ class PlainLoop:
             target_modules="all-linear",
             bias="none",
         )
-        torch.manual_seed(learn.seed)
+        torch.manual_seed(settings.seed)
         self.tokenizer = tokenizer
         self.model: Any = peft.get_peft_model(model, config)
         if checkpointing:
@@ -119,7 +120,7 @@ class PlainLoop:
             loss.backward()
         with self.clock.phase("optimiser"):
             for group in self.optimizer.param_groups:
-                group["lr"] = learn.lr * min(1.0, (self.steps + 1) / max(1, learn.warmup_steps))
+                group["lr"] = learn.lr * min(1.0, (self.steps + 1) / WARMUP)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         self.steps += 1

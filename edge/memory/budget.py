@@ -89,7 +89,7 @@ class Plan:
             "given_up": list(self.given_up),
             "chosen": {
                 "loss_slice": chosen.loss_slice, "checkpointing": chosen.checkpointing,
-                "weights": chosen.weights, "kept": chosen.kept, "paging": chosen.paging, "heap": chosen.heap,
+                "weights": chosen.weights, "paging": chosen.paging, "heap": chosen.heap,
                 "prefix": self.settings.learn.prefix,
             },
             "predicted": self.prediction.to_json(),
@@ -191,9 +191,7 @@ def _filled(settings: Settings, shape: Shape, machine: Machine, limit: float, de
     after a step may have made that one needless.
     """
     for kept in range(ceiling, kept_blocks(settings, shape), -1):
-        more = _with(settings, weights="some", kept=kept)
-        if kept == shape.layers:
-            more = _with(settings, weights="cached", kept=0)
+        more = _with(settings, weights="cached" if kept == shape.layers else f"some:{kept}")
         if predict(more, shape, machine, decodes=decodes).peak() <= limit:
             return more
     return settings
@@ -221,7 +219,6 @@ def settle(settings: Settings, shape: Shape, machine: Machine, *, roomy: bool, k
     return _with(
         settings,
         weights=fast if compute.weights == "auto" else compute.weights,
-        kept=compute.kept or (shape.layers if compute.weights == "some" else 0),
         checkpointing=("off" if roomy else "on") if compute.checkpointing == "auto" else compute.checkpointing,
         heap=("keep" if (roomy if keeps is None else keeps) and machine.kind == "cpu" else "return")
         if compute.heap == "auto"
@@ -280,7 +277,7 @@ def _by_seconds(settings: Settings, shape: Shape, machine: Machine, decodes: boo
     if kept := kept_blocks(settings, shape):
         lower = [shape.layers * part // PARTS for part in range(PARTS)]
         left = max(count for count in lower if count < kept)
-        fewer = _with(settings, weights="some" if left else "packed", kept=left)
+        fewer = _with(settings, weights=f"some:{left}" if left else "packed")
         found.append((_kept_said(fewer, shape), fewer))
     if learns:
         found += _paging(settings, machine, decodes)[:1]

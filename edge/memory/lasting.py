@@ -47,8 +47,8 @@ def adapter_parameters(settings: Settings, shape: Shape) -> tuple[int, int]:
 
 def kept_blocks(settings: Settings, shape: Shape) -> int:
     """How many blocks, from the last one down, keep dequantised copies of their weights."""
-    compute = settings.compute
-    return {"cached": shape.layers, "some": min(compute.kept, shape.layers)}.get(compute.weights, 0)
+    copied = settings.compute.copied
+    return shape.layers if copied is None else min(copied, shape.layers)
 
 
 class Lasting:

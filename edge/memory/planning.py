@@ -97,7 +97,7 @@ def without_kept_keys(plan: Plan, settings: Settings, *, degrade: bool) -> Plan:
 
 def find(model: str, settings: Settings) -> Source:
     """What will be loaded for a model reference: a GGUF file's 4-bit conversion, where it was made already."""
-    source = sources.resolve(model, offline=settings.base.offline)
+    source = sources.resolve(model)
     return sources.converted(source) if settings.base.precision == "nf4" else source
 
 

@@ -187,7 +187,10 @@ class Base:
         return (checkpoint.read_manifest(self.folder) if self.folder is not None else None) or {}
 
     def cache_weights(self, blocks: int | None = None) -> None:
-        """Keeps copies of the 4-bit weights of the last `blocks` blocks (lessons may end halfway down), or of all."""
+        """Keeps dequantised copies of the last `blocks` blocks' weights (lessons may end halfway down), or of all.
+
+        The others' are dropped: each use dequantises again.
+        """
         self.weights_version += 1
         first = len(self.blocks) if blocks is None else max(0, len(self.blocks) - blocks)
         chosen = {id(module) for block in self.blocks[first:] for module in block.modules()}
@@ -199,12 +202,6 @@ class Base:
             elif getattr(linear, "dequantized", None) is None:
                 linear.dequantized = weight_of(linear, self.device.torch_dtype)
                 patches.replace(linear, "kept weight", partial(linear_product, linear))  # its own dequantises again
-
-    def drop_cached_weights(self) -> None:
-        """Forgets the dequantised copies; each use dequantises again."""
-        self.weights_version += 1
-        for _, linear in self.linears():
-            _drop_copy(linear)
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {

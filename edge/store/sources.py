@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -53,7 +52,7 @@ def pages_folder() -> Path:
         return Path(tempfile.gettempdir())
 
 
-def resolve(reference: str, *, offline: bool = False, notice: Notice | None = None) -> Source:
+def resolve(reference: str, *, notice: Notice | None = None) -> Source:
     """Finds the model on this disk, or brings it from the hub.
 
     Raises:
@@ -78,7 +77,7 @@ def resolve(reference: str, *, offline: bool = False, notice: Notice | None = No
             f"{', '.join(embedded.ENTRIES)}, a .gguf file, a model folder, or a hub id like owner/name",
             "check the path",
         )
-    return Source("folder", _from_hub(reference, offline), reference)
+    return Source("folder", _from_hub(reference), reference)
 
 
 def converted(source: Source) -> Source:
@@ -270,14 +269,14 @@ def print_to_stderr(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _from_hub(reference: str, offline: bool) -> Path:
+def _from_hub(reference: str) -> Path:
     from huggingface_hub import snapshot_download
 
     patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
     try:
         return Path(snapshot_download(reference, allow_patterns=patterns, local_files_only=True))
     except Exception as missing:
-        if offline or os.environ.get("HF_HUB_OFFLINE") == "1":
+        if folders.offline() or os.environ.get("HF_HUB_OFFLINE") == "1":
             raise ModelError(
                 f"model '{reference}' is not on this disk", "a local model while offline", "run once without --offline"
             ) from missing

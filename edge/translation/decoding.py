@@ -245,13 +245,12 @@ class Line:
             session.settings.generate,
             temperature=attempt.temperature,
             repetition_penalty=attempt.repetition_penalty,
-            seed=request.seed,
         )
         self.token = -1
         self._limit = limit
         self._ends = session.base.eos_ids
         # the penalty looks at this line alone: names of the context are meant to come again
-        self._picker = Picker(settings, control.barred(session.base))
+        self._picker = Picker(settings, control.barred(session.base), request.seed)
         self._stream = TextStream(session.base, list(chain(*parts)), ("\n",))
         self._expects_loop = guards.loop(request.source, guards.Limits.loop // 3)
         self._count = 0

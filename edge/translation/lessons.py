@@ -31,6 +31,8 @@ from .prompts import Pair, Prompts
 if TYPE_CHECKING:
     from ..core.state import State
 
+OWN_SHARE = 0.25  # of the rate, for the model's own translations; divided by the number of the lesson
+
 
 class Lessons:
     """The session's learner as a `loop.Teacher`."""
@@ -86,11 +88,10 @@ class Lessons:
         """Teaches one chunk of pairs; `of` none only closes it, `oracle` teaches it in the paper's form."""
         if of == "none" or self.session.learner is None:
             return self._lesson("none", span, sum(len(encode_more(self.session, p.target)) for p in pairs), [])
-        settings = self.session.settings.learn
         gains: list[float] = []
         share = 1.0
         if of == "self":
-            share = settings.own_lr / (1 + self.session.learner.chunks)
+            share = OWN_SHARE / (1 + self.session.learner.chunks)
             if self.judges:
                 gains = self.meaning.gains(pairs)
         ids, marks = self.window(context, pairs, whole=of == "oracle")

@@ -61,7 +61,6 @@ def quantize_to_folder(
     reference: str,
     out: Path,
     *,
-    offline: bool = False,
     remote_code: bool = False,
     finish: Finish | None = None,
     replace: bool = False,
@@ -95,7 +94,7 @@ def quantize_to_folder(
         BudgetError: the budget is too small.
         StorageError: `out` is taken, not writable, or its disk is full.
     """
-    source = source or sources.resolve(reference, offline=offline)
+    source = source or sources.resolve(reference)
     if not replace and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StorageError(f"{out} already exists", "a new or empty folder", "choose another name or remove it")
     if source.kind == "folder" and checkpoint.is_four_bit(checkpoint.load_config(source.path, remote_code)):

@@ -41,7 +41,7 @@ def test_lab(tmp_path: Path) -> None:
     )  # bases, each also reading all; two seeds: all on two books, two on one
     assert ("unused", "three", 0) not in seen and ("slow", "three", 1) in seen
 
-    runtime = edge.load(str(model), "economical", overrides=[*SET, "learn.seed=1"])
+    runtime = edge.load(str(model), "economical", overrides=[*SET, "seed=1"])
     with runtime.session() as session:
         chunks = list(session.score((tmp_path / "three.txt").read_text(), max_tokens=120))
     expected = records.total(chunks, "adapter")

@@ -42,7 +42,7 @@ SMALL = [
     "--set",
     "learn.lr=1e-2",
     "--set",
-    "learn.drift_margin=0",
+    "learn.guard=off",
     "--set",
     "learn.prefix=full",
     "--set",

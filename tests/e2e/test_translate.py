@@ -34,7 +34,7 @@ SMALL = [
     "--set",
     "adapter.rank=4",
     "--set",
-    "learn.own_lr=1",
+    "learn.lr=8e-4",
 ]
 TO_GERMAN = ["--from", "en", "--to", "de"]
 LINES = [

@@ -11,7 +11,7 @@ import pytest
 
 from edge import cli
 from edge.commands import consent, translate
-from edge.store import embedded
+from edge.store import embedded, folders
 from edge.translation import languages, loop
 
 TO = ["--from", "zh", "--to", "en"]
@@ -51,13 +51,15 @@ def test_whoever_sits_there_is_asked_once(
     monkeypatch.setattr(consent, "_attended", lambda: True)
     monkeypatch.setattr("sys.stdin", io.StringIO(answer))
     monkeypatch.setattr(embedded, "fetch", lambda model, **more: asked.append(model.name))
-    consent.fetch_if_wanted("demo-instruct", offline=False)
+    consent.fetch_if_wanted("demo-instruct")
     said = capsys.readouterr().err
     assert asked == ["demo-instruct"] * fetched and "Apache License 2.0" in said and "[y/N]" in said
-    for reference, offline in (("demo-instruct", True), ("some/model", False), ("./folder", False)):
-        consent.fetch_if_wanted(reference, offline=offline)
+    for reference in ("some/model", "./folder"):
+        consent.fetch_if_wanted(reference)
+    with folders.without_network():
+        consent.fetch_if_wanted("demo-instruct")
     monkeypatch.setattr(embedded, "find", lambda *a: Path("there"))
-    consent.fetch_if_wanted("demo-instruct", offline=False)
+    consent.fetch_if_wanted("demo-instruct")
     assert asked == ["demo-instruct"] * fetched and capsys.readouterr().err == ""
 
 

@@ -84,7 +84,7 @@ def test_what_is_kept_for_speed_gives_way_to_what_it_reads(monkeypatch: pytest.M
         straight = [chunk.full_nll for chunk in session.score_ids(IDS, full=True)]
         assert session.plan is plan
     room = {"cached": 100, "some": 100, "packed": 10_000}
-    monkeypatch.setattr(baseline, "_room", lambda plan: room[plan.settings.compute.weights])
+    monkeypatch.setattr(baseline, "_room", lambda plan: room[plan.settings.compute.weights.partition(":")[0]])
     with tiny.runtime("llama", *KEPT).session() as session:
         found = [chunk.full_nll for chunk in session.score_ids(IDS, full=True)]
         assert session.plan.settings.compute.weights == "packed" and session.plan.given_up

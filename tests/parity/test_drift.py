@@ -25,7 +25,7 @@ GARBAGE = {
 
 def _ratio(text: str, *options: str) -> tuple[float, list[records.ChunkScore]]:
     """Adapter's perplexity over the base's."""
-    runtime = tiny.runtime("llama", "learn.lr=0.05", "learn.guard=off", *options)
+    runtime = tiny.runtime("llama", "learn.lr=0.05", *options)
     with runtime.session() as session:
         chunks = list(session.score(text))
     base, adapter = records.total(chunks, "base"), records.total(chunks, "adapter")
@@ -86,7 +86,7 @@ def _rested(guard: DriftGuard) -> int:
 
 
 def test_rests_grow_and_success_ends_that() -> None:
-    guard = DriftGuard(0.05)
+    guard = DriftGuard()
     rests = []
     for _ in range(4):
         assert not guard.sees(2.0, 1.0, 1) and guard.sees(2.0, 1.0, 1)
@@ -95,10 +95,10 @@ def test_rests_grow_and_success_ends_that() -> None:
     assert not guard.sees(0.5, 1.0, 1)
     assert not guard.sees(2.0, 1.0, 1) and guard.sees(math.nan, 1.0, 1)
     assert guard.resting == 1
-    other = DriftGuard(0.05)
+    other = DriftGuard()
     other.restore(guard.state())
     assert other.state() == guard.state()
-    assert not DriftGuard(0.0).sees(9.0, 1.0, 1)
+    assert not DriftGuard(on=False).sees(9.0, 1.0, 1)
 
 
 def _worse(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:

@@ -101,7 +101,7 @@ def test_two_runs_with_one_seed_agree_and_another_differs() -> None:
     sampling = ["generate.temperature=1", "generate.ignore_eos=true"]
     a, _ = _ours(tiny.runtime("llama", *sampling), PROMPT, 50)
     b, _ = _ours(tiny.runtime("llama", *sampling), PROMPT, 50)
-    c, _ = _ours(tiny.runtime("llama", *sampling, "generate.seed=1"), PROMPT, 50)
+    c, _ = _ours(tiny.runtime("llama", *sampling, "seed=1"), PROMPT, 50)
     assert a == b != c
 
 
@@ -138,7 +138,7 @@ def test_streamed_text_is_the_whole_text(text: str) -> None:
 
 def test_what_repeats_itself_is_not_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny model without a penalty writes in circles; with the gate those chunks leave the adapter alone."""
-    common = ["generate.ignore_eos=true", "generate.repetition_penalty=1", "learn.drift_margin=0"]
+    common = ["generate.ignore_eos=true", "generate.repetition_penalty=1", "learn.guard=off"]
     learned, prints = {}, {}
     for limit in (0.0, 0.8):
         monkeypatch.setattr(state, "MIN_NOVELTY", limit)

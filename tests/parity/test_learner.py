@@ -133,7 +133,7 @@ def test_guard_rolls_back_a_non_finite_gradient(monkeypatch: pytest.MonkeyPatch)
 
 def test_guard_rolls_back_a_rising_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learner, "MAX_RISE", 1.05)
-    overrides = ["learn.lr=30", "learn.guard=full", "learn.warmup_steps=0"]
+    overrides = ["learn.lr=60", "learn.epochs=2"]
     with tiny.runtime("llama", *overrides).session() as session:
         before = session.adapter.snapshot()
         learned, _ = session.learner.learn(IDS, LABELS)
@@ -156,7 +156,7 @@ def test_dropout_trains_differently_and_repeats_exactly() -> None:
 
 def test_shallow_lessons_leave_the_lower_half_alone() -> None:
     """Every second lesson moves the upper half only, and there as far as a full gradient would."""
-    common = ["learn.warmup_steps=0", "learn.epochs=1"]
+    common = ["learn.epochs=1"]
     runtime = tiny.runtime("llama", "learn.deep_every=2", *common)
     with runtime.session() as session, tiny.runtime("llama", *common).session() as other:
         session.learner.learn(IDS, LABELS)

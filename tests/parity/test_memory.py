@@ -30,7 +30,7 @@ CHOICES = [
     "compute.loss_slice=7",
     "compute.checkpointing=off",
     "compute.weights=cached",
-    "compute.weights=some compute.kept=1",
+    "compute.weights=some:1",
     "compute.heap=keep",
     "compute.paging=guard",
     "compute.paging=all",
@@ -64,13 +64,13 @@ def test_copies_of_some_blocks_give_the_same_numbers_and_the_same_text() -> None
     every = run("compute.weights=cached")[2]
     assert none == 0 and every > 0
     for kept in (1, 2, 3, 9):
-        tokens, found, copies = run("compute.weights=some", f"compute.kept={kept}")
+        tokens, found, copies = run(f"compute.weights=some:{kept}")
         assert tokens == plain and torch.equal(found, nats)
         assert copies == every * min(kept, 3) // 3
 
 
 def test_a_tighter_plan_drops_copies_of_the_first_blocks_first() -> None:
-    runtime = tiny.runtime("qwen2", "compute.weights=some", "compute.kept=3", "compute.paging=all", layers=4)
+    runtime = tiny.runtime("qwen2", "compute.weights=some:3", "compute.paging=all", layers=4)
     with runtime.session() as session:
         seen = []
         while True:
@@ -88,7 +88,7 @@ def test_rolling_back_from_pages_is_exact(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(learner, "MAX_RISE", 1.05)
 
     def run(paging: str) -> dict[str, torch.Tensor]:
-        overrides = ["learn.lr=30", "learn.guard=full", "learn.warmup_steps=0"]
+        overrides = ["learn.lr=60", "learn.epochs=2"]
         with tiny.runtime("llama", *overrides, f"compute.paging={paging}").session() as session:
             before = session.adapter.snapshot()
             learned, _ = session.learner.learn(torch.tensor(IDS[:64]), 24)

@@ -159,7 +159,6 @@ def test_a_repaired_start_learns_at_half_the_rate(folders: tuple[Path, Path, dic
         overrides = [
             "learn.lr=1e-3",
             "learn.epochs=1",
-            "learn.warmup_steps=0",
             f"adapter.start={start}",
         ]
         with load(folders[1], *overrides).session() as session:

@@ -16,7 +16,7 @@ from edge.weights import tensorfile
 from tests import tiny
 
 TEXT = tiny.TEXT * 2
-OPTIONS = ("generate.ignore_eos=true", "generate.temperature=1.0", "generate.seed=3")
+OPTIONS = ("generate.ignore_eos=true", "generate.temperature=1.0", "seed=3")
 
 
 def _open(runtime: Runtime, folder: Path, *, again: bool, command: str = "score", every: int = 2) -> resume.Run:

@@ -99,7 +99,7 @@ def test_runs_with_one_seed_agree_exactly_and_sessions_are_independent() -> None
         pairs = list(zip(one.score(tiny.TEXT), two.score(tiny.TEXT[::-1]), strict=False))
     assert [a.adapter_nll for a, _ in pairs] == alone[: len(pairs)]
     assert [c.adapter_nll for c in _scores(runtime)] == alone
-    other = [c.adapter_nll for c in _scores(tiny.runtime("llama", "learn.seed=5"))]
+    other = [c.adapter_nll for c in _scores(tiny.runtime("llama", "seed=5"))]
     assert other[2:] != alone[2:]
 
 

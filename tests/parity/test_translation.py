@@ -22,7 +22,7 @@ from edge.translation.prompts import Pair
 from tests import tiny
 
 EN, DE = languages.find("en"), languages.find("de")
-SIZES = ("window.chunk=96", "window.size=1400", "learn.lr=1e-2", "learn.own_lr=1")
+SIZES = ("window.chunk=96", "window.size=1400", "learn.lr=4e-2")
 PAIRS = [
     Pair(f"The ship sails {n}.", f"Das Schiff fährt {n}.")
     for n in ("out", "in", "on", "by", "far", "near", "again", "home")

@@ -151,7 +151,7 @@ def test_all_are_judged_and_learned_where_that_is_asked_for() -> None:
 
 
 def test_own_translations_are_learned_at_a_smaller_rate_that_falls() -> None:
-    with tiny.runtime("qwen3", *SIZES, "learn.own_lr=0.25", max_position_embeddings=2048).session() as session:
+    with tiny.runtime("qwen3", *SIZES, max_position_embeddings=2048).session() as session:
         spy = session.learner = Spy(session.learner)  # type: ignore[assignment]
         lessons = Lessons(session, made(session))
         for of in ("corrections", "self", "self", "corrections"):
@@ -162,7 +162,7 @@ def test_own_translations_are_learned_at_a_smaller_rate_that_falls() -> None:
 def test_a_share_of_the_rate_is_that_rate() -> None:
     results = []
     for rate, share in (("1e-2", 0.25), ("2.5e-3", 1.0)):
-        with tiny.runtime("llama", f"learn.lr={rate}", "learn.warmup_steps=0").session() as session:
+        with tiny.runtime("llama", f"learn.lr={rate}").session() as session:
             assert session.learner is not None and session.adapter is not None
             session.learner.learn(torch.arange(2, 50), 20, share=share)
             results.append([parameter.detach().clone() for parameter in session.adapter.parameters()])

