@@ -133,7 +133,7 @@ def test_guard_rolls_back_a_non_finite_gradient(monkeypatch: pytest.MonkeyPatch)
 
 def test_guard_rolls_back_a_rising_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learner, "MAX_RISE", 1.05)
-    overrides = ["learn.lr=60", "learn.epochs=2"]
+    overrides = ["learn.lr=60", "learn.epochs=3"]
     with tiny.runtime("llama", *overrides).session() as session:
         before = session.adapter.snapshot()
         learned, _ = session.learner.learn(IDS, LABELS)

@@ -88,7 +88,7 @@ def test_rolling_back_from_pages_is_exact(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(learner, "MAX_RISE", 1.05)
 
     def run(paging: str) -> dict[str, torch.Tensor]:
-        overrides = ["learn.lr=60", "learn.epochs=2"]
+        overrides = ["learn.lr=60", "learn.epochs=3"]
         with tiny.runtime("llama", *overrides, f"compute.paging={paging}").session() as session:
             before = session.adapter.snapshot()
             learned, _ = session.learner.learn(torch.tensor(IDS[:64]), 24)
