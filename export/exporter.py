@@ -159,9 +159,7 @@ def _staging(out: Path) -> Iterator[Path]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExportError(f"{out} exists", "a new or empty folder", "name another one or remove it")
     try:
-        with journal.unfinished(out) as temporary:
-            folder = temporary / "folder"
-            folder.mkdir()
+        with journal.unfinished(out) as folder:
             yield folder
             journal.sync_tree(folder)
             if out.exists():

@@ -11,8 +11,8 @@ import contextlib
 import fcntl
 import glob
 import os
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,7 +65,7 @@ def making(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unfinished(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder`, to be filled and given its name; gone when the block ends, where it was not.
+    """A new folder beside `folder`, to be filled and renamed to it; gone when the block ends, where it was not.
 
     What killed processes left there is removed: each holds a lock on its own as long as it lives.
 
@@ -74,7 +74,8 @@ def unfinished(folder: Path) -> Iterator[Path]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
-    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.templora-", dir=folder.parent))
+    made = folder.parent / f".{folder.name}.templora-{secrets.token_hex(6)}"
+    made.mkdir()
     fd = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with contextlib.suppress(OSError):  # some file systems have no locks, and nothing is swept there
@@ -93,10 +94,10 @@ def begun_place(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def begun(folder: Path) -> Iterator[Path]:
-    """A place beside `folder` in which it is made, and gone on with where a process that made it was stopped.
+    """A folder beside `folder`, to be filled and renamed to it; gone on with where a process that filled it was stopped.
 
-    One process at a time is inside; another one waits. What is there goes when the block ends, also with an error; it
-    stays where the process is killed or interrupted.
+    One process at a time is inside; another one waits. Where it was not renamed it goes when the block ends, also with
+    an error; it stays where the process is killed or interrupted.
 
     Raises:
         OSError: the parent cannot be made or written.
@@ -117,11 +118,18 @@ def begun(folder: Path) -> Iterator[Path]:
         try:
             yield place
         except Exception:
-            shutil.rmtree(place, ignore_errors=True)
+            _remove_own(place, fd)
             raise
-        shutil.rmtree(place, ignore_errors=True)
+        _remove_own(place, fd)
     finally:
         os.close(fd)
+
+
+def _remove_own(place: Path, fd: int) -> None:
+    """Takes `place` away where it still is the folder that is open; it was renamed otherwise."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(fd), place.stat()):
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _sweep(folder: Path) -> None:

@@ -35,7 +35,7 @@ _REPAIR = "make the folder again with templora quantize --repair, or use adapter
 
 
 def record(folder: Path) -> dict[str, dict[str, Any]]:
-    """The list that a manifest keeps of all files in `folder` but the manifest itself.
+    """The list that a manifest keeps of all files in `folder` but the manifest itself, and what is hidden.
 
     Raises:
         OSError: a file cannot be read.
@@ -43,7 +43,7 @@ def record(folder: Path) -> dict[str, dict[str, Any]]:
     listed = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != sources.MANIFEST:
+        if path.is_file() and name != sources.MANIFEST and not path.name.startswith("."):
             found = path.stat()
             listed[name] = {"sha256": sources.sha256_file(path), "bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
             if path.suffix == ".safetensors":

@@ -53,6 +53,7 @@ def quantize_in_place(model: Any, device: str, compute_dtype: torch.dtype) -> No
     packed.pack(model)
 
 
+RECORD = ".done.jsonl"  # in a folder that is not finished: what of it is
 _KINDS = "tokenizer.ggml.token_type"
 Finish = Callable[[Path, sources.Source], dict[str, Any]]
 
@@ -146,7 +147,7 @@ def _in_pieces(
         shards = stream.plan(found)
     with _new_folder(out, replace, goes_on=True) as folder:
         with conversion.capped(budget):
-            stream.write(folder, shards, folder.parent / "done.jsonl", key, device, report)
+            stream.write(folder, shards, folder / RECORD, key, device, report)
         if _key(source) != key:
             raise ModelError(f"{source.path} changed while it was read", "files that stay as they are", "try again")
         index = [(shard.name, list(shard.kinds)) for shard in shards]
@@ -242,20 +243,23 @@ def _new_folder(out: Path, replace: bool, *, goes_on: bool = False) -> Iterator[
 
     `goes_on`: it is there again, as it was, where a process was killed in the block.
     """
-    with journal.begun(out) if goes_on else journal.unfinished(out) as temporary:
+    with journal.begun(out) if goes_on else journal.unfinished(out) as folder:
         if not replace and out.exists() and any(out.iterdir()):
             raise StorageError(f"{out} already exists", "a new or empty folder", "choose another name or remove it")
-        folder = temporary / "folder"
-        folder.mkdir(exist_ok=goes_on)
         yield folder
         journal.sync_tree(folder)
+        for record in folder.glob(f"{RECORD}*"):  # last: what is killed before goes on, and nothing is left after
+            record.unlink()
+            journal.sync_folder(folder)
+        old = out.parent / f".{out.name}.old"  # `journal.making` sweeps it
         if replace and out.exists():
-            shutil.rmtree(temporary / "old", ignore_errors=True)
-            out.rename(temporary / "old")
+            shutil.rmtree(old, ignore_errors=True)
+            out.rename(old)
         elif out.exists():
             out.rmdir()
         folder.rename(out)
         journal.sync_folder(out.parent)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _complete(

@@ -234,7 +234,7 @@ class Done:
             [line.record for line in lines.scan(path) if isinstance(line, lines.Line)] if path.is_file() else []
         )
         kept = bool(self._left) and self._left.pop(0).get("key") == key
-        names = {shard.name for shard in shards} if kept else set()
+        names = {path.name, *(shard.name for shard in shards if kept)}
         for other in folder.iterdir():
             if other.name not in names:  # of another model, or made anew at each try
                 shutil.rmtree(other) if other.is_dir() and not other.is_symlink() else other.unlink()
@@ -256,7 +256,7 @@ class Done:
         self._file.close()
 
     def _anew(self) -> Path:
-        return self._path.with_suffix(".new")
+        return self._path.with_name(f"{self._path.name}.new")
 
     def is_done(self, file: BinaryIO, shard: Shard, target: Target) -> bool:
         """Whether the next record is this target's, and its bytes are there as they were written."""

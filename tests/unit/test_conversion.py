@@ -389,7 +389,7 @@ def test_what_is_not_as_it_was_recorded_is_made_anew(
         quantize.quantize_to_folder(str(path), tmp_path / "new")
     monkeypatch.setattr(quantize, "_complete", real)
     begun = tmp_path / ".new-begun"
-    weights, record = begun / "folder/model.safetensors", begun / "done.jsonl"
+    weights, record = begun / "model.safetensors", begun / ".done.jsonl"
     data = bytearray(weights.read_bytes())
     assert bytes(data) == expected["model.safetensors"]
     if harm == "byte":
@@ -400,7 +400,7 @@ def test_what_is_not_as_it_was_recorded_is_made_anew(
     elif harm == "record":
         record.write_bytes(record.read_bytes().replace(b'"state":16', b'"state":17', 3))
     elif harm == "other":
-        (begun / "folder/added_tokens.json").write_text("{}")
+        (begun / "added_tokens.json").write_text("{}")
     else:
         monkeypatch.setattr(torch, "__version__", "other")
     quantize.quantize_to_folder(str(path), tmp_path / "new")

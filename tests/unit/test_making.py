@@ -4,6 +4,7 @@ data."""
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -162,6 +163,41 @@ def test_what_a_killed_process_left_beside_a_named_folder_is_removed(make: Any, 
             (folder / "templora.json").write_text("{}")
         assert held.is_dir()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".out.backup", "out"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda out: quantize._new_folder(out, False),
+        lambda out: quantize._new_folder(out, False, goes_on=True),
+        exporter._staging,
+    ],
+)
+def test_a_process_killed_as_it_names_a_folder_leaves_nothing_beside_it(make: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    child = os.fork()
+    if child == 0:  # pragma: no cover, it is killed
+        real = Path.rename
+
+        def rename(path: Path, target: Path) -> None:
+            real(path, target)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        Path.rename = rename  # type: ignore[method-assign, assignment]
+        with make(out) as folder:
+            (folder / "templora.json").write_text("{}")
+            (folder / quantize.RECORD).write_text("")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] and (out / "templora.json").exists()
+    assert make is exporter._staging or not (out / quantize.RECORD).exists()
+    assert out.stat().st_mode & 0o777 == 0o777 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def test_exports_of_earlier_formats_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

