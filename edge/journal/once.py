@@ -94,7 +94,7 @@ def begun_place(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def begun(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder`, to be filled and renamed to it; gone on with where a process that filled it was stopped.
+    """A folder beside `folder`, to be filled and renamed to it; what a stopped process left of it is gone on with.
 
     One process at a time is inside; another one waits. Where it was not renamed it goes when the block ends, also with
     an error; it stays where the process is killed or interrupted.
