@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from edge import settings
 from edge.learning.learner import Learner
@@ -19,6 +17,7 @@ from edge.model.forward import TorchForward
 from edge.model.loss import HALF_SCALE, Head, plain_nll, sliced_nll
 from edge.weights import quantize
 from tests import tiny
+from tests.waits import Waits
 
 IDS = torch.arange(3, 67) * 7 % 320
 
@@ -62,23 +61,6 @@ def test_a_lesson_in_sixteen_bits_teaches(dtype: torch.dtype) -> None:
     assert all(lesson.kept for lesson in losses)
     assert losses[-1].losses[0] < 0.8 * losses[0].losses[0]
     assert all(p.dtype == torch.float32 for p in made.adapter.parameters())
-
-
-class Waits(TorchDispatchMode):
-    """Names operators that make a GPU's host wait; those on token ids, which stay on the host, aside."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._schema.name.removeprefix("aten::")
-        on_host = isinstance(args[0], Tensor) and args[0].dtype == torch.int64 if args else False
-        if not on_host and name.startswith(
-            ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "allclose")
-        ):
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "gemma2"])
