@@ -33,7 +33,7 @@ def add(verbs: options.Verbs) -> None:
         default=",".join(evaluate.PROTOCOLS),
         metavar="NAMES",
         help="off (the base alone), oracle (learns past references), self (its own output), corrections (the first "
-        "tenth of the references) (default: %(default)s)",
+        "references, see --given) (default: %(default)s)",
     )
     verb.add_argument(
         "--generate",
@@ -42,6 +42,8 @@ def add(verbs: options.Verbs) -> None:
         help="chunks to translate, for BLEU, chrF and names: none, all, or a JSON file that holds them (default: none)",
     )
     verb.add_argument("--chunks", type=options.positive, metavar="N", help="only the first N chunks")
+    verb.add_argument("--given", type=options.positive, metavar="N",
+                      help="corrections: the references of the first N chunks (default: a tenth of all)")  # fmt: skip
     verb.add_argument("--comet", type=Path, metavar="CKPT", help="a COMET checkpoint on this disk")
     verb.add_argument("--report", type=Path, metavar="DIR", help="write eval.json to DIR")
     prompting(verb)
@@ -83,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         writes=args.generate != "none" or "self" in protocols,
     )
     made = prompts_of(args, runtime, job)
-    key = journal.fingerprint(f"{key} names={job.names} candidates={job.candidates}")
+    key = journal.fingerprint(f"{key} names={job.names} candidates={job.candidates} given={args.given}")
     texts = {"text": key, "template": repr(made.template), "glossary": json.dumps(sorted(terms.terms.items()))}
     references = [pair for chunk in chunks for pair in chunk]
     scored = [wanted(chunk) for chunk in chunks for _ in chunk]
@@ -159,7 +161,7 @@ def _measure(
         if run.finished:
             return cast(list[ChunkEvaluated], run.kept), 0
         lessons = Lessons(session, made, job.glossary)
-        text = evaluate.blocks(chunks, lessons, wanted)
+        text = evaluate.blocks(chunks, lessons, wanted, args.given)
         if not any(block.pairs for block in text):
             raise InputError(f"{args.file} has no pairs", "aligned text", "check --from and --to")
         done = cast(list[ChunkEvaluated], list(run.restore(session)))

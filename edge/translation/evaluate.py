@@ -40,16 +40,20 @@ if TYPE_CHECKING:
     from .lessons import Lessons
 
 PROTOCOLS = ("off", "oracle", "self", "corrections")
-GIVEN = 10  # of `corrections`: one chunk in so many
+GIVEN = 10  # of `corrections`: the first of so many chunks, where nothing else is said
 
 
 @dataclass(frozen=True)
 class Block:
-    """Pairs [start, end) of the text; `translated`: whether they are to be translated, not only scored."""
+    """Pairs [start, end) of the text.
+
+    `translated`: whether they are to be translated, not only scored; `given`: whether `corrections` may know them.
+    """
 
     start: int
     pairs: Sequence[Pair]
     translated: bool
+    given: bool
 
     @property
     def end(self) -> int:
@@ -57,15 +61,22 @@ class Block:
         return self.start + len(self.pairs)
 
 
-def blocks(chunks: Sequence[Sequence[Pair]], lessons: Lessons, wanted: Callable[[Sequence[Pair]], bool]) -> list[Block]:
+def blocks(
+    chunks: Sequence[Sequence[Pair]],
+    lessons: Lessons,
+    wanted: Callable[[Sequence[Pair]], bool],
+    given: int | None = None,
+) -> list[Block]:
     """The chunks of an aligned text; those that are too long for a window are split.
 
-    `wanted`: whether a chunk is to be translated.
+    `wanted`: whether a chunk is to be translated; `given`: of how many of the first the references are given to
+    `corrections`; None for a tenth of all.
     """
+    known = -(-len(chunks) // GIVEN) if given is None else given
     result: list[Block] = []
-    for chunk in chunks:
+    for number, chunk in enumerate(chunks):
         for _, pairs in loop.chunks(chunk, 0, lessons):
-            result.append(Block(result[-1].end if result else 0, pairs, wanted(chunk)))
+            result.append(Block(result[-1].end if result else 0, pairs, wanted(chunk), number < known))
     return result
 
 
@@ -95,7 +106,7 @@ def evaluate(
     pending: list[Pair] = []  # of `self`: not taught yet
     for record, block in zip(done, text, strict=False):
         pairs = _accepted(block, record.texts)
-        _remember(memory, block, pairs, _is_taught(protocol, record.index, text))
+        _remember(memory, block, pairs, _is_taught(protocol, block))
         if pending and lessons.full([*pending, *pairs]):
             pending = []
         own = [*own, *pairs]
@@ -105,7 +116,7 @@ def evaluate(
             continue
         begin = time.perf_counter()
         context = references[max(0, block.start - job.context_units) : block.start]
-        taught = _is_taught(protocol, index, text)
+        taught = _is_taught(protocol, block)
         # 1. translated by the adapter as it is
         texts: tuple[str, ...] = ()
         marked = 0
@@ -166,9 +177,9 @@ def _taught(lesson: Lesson) -> tuple[int, float, Learned | None]:
     return lesson.tokens, lesson.nll, lesson.learned
 
 
-def _is_taught(protocol: str, index: int, text: Sequence[Block]) -> bool:
-    """Whether the references of chunk `index` are given after it."""
-    return protocol == "oracle" or (protocol == "corrections" and index * GIVEN < len(text))
+def _is_taught(protocol: str, block: Block) -> bool:
+    """Whether the references of a chunk are given after it."""
+    return protocol == "oracle" or (protocol == "corrections" and block.given)
 
 
 def _remember(memory: Memory, block: Block, own: Sequence[Pair], given: bool) -> None:

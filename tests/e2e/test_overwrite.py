@@ -19,7 +19,7 @@ TO = ["--from", "en", "--to", "de"]
 PLAIN = {  # options that name no file
     "help", "max_tokens", "no_base", "no_run", "resume", "fresh", "force", "snapshot_every", "snapshot_share", "forward",
     "memory_budget", "allow_degrade", "device", "offline", "json", "prompt", "tokens", "bilingual", "source", "target",
-    "context_units", "learn", "judge", "least", "most", "no_translations", "task", "protocols", "chunks", "decode", "limit",
+    "context_units", "learn", "judge", "least", "most", "no_translations", "task", "protocols", "chunks", "given", "decode", "limit",
     "contenders", "repair", "repair_rank", "repair_texts", "repair_epochs", "score_only", "action", "names", "root", "whole",
     "unfinished", "dry_run", "precision", "against", "name", "verify", "chapters", "side_by_side", "redo", "candidates", "lines",
 }  # fmt: skip

@@ -322,10 +322,11 @@ def measured(
     translate: bool = False,
     done: list[ChunkEvaluated] | None = None,
     session: Session | None = None,
+    given: int | None = None,
 ) -> list[ChunkEvaluated]:
     session = session or runtime.session()
     lessons = Lessons(session, made(session))
-    text = evaluate.blocks(CHUNKS, lessons, lambda chunk: translate and chunk is CHUNKS[-1])
+    text = evaluate.blocks(CHUNKS, lessons, lambda chunk: translate and chunk is CHUNKS[-1], given)
     assert [block.start for block in text] == [0, 2, 4, 6]
     result = list(
         evaluate.evaluate(protocol, text, JOB, session, ModelTranslator(session, made(session)), lessons, done or [])
@@ -358,6 +359,9 @@ def test_oracle_scores_before_it_learns(runtime: Any) -> None:
 def test_corrections_learn_the_first_tenth_alone(runtime: Any) -> None:
     found = measured(runtime, "corrections")
     assert [record.learned is not None for record in found] == [True, False, False, False]
+    more = measured(runtime, "corrections", given=3)
+    assert [record.learned is not None for record in more] == [True, True, True, False]
+    assert more[1].nll == found[1].nll and more[3].nll != found[3].nll
     off = measured(runtime, "off")
     assert found[0].nll == pytest.approx(off[0].nll, rel=1e-5)  # scored before it learns
     assert all(learned.nll < base.nll for learned, base in zip(found[1:], off[1:], strict=True))
