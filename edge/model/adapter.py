@@ -279,7 +279,9 @@ def target_names(base: Base, settings: AdapterSettings) -> list[str]:
     linears = _adaptable(base)
     kinds = sorted({name.rpartition(".")[2] for name in linears})
     kinds += sorted({group_of(kind) for kind in kinds})
-    unknown = [name for name in settings.modules if name not in (*kinds, EXPERTS)]
+    if EXPERTS in settings.modules:  # beside experts a group may be empty
+        kinds += [EXPERTS, "attention", "mlp"]
+    unknown = [name for name in settings.modules if name not in kinds]
     if unknown:
         raise SettingsError(f"adapter.modules names '{unknown[0]}'", "some of " + ", ".join(kinds), "correct the name")
     first = _first_block(base, settings)

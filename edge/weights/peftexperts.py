@@ -65,14 +65,15 @@ def resolved(holders: Iterable[str], wanted: Iterable[str]) -> list[Place]:
     the beginnings of names out.
 
     Raises:
-        ValueError: a target is of something else.
+        ValueError: a target is of something else, or of nothing.
     """
     modules = dict.fromkeys(holder.replace(_INNER, "") for holder in holders)
     found = []
     for target in wanted:
         above, _, leaf = target.rpartition(".")
-        if leaf in PARAMETERS:
-            found += [f"{name}.{leaf}" for name in modules if name == above or name.endswith(f".{above}")]
+        named = [f"{name}.{leaf}" for name in modules if name == above or name.endswith(f".{above}")]
+        if leaf in PARAMETERS and named:
+            found += named
         elif not target.endswith(_WEIGHT):
             raise ValueError(target)
     return places(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from edge.errors import ModelError, SettingsError
 from edge.memory import shape
 from edge.memory.lasting import adapter_parameters
 from edge.model import base as bases
-from edge.model import experts, patches
+from edge.model import patches
 from edge.model.adapter import Adapter
 from edge.session import Runtime, Session
 from edge.settings import AdapterSettings
@@ -168,8 +168,7 @@ def test_the_gradient_of_the_input_is_that_of_autograd() -> None:
             expected = expected.index_add(0, tokens, made * shares[tokens, places, None])
         loss(expected).backward()
         ours_x = x.clone().requires_grad_()
-        adapter_grads = [parameter for parameter in adapter.parameters()]
-        for parameter in adapter_grads:
+        for parameter in adapter.parameters():
             parameter.grad = None
         torch.manual_seed(7)
         with adapter.active(training=thin > 0):
@@ -258,7 +257,9 @@ def test_experts_that_learn_lower_the_loss_further(family: str) -> None:
     assert learned and all(bool(tensor.any()) for tensor in learned)
 
 
-@pytest.mark.parametrize("options", [(), ("adapter.dropout=0.1", "learn.prefix=cached"), ("learn.optimizer=adamw8bit",)])
+@pytest.mark.parametrize(
+    "options", [(), ("adapter.dropout=0.1", "learn.prefix=cached"), ("learn.optimizer=adamw8bit",)]
+)
 def test_what_goes_on_has_the_same_bits(options: tuple[str, ...]) -> None:
     runtime = runtime_of("qwen3_moe", WITH, *options)
     ids = runtime.base.encode(tiny.TEXT)
@@ -377,10 +378,99 @@ def test_a_folder_that_peft_reads_and_that_comes_back(family: str, tmp_path: Pat
     adapterfolder.write(tmp_path / "out", kept, family)
     plain = logits_of(own)
     ours = logits_of(base.model, adapter)
-    with pytest.warns(None) if False else _no_missing_keys():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*missing.*")
         theirs = logits_of(peft.PeftModel.from_pretrained(own, str(tmp_path / "out")))
     assert float((ours - theirs).abs().max()) < 1e-4 * float(theirs.std())
     assert float((plain - theirs).abs().max()) > 0.05 * float(theirs.std())
     back = adapterfolder.read(tmp_path / "out", swapped=packed.are_swapped(base.model))
     assert set(back.tensors) == set(kept.tensors) and (back.rank, back.scale) == (kept.rank, kept.scale)
     assert all(torch.equal(back.tensors[name], tensor) for name, tensor in kept.tensors.items())
+
+
+def test_a_folder_of_peft_own_making_is_read(tmp_path: Path) -> None:
+    """Its targets may be the ends of names."""
+    own, base = held_base("qwen3_moe")
+    parameters = ["experts.gate_up_proj", "experts.down_proj"]
+    config = peft.LoraConfig(r=RANK, lora_alpha=6.0, target_modules=["q_proj"], target_parameters=parameters)
+    torch.manual_seed(0)
+    wrapped = peft.get_peft_model(own, config)
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    wrapped.save_pretrained(tmp_path)
+    adapter = Adapter(base, AdapterSettings(rank=RANK, alpha=6.0, modules=("q_proj", "experts")))
+    kept = adapterfolder.read(tmp_path)
+    assert set(kept.tensors) == {name for name, _ in adapter.named_parameters()}
+    adapter.restore(kept.tensors)
+    theirs = logits_of(wrapped)
+    assert float((logits_of(base.model, adapter) - theirs).abs().max()) < 1e-4 * float(theirs.std())
+
+
+def test_folders_of_something_else_are_refused(tmp_path: Path) -> None:
+    _, base = held_base("mixtral")
+    adapter = Adapter(base, ONLY)
+    adapterfolder.write(tmp_path, kept_of(adapter, base, tmp_path), "mixtral")
+    path = tmp_path / adapterfolder.CONFIG
+    config = json.loads(path.read_text())
+
+    def changed(**values: Any) -> None:
+        path.write_text(json.dumps({**config, **values}))
+
+    for targets in (["lm_head.bias"], ["model.layers.7.mlp.experts.up_proj"], "experts", [3]):
+        changed(target_parameters=targets)
+        with pytest.raises(ModelError, match=r"target_parameters|lora_A"):
+            dict(adapterfolder.read(tmp_path).tensors.items())
+    changed(r=5)
+    kept = adapterfolder.read(tmp_path)
+    with pytest.raises(ModelError, match="rank 5 for each expert"):
+        kept.tensors["model.layers.0.mlp.experts.down_proj.lora_A"]
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["adapter.modules=[experts]"], "a llama model has none; expected a mixture of experts; leave 'experts' out"),
+        (["adapter.modules=[expert]"], "adapter.modules names 'expert'"),
+    ],
+)
+def test_a_model_without_experts_is_refused_in_one_line(
+    options: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny.folder(tmp_path / "llama")
+    text = tmp_path / "text.txt"
+    text.write_text(tiny.TEXT, "utf-8")
+    sets = [word for option in (*tiny.WINDOW, *options) for word in ("--set", option)]
+    assert cli.main(["score", str(text), "--model", str(folder), "--no-run", *sets]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("error: ") and says in lines[-1]
+
+
+def test_what_no_adapter_on_experts_can_be_is_refused() -> None:
+    for options, says in (
+        (["forward=onnx"], "a graph carries no adapter on experts; expected forward=torch"),
+        (["forward=mixed"], "forward is 'mixed'"),
+    ):
+        with pytest.raises(SettingsError, match=says):
+            runtime_of("mixtral", WITH, *options)
+    _, base = held_base("llama4_text")
+    base.reference = "scout"
+    with pytest.raises(SettingsError, match="at most top:2"):
+        Adapter(base, AdapterSettings(modules=("experts",), layers="top:3"))
+    runtime = tiny.runtime("llama")
+    with pytest.raises(SettingsError, match="llama has none that an adapter can lie on"):
+        Adapter(runtime.base, ONLY)
+    mixed = tiny.model("qwen3_moe", **FAMILIES["qwen3_moe"], mlp_only_layers=[1])
+    base = bases.from_model(mixed, tiny.tokenizer(), tiny.CPU, "dense at the top")
+    with pytest.raises(SettingsError, match=r"adapter.layers=top:1 holds none of experts"):
+        Adapter(base, AdapterSettings(modules=("experts",), layers="top:1"))
+
+
+def test_without_being_named_experts_are_left_alone() -> None:
+    with runtime_of("mixtral").session() as session:
+        assert not session.adapter.experts.names
+        assert not any(".experts." in name for name, _ in session.adapter.named_parameters())
