@@ -155,23 +155,28 @@ class _Matrices:
         self.bias = getattr(module, f"{leaf}_bias") if getattr(module, "has_bias", False) else None
         self.transposed = packed.is_transposed(module)
         self.factors: Factors | None = module.__dict__.get(_ON, {}).get(leaf)
-        # all experts' A and B are taken apart at once: their gradients come together in one step, in one tensor
-        self.parts = (
-            [] if self.factors is None else list(zip(self.factors.a.unbind(), self.factors.b.unbind(), strict=True))
-        )
+        self.parts: list[tuple[Tensor, Tensor]] | None = None
+        if self.factors is not None and torch.is_grad_enabled() and self.factors.a.requires_grad:
+            # all experts' at once: their gradients come together in one step then, in one tensor
+            self.parts = list(zip(self.factors.a.unbind(), self.factors.b.unbind(), strict=True))
 
     def product(self, rows: Tensor, index: int) -> Tensor:
         """(t, in) rows through one expert's matrix; gradients flow to `rows`, and to that expert's A and B."""
         if self.factors is None:
             out: Tensor = _Product.apply(rows, self, index)  # type: ignore[no-untyped-call]
         elif self.factors.dropout:
-            a, b = self.parts[index]
+            a, b = self._pair(self.factors, index)
             low = F.linear(F.dropout(rows, self.factors.dropout), a.to(rows.dtype))
             plain: Tensor = _Product.apply(rows, self, index)  # type: ignore[no-untyped-call]
             out = plain + F.linear(low, b.to(rows.dtype)) * self.factors.scaling
         else:
-            out = _LoraProduct.apply(rows, *self.parts[index], self, index, self.factors.scaling)  # type: ignore[no-untyped-call]
+            a, b = self._pair(self.factors, index)
+            out = _LoraProduct.apply(rows, a, b, self, index, self.factors.scaling)  # type: ignore[no-untyped-call]
         return out if self.bias is None else out + self.bias[index].to(out.dtype)
+
+    def _pair(self, factors: Factors, index: int) -> tuple[Tensor, Tensor]:
+        """(r, in) and (out, r) of one expert."""
+        return (factors.a[index], factors.b[index]) if self.parts is None else self.parts[index]
 
     def expert(self, index: int, dtype: torch.dtype) -> Tensor:
         """One expert's matrix, (out, in)."""
