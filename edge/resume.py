@@ -118,8 +118,9 @@ class Run:
             "sha256": journal.file_fingerprint(path),
             "adapter_sha256": adapter.fingerprint(),
         }
-        if adapter.experts.names and packed.are_swapped(session.base.model):
-            about["swapped"] = True
+        if packed.names(session.base.model):  # peft has names and a layout of its own for a mixture
+            about["mixture"] = True
+            about["swapped"] = packed.are_swapped(session.base.model)
         self.write_file(_ABOUT, json.dumps(about, sort_keys=True).encode())
 
     def restore(self, session: Session) -> list[Record]:

@@ -132,8 +132,8 @@ def adapter_of(found: RunInfo) -> Kept:
     assert found.manifest is not None
     base = found.manifest.fingerprints.get("base", "")
     path = found.folder / "files" / journal.ADAPTER
-    swapped = about.get("swapped") is True
-    return adapterfolder.of_run(path, about["rank"], about["scale"], base, about["sha256"], swapped=swapped)
+    kept = adapterfolder.of_run(path, about["rank"], about["scale"], base, about["sha256"])
+    return replace(kept, mixture=about.get("mixture") is True, swapped=about.get("swapped") is True)
 
 
 def export(found: RunInfo, folder: Path) -> None:

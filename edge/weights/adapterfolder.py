@@ -49,7 +49,8 @@ class Kept:
         rank: rows of A.
         scale: alpha / rank.
         base: fingerprint of the base that it was made on; empty where it is not known.
-        swapped: whether it lies on experts whose matrices peft takes for transposed ones (`peftexperts.py`).
+        mixture: whether the base has experts, adapted or not.
+        swapped: whether peft takes their matrices for transposed ones (`peftexperts.py`).
     """
 
     where: Path
@@ -57,6 +58,7 @@ class Kept:
     rank: int
     scale: float
     base: str = ""
+    mixture: bool = False
     swapped: bool = False
 
 
@@ -67,7 +69,7 @@ def write(folder: Path, kept: Kept, model: str) -> None:
         StorageError: it cannot be written, or holds something else, which the adapter would change: a model, a run.
     """
     layers, experts = _lies_on(kept)
-    modules, parameters = peftexperts.targets(layers, experts) if experts else (layers, [])
+    modules, parameters = peftexperts.targets(layers, experts) if experts or kept.mixture else (layers, [])
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -138,17 +140,17 @@ def read(folder: Path, *, swapped: bool = False) -> Kept:
         raise ModelError(
             f"{folder / CONFIG} has target_parameters {targets!r:.80}", "a list of names", "export it again"
         )
-    return Kept(folder, _Named(folder / WEIGHTS, targets, rank, swapped), rank, scale, base, swapped)
+    return Kept(folder, _Named(folder / WEIGHTS, targets, rank, swapped), rank, scale, base, swapped=swapped)
 
 
-def of_run(path: Path, rank: int, scale: float, base: str, sha256: str, *, swapped: bool = False) -> Kept:
+def of_run(path: Path, rank: int, scale: float, base: str, sha256: str) -> Kept:
     """The adapter in a run's file.
 
     Raises:
         ModelError: the file is not what was kept.
     """
     _compare(path, sha256)
-    return Kept(path.parent.parent, tensorfile.TensorFile(path), rank, scale, base, swapped)
+    return Kept(path.parent.parent, tensorfile.TensorFile(path), rank, scale, base)
 
 
 def _is_scale(alpha: Any) -> bool:
