@@ -31,7 +31,7 @@ from .model.base import Base
 from .places import MOST_RUNS, Place, fingerprints, journal_settings, numbered
 from .records import Record
 from .session import Runtime, Session
-from .weights import tensorfile
+from .weights import packed, tensorfile
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 _SUM = "adapter.sha256"  # of a run's files: the fingerprint of the adapter after the last record
@@ -118,6 +118,9 @@ class Run:
             "sha256": journal.file_fingerprint(path),
             "adapter_sha256": adapter.fingerprint(),
         }
+        if packed.names(session.base.model):  # peft has names and a layout of its own for a mixture
+            about["mixture"] = True
+            about["swapped"] = packed.are_swapped(session.base.model)
         self.write_file(_ABOUT, json.dumps(about, sort_keys=True).encode())
 
     def restore(self, session: Session) -> list[Record]:

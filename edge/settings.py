@@ -69,7 +69,8 @@ def group_of(kind: str) -> str:
 class AdapterSettings:
     """The temporary LoRA (arXiv 2106.09685): y = W x + (alpha / rank) B A x, A and B in float32.
 
-    `modules`: kinds of linear layers by their own names, or `attention` and `mlp`; none: all.
+    `modules`: kinds of linear layers by their own names, or `attention` and `mlp`; none: all. `experts`, which must be
+    named: each expert of a mixture gets an A and a B of its own.
     `start`: `repair` begins with what the 4-bit folder holds against quantisation's error (`learning/repair.py`),
     `fresh` with an adapter that changes nothing; `auto`: the repair where there is one.
     """

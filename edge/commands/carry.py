@@ -74,7 +74,7 @@ class Carried:
         """
         from .. import resume
 
-        kept = adapter_of(self.found) if self.found else _folder(self.where)
+        kept = adapter_of(self.found) if self.found else _folder(self.where, runtime)
         if kept.base and kept.base != resume.base_fingerprint(runtime):
             raise ModelError(
                 f"the adapter of {self.where} was made on another base than {runtime.base.reference}",
@@ -132,7 +132,8 @@ def adapter_of(found: RunInfo) -> Kept:
     assert found.manifest is not None
     base = found.manifest.fingerprints.get("base", "")
     path = found.folder / "files" / journal.ADAPTER
-    return adapterfolder.of_run(path, about["rank"], about["scale"], base, about["sha256"])
+    kept = adapterfolder.of_run(path, about["rank"], about["scale"], base, about["sha256"])
+    return replace(kept, mixture=about.get("mixture") is True, swapped=about.get("swapped") is True)
 
 
 def export(found: RunInfo, folder: Path) -> None:
@@ -205,7 +206,7 @@ def _pair(value: Any) -> Pair:
     return Pair(source, target)
 
 
-def _folder(where: Path) -> Kept:
-    from ..weights import adapterfolder
+def _folder(where: Path, runtime: Runtime) -> Kept:
+    from ..weights import adapterfolder, packed
 
-    return adapterfolder.read(where)
+    return adapterfolder.read(where, swapped=packed.are_swapped(runtime.base.model))

@@ -99,12 +99,8 @@ class State:
 
     def adapter_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """All that the adapter adds to the base, also in layers that are repaired and do not learn."""
-        if self.adapter is None:
-            return
-        adapter = self.adapter
-        for name, layer in adapter.layers.items():
-            yield f"{name}.lora_A", layer.lora_A[adapter.name].weight.detach()
-            yield f"{name}.lora_B", layer.lora_B[adapter.name].weight.detach()
+        if self.adapter is not None:
+            yield from self.adapter.tensors()
 
     @torch.no_grad()
     def begin_with(self, kept: Kept) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import BudgetError, ModelError
 from ..settings import Settings
 from ..values.amounts import format_bytes
+from . import mixture
 from .lasting import kept_blocks
 from .pace import Pace, estimate
 from .prediction import Machine, Prediction, predict
@@ -118,8 +119,10 @@ def fit(
 
     Raises:
         ModelError: kept keys and values are asked for, and the model has layers that keep none.
+        SettingsError: an adapter on experts is asked for, and none can lie on any (`mixture.require`).
         BudgetError: it does not fit: what it needs, what there is, the largest term, what to change.
     """
+    mixture.require(settings, shape.mixture, shape.architecture)
     named = settings.budget is not None
     budget = settings.budget if settings.budget is not None else int(free * (1 - MARGIN))
     prefixes = ("cached", "full") if settings.learn.prefix == "auto" else (settings.learn.prefix,)

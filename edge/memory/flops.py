@@ -8,7 +8,7 @@ Units: FLOPs; a multiply and an add are two. Elementwise work is left out, as to
 from __future__ import annotations
 
 from ..settings import Settings
-from .lasting import adapter_parameters
+from .lasting import met_parameters
 from .shape import Shape
 from .sizes import ATTENTION_BLOCK
 
@@ -53,14 +53,14 @@ def forward(
     settings: Settings, shape: Shape, tokens: int, labels: int, before: int = 0, *, adapter: bool = True
 ) -> int:
     """One forward over `tokens` tokens after `before` others, with logits at `labels` of them."""
-    linear = shape.active_parameters + (adapter_parameters(settings, shape)[0] if adapter else 0)
+    linear = shape.active_parameters + (met_parameters(settings, shape) if adapter else 0)
     return 2 * (tokens * linear + labels * shape.vocab * shape.hidden) + attention(shape, tokens, before)
 
 
 def backward(settings: Settings, shape: Shape, tokens: int, labels: int, before: int = 0, share: float = 1.0) -> int:
     """One backward through a share of the blocks: gradients of their inputs, and of the adapter's weights there."""
     learning = min(settings.adapter.top or shape.layers, shape.layers) / shape.layers
-    linear = share * shape.active_parameters + 2 * min(1.0, share / learning) * adapter_parameters(settings, shape)[0]
+    linear = share * shape.active_parameters + 2 * min(1.0, share / learning) * met_parameters(settings, shape)
     products = 2 * (tokens * linear + labels * shape.vocab * shape.hidden)
     return int(products + 2.5 * share * attention(shape, tokens, before))
 

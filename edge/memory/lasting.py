@@ -10,8 +10,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from ..settings import Settings
+from ..settings import AdapterSettings, Settings
+from . import mixture
 from .graph import Terms
+from .mixture import Mixture
 from .shape import Shape
 
 
@@ -38,11 +40,41 @@ class Machine:
 
 
 def adapter_parameters(settings: Settings, shape: Shape) -> tuple[int, int]:
-    """Numbers in A and B of every adapted layer, and in the largest of them."""
-    rank = settings.adapter.rank
-    chosen = [dims for name, dims in shape.linears().items() if settings.adapter.takes(name)]
-    blocks = min(settings.adapter.top or shape.layers, shape.layers)
-    return rank * blocks * sum(i + o for i, o in chosen), rank * max([max(dims) for dims in chosen], default=0)
+    """Numbers in A and B of every adapted layer and of all adapted experts, and in the largest of them."""
+    count, largest = _of_linears(settings.adapter, shape)
+    mix = adapted_experts(settings, shape)
+    if mix is None:
+        return count, largest
+    each = settings.adapter.rank * mix.experts
+    blocks = _blocks(settings.adapter, mix.blocks)
+    sizes = mix.matrices(shape.hidden)
+    return count + each * blocks * sum(i + o for i, o in sizes), max(largest, each * max(map(max, sizes)))
+
+
+def met_parameters(settings: Settings, shape: Shape) -> int:
+    """Numbers in A and B that one token is multiplied with: of the experts, those that it is sent to."""
+    count, _ = _of_linears(settings.adapter, shape)
+    mix = adapted_experts(settings, shape)
+    if mix is None:
+        return count
+    each = settings.adapter.rank * min(mix.routed, mix.experts) * _blocks(settings.adapter, mix.blocks)
+    return count + each * sum(i + o for i, o in mix.matrices(shape.hidden))
+
+
+def adapted_experts(settings: Settings, shape: Shape) -> Mixture | None:
+    """The model's experts, where an adapter lies on them."""
+    return shape.mixture if mixture.EXPERTS in settings.adapter.modules else None
+
+
+def _of_linears(adapter: AdapterSettings, shape: Shape) -> tuple[int, int]:
+    chosen = [dims for name, dims in shape.linears().items() if adapter.takes(name)]
+    count = _blocks(adapter, shape.layers) * sum(i + o for i, o in chosen)
+    return adapter.rank * count, adapter.rank * max([max(dims) for dims in chosen], default=0)
+
+
+def _blocks(adapter: AdapterSettings, count: int) -> int:
+    """How many of so many blocks are adapted, at most."""
+    return min(adapter.top or count, count)
 
 
 def kept_blocks(settings: Settings, shape: Shape) -> int:
@@ -68,9 +100,10 @@ class Lasting:
         self.kept = kept_blocks(settings, shape)
         self.full = settings.base.precision == "full"
         self.parameters, self.largest_parameter = adapter_parameters(settings, shape)
-        every = dataclasses.replace(settings, adapter=dataclasses.replace(settings.adapter, modules=(), layers="all"))
-        mends = shape.repaired and settings.adapter.start != "fresh"
-        self.mended = adapter_parameters(every, shape)[0] - self.parameters if mends else 0
+        every = dataclasses.replace(settings.adapter, modules=(), layers="all")
+        mends = shape.repaired and settings.adapter.start != "fresh"  # linear layers alone
+        learned = _of_linears(settings.adapter, shape)[0]
+        self.mended = _of_linears(every, shape)[0] - learned if mends else 0
         self.rotary = shape.head_dim * (4 if shape.architecture == "gemma3_text" else 2)
         self.slice = min(settings.compute.loss_slice, settings.window.chunk)
 

@@ -1,6 +1,7 @@
 """What a mixture of experts adds to a model's dimensions, from its config alone.
 
-Owns: the names that families give these numbers, which blocks have experts, whether their form can be held in 4 bits.
+Owns: the names that families give these numbers, which blocks have experts, whether their form can be held in 4 bits;
+whether an adapter can lie on them.
 Does not know: torch, attention, how experts are packed (`weights/packed.py`).
 Units: numbers of experts, features and weights.
 """
@@ -14,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import SettingsError
 from ..machine.allocator import KERNELS
+from ..settings import Settings
 
+EXPERTS = "experts"  # what `adapter.modules` calls them; only where it does, they are adapted
 _KERNEL = 470_000  # bytes of the heap that oneDNN takes for a kernel: 0.31 to 0.47 MB
 _MAX_EXPERTS = 100_000  # of a block: far above any model's
 
@@ -47,6 +51,10 @@ class Mixture:
     def matrix(self, hidden: int) -> int:
         """Weights of the larger of an expert's two matrices: gate and up, side by side."""
         return 2 * hidden * self.size
+
+    def matrices(self, hidden: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(inputs, outputs) of an expert's two matrices."""
+        return (hidden, 2 * self.size), (self.size, hidden)
 
     def weights(self, hidden: int) -> int:
         """Weights of all experts of all blocks."""
@@ -101,6 +109,28 @@ def from_config(config: Mapping[str, Any], layers: int) -> Mixture | None:
         experts, size, routed, shared, blocks,
         held=can_be_held(kind), repeated=kind.startswith("llama4"), clamped=kind == "gpt_oss",
     ) if blocks else None  # fmt: skip
+
+
+def require(settings: Settings, mixture: Mixture | None, family: str) -> None:
+    """Refuses an adapter on experts where none can lie on any.
+
+    Raises:
+        SettingsError: `adapter.modules` names them, and the model has none, or such that are not known; or a graph
+            shall write, which carries A and B of linear layers alone.
+    """
+    if EXPERTS not in settings.adapter.modules or settings.learn.mode == "none":
+        return
+    named = f"adapter.modules names '{EXPERTS}'"
+    without = f"leave '{EXPERTS}' out of adapter.modules"
+    if mixture is None:
+        raise SettingsError(f"{named}, and a {family} model has none", "a mixture of experts", without)
+    if not mixture.held:
+        raise SettingsError(f"{named}, and those of {family} are laid out in an unknown way", "another model", without)
+    if settings.graph_precision:
+        raise SettingsError(
+            f"{named}, and forward is '{settings.forward}': a graph carries no adapter on experts", "forward=torch",
+            f"use --forward torch, or {without}",
+        )  # fmt: skip
 
 
 def can_be_held(kind: str) -> bool:

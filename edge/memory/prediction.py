@@ -17,7 +17,7 @@ from ..machine.allocator import MAPPED
 from ..settings import Settings
 from . import families
 from .graph import GraphTerms, Terms, largest
-from .lasting import Lasting
+from .lasting import Lasting, adapted_experts
 from .lasting import Machine as Machine
 from .lasting import adapter_parameters as adapter_parameters
 from .shape import Shape
@@ -214,17 +214,22 @@ class _Count(Lasting):
         unit = self.c * tokens
         h, i, q, k = s.hidden * s.copies, s.wide, s.queries, s.keys
         adapted = min(settings.adapter.top or s.layers, s.layers)
-        lows = 7 * settings.adapter.rank * self.c * tokens
+        mix = adapted_experts(settings, s)
+        sent = 0 if mix is None else min(mix.routed, mix.experts)  # copies of a token, each with its own A x
+        lows = (7 + 2 * sent) * settings.adapter.rank * self.c * tokens
         block = unit * self.kept_per_block() + lows + 2 * s.keys * self.c * before
         if settings.adapter.dropout:  # what each layer was given, thinned, and where
             block += (self.c + 1) * tokens * (5 * s.hidden + q + i)
+            block += 0 if mix is None else (self.c + 1) * tokens * sent * (s.hidden + mix.size)
         saving = settings.compute.checkpointing == "on"
         inputs = unit * (adapted * h + h + self.rotary)
         kept = inputs if saving else inputs + adapted * block
         gradients = 4 * self.parameters
         # in the first block's backward the later blocks' activations are gone, but all gradients are there
-        last = {"activations": inputs + block if saving else kept, "gradients": gradients // max(1, adapted)}
-        first = {"activations": unit * (2 * h + self.rotary) + block, "gradients": gradients}
+        # of experts the gradients come one by one, and are put together
+        together = 0 if mix is None else 4 * self.largest_parameter
+        last = {"activations": inputs + block if saving else kept, "gradients": gradients // max(1, adapted) + together}
+        first = {"activations": unit * (2 * h + self.rotary) + block, "gradients": gradients + together}
         moments: list[Terms] = [*self.forward(tokens, labels=False)]
         for moment in moments:
             moment["activations"] += inputs - unit * h if saving else kept - block

@@ -1,7 +1,8 @@
 """The temporary LoRA: attach, switch on and off, reset, snapshot, restore, discard.
 
 Owns: peft's layers while a session is alive, the adapter's parameters.
-Does not know: how a layer's product is computed (`fused`), losses, optimisers, texts.
+Does not know: how a layer's product is computed (`fused`), how experts get A and B (`expertlora`), losses, texts,
+optimisers.
 Units: parameters in float32. LoRA: y = W x + s B A x (arXiv 2106.09685), through peft.
 """
 
@@ -22,10 +23,12 @@ from torch import Tensor, nn
 
 from ..errors import ModelError, SettingsError
 from ..memory import families
+from ..memory.mixture import EXPERTS
 from ..settings import AdapterSettings, group_of
 from ..weights.paging import Lookup
-from . import patches
+from . import expertlora, patches
 from .base import Base
+from .expertlora import ExpertLora
 from .fused import fused_forward
 
 _numbers = itertools.count()
@@ -42,11 +45,9 @@ class Adapter:
         """Attaches a fresh adapter: A random, B zero, so that it changes nothing until it learns.
 
         Raises:
-            SettingsError: `adapter.modules` or `adapter.layers` matches no linear layer; a repair is asked for, and the
-                base has none.
+            SettingsError: `adapter.modules` or `adapter.layers` matches nothing; a repair is asked for, and the base
+                has none.
         """
-        import peft
-
         self._start = None if settings.start == "fresh" else base.repair()
         if settings.start == "repair" and self._start is None:
             raise SettingsError(
@@ -58,30 +59,22 @@ class Adapter:
         self.name = f"templora{next(_numbers)}"
         self.version = 0
         self.targets = target_names(base, settings)
+        chosen = expert_names(base, settings)
+        if not (self.targets or chosen):
+            raise SettingsError(
+                f"adapter.layers={settings.layers} holds none of {', '.join(settings.modules)}",
+                "a block that has some", "name more layers or modules",
+            )  # fmt: skip
         mended = set(self._start or ())  # layers that are repaired, though they do not learn
         every = _adaptable(base)
         attached = [name for name in every if name in self.targets or f"{name}.lora_A" in mended]
-        config = peft.LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,  # peft accepts fractions
-            lora_dropout=settings.dropout,
-            target_modules=attached,
-            bias="none",
-        )
-        config.templora_layers = attached
-        tuner = getattr(base.model, "_templora_tuner", None)
-        if tuner is None:
-            tuner = _tuner_class()(base.model, config, self.name)
-            object.__setattr__(base.model, "_templora_tuner", tuner)  # not a submodule: it would contain itself
-        else:
-            tuner.peft_config[self.name] = config
-            tuner.inject_adapter(base.model, self.name)
-        self._tuner: Any = tuner
-        self._learns = frozenset(self.targets)
+        self._tuner: Any = self._attach(attached) if attached else None
+        self._alive = True
+        self._learns = frozenset([*self.targets, *chosen])
         self._copies: dict[str, list[Tensor]] = {}  # A and B in the compute dtype, by layer
         self._copies_of = -1  # the version that they are of
         half = len(base.blocks) // 2
-        self._upper = frozenset(name for name in self.targets if block_of(name, default=half) >= half)
+        self._upper = frozenset(name for name in self._learns if block_of(name, default=half) >= half)
         self.layers: dict[str, Any] = {name: base.model.get_submodule(name) for name in attached}
         for layer in self.layers.values():
             layer.eval()
@@ -90,15 +83,49 @@ class Adapter:
             if fused:
                 patches.replace(layer, "fused LoRA", partial(fused_forward, layer))
             layer._disable_adapters = True
+        self.experts = ExpertLora(base, settings, chosen)
         self.reset(seed)
+
+    def _attach(self, layers: list[str]) -> Any:
+        """Puts peft's layers in the place of the base's own; gives what holds them all."""
+        import peft
+
+        model = self.base.model
+        config = peft.LoraConfig(
+            r=self.settings.rank,
+            lora_alpha=self.settings.alpha,  # peft accepts fractions
+            lora_dropout=self.settings.dropout,
+            target_modules=layers,
+            bias="none",
+        )
+        config.templora_layers = layers
+        tuner = getattr(model, "_templora_tuner", None)
+        if tuner is None:
+            tuner = _tuner_class()(model, config, self.name)
+            object.__setattr__(model, "_templora_tuner", tuner)  # not a submodule: it would contain itself
+        else:
+            tuner.peft_config[self.name] = config
+            tuner.inject_adapter(model, self.name)
+        return tuner
 
     # --- parameters ---
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """A (rank, in) and B (out, rank) of every layer that learns, in the model's order."""
+        """A (rank, in) and B (out, rank) of every layer that learns, in the model's order; then those of experts, which
+        have one dimension more, the expert.
+        """
         for name in self.targets:
             yield f"{name}.lora_A", self.layers[name].lora_A[self.name].weight
             yield f"{name}.lora_B", self.layers[name].lora_B[self.name].weight
+        yield from self.experts.named_parameters()
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All that it adds to the base, also in layers that are repaired and do not learn."""
+        for name, layer in self.layers.items():
+            yield f"{name}.lora_A", layer.lora_A[self.name].weight.detach()
+            yield f"{name}.lora_B", layer.lora_B[self.name].weight.detach()
+        for name, parameter in self.experts.named_parameters():
+            yield name, parameter.detach()
 
     def parameters(self) -> list[nn.Parameter]:
         """The trainable parameters; those of layers that are only repaired never change."""
@@ -125,8 +152,11 @@ class Adapter:
             if name.endswith("lora_B"):
                 parameter.zero_()
                 continue
-            bound = 1 / math.sqrt(parameter.shape[1])
-            parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+            bound = 1 / math.sqrt(parameter.shape[-1])
+            if parameter.ndim == 3:
+                expertlora.fill(parameter, bound, generator)
+            else:
+                parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
         if self._start is not None:
             for name, layer in self.layers.items():
                 if f"{name}.lora_A" in self._start:
@@ -207,17 +237,29 @@ class Adapter:
         for name, layer in self.layers.items():  # peft turns it off when another adapter is added
             for store in (layer.lora_A, layer.lora_B):
                 store[self.name].weight.requires_grad_(name in learns)
+        self.experts.turn_on(learns, training=training)
         try:
             yield
         finally:
+            self.experts.turn_off()
             for layer in self.layers.values():
                 layer._disable_adapters = True
                 layer.lora_dropout[self.name].train(False)
 
     def discard(self) -> None:
         """Removes the adapter; with the last one gone the model has its own layers back."""
-        if self.name not in self._tuner.peft_config:
+        if not self._alive:
             return
+        self._alive = False
+        self.experts.discard()
+        if self._tuner is not None:
+            self._detach()
+        self.layers = {}
+        self.targets = []
+        self._copies = {}
+        self.version += 1
+
+    def _detach(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # peft reports which other adapter it makes active; we name it each time
             for layer in self.layers.values():
@@ -226,14 +268,10 @@ class Adapter:
         if not self._tuner.peft_config:
             self._tuner.unload()
             del self.base.model._templora_tuner
-        self.layers = {}
-        self.targets = []
-        self._copies = {}
-        self.version += 1
 
 
 def target_names(base: Base, settings: AdapterSettings) -> list[str]:
-    """Full names of the layers to adapt.
+    """Full names of the linear layers to adapt.
 
     Raises:
         SettingsError: nothing matches, or more layers are asked for than there are.
@@ -241,14 +279,12 @@ def target_names(base: Base, settings: AdapterSettings) -> list[str]:
     linears = _adaptable(base)
     kinds = sorted({name.rpartition(".")[2] for name in linears})
     kinds += sorted({group_of(kind) for kind in kinds})
+    if EXPERTS in settings.modules:  # beside experts a group may be empty
+        kinds += [EXPERTS, "attention", "mlp"]
     unknown = [name for name in settings.modules if name not in kinds]
     if unknown:
         raise SettingsError(f"adapter.modules names '{unknown[0]}'", "some of " + ", ".join(kinds), "correct the name")
-    count = len(base.blocks)
-    top = count if settings.top is None else settings.top
-    if top > count:
-        raise SettingsError(f"adapter.layers is 'top:{top}'", f"at most top:{count} on this model", "lower it")
-    first = count - top
+    first = _first_block(base, settings)
     chosen = []
     for name in linears:
         if not settings.takes(name.rpartition(".")[2]):
@@ -257,6 +293,25 @@ def target_names(base: Base, settings: AdapterSettings) -> list[str]:
             continue
         chosen.append(name)
     return chosen
+
+
+def expert_names(base: Base, settings: AdapterSettings) -> list[str]:
+    """Full names of the parameters whose experts are adapted: none where `adapter.modules` does not name them.
+
+    Raises:
+        SettingsError: it does, and the model has none; or more layers are asked for than there are.
+    """
+    first = _first_block(base, settings)
+    return [name for name in expertlora.names_of(base, settings) if block_of(name, default=first) >= first]
+
+
+def _first_block(base: Base, settings: AdapterSettings) -> int:
+    """The first block that is adapted."""
+    count = len(base.blocks)
+    top = count if settings.top is None else settings.top
+    if top > count:
+        raise SettingsError(f"adapter.layers is 'top:{top}'", f"at most top:{count} on this model", "lower it")
+    return count - top
 
 
 def _adaptable(base: Base) -> list[str]:

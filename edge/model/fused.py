@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..memory.sizes import LORA_ROWS
 from .base import linear_product, weight_of
-from .loss import SUMS_WIDE
+from .lowrank import gathered
 
 
 def fused_forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -98,21 +97,8 @@ class _LoraLinear(torch.autograd.Function):
         grad_low = (grad @ b).mul_(ctx.scaling)  # (T, r)
         grad_a = grad_b = grad_x = None
         if ctx.needs_input_grad[1]:
-            grad_b = _gathered(grad, low, ctx.dtype).mul_(ctx.scaling)
-            grad_a = _gathered(grad_low, rows, ctx.dtype)
+            grad_b = gathered(grad, low, ctx.dtype).mul_(ctx.scaling)
+            grad_a = gathered(grad_low, rows, ctx.dtype)
         if ctx.needs_input_grad[0]:
             grad_x = torch.mm(grad, weight_of(ctx.layer, grad.dtype)).addmm_(grad_low, a).view(x.shape)
         return grad_x, grad_a, grad_b, None, None, None
-
-
-def _gathered(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
-    """left.T @ right, (m, n), summed up over all tokens in `dtype`."""
-    if left.dtype == dtype:
-        return left.T @ right
-    if left.device.type == "cuda" and SUMS_WIDE:
-        return torch.mm(left.T, right, out_dtype=dtype)
-    total = torch.zeros(left.shape[1], right.shape[1], dtype=dtype, device=left.device)
-    for start in range(0, len(left), LORA_ROWS):  # so that no wide copy of a whole window exists
-        rows = slice(start, start + LORA_ROWS)
-        total.addmm_(left[rows].T.to(dtype), right[rows].to(dtype))
-    return total

@@ -2,10 +2,11 @@
 
 Owns: both forms, what of peft's can be taken in.
 Does not know: models, sessions, whether an adapter fits one; pickled files, which are never read.
-Units: tensors by `LAYER.lora_A` (rank, in) and `LAYER.lora_B` (out, rank); what a layer adds is scale * B A x.
+Units: tensors by `LAYER.lora_A` (rank, in) and `LAYER.lora_B` (out, rank); what a layer adds is scale * B A x. Those of
+experts are (experts, rank, in) and (experts, out, rank), by the name of the parameter that holds them.
 
-    FOLDER/adapter_config.json         peft's LoraConfig: rank, alpha, the layers by their full names
-    FOLDER/adapter_model.safetensors   base_model.model.LAYER.lora_A.weight, ...
+    FOLDER/adapter_config.json         peft's LoraConfig: rank, alpha, layers and experts by their full names
+    FOLDER/adapter_model.safetensors   base_model.model.LAYER.lora_A.weight, ...; of experts: `peftexperts.py`
     FOLDER/templora.json               fingerprint of the base, sum of the weights; not there in folders of others
 """
 
@@ -22,18 +23,19 @@ from torch import Tensor
 
 from .. import journal
 from ..errors import ModelError, StorageError, describe
-from . import tensorfile
+from . import peftexperts, tensorfile
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 OURS = "templora.json"
 PREFIX = "base_model.model."
+_PAIR = ("lora_A", "lora_B")
 LARGEST = 1 << 20  # rank: more than any matrix has rows
 # what of a peft adapter is no plain LoRA: the value that it must have, or must not have at all
 _PLAIN: dict[str, Any] = {
     "peft_type": "LORA", "use_dora": False, "bias": "none", "lora_bias": False, "fan_in_fan_out": False,
     "modules_to_save": None, "layers_to_transform": None, "rank_pattern": {}, "alpha_pattern": {},
-    "target_parameters": None, "layer_replication": None, "trainable_token_indices": None,
+    "layer_replication": None, "trainable_token_indices": None,
 }  # fmt: skip
 
 
@@ -47,6 +49,8 @@ class Kept:
         rank: rows of A.
         scale: alpha / rank.
         base: fingerprint of the base that it was made on; empty where it is not known.
+        mixture: whether the base has experts, adapted or not.
+        swapped: whether peft takes their matrices for transposed ones (`peftexperts.py`).
     """
 
     where: Path
@@ -54,6 +58,8 @@ class Kept:
     rank: int
     scale: float
     base: str = ""
+    mixture: bool = False
+    swapped: bool = False
 
 
 def write(folder: Path, kept: Kept, model: str) -> None:
@@ -62,7 +68,8 @@ def write(folder: Path, kept: Kept, model: str) -> None:
     Raises:
         StorageError: it cannot be written, or holds something else, which the adapter would change: a model, a run.
     """
-    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in kept.tensors))
+    layers, experts = _lies_on(kept)
+    modules, parameters = peftexperts.targets(layers, experts) if experts or kept.mixture else (layers, [])
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -71,13 +78,19 @@ def write(folder: Path, kept: Kept, model: str) -> None:
         "lora_alpha": kept.scale * kept.rank,
         "lora_dropout": 0.0,
         "bias": "none",
-        "target_modules": layers,
+        "target_modules": modules,
+        **({"target_parameters": parameters} if parameters else {}),
         "inference_mode": True,
     }
 
     def named() -> Iterator[tuple[str, Tensor]]:
         for name, tensor in kept.tensors.items():
-            yield f"{PREFIX}{name}.weight", tensor
+            if name.rpartition(".")[0] not in experts:
+                yield f"{PREFIX}{name}.weight", tensor
+        for place in peftexperts.places(experts):
+            pair = [kept.tensors[f"{place.module}.{place.leaf}.{part}"] for part in _PAIR]
+            for part, tensor in zip(_PAIR, peftexperts.to_peft(*pair, swapped=kept.swapped), strict=True):
+                yield f"{PREFIX}{place.holder}.{part}.weight", tensor
 
     with journal.guarded(f"write {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,8 +105,16 @@ def write(folder: Path, kept: Kept, model: str) -> None:
         journal.atomic_write(folder / name, (json.dumps(value, indent=2) + "\n").encode())
 
 
-def read(folder: Path) -> Kept:
-    """The adapter in a peft folder.
+def _lies_on(kept: Kept) -> tuple[list[str], list[str]]:
+    """Names of its linear layers, and of its parameters with experts."""
+    dims: dict[str, int] = {}
+    for name, tensor in kept.tensors.items():
+        dims[name.rpartition(".")[0]] = tensor.ndim
+    return [name for name, count in dims.items() if count == 2], [name for name, count in dims.items() if count == 3]
+
+
+def read(folder: Path, *, swapped: bool = False) -> Kept:
+    """The adapter in a peft folder; `swapped`: as in `Kept`, of the model that it is for.
 
     Raises:
         ModelError: it is damaged, no plain LoRA, or not in safetensors.
@@ -114,7 +135,12 @@ def read(folder: Path) -> Kept:
     scale = float(alpha or 0) / (math.sqrt(rank) if config.get("use_rslora") else rank)
     base, sha256 = _ours(folder)
     _compare(folder / WEIGHTS, sha256)
-    return Kept(folder, _Named(folder / WEIGHTS), rank, scale, base)
+    targets = config.get("target_parameters") or []
+    if not (isinstance(targets, list) and all(isinstance(target, str) for target in targets)):
+        raise ModelError(
+            f"{folder / CONFIG} has target_parameters {targets!r:.80}", "a list of names", "export it again"
+        )
+    return Kept(folder, _Named(folder / WEIGHTS, targets, rank, swapped), rank, scale, base, swapped=swapped)
 
 
 def of_run(path: Path, rank: int, scale: float, base: str, sha256: str) -> Kept:
@@ -141,9 +167,9 @@ def _compare(path: Path, sha256: str) -> None:
 
 
 class _Named(Mapping[str, Tensor]):
-    """peft's file under our names."""
+    """peft's file under our names, and what it has of experts in our layout."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, targets: list[str], rank: int, swapped: bool) -> None:
         names = [entry.name for entry in tensorfile.entries(path)]
         self._names: dict[str, str] = {}
         for name in names:
@@ -151,10 +177,39 @@ class _Named(Mapping[str, Tensor]):
             if not bare.endswith((".lora_A", ".lora_B")) or bare == name:
                 raise ModelError(f"{path} holds {name:.120}", f"{PREFIX}LAYER.lora_A.weight", "save it again with peft")
             self._names[bare] = name
+        self._path = path
+        self._rank = rank
+        self._swapped = swapped
+        self._pairs: dict[str, list[str]] = {}  # of experts: our name without its end -> peft's names of A and of B
+        self._find_experts(targets)
         self._file = tensorfile.TensorFile(path)
 
+    def _find_experts(self, targets: list[str]) -> None:
+        """Takes the experts' tensors out of the others, and lists them under our names."""
+        holders = dict.fromkeys(name.rpartition(".")[0] for name in self._names)
+        try:
+            places = peftexperts.resolved(holders, targets)
+            pairs = [[self._names.pop(f"{place.holder}.{part}") for part in _PAIR] for place in places]
+        except (ValueError, KeyError) as error:
+            raise ModelError(
+                f"{self._path.parent / CONFIG} has target_parameters {error}, and not its A and B", "those of experts",
+                "export it again",
+            ) from error  # fmt: skip
+        for place, pair in zip(places, pairs, strict=True):
+            self._pairs[f"{place.module}.{place.leaf}"] = pair
+            self._names |= {f"{place.module}.{place.leaf}.{part}": "" for part in _PAIR}
+
     def __getitem__(self, name: str) -> Tensor:
-        return self._file[self._names[name]]
+        layer, _, part = name.rpartition(".")
+        if layer not in self._pairs:
+            return self._file[self._names[name]]
+        a, b = (self._file[held] for held in self._pairs[layer])
+        try:
+            return peftexperts.from_peft(a, b, self._rank, swapped=self._swapped)[_PAIR.index(part)]
+        except ValueError as error:
+            raise ModelError(
+                f"{name} of {self._path} is of {error}", f"rank {self._rank} for each expert", "export it again"
+            ) from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -151,6 +151,21 @@ def is_sorted(module: nn.Module) -> bool:
     return type(module).__name__ == SORTED
 
 
+def is_transposed(module: nn.Module) -> bool:
+    """Whether an expert's matrix is stored as (in, out)."""
+    return is_sorted(module) or bool(getattr(module, "is_transposed", False))
+
+
+def are_swapped(model: nn.Module) -> bool:
+    """Whether peft takes the model's experts for (out, in), though they are (in, out) and do not say so."""
+    return any(is_sorted(module) for _, module in modules(model))
+
+
+def names(model: nn.Module) -> list[str]:
+    """Full names of the parameters with experts in a form that is known here, in the model's order."""
+    return [f"{name}.{leaf}" for name, module in modules(model) for leaf in _held(module)]
+
+
 def _held(module: nn.Module) -> Iterator[str]:
     """Names of the parameters with experts of one module."""
     for leaf in PARAMETERS:
@@ -160,8 +175,8 @@ def _held(module: nn.Module) -> Iterator[str]:
 
 
 def parameters(model: nn.Module) -> set[str]:
-    """Names of the parameters with experts in a form that is known here, of a model that holds none in 4 bits."""
-    return {f"{name}.{leaf}" for name, module in modules(model) for leaf in _held(module)}
+    """`names`, of a model that holds none in 4 bits."""
+    return set(names(model))
 
 
 def pack(model: nn.Module) -> int:

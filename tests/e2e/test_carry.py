@@ -17,6 +17,7 @@ from edge.translation import decoding, loop
 from edge.weights import tensorfile
 from tests import tiny
 from tests.e2e.test_translate import GERMAN, LINES, OWN, command, german, last_json, model, plain, records
+from tests.parity.test_experts import FAMILIES
 
 __all__ = ["german", "model"]  # fixtures
 FAST = ["--set", "learn.lr=1e-3"]
@@ -220,3 +221,42 @@ def finished(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     book.write_text("\n\n".join(LINES[:2]) + "\n", "utf-8")
     assert cli.main(command(model, book, "--run", str(root / "run"))) in (0, 9)
     return root / "run"
+
+
+@pytest.mark.parametrize("family", ["mixtral", "llama4_text"])
+def test_experts_go_out_and_come_in_too(
+    family: str, books: tuple[Path, Path], german: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Through the commands alone: plain peft on the full-precision model gives the logits of a session that carries."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    import edge
+
+    one, two = books
+    folder = str(tiny.folder(tmp_path / family, family, **FAMILIES[family], max_position_embeddings=2048))
+    experts = ["--set", "base.precision=full", "--set", "adapter.modules=[attention,mlp,experts]", *FAST, *OWN]
+    run, out = tmp_path / "first", tmp_path / "adapter"
+    assert cli.main(command(folder, one, *experts, "--run", str(run))) == 0
+    assert any(tensor.ndim == 3 and bool(tensor.any()) for name, tensor in adapter(run).items() if "lora_B" in name)
+    assert cli.main(["runs", "export-adapter", "first", "--root", str(tmp_path), "--out", str(out)]) == 0
+    ids = torch.tensor(tiny.tokenizer()(tiny.TEXT)["input_ids"][:200])
+    plainly = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), str(out))
+    with torch.inference_mode():
+        wanted = torch.log_softmax(plainly.eval()(ids[None]).logits[0, -1], -1)
+        base = torch.log_softmax(plainly.unload()(ids[None]).logits[0, -1], -1)
+    overrides = ["base.precision=full", "window.size=1024", "window.chunk=256", "adapter.rank=4", "compute.threads=1",
+                 "compute.matmul=float32", "adapter.modules=[attention,mlp,experts]"]  # fmt: skip
+    runtime = edge.load(folder, overrides=overrides)
+    for carried in (run, out):
+        with runtime.session() as session:
+            carry.find(str(carried)).begin(session, runtime)
+            with torch.inference_mode():
+                found = torch.log_softmax(session.torch_forward.prefill(ids)[0].float(), -1).flatten()
+            assert session.adapter and session.adapter.fingerprint() == json.loads(
+                (run / "files/adapter.json").read_text()
+            )["adapter_sha256"]  # fmt: skip
+        assert (found - wanted).abs().max() < 1e-3 < 0.01 < (wanted - base).abs().max()
+    capsys.readouterr()
+    assert cli.main(command(folder, two, *experts[:2], *FAST, *OWN, "--carry", str(out), "--no-run")) == 2
+    assert "use the same model, adapter.modules and adapter.layers" in capsys.readouterr().err.splitlines()[-1]

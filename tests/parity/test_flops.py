@@ -8,7 +8,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode, mm_flop, sdpa_backward_flop_count, sdpa_flop_count
 
+from edge import settings
 from edge.memory import flops, shape
+from edge.model import base as bases
+from edge.session import Runtime
+from edge.weights import quantize
 from tests import tiny
 
 
@@ -55,6 +59,20 @@ def test_forward_and_step(architecture: str, checkpointing: str, prefix: str) ->
         # the first block's input needs no gradient, and recomputation stops before a block's last product
         step = sum(flops.per_chunk(settings, dims).values())
         assert _counted(lambda: session.learner.learn(ids, labels)) == pytest.approx(step, rel=0.12)
+
+
+def test_adapted_experts_are_counted_for_the_tokens_that_are_sent_to_them() -> None:
+    made = tiny.model("qwen3_moe", num_experts=6, num_experts_per_tok=2, moe_intermediate_size=96)
+    quantize.quantize_in_place(made, "cpu", torch.float32)
+    chosen = settings.load("economical", [*tiny.WINDOW, "adapter.modules=[experts]"])
+    runtime = Runtime(bases.from_model(made, tiny.tokenizer(), tiny.CPU), chosen)
+    dims = shape.from_config(runtime.base.config.to_dict(), packed=True)
+    ids, labels = torch.arange(64), 24
+    with runtime.session() as session:
+        used = session.plan.settings
+        on, off = (_counted(lambda a=a: session.forward.nll(ids, labels, adapter=a)) for a in (True, False))
+    predicted = [flops.forward(used, dims, 64, labels, adapter=adapter) for adapter in (True, False)]
+    assert on - off == predicted[0] - predicted[1] > 0
 
 
 def test_lessons_that_differ_from_chunk_to_chunk() -> None:
