@@ -21,8 +21,8 @@ from collections.abc import Set as AbstractSet
 
 from ..memory.sizes import PROPOSED
 
-FIRST = 3  # tokens that a find in the text itself gives at first; twice as many after each that was right
-MATCH = 3  # tokens that must be the same there
+FIRST = 2  # tokens that a find in the text itself gives at first; twice as many after each that was right
+MATCH = 2  # tokens that must be the same there
 ROW = 0.14  # forwards of one token that a row more costs: measured, tests/measurements/lookup.md
 START = 0.5  # forwards that may be lost in one text
 MOST = 2.0  # forwards that may be lost later, however many were saved before
