@@ -35,14 +35,14 @@ class Recall:
 
     Attributes:
         memory: the names that are remembered now.
-        similar: the lines.
+        lines: those that were translated.
     """
 
     def __init__(self, job: Job) -> None:
         self.memory = memory_of(job, [unit.text for unit in job.units])
-        self.similar = Similar(job.source)
+        self.lines = Similar(job.source)
         for pair in (*job.earlier, *job.carried, *job.corrections):
-            self.similar.learn(pair)
+            self.lines.learn(pair)
         self._texts: dict[str, str] = {}  # what each unit says that counts, by id
 
     def see(self, record: Record) -> None:
@@ -50,11 +50,11 @@ class Recall:
         if isinstance(record, Corrected):
             for id, source, target in zip(record.ids, record.sources, record.targets, strict=True):
                 self.memory.correct(self._texts.get(id, ""), Pair(source, target))
-                self.similar.learn(Pair(source, target))
+                self.lines.learn(Pair(source, target))
                 self._texts[id] = target
         elif isinstance(record, UnitTranslated) and record.status in ("model", "pieces", "corrected"):
             before = self._texts.get(record.id)
             self._texts[record.id] = record.text
-            self.similar.learn(Pair(record.source, record.text))
+            self.lines.learn(Pair(record.source, record.text))
             if record.status != "corrected" and record.text != before:  # the same where doing it again failed
                 self.memory.learn(Pair(record.source, record.text))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge.memory.sizes import PROPOSED
-from edge.model.lookup import MATCH, MISSES, MOST, ROW, START, Lookup
+from edge.model.lookup import FIRST, MATCH, MISSES, MOST, ROW, START, Lookup
 
 
 def written(lookup: Lookup, tokens: list[int], room: int = 100) -> int:
@@ -55,28 +55,27 @@ def test_a_line_that_the_text_has_left_is_no_more_proposed() -> None:
 
 def test_the_text_itself_is_searched_for_its_last_tokens() -> None:
     """The last place counts, and what is written is searched as the prompt is."""
-    before = [5, 6, 7, 20, 21, 5, 6, 7, 30, 31, 32, 33]
-    assert MATCH == 3
+    before = [5, 6, 20, 21, 5, 6, 30, 31, 32, 33]
+    assert MATCH == 2
     lookup = Lookup(before)
-    for token in (5, 6):
-        lookup.wrote(token)
-        assert lookup.propose(100) == []
-    lookup.wrote(7)
-    assert lookup.propose(100) == [30, 31, 32]
+    lookup.wrote(5)
+    assert lookup.propose(100) == []
+    lookup.wrote(6)
+    assert lookup.propose(100) == before[6 : 6 + FIRST]
     for token in (40, 41, 42, 43, 44, 40, 41, 42):
         lookup.wrote(token)
-    assert lookup.propose(2) == [43, 44]
+    assert lookup.propose(1) == [43]
 
 
 def test_what_is_right_makes_the_next_find_longer() -> None:
     lookup = Lookup(list(range(100)))
     for token in (10, 11, 12):
         lookup.wrote(token)
-    assert len(lookup.propose(100)) == 3
-    lookup.verified(3, 3)
-    assert len(lookup.propose(100)) == 6
-    lookup.verified(6, 5)
-    assert len(lookup.propose(100)) == 3
+    assert len(lookup.propose(100)) == FIRST
+    lookup.verified(FIRST, FIRST)
+    assert len(lookup.propose(100)) == 2 * FIRST
+    lookup.verified(2 * FIRST, 2 * FIRST - 1)
+    assert len(lookup.propose(100)) == FIRST
 
 
 def test_ends_are_never_proposed() -> None:

@@ -70,13 +70,13 @@ def job(texts: list[str], **more: object) -> Job:
 
 def test_corrections_take_the_place_of_what_was_there() -> None:
     recall = Recall(job(["The end.", "No."], carried=[Pair("No.", "Nein.")]))
-    assert recall.similar.of("No.") == ("Nein.",)
+    assert recall.lines.of("No.") == ("Nein.",)
     recall.see(UnitTranslated(1, "u000000", "The end.", "Das Ende.", "model", (), 1, 3, 0.1))
-    assert recall.similar.of("The end.") == ("Das Ende.",)
+    assert recall.lines.of("The end.") == ("Das Ende.",)
     recall.see(UnitTranslated(2, "u000001", "No.", "...", "marked", (), 1, 3, 0.1))
-    assert recall.similar.of("No.") == ("Nein.",)  # what failed is shown to nobody
+    assert recall.lines.of("No.") == ("Nein.",)  # what failed is shown to nobody
     recall.see(Corrected(2, ("u000000",), ("The end.",), ("Ende.",), (), False))
-    assert recall.similar.of("The end.") == ("Ende.",)
+    assert recall.lines.of("The end.") == ("Ende.",)
 
 
 class Noting(OneByOne):
