@@ -170,6 +170,15 @@ def test_a_book_is_the_same_where_its_own_text_is_all_there_is(on_graph: bool, t
     assert counted.several and counted.count < one_by_one.count
 
 
+@pytest.mark.parametrize("architecture", ["gemma3_text", "mixtral"])
+def test_a_book_is_the_same_on_the_models_own_cache(architecture: str) -> None:
+    """Where no step of ours decodes."""
+    plain, one_by_one = book(opened(architecture, "compute.plain=[step,drafts]", **WIDE))
+    same, counted = book(opened(architecture, "compute.plain=[step]", **WIDE), [said for _, said in plain])
+    assert same == plain
+    assert counted.count < one_by_one.count / 4
+
+
 @pytest.mark.parametrize("on_graph", [False, True])
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
 def test_the_cache_is_that_of_one_token_after_the_other(architecture: str, on_graph: bool, tmp_path: Path) -> None:
