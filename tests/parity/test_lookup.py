@@ -11,15 +11,21 @@ import pytest
 import torch
 from torch import Tensor
 
+from edge.documents import Unit
 from edge.memory.sizes import PROPOSED
 from edge.model import control
 from edge.model.forward import Cache
 from edge.model.lookup import Lookup
+from edge.records import Record, UnitTranslated
 from edge.session import Session
-from edge.translation import decoding, languages, prompts
+from edge.translation import decoding, languages, loop, prompts
 from edge.translation.asking import Draft
 from edge.translation.context import Context
 from edge.translation.decoding import Line, ModelTranslator
+from edge.translation.guards import Limits
+from edge.translation.job import Job
+from edge.translation.lessons import Lessons
+from edge.translation.log import Log
 from edge.translation.loop import Attempt, Request
 from edge.translation.prompts import Pair
 from export import exporter
@@ -213,6 +219,51 @@ def held_in(cache: Cache) -> list[Tensor]:
     if hasattr(cache.state, "arrays"):
         return [torch.from_numpy(array.copy()) for _, array in cache.state.arrays(cache.length)]
     return [layer.held[..., : cache.length, :].clone() for layer in cache.state.layers]
+
+
+@pytest.mark.parametrize("cut", [2, 5])
+def test_a_run_that_continues_verifies_the_same_proposals(cut: int) -> None:
+    """A session of its own after the first records: the same lines by the same forwards, and those of a plain run."""
+    units = [Unit(f"u{number:06d}", source) for number, source in enumerate([*SOURCES, *SOURCES[1:3]])]
+    every = (
+        "empty",
+        "cut",
+        "noise",
+        "loop",
+        "copy",
+        "again",
+        "talk",
+        "language",
+        "script",
+        "length",
+        "quotes",
+        "numbers",
+    )
+    limits = Limits(off=frozenset({*every, "words", "end", "placeholders", "terms", "names"}))
+    job = Job(units, EN, DE, 2, frozenset(), limits=limits, names=False)
+
+    def run(records: list[Record], *overrides: str) -> tuple[list[str], Counting]:
+        session = opened("llama", *overrides, **LONG)
+        counted = Counting(session.forward)
+        Noted.said.clear()
+        log = Log(records, len(records))
+        found = list(loop.translate(job, translator(session), Lessons(session, translator(session).prompts), log))
+        session.close()
+        whole.extend(found)
+        return [record.text for record in found if isinstance(record, UnitTranslated)], counted
+
+    whole: list[Record] = []
+    texts, counted = run([])
+    records = list(whole)
+    assert len(texts) == len(units) and counted.several
+    said = list(Noted.said)
+    rest, again = run(records[:cut])
+    done = [record.text for record in records[:cut] if isinstance(record, UnitTranslated)]
+    assert done + rest == texts
+    assert again.several == counted.several[len(counted.several) - len(again.several) :]
+    assert Noted.said == said[len(said) - len(Noted.said) :]
+    assert again.several or cut == 5
+    assert run([], PLAIN)[0] == texts
 
 
 def test_nothing_is_proposed_where_a_token_cannot_be_forgotten(tmp_path: Path) -> None:
