@@ -182,7 +182,8 @@ class ComputeSettings:
     `loss_slice`: label positions that meet the head at a time; 0 lets the planner choose.
     `plain`: what is computed in the plain way that the fast one is tested against: `loss` holds the full logits, `lora`
     is peft's own forward, `first_epoch` scores a chunk and learns it in two forwards, `step` decodes with the model's
-    own forward, `graph` records no step on a GPU, `kernel` multiplies without a kernel of ours there.
+    own forward, `graph` records no step on a GPU, `kernel` multiplies without a kernel of ours there, `drafts` decodes
+    one token after the other, without looking up what may come next.
     """
 
     device: str = "auto"
@@ -196,7 +197,7 @@ class ComputeSettings:
     loss_slice: int = 0
     plain: tuple[str, ...] = ()
 
-    PLAIN: ClassVar[tuple[str, ...]] = ("loss", "lora", "first_epoch", "step", "graph", "kernel")
+    PLAIN: ClassVar[tuple[str, ...]] = ("loss", "lora", "first_epoch", "step", "graph", "kernel", "drafts")
 
     def __post_init__(self) -> None:
         _require(self.threads >= 0, f"compute.threads is {self.threads}", "0 (all cores, or OMP_NUM_THREADS) or more")

@@ -25,6 +25,8 @@ from edge.memory.graph import rounded, sliding_room
 from .manifest import Manifest, cache_names
 from .rows import Array
 
+UNBOUNDED = 1 << 30  # tokens
+
 
 def value(array: Array, device: str) -> Any:
     """The array as the runtime's own value; on the CPU it is the same memory."""
@@ -86,7 +88,7 @@ class Buffers:
 
     def slide(self, position: int, tokens: int) -> None:
         """Makes room in the layers with a window for `tokens` after `position` others: at most a run of them."""
-        if self.sliding + tokens > min(self.capacity, self._limit):
+        if self._slides and self.sliding + tokens > min(self.capacity, self._limit):
             keep = min(self.sliding, self._window - 1)
             lost = self._mark is not None and self._mark[2] == self._moved
             for index in self._slides:
@@ -137,6 +139,10 @@ class Buffers:
             self._mark = None
             self._kept = {}
         return True
+
+    def spare(self) -> int:
+        """How many tokens can be forgotten again: no row may be dropped for them."""
+        return self._limit - self.sliding if self._slides else UNBOUNDED
 
     def arrays(self, held: int) -> Iterator[tuple[str, Array]]:
         """What is held of `held` tokens, by name."""

@@ -218,6 +218,11 @@ class Reader:
         logits: Array = self._step(buffers, 1, adapter).run([token], [position], [buffers])[0]
         return logits
 
+    def verify(self, ids: Array, buffers: Buffers, position: int, adapter: AdapterInputs) -> Array:
+        """(S, V) logits after each of a few tokens that follow the `position` ones held in `buffers`; CPU only."""
+        buffers.reserve(position + len(ids), position)
+        return self._step(buffers, 1, adapter, len(ids)).run(ids, [position], [buffers])
+
     def decode_lines(
         self, tokens: Sequence[int], rows: Sequence[Buffers], positions: Sequence[int], adapter: AdapterInputs
     ) -> Array:
@@ -226,11 +231,14 @@ class Reader:
         assert together is not None
         return self._step(together, len(tokens), adapter).run(tokens, positions, rows)
 
-    def _step(self, buffers: Buffers, count: int, adapter: AdapterInputs) -> Step:
-        """The step of the first `count` texts in `buffers`, bound once."""
-        step = next((step for step in buffers.steps if step.adapter is adapter and step.count == count), None)
+    def _step(self, buffers: Buffers, count: int, adapter: AdapterInputs, each: int = 1) -> Step:
+        """The step of `each` tokens of the first `count` texts in `buffers`, bound once."""
+        bound = ((step.adapter is adapter, step.count, step.each) for step in buffers.steps)
+        step = next((step for step, of in zip(buffers.steps, bound, strict=True) if of == (True, count, each)), None)
         if step is None:
-            step = Step(self.engine, buffers, count, adapter)
+            if each > 1:  # logits of several rows are held once
+                buffers.steps = [step for step in buffers.steps if step.each == 1]
+            step = Step(self.engine, buffers, count, adapter, each)
             buffers.steps.append(step)
         return step
 
@@ -285,22 +293,27 @@ class Reader:
 
 
 class Step:
-    """One decoding step on the CPU with everything bound: a token of each text goes in, (n, V) logits come out.
+    """One decoding step on the CPU with everything bound: a token of each text goes in, or as many of each, and (n, V)
+    logits come out.
 
     Attributes:
         adapter: whose values are bound.
-        count: n, the texts.
+        count: the texts.
+        each: tokens of each of them; n = count * each.
     """
 
-    def __init__(self, engine: Engine, buffers: Buffers, count: int, adapter: AdapterInputs) -> None:
+    def __init__(self, engine: Engine, buffers: Buffers, count: int, adapter: AdapterInputs, each: int = 1) -> None:
+        self._engine = engine
         self._decoder = engine.decoder
         self._head = engine.head
         self.adapter = adapter
         self.count = count
+        self.each = each
         m = engine.manifest
+        n = count * each
         self._rows = engine.rows
-        self._inputs = _inputs(engine, np.zeros((count, m.hidden), np.float32), [0] * count, [0] * count)
-        hidden = value(np.zeros((count, m.hidden), np.float32), "cpu")
+        self._inputs = _inputs(engine, np.zeros((n, m.hidden), np.float32), [0] * count, [0] * count)
+        hidden = value(np.zeros((n, m.hidden), np.float32), "cpu")
         self._logits: list[Array] = []
         self._tokens = self._decoder.io_binding()
         for name, array in self._inputs.items():
@@ -312,25 +325,20 @@ class Step:
         _bind_cache(self._tokens, buffers.names, values)
         self._states = self._head.io_binding()
         self._states.bind_ortvalue_input("hidden", hidden)
-        self._states.bind_ortvalue_input("labels", value(np.zeros(count, np.int64), "cpu"))
+        self._states.bind_ortvalue_input("labels", value(np.zeros(n, np.int64), "cpu"))
         self._states.bind_ortvalue_input("scoring", value(np.array(False), "cpu"))
         for (part, own), start in zip(engine.parts, range(0, m.vocab, PART), strict=True):
-            self._logits.append(np.zeros((count, min(PART, m.vocab - start)), np.float32))
+            self._logits.append(np.zeros((n, min(PART, m.vocab - start)), np.float32))
             self._states.bind_ortvalue_output(part, value(self._logits[-1], "cpu"))
-            self._states.bind_ortvalue_output(own, value(np.zeros(count, np.float32), "cpu"))
+            self._states.bind_ortvalue_output(own, value(np.zeros(n, np.float32), "cpu"))
 
-    def run(self, tokens: Sequence[int], positions: Sequence[int], rows: Sequence[Buffers]) -> Array:
-        """(n, V) logits after a token of each text at its position; `rows`: the cache of each."""
-        inputs = self._inputs
+    def run(self, tokens: Sequence[int] | Array, positions: Sequence[int], rows: Sequence[Buffers]) -> Array:
+        """(n, V) logits after the tokens, those of a text from its position on; `rows`: the cache of each."""
         for position, row in zip(positions, rows, strict=True):
-            row.slide(position, 1)
-        inputs["embedded"][...] = self._rows(np.array(tokens, np.int64))
-        inputs["positions"][...] = inputs["seen"][...] = positions
-        inputs["total"][...] = max(positions) + 1
-        if "sliding.seen" in inputs:
-            held = [row.sliding for row in rows]
-            inputs["sliding.seen"][...] = np.array(held) - 1
-            inputs["sliding.total"][...] = max(held)
+            row.slide(position, self.each)
+        embedded = self._rows(np.array(tokens, np.int64))
+        for name, array in _inputs(self._engine, embedded, positions, [row.sliding for row in rows]).items():
+            self._inputs[name][...] = array
         self._decoder.run_with_iobinding(self._tokens)
         self._head.run_with_iobinding(self._states)
         return np.concatenate(self._logits, axis=1)

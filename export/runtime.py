@@ -62,6 +62,16 @@ class OnnxForward:
         cache.length += 1
         return torch.from_numpy(logits)
 
+    def verify(self, input_ids: Tensor, cache: Cache, *, adapter: bool = True) -> Tensor:
+        """See `Forward.verify`."""
+        logits = self.reader.verify(_ids(input_ids), cache.state, cache.length, self._inputs(adapter))
+        cache.length += len(input_ids)
+        return torch.from_numpy(logits)
+
+    def spare(self, cache: Cache) -> int:
+        """See `Forward.spare`."""
+        return cache.state.spare() if self.engine.device == "cpu" else 0
+
     def lines(self, cache: Cache, count: int, room: int) -> list[Cache] | None:
         """See `Forward.lines`."""
         if self.engine.device != "cpu":

@@ -28,7 +28,7 @@ from ..machine.held import is_out_of_memory
 from ..memory.conversion import NUMBERS
 from ..model import patches
 from ..model.base import Base
-from ..model.forward import tended_blocks
+from ..model.tended import tended_blocks
 from ..weights import packed
 from ..weights.pieces import Original
 

@@ -39,8 +39,8 @@ from ..memory.sizes import slice_rows
 from ..model import base as bases
 from ..model.adapter import Adapter
 from ..model.base import Base, weight_of
-from ..model.forward import tended_blocks
 from ..model.loss import Head
+from ..model.tended import tended_blocks
 from ..settings import AdapterSettings
 from ..store.sources import Source, sha256_file
 from ..values.amounts import format_bytes

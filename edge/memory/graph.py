@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .sizes import PROPOSED
+
 if TYPE_CHECKING:
     from ..settings import Settings
     from .shape import Shape
@@ -101,4 +103,5 @@ class GraphTerms:
         lines = self.settings.generate.lines
         if lines > 1:
             held += lines * self.cache(tokens)
-        return {"KV cache": held, "logits": 4 * s.vocab * 8} | self.run(tokens)
+        rows = 8 + 2 * (1 + PROPOSED)  # of a token, and of those that are verified, which lie in parts and together
+        return {"KV cache": held, "logits": 4 * s.vocab * rows} | self.run(tokens)

@@ -21,7 +21,7 @@ from .lasting import Lasting, adapted_experts
 from .lasting import Machine as Machine
 from .lasting import adapter_parameters as adapter_parameters
 from .shape import Shape
-from .sizes import ATTENTION_BLOCK, HEAD_BLOCK, head_rows, room_for
+from .sizes import ATTENTION_BLOCK, HEAD_BLOCK, PROPOSED, head_rows, room_for
 
 SLACK = 60_000_000  # of freed heap within a block: 17 to 43 MB were measured, whatever the settings
 HOLDING_SLACK = 80_000_000  # where activations are not recomputed: 19 to 64 MB
@@ -255,7 +255,7 @@ class _Count(Lasting):
         s = self.shape
         tokens = self.settings.window.size
         room = room_for(tokens)
-        one = {"KV cache": self.cache(room), "logits": 4 * s.vocab * 8, "scratch": self.scratch()}
+        one = {"KV cache": self.cache(room), "logits": 4 * s.vocab * (8 + PROPOSED), "scratch": self.scratch()}
         one["scratch"] += 2 * s.keys * self.c * tokens  # a layer's keys and values, copied as they grow
         if s.architecture in families.STEPPED:  # a sliding layer drops what it has seen as soon as it is computed
             whole = {"KV cache": self.cache(room)}
@@ -271,7 +271,7 @@ class _Count(Lasting):
     def with_slack(self, terms: Terms, phase: str) -> Terms:
         """Freed heap that the allocator has not given back: measured (`scripts/bench/memory`), not derived.
 
-        On a CPU freed heap goes back before each block (`forward.tended_blocks`); what a block itself frees stays.
+        On a CPU freed heap goes back before each block (`tended.tended_blocks`); what a block itself frees stays.
         """
         if self.machine.kind == "cuda":
             held = CUDA_LOADING if phase == "load" else CUDA_SLACK

@@ -10,6 +10,7 @@ HEAD_BLOCK = 10 << 20  # bytes of the head, and of the logits it makes, at a tim
 LORA_ROWS = 1024  # tokens of a LoRA product in float32, where activations are narrower
 ROOM_STEP = 512  # tokens by which the keys and values of a text that is written find more room
 ATTENTION_BLOCK = 256  # queries of block attention
+PROPOSED = 7  # tokens that are looked up for a text at most, which a forward verifies with the one before them
 LOGITS = 16 << 20  # numbers of whole rows of logits at a time, where a repair is distilled
 
 

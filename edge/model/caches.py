@@ -25,6 +25,8 @@ from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWin
 
 from ..memory.sizes import room_for
 
+FORGETTING = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)  # whose tokens can be taken back
+UNBOUNDED = 1 << 30
 Place = tuple[str, dict[Any, Any], Any]  # a tensor of a cache: a name for it, and where it is kept
 
 
@@ -94,6 +96,11 @@ class Rooms:
         if length < marked:
             self.mark(-1)
         return True
+
+    def spare(self, held: int) -> int:
+        """How many tokens after `held` can be forgotten again: none of them may be written over another one."""
+        windows = [layer.window for layer in self.layers if layer.window is not None]
+        return max(0, min(windows, default=UNBOUNDED) - held)
 
     def places(self) -> Iterator[Place]:
         """Every tensor, its name, and where it is kept; who puts another one there says so by `moved`."""
@@ -231,7 +238,7 @@ class Grown:
     def rewind(self, held: int, length: int) -> bool:
         """See `Forward.rewind`; `held` tokens are there now."""
         at, kept = self._marked
-        if not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer) for layer in self.layers):
+        if not all(type(layer) in FORGETTING for layer in self.layers):
             return False  # a state that has no tokens to forget
         layers = {index: layer for index, layer in enumerate(self.layers) if type(layer) is not DummyLayer}
         dropped = {index for index, layer in layers.items() if layer.keys.shape[2] < held}
@@ -246,6 +253,13 @@ class Grown:
             if layer.is_sliding:
                 layer.cumulative_length = length
         return True
+
+    def spare(self, held: int) -> int:
+        """See `Rooms.spare`. A sliding layer keeps one token fewer than it sees; a state forgets nothing."""
+        if not all(type(layer) in FORGETTING for layer in self.layers):
+            return 0
+        windows = [layer.sliding_window - 1 for layer in self.layers if getattr(layer, "is_sliding", False)]
+        return max(0, min(windows, default=UNBOUNDED) - held)
 
     def places(self) -> Iterator[Place]:
         """See `Rooms.places`. Layers with a state keep several tensors under numbers."""

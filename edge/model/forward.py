@@ -1,6 +1,6 @@
 """The Forward protocol, and its torch implementation: window NLL, prefill, decode, KV cache.
 
-Owns: how a window's tokens become nats or next-token logits, activation checkpointing, the KV cache.
+Owns: how a window's tokens become nats or next-token logits, the KV cache.
 Does not know: chunks, learning, sampling. Loops use the protocol and do not know who answers.
 Units: nats; logits in float32; positions in tokens.
 """
@@ -18,17 +18,18 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingsError
-from ..machine.allocator import keep_heap, keep_scratch, trim
+from ..machine.allocator import keep_heap, keep_scratch
 from ..machine.device import matmul_units
 from ..settings import ComputeSettings, Settings
 from ..weights.paging import Store
-from . import attention, patches
+from . import attention
 from .adapter import Adapter
 from .base import Base
 from .caches import Grown, Rooms
 from .loss import plain_nll, sliced_nll
 from .prefix import MAX_POSITION, Prefix, windows_of
 from .step import Step
+from .tended import tended_blocks
 
 
 @dataclass
@@ -65,6 +66,16 @@ class Forward(Protocol):
 
     def decode(self, token: int, cache: Cache, *, adapter: bool = True) -> Tensor:
         """Adds one token to the cache; returns the (V,) logits after it, valid until the next token."""
+        ...
+
+    def verify(self, input_ids: Tensor, cache: Cache, *, adapter: bool = True) -> Tensor:
+        """Adds (S,) tokens to the cache, at most `spare` of them; returns (S, V) logits after each, valid until the
+        next token. They differ from `decode`'s by rounding alone, and `rewind` forgets the tokens again.
+        """
+        ...
+
+    def spare(self, cache: Cache) -> int:
+        """How many tokens can be added and forgotten again: none where that costs more than it may save."""
         ...
 
     def lines(self, cache: Cache, count: int, room: int) -> list[Cache] | None:
@@ -295,6 +306,17 @@ class TorchForward:
             return logits
 
     @torch.inference_mode()
+    def verify(self, input_ids: Tensor, cache: Cache, *, adapter: bool = True) -> Tensor:
+        """See `Forward.verify`."""
+        with keep_scratch():
+            return self.base.head.logits(self._states(input_ids, cache, adapter))
+
+    def spare(self, cache: Cache) -> int:
+        """See `Forward.spare`. A recorded step of one token is much faster than a forward that is not recorded."""
+        captured = self.step is not None and self.step.captures
+        return 0 if captured else cache.state.spare(cache.length)
+
+    @torch.inference_mode()
     def lines(self, cache: Cache, count: int, room: int) -> list[Cache] | None:
         """See `Forward.lines`; where no step decodes, neither do lines."""
         step = self.step
@@ -343,49 +365,16 @@ class TorchForward:
         cache.state.moved()
 
     def _extend(self, input_ids: Tensor, cache: Cache, adapter: bool) -> Tensor:
+        return self.base.head.logits(self._states(input_ids, cache, adapter)[-1:])[0]
+
+    def _states(self, input_ids: Tensor, cache: Cache, adapter: bool) -> Tensor:
+        """(S, H) last hidden states of tokens that are added to the cache."""
         with self._using(adapter):
-            hidden = self.base.decoder(
+            hidden: Tensor = self.base.decoder(
                 input_ids=input_ids.to(self.base.device.name)[None], past_key_values=cache.state.inner, use_cache=True
-            ).last_hidden_state
-            cache.length += len(input_ids)
-            return self.base.head.logits(hidden[0, -1:])[0]
+            ).last_hidden_state[0]
+        cache.length += len(input_ids)
+        return hidden
 
     def _using(self, adapter: bool) -> Any:
         return self.adapter.active() if adapter and self.adapter is not None else nullcontext()
-
-
-@contextmanager
-def tended_blocks(base: Base, *, checkpointing: bool = False) -> Iterator[None]:
-    """Inside the block, on a CPU, freed heap goes back to the system before each transformer block.
-
-    With `checkpointing`, and where gradients are computed, one activation per block is kept and the rest
-    recomputed in the backward pass (arXiv 1604.06174), without putting the model into training mode, which would
-    switch its own dropout on.
-    """
-    from torch.utils.checkpoint import checkpoint
-
-    on_cpu = base.device.kind == "cpu"
-    if not on_cpu and not checkpointing:
-        yield
-        return
-
-    def tended(forward: patches.Forward) -> patches.Forward:
-        def compute(*args: Any, **kwargs: Any) -> Any:
-            if on_cpu:
-                trim()
-            return forward(*args, **kwargs)
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            if not checkpointing or not torch.is_grad_enabled():
-                return compute(*args, **kwargs)
-            return checkpoint(compute, *args, use_reentrant=False, preserve_rng_state=True, **kwargs)
-
-        return run
-
-    for block in base.blocks:
-        patches.put(block, "tended", tended)
-    try:
-        yield
-    finally:
-        for block in base.blocks:
-            patches.take(block, "tended")

@@ -21,18 +21,25 @@ from .guards import Case
 from .job import Attempt, Job
 from .names import Memory, nothing
 from .prompts import Pair, Terms, key
+from .similar import Similar
 
 SOFT = guards.SOFT  # problems with which a text is still better than none
 
 
 class Request(NamedTuple):
-    """One unit, or a piece of one, to be translated. `seed`: below 2^31, follows from the unit and the attempt."""
+    """One unit, or a piece of one, to be translated.
+
+    Attributes:
+        seed: below 2^31, follows from the unit and the attempt.
+        similar: translations of lines like it, which a draft may be found by sooner; no draft is another one for them.
+    """
 
     source: str
     context: Context
     terms: Terms
     attempt: Attempt
     seed: int
+    similar: tuple[str, ...] = ()
 
 
 class Draft(NamedTuple):
@@ -69,6 +76,7 @@ def translate_unit(
     known: Mapping[str, str],
     memory: Memory | None = None,
     judge: Judge | None = None,
+    similar: Similar | None = None,
 ) -> UnitTranslated:
     """One unit: given, copied, translated whole, in pieces, or marked.
 
@@ -78,8 +86,9 @@ def translate_unit(
         known: translations that are given, by source text, or by unit id and source text.
         memory: the names so far.
         judge: who judges drafts, with two candidates.
+        similar: the lines so far.
     """
-    ask = Asking(job, translator, unit, memory or nothing(job.target), judge)
+    ask = Asking(job, translator, unit, memory or nothing(job.target), judge, similar)
     begin = time.perf_counter()
 
     def record(text: str, status: str, tries: Tries | None = None) -> UnitTranslated:
@@ -136,6 +145,7 @@ class Asking(NamedTuple):
     unit: Unit
     memory: Memory
     judge: Judge | None
+    similar: Similar | None = None
 
     def line(
         self, source: str, context: Context, attempts: Sequence[Attempt], tries: Tries, piece: int | None = None
@@ -175,7 +185,9 @@ class Asking(NamedTuple):
     ) -> Request:
         """What is asked of the translator at attempt `number`; `terms`: of the glossary, and remembered names."""
         attempt = self.job.attempts[number]
-        return Request(source, context.only(attempt.context), terms, attempt, seed_of(self.unit, piece, number))
+        seed = seed_of(self.unit, piece, number)
+        similar = self.similar.of(source) if self.similar else ()
+        return Request(source, context.only(attempt.context), terms, attempt, seed, similar)
 
     def first(self, context: Context) -> Request:
         """What is asked for at first: the whole unit."""

@@ -7,6 +7,11 @@ Units: tokens.
 A prompt is read in parts (`Prompts.parts`), and the cache goes from unit to unit: what the next prompt has in common
 with the last one is not read again. A run that continues after a stop reads the same parts one by one, so that
 roundings, and with them the text, are the same. Lines that are decoded side by side share all parts but their last one.
+
+Tokens of a line are proposed by a lookup in lines like it and in its prompt (`model/lookup.py`), and one forward of
+several tokens verifies them: each is chosen as always, by the logits after those before it, and what was proposed
+otherwise is taken out of the cache. The text is the one that is written without (`compute.plain=[drafts]`), as far as
+one token and several in a forward round alike. Proposals follow from the request alone.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from ..errors import ModelError
 from ..generate import TextStream
 from ..model import control
 from ..model.forward import Cache
+from ..model.lookup import Lookup
 from ..model.picking import Picker
 from . import guards
 from .context import arrange
@@ -190,9 +196,44 @@ class ModelTranslator:
         line = Line(session, parts, limit, request)
         with session.memory.phase("decode"):
             logits, cache = self._read(parts)
-            while line.take(logits):
-                logits = session.forward.decode(line.token, cache)
+            lookup = self._lookup(parts, request)
+            going = line.take(logits)
+            while going:
+                going = self._go_on(line, cache, lookup)
         return line.draft()
+
+    def _lookup(self, parts: Sequence[Sequence[int]], request: Request) -> Lookup | None:
+        """Where the line's tokens may be found; None where none are proposed."""
+        session = self.session
+        if "drafts" in session.settings.compute.plain:
+            return None
+        like = [encode_more(session, target) for target in request.similar]
+        return Lookup(list(chain(*parts)), like, session.base.eos_ids)
+
+    def _go_on(self, line: Line, cache: Cache, lookup: Lookup | None) -> bool:
+        """Writes the tokens after the last one: those that were proposed and are right, and one more; whether another
+        is to follow.
+        """
+        forward = self.session.forward
+        proposed: list[int] = []
+        if lookup is not None:
+            lookup.wrote(line.token)
+            proposed = lookup.propose(line.room)
+            proposed = proposed[: max(0, forward.spare(cache) - 1)] if proposed else []
+        if lookup is None or not proposed:
+            return line.take(forward.decode(line.token, cache))
+        held = cache.length + 1
+        going = False
+        right = 0
+        for right, logits in enumerate(forward.verify(torch.tensor([line.token, *proposed]), cache)):
+            going = line.take(logits)
+            if not going or proposed[right : right + 1] != [line.token]:
+                break
+            lookup.wrote(line.token)
+        forgotten = forward.rewind(cache, held + right)
+        assert forgotten
+        lookup.verified(len(proposed), right)
+        return going
 
     def _side_by_side(self, asked: Sequence[Asked]) -> list[Draft] | None:
         """A draft of each; None where the forward path cannot."""
@@ -256,6 +297,11 @@ class Line:
         self._count = 0
         self._text = ""
         self._cut = True
+
+    @property
+    def room(self) -> int:
+        """Tokens that the line may still have behind the next one."""
+        return max(0, self._limit - self._count - 1)
 
     def take(self, logits: torch.Tensor) -> bool:
         """Chooses the next token by (V,) logits; whether another one is to follow."""

@@ -79,7 +79,7 @@ def translate(
     recall = Recall(job)
     known = _known(job)
     together = Together(job, translator, known, recall.memory)
-    once = partial(translate_unit, job, together, known=known, memory=recall.memory, judge=judge)
+    once = partial(translate_unit, job, together, known=known, memory=recall.memory, judge=judge, similar=recall.lines)
     teach = partial(_corrections, job, teacher, log)
     again = partial(_once_more, job, once, revision)
     ahead = _Ahead(job.units, teacher, log)

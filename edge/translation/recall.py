@@ -1,7 +1,7 @@
-"""The name memory of a run: a fold over its records, with what the user has corrected meanwhile.
+"""What a run remembers, names and lines: a fold over its records, with what the user has corrected meanwhile.
 
 Owns: which records change the memory, and how.
-Does not know: how names are found (`names`), the loop, files.
+Does not know: how names are found (`names`), which lines are alike (`similar`), the loop, files.
 Units: units of the document.
 
 It follows from the job and the records in their order alone: a run that continues, its report and `render` remember
@@ -17,6 +17,7 @@ from .candidates import Candidates
 from .job import Job
 from .names import Memory
 from .prompts import Pair
+from .similar import Similar
 
 
 def memory_of(job: Job, sources: Sequence[str]) -> Memory:
@@ -30,14 +31,18 @@ def memory_of(job: Job, sources: Sequence[str]) -> Memory:
 
 
 class Recall:
-    """The names of a run as far as its records go.
+    """The names and lines of a run as far as its records go.
 
     Attributes:
-        memory: what is remembered now.
+        memory: the names that are remembered now.
+        lines: those that were translated.
     """
 
     def __init__(self, job: Job) -> None:
         self.memory = memory_of(job, [unit.text for unit in job.units])
+        self.lines = Similar(job.source)
+        for pair in (*job.earlier, *job.carried, *job.corrections):
+            self.lines.learn(pair)
         self._texts: dict[str, str] = {}  # what each unit says that counts, by id
 
     def see(self, record: Record) -> None:
@@ -45,9 +50,11 @@ class Recall:
         if isinstance(record, Corrected):
             for id, source, target in zip(record.ids, record.sources, record.targets, strict=True):
                 self.memory.correct(self._texts.get(id, ""), Pair(source, target))
+                self.lines.learn(Pair(source, target))
                 self._texts[id] = target
         elif isinstance(record, UnitTranslated) and record.status in ("model", "pieces", "corrected"):
             before = self._texts.get(record.id)
             self._texts[record.id] = record.text
+            self.lines.learn(Pair(record.source, record.text))
             if record.status != "corrected" and record.text != before:  # the same where doing it again failed
                 self.memory.learn(Pair(record.source, record.text))

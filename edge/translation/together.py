@@ -51,11 +51,12 @@ class Together:
 
     def translate(self, request: Request) -> Draft:
         """See `Translator`."""
-        if len(self._requests) < 2 or request not in self._requests:
+        asked = request._replace(similar=())  # lines that are known since then change no draft
+        if len(self._requests) < 2 or asked not in self._requests:
             return self._translator.translate(request)
         if not self._drafts:
             self._drafts = self._translator.translate_lines(self._requests)
-        return self._drafts[self._requests.index(request)]
+        return self._drafts[self._requests.index(asked)]
 
     def translate_lines(self, requests: Sequence[Request]) -> Sequence[Draft]:
         """See `Translator`."""

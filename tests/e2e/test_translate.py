@@ -242,16 +242,17 @@ def plain(value: Any) -> Any:
     return [plain(v) for v in value] if isinstance(value, list) else value
 
 
-def test_killed_runs_give_the_same_book(model: str, book: Path, tmp_path: Path) -> None:
-    """SIGKILL at random moments, twice, between units that are decoded side by side; then to the end: the same book, the
-    same lessons.
+@pytest.mark.parametrize("lines", ["1", "3"])
+def test_killed_runs_give_the_same_book(lines: str, model: str, book: Path, tmp_path: Path) -> None:
+    """SIGKILL at random moments, twice, between units that are looked up one by one or decoded side by side; then to the
+    end: the same book, the same lessons.
     """
     corrections = tmp_path / "mine.tsv"  # what random weights make is marked: these pairs are what is learned
     corrections.write_text("".join(f"{line}\t{GERMAN[line]}\n" for n, line in enumerate(LINES) if n % 7), "utf-8")
 
     def args(name: str) -> list[str]:
         more = ["--run", str(tmp_path / name), "--out", str(tmp_path / f"{name}.txt"), "--set", "learn.lr=1e-3"]
-        more += ["--lines", "3"]
+        more += ["--lines", lines]
         return command(model, book, "--corrections", str(corrections), "--learn", "self,source,corrections", *more)
 
     whole = start(args("whole"))

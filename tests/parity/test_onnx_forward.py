@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import edge
-from edge.memory.graph import ROOM, sliding_room
+from edge.memory.graph import ROOM, RUN, sliding_room
 from edge.model.adapter import Adapter
 from edge.model.base import Base, weight_of
 from edge.model.forward import Cache, TorchForward
@@ -230,6 +230,20 @@ def test_a_cache_goes_back_bit_for_bit(gemma: Case) -> None:
     before = cache.length, cache.state.sliding
     assert not gemma.onnx.rewind(cache, 500)
     assert (cache.length, cache.state.sliding) == before
+
+
+def test_without_windows_a_cache_goes_back_to_any_length(tmp_path: Path) -> None:
+    """However much was read since: no row was dropped."""
+    case = Case(tmp_path / "graph", "llama", "fp32")
+    many = torch.randint(2, 320, (RUN + 60,), generator=torch.Generator().manual_seed(4))
+    _, cache = case.onnx.prefill(many[:20])
+    case.onnx.mark(cache)
+    expected = case.onnx.decode(7, cache)
+    for piece in (many[20:100], many[100:]):
+        case.onnx.extend(piece, cache)
+    case.onnx.decode(7, cache)
+    assert case.onnx.rewind(cache, 20)
+    assert torch.equal(case.onnx.decode(7, cache), expected)
 
 
 def test_a_cache_is_paged_bit_for_bit(gemma: Case) -> None:
