@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from .. import journal
 from ..errors import ModelError, describe
 from ..machine.device import Device, matmul_units
-from ..memory import families
+from ..memory import families, shape
 from ..store import contents
 from ..store.sources import FORMAT, MANIFEST, WORDS, Source, sha256_file
 from ..tokenstream import has_failed
@@ -225,6 +225,8 @@ def load_pretrained(folder: Path, device: Device, four_bit: bool, remote_code: b
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     refuse_adapter(folder)
+    dims = shape.read(Source("folder", folder, str(folder)))
+    tensorfile.require_numbers(folder, max(dims.vocab * dims.hidden, dims.linear_parameters))
     kind: Any = AutoModelForCausalLM
     options: dict[str, Any] = {"trust_remote_code": remote_code}
     config, larger = language.configs(folder, remote_code)

@@ -87,6 +87,22 @@ def entries(path: Path) -> list[Entry]:
     return found
 
 
+def require_numbers(folder: Path, wanted: int) -> None:
+    """Refuses files that hold less than a quarter (4-bit ones are packed) of the numbers that a config speaks of.
+
+    A library makes what a config speaks of, of any size, before it says that the files hold something else.
+
+    Raises:
+        ModelError: they do, or one is damaged.
+    """
+    held = sum(math.prod(entry.shape) for path in folder.glob("*.safetensors") for entry in entries(path))
+    if held and wanted > 4 * held:
+        raise ModelError(
+            f"{folder}/config.json speaks of matrices of {wanted:,} numbers, and the weights hold {held:,}",
+            "a config and weights of one model", "get the folder again, whole",
+        )  # fmt: skip
+
+
 def size(kind: Kind) -> int:
     """Bytes of a tensor."""
     return math.prod(kind[1]) * kind[0].itemsize

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import struct
 import time
@@ -119,6 +120,22 @@ def test_folder_without_config_and_file_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(b"x")
     with pytest.raises(ModelError, match="gguf"):
         sources.resolve(str(tmp_path / "weights.bin"))
+
+
+@pytest.mark.parametrize(
+    "name, value", [("hidden_size", 1_000_000), ("vocab_size", 50_000_000), ("intermediate_size", 10**8)]
+)
+def test_a_config_of_a_far_larger_model_is_refused_before_that_is_made(
+    name: str, value: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    folder = tiny.folder(tmp_path / "m", "llama")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {name: value}))
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *args, **more: 1 / 0)
+    with pytest.raises(ModelError, match=r"speaks of matrices of .* numbers, and the weights hold 115,008"):
+        base.load(sources.resolve(str(folder)), SETTINGS)
 
 
 def test_gguf_magic_and_checksum(tmp_path: Path) -> None:
