@@ -102,18 +102,8 @@ def evaluate(
     """
     references = [pair for block in text for pair in block.pairs]
     memory = recall.memory_of(job, [pair.source for pair in references])
-    own: list[Pair] = []
-    pending: list[Pair] = []  # of `self`: not taught yet
-    for record, block in zip(done, text, strict=False):
-        pairs = _accepted(block, record.texts)
-        _remember(memory, block, pairs, _is_taught(protocol, block))
-        if pending and lessons.full([*pending, *pairs]):
-            pending = []
-        own = [*own, *pairs]
-        pending = [*pending, *pairs]
-    for index, block in enumerate(text):
-        if index < len(done):
-            continue
+    own, pending = _done_before(protocol, done, text, lessons, memory)
+    for index, block in list(enumerate(text))[len(done) :]:
         begin = time.perf_counter()
         context = references[max(0, block.start - job.context_units) : block.start]
         taught = _is_taught(protocol, block)
@@ -135,8 +125,9 @@ def evaluate(
                 learned = lessons.teach(protocol, (block.start, block.end), context, block.pairs).learned
         if protocol == "self":
             pairs = _accepted(block, texts)
-            if pending and lessons.full([*pending, *pairs]):
-                before = own[: len(own) - len(pairs) - len(pending)][-job.context_units :] if job.context_units else []
+            if _is_full(pending, pairs, lessons):
+                earlier = len(own) - len(pairs) - len(pending)
+                before = own[max(0, earlier - job.context_units) : earlier]
                 learned = lessons.teach("self", (block.start, block.end), before, pending).learned
                 pending = []
             pending += pairs
@@ -154,6 +145,25 @@ def evaluate(
             marked=marked,
             learned=learned,
         )
+
+
+def _done_before(
+    protocol: str, done: Sequence[ChunkEvaluated], text: Sequence[Block], lessons: Lessons, memory: Memory
+) -> tuple[list[Pair], list[Pair]]:
+    """The session's own translations so far, and those of them that `self` has not taught yet; names are remembered."""
+    own: list[Pair] = []
+    pending: list[Pair] = []
+    for record, block in zip(done, text, strict=False):
+        pairs = _accepted(block, record.texts)
+        _remember(memory, block, pairs, _is_taught(protocol, block))
+        pending = pairs if _is_full(pending, pairs, lessons) else [*pending, *pairs]
+        own += pairs
+    return own, pending
+
+
+def _is_full(pending: Sequence[Pair], pairs: Sequence[Pair], lessons: Lessons) -> bool:
+    """Whether what waits for its lesson has no room for these pairs."""
+    return bool(pending) and lessons.full([*pending, *pairs])
 
 
 def reference_nll(
