@@ -71,7 +71,7 @@ def names(text: str) -> frozenset[str]:
 
 def has_letter(text: str) -> bool:
     """Whether there is anything to translate in a text."""
-    return any(char.isalpha() for char in text)
+    return text[:1].isalpha() or any(map(str.isalpha, text))
 
 
 def is_wide(char: str) -> bool:
@@ -184,10 +184,10 @@ def encode(nodes: Sequence[Node]) -> Inline | None:
 
 
 def _letters(nodes: Sequence[Node]) -> bool:
-    return any(
-        has_letter(node.value) if isinstance(node, Text) else isinstance(node, Pair) and _letters(node.children)
-        for node in nodes
-    )
+    for node in nodes:
+        if has_letter(node.value) if isinstance(node, Text) else isinstance(node, Pair) and _letters(node.children):
+            return True
+    return False
 
 
 def _normal(nodes: Sequence[Node]) -> list[_Item]:
