@@ -211,7 +211,7 @@ class Run:
         if self.journal is not None and session.adapter is not None and self._seq == self.journal.count:
             self.write_file(_SUM, session.adapter.fingerprint().encode())
 
-    def finish(self, session: Session, summary: Mapping[str, Any]) -> None:
+    def finish(self, summary: Mapping[str, Any]) -> None:
         """The run has come to its end, and its outputs are on the disk: its snapshots are not needed any more.
 
         The summary gets the fingerprint of the adapter, which is discarded now.

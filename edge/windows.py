@@ -51,11 +51,6 @@ class Window:
         """Number of new tokens that are predicted."""
         return self.end - max(self.start, self.context_start + 1)
 
-    @property
-    def label_start(self) -> int:
-        """Offset inside the window of the first label; its prediction comes from `label_start - 1`."""
-        return self.size - self.labels
-
     def of(self, tokens: Sequence[int]) -> list[int]:
         """The window's token ids, of a document's."""
         return [*tokens[: self.sinks], *tokens[self.context_start : self.end]]

@@ -116,7 +116,8 @@ class Buffers:
         row.capacity = together.capacity
         row.values = [value(whole.numpy()[number : number + 1], self._device) for whole in together.values]
         row.steps = []
-        row._mark, row._kept = None, {}
+        row._mark = None
+        row._kept = {}
         return row
 
     def mark(self, length: int) -> None:

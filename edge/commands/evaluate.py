@@ -180,7 +180,7 @@ def _measure(
             say(f"stopped after {len(done)} of {len(text)} chunks of {protocol}")
             options.say_how_to_go_on(run, args.run_folder)
             return done, stopped
-        run.finish(session, {"chunks": len(text)})
+        run.finish({"chunks": len(text)})
     return done, 0
 
 

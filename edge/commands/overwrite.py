@@ -40,7 +40,6 @@ READ = {  # the options that name what is read
 }
 TEXTS = ("file", "book", "prompt_file", "glossary", "corrections", "template", "generate")  # may be private
 RUNS = ("rendered", "carry")  # those of them that name a run, by its folder or name
-WRITTEN = ("out", "bilingual_out", "review", "report", "run_folder")  # the options that name what is written
 REPORTS = {  # what --report DIR leaves there, by verb
     "score": ("report.json", "perplexity.png"),
     "translate": ("report.json", "report.html", "review.tsv", "names.tsv"),

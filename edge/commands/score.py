@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
             plot = report.score_plot(chunks, Path(args.file).name)
             options.write_bytes(args.report / "perplexity.png", plot)
         if not stopped:
-            run.finish(session, {"tokens": chunks[-1].end})
+            run.finish({"tokens": chunks[-1].end})
     if chunks:
         print_table(report.score_table(chunks))
         print(report.summary(chunks, result["seconds"], result["peak_bytes"]))

@@ -276,7 +276,7 @@ def run(args: argparse.Namespace) -> int:
         if args.report:
             outputs.write_report(args.report, result, done, job, args.book.name)
         if not stopped and result["units"]["done"] == len(job.units):
-            run.finish(session, {"units": len(job.units)})
+            run.finish({"units": len(job.units)})
     return _tell(args, result, run, stopped)
 
 

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         if args.out:
             options.write_text(args.out, shown.text)
         if not stopped:
-            run.finish(session, {"tokens": sum(chunk.tokens for chunk in shown.chunks)})
+            run.finish({"tokens": sum(chunk.tokens for chunk in shown.chunks)})
     made = sum(chunk.tokens for chunk in shown.chunks)
     decode = sum(chunk.decode_seconds for chunk in shown.chunks)
     print()

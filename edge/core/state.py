@@ -227,9 +227,7 @@ class State:
         return self.lesson(self.ids(window), window.labels)
 
     def lesson(self, ids: Tensor, labels: int, *, share: float = 1.0, only: Tensor | None = None) -> Taught:
-        """One lesson on (S,) token ids (`Learner.learn`); while the drift guard rests
-        they are scored and not learned.
-        """
+        """One lesson on (S,) token ids (`Learner.learn`); while learning rests they are scored and not learned."""
         assert self.learner is not None
         if self.learner.drift.rests:
             self.learner.drift.passed()
@@ -288,7 +286,7 @@ class State:
         return self._dropped(adapter, base, labels if only is None else int(only.sum()))
 
     def compare(self, learned: Learned | None, adapter_nll: float, base_nll: float, tokens: int) -> Learned | None:
-        """Drops the adapter where it has stayed worse than the base. Returns `learned`, with that said in it."""
+        """Drops the adapter where it has stayed worse than the base. Returns `learned`, which then says that it was."""
         if not self._dropped(adapter_nll, base_nll, tokens) or learned is None:
             return learned
         return dataclasses.replace(learned, kept=False, reason="dropped: worse than the base")

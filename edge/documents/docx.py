@@ -29,7 +29,6 @@ _ROOT_RELATIONS = "_rels/.rels"
 _SIDE_PARTS = ("header", "footer", "footnotes", "endnotes")  # in the order in which they follow the body
 _CORE = "{http://schemas.openxmlformats.org/package/2006/metadata/core-properties}coreProperties"
 _DC_LANGUAGE = "{http://purl.org/dc/elements/1.1/}language"
-_LANGUAGE_ATTRIBUTES = (w("val"), w("eastAsia"), w("bidi"))
 
 
 class Docx(Document):

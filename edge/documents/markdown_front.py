@@ -16,7 +16,6 @@ from .inline import Inline, Leaf, Node, Text
 
 _TOML = re.compile(r"\+\+\+[ \t]*\r?\n(?:.*\r?\n)*?\+\+\+[ \t]*(?:\r?\n|\Z)")
 _JSON = re.compile(r"\{[ \t]*\r?\n(?:[^}].*\r?\n|\r?\n)*?\}[ \t]*(?:\r?\n|\Z)")
-_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _VALUE = re.compile(
     r"""^(?P<start>(?:title|description|subtitle|summary)[ \t]*[:=][ \t]*)"""
     r"""(?:"(?P<double>(?:[^"\\\r\n]|\\.)*)"|'(?P<single>(?:[^'\r\n]|'')*)'|(?P<bare>[^\s"'#>|&*!%@`{}\[\]][^\r\n]*?))"""

@@ -24,8 +24,8 @@ _HEADING = re.compile(
 )
 _NARROWEST = 40
 _WIDEST = 100  # widths at which texts are wrapped
-_LONGER = 2  # lines that may be longer, besides one in twenty
-_SAME = 0.1  # what the share of full lines may be less for a greater width
+_LONGER = 2  # lines that may be longer than the width, and one in twenty besides
+_SAME = 0.1  # the greatest width is taken whose share of full lines lies less than this below the best
 _SURE = 0.9  # the share of full lines in Chinese or Japanese, where paragraphs may happen to be of one length
 _ENDS = frozenset('.!?:;…。！？：；"”’»」』)')
 

@@ -205,29 +205,17 @@ class Journal:
             JournalError: the file was changed from outside.
             StorageError: it cannot be read.
         """
-        return self._records.read(0)
-
-    def records_after(self, snapshot: Snapshot | None) -> list[dict[str, Any]]:
-        """The records that `snapshot` does not stand for: what has to be replayed on it. All, for None.
-
-        Raises:
-            JournalError: the file was changed from outside.
-            StorageError: it cannot be read.
-        """
-        return self._records.read(snapshot.seq if snapshot else 0)
+        return self._records.read()
 
     # --- snapshots, summary, other files ---
 
-    def snapshot(
-        self, seq: int, data: bytes | Callable[[Path], object], state: Mapping[str, Any], *, best: bool = False
-    ) -> Snapshot:
+    def snapshot(self, seq: int, data: bytes | Callable[[Path], object], state: Mapping[str, Any]) -> Snapshot:
         """Saves the state after record `seq` (0: before the first), then removes snapshots that are one too many.
 
         Args:
             seq: the last record whose effect the data holds.
             data: the bytes, or what writes them to the (empty, existing) file at the path it is given.
             state: JSON values to keep with it.
-            best: keep it until a newer best one, whatever comes after.
 
         Raises:
             JournalError: no such record; the state is not JSON; the journal is closed, or its run finished or removed.
@@ -238,7 +226,7 @@ class Journal:
             raise JournalError(f"a snapshot after record {seq}", f"0 to {self.count}", "append the record first")
         self.sync()  # a snapshot never stands for a record that a crash could take away
         folder = disk.inside(self.root, self._snapshots)
-        saved = snapshots.save(folder, seq, self._records.crc(seq), data, state, best)
+        saved = snapshots.save(folder, seq, self._records.crc(seq), data, state)
         try:
             snapshots.rotate(folder, self._keep)
         except OSError as error:
@@ -252,14 +240,6 @@ class Journal:
             StorageError: the folder cannot be read.
         """
         return snapshots.newest(self._snapshots, self._records.crcs, self.notes)
-
-    def best_snapshot(self) -> Snapshot | None:
-        """The newest snapshot that was saved as best and verifies.
-
-        Raises:
-            StorageError: the folder cannot be read.
-        """
-        return snapshots.newest(self._snapshots, self._records.crcs, self.notes, best=True)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Marks the run as finished; records and snapshots can be read but not added to any more.

@@ -121,8 +121,8 @@ class RecordFile:
                 os.fsync(fd)
             self._unsynced = False
 
-    def read(self, start: int) -> list[dict[str, Any]]:
-        """The records after the first `start`, read back from the disk.
+    def read(self) -> list[dict[str, Any]]:
+        """All records, read back from the disk.
 
         Raises:
             JournalError: the file was changed from outside.
@@ -132,9 +132,8 @@ class RecordFile:
         for line in lines.scan(self.path):
             if isinstance(line, lines.Damage) or line.seq > self.count or line.crc != self.crc(line.seq):
                 break
-            if line.seq > start:
-                found.append(line.record)
-        if start + len(found) != self.count:
+            found.append(line.record)
+        if len(found) != self.count:
             raise JournalError(f"{self.path} was changed", "records only this process adds to", "resume the run again")
         return found
 

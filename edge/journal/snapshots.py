@@ -39,7 +39,6 @@ class Snapshot:
         size: of the data, in bytes.
         sha256: of the data, in hex.
         state: the caller's JSON values: random state, position, ...
-        best: kept until a newer snapshot is the best.
         crc: the chained checksum of record `seq`.
         seconds: what saving it took; 0 for one that was loaded.
     """
@@ -50,7 +49,6 @@ class Snapshot:
     size: int
     sha256: str
     state: dict[str, Any]
-    best: bool
     crc: int
     seconds: float = 0.0
 
@@ -90,7 +88,7 @@ def numbers(folder: Path) -> list[int]:
 
 
 def save(
-    folder: Path, seq: int, crc: int, data: bytes | Callable[[Path], object], state: Mapping[str, Any], best: bool
+    folder: Path, seq: int, crc: int, data: bytes | Callable[[Path], object], state: Mapping[str, Any]
 ) -> Snapshot:
     """Writes a snapshot, durable on return; where it cannot, nothing of it stays.
 
@@ -112,7 +110,7 @@ def save(
                 disk.fill(temporary, data)
                 digest = disk.fingerprint(data)
             size = os.stat(temporary).st_size
-        description = {"seq": seq, "crc": crc, "size": size, "sha256": digest, "best": best, "state": state}
+        description = {"seq": seq, "crc": crc, "size": size, "sha256": digest, "state": state}
         disk.atomic_write(path.with_suffix(DESCRIPTION), disk.seal(description))
     except BaseException:
         for written in (path.with_suffix(DESCRIPTION), path):
@@ -120,7 +118,7 @@ def save(
                 os.unlink(written)
         raise
     kept = disk.parse(disk.canonical(state))
-    return Snapshot(number, seq, path, size, digest, kept, best, crc, time.perf_counter() - begin)
+    return Snapshot(number, seq, path, size, digest, kept, crc, time.perf_counter() - begin)
 
 
 def load(folder: Path, number: int) -> Snapshot:
@@ -135,14 +133,15 @@ def load(folder: Path, number: int) -> Snapshot:
         data = disk.read_sealed(path)
     except FileNotFoundError:
         raise JournalError(f"{path} is gone", "a snapshot's description", "resume from an older one") from None
-    kinds = {"seq": int, "crc": int, "size": int, "sha256": str, "best": bool, "state": dict}
+    data.pop("best", None)  # a field of earlier snapshots
+    kinds = {"seq": int, "crc": int, "size": int, "sha256": str, "state": dict}
     if set(data) != set(kinds) or not all(type(data[key]) is kind for key, kind in kinds.items()):
         raise JournalError(f"{path} lacks fields or has wrong ones", ", ".join(kinds), "resume from an older one")
     return Snapshot(number=number, path=path.with_suffix(DATA), **data)
 
 
-def newest(folder: Path, crcs: Sequence[int], notes: list[str], *, best: bool = False) -> Snapshot | None:
-    """The newest snapshot (the newest best one) that verifies; why newer ones were passed over goes to `notes`.
+def newest(folder: Path, crcs: Sequence[int], notes: list[str]) -> Snapshot | None:
+    """The newest snapshot that verifies; why newer ones were passed over goes to `notes`.
 
     Args:
         crcs: the records' chained checksums, from record 1.
@@ -152,8 +151,6 @@ def newest(folder: Path, crcs: Sequence[int], notes: list[str], *, best: bool = 
     for number in candidates:
         try:
             snapshot = load(folder, number)
-            if best and not snapshot.best:
-                continue
             if not 0 <= snapshot.seq <= len(crcs) or snapshot.crc != lines.crc_at(crcs, snapshot.seq):
                 raise JournalError(f"{snapshot.path} follows a record {snapshot.seq} that is not in the journal")
             snapshot.verify()
@@ -165,22 +162,14 @@ def newest(folder: Path, crcs: Sequence[int], notes: list[str], *, best: bool = 
 
 
 def rotate(folder: Path, keep: int) -> None:
-    """Removes all but the newest `keep` snapshots and the newest best one.
+    """Removes all but the newest `keep` snapshots.
 
     Raises:
         OSError: a file cannot be removed.
     """
-    present = numbers(folder)
-    protected = set(present[-keep:])
-    for number in reversed(present):
-        with contextlib.suppress(JournalError):
-            if load(folder, number).best:
-                protected.add(number)
-                break
-    for number in present:
-        if number not in protected:
-            for suffix in (DESCRIPTION, DATA):
-                (folder / f"{number:06d}{suffix}").unlink(missing_ok=True)
+    for number in numbers(folder)[:-keep]:
+        for suffix in (DESCRIPTION, DATA):
+            (folder / f"{number:06d}{suffix}").unlink(missing_ok=True)
 
 
 def remove_orphans(folder: Path) -> None:

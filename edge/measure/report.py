@@ -21,6 +21,7 @@ from ..settings import Settings
 from ..values.amounts import format_bytes
 
 SIDES = {"base": "4-bit base", "adapter": "with temporary LoRA", "full": "base, all read by attention"}
+ROWS = 12  # of the table of perplexities by position
 COLORS = {"base": "tab:gray", "adapter": "tab:blue", "full": "tab:orange"}
 
 
@@ -45,9 +46,9 @@ def gain(base: Side, adapter: Side) -> float | None:
     return finite(1 - perplexity(adapter.nll, adapter.tokens) / perplexity(base.nll, base.tokens))
 
 
-def by_position(chunks: Sequence[ChunkScore], rows: int = 12) -> list[tuple[int, int, Side, Side]]:
-    """(start, end, base, adapter) for at most `rows` stretches of about equal length."""
-    size = max(1, -(-len(chunks) // rows))
+def by_position(chunks: Sequence[ChunkScore]) -> list[tuple[int, int, Side, Side]]:
+    """(start, end, base, adapter) for at most `ROWS` stretches of about equal length."""
+    size = max(1, -(-len(chunks) // ROWS))
     groups = [chunks[i : i + size] for i in range(0, len(chunks), size)]
     return [(g[0].start, g[-1].end, total(g, "base"), total(g, "adapter")) for g in groups]
 

@@ -189,7 +189,7 @@ class Base:
     def cache_weights(self, blocks: int | None = None) -> None:
         """Keeps dequantised copies of the last `blocks` blocks' weights (lessons may end halfway down), or of all.
 
-        The others' are dropped: each use dequantises again.
+        Copies of other blocks' weights are dropped: those are dequantised at each use.
         """
         self.weights_version += 1
         first = len(self.blocks) if blocks is None else max(0, len(self.blocks) - blocks)
@@ -255,7 +255,7 @@ def load(
 def _made(
     source: Source, device: Device, settings: Settings, before_weights: Callable[[], Settings] | None, identity: str
 ) -> Base:
-    """Tokenizer, then weights; tried once."""
+    """The base, tried once: its tokenizer first, then its weights."""
     remote_code = settings.base.trust_remote_code
     config = None
     if source.kind == "gguf":

@@ -105,7 +105,8 @@ class Static:
     """
 
     def __init__(self, step: Step, n: int) -> None:
-        device, dtype = step.base.device.name, step.base.device.torch_dtype
+        device = step.base.device.name
+        dtype = step.base.device.torch_dtype
         turned = step.heads + step.groups
         self.n = n
         self.inputs = torch.zeros(2, n, dtype=torch.long, device=device)

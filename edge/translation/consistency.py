@@ -1,6 +1,6 @@
 """Names: whether the same name of the source always gets the same translation.
 
-Owns: which words of the translations belong to a name, how steady they are, which names are spelled in two ways.
+Owns: which words of the translations belong to a name, how steady they are.
 Does not know: how texts were made, references, models.
 Units: texts (units) in which a name occurs; shares of them.
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import regex
 
 from ..documents import placeholders
-from . import glossary, spelling
+from . import glossary
 from .languages import Language
 from .prompts import Pair
 
@@ -43,16 +43,6 @@ class Name:
         return self.steady / self.units
 
 
-@dataclass(frozen=True)
-class Spelling:
-    """A name in a second spelling: the name of the source, both forms, and the pairs (by index) that have the other."""
-
-    source: str
-    usual: str
-    other: str
-    places: tuple[int, ...]
-
-
 def names(pairs: Sequence[Pair], language: Language, target: Language) -> list[Name]:
     """The recurring names of `pairs` with their usual translations, the most frequent first."""
     found = glossary.recurring([pair.source for pair in pairs], language, least=LEAST)
@@ -74,25 +64,6 @@ def follow(sources: Iterable[str], pairs: Sequence[Pair], target: Language) -> l
         dice = {phrase: 2 * count / (len(here) + everywhere[phrase]) for phrase, count in counts.items()}
         best = max(dice, key=lambda phrase: (dice[phrase], len(phrase), phrase), default="")
         result.append(Name(source, best, len(here), counts[best], dice.get(best, 0.0)))
-    return result
-
-
-def spelled_twice(found: Iterable[Name], pairs: Sequence[Pair], target: Language) -> list[Spelling]:
-    """Names of the source whose translation has nearly its usual form in some of `pairs`: Joshua, and once Joshu.
-
-    A form that is the usual one of another name is no second spelling, nor is one that stands beside the usual form.
-    """
-    known = list(found)
-    usual = [name.target for name in known]
-    texts = [(placeholders.plain(pair.source), placeholders.plain(pair.target)) for pair in pairs]
-    result: list[Spelling] = []
-    for name in known:
-        places: dict[str, list[int]] = defaultdict(list)
-        for index, (source, text) in enumerate(texts):
-            other = spelling.misspelt(text, name.target, target, usual) if name.source in source else ""
-            if other:
-                places[other].append(index)
-        result += [Spelling(name.source, name.target, other, tuple(where)) for other, where in places.items()]
     return result
 
 

@@ -44,7 +44,7 @@ _SPOKEN = regex.compile(r"[“”„‟\"«»「」『』]|(?<!\p{L})[‘‚'‹
 _QUOTED = regex.compile(r"[“”„\"«»「」『』]")
 # each group holds marks that are pairs in one language or another; single ones are apostrophes as well
 _PAIRED = ('“”„"‟', "«»", "「」", "『』")
-SOFT = ("numbers", "terms", "names", "quotes", "end", "words")  # with which a text is still better than none
+SOFT = ("numbers", "terms", "names", "quotes", "end", "words")  # a text with these problems is better than none
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def _again(case: Case, limits: Limits) -> str:
 
 def _language(case: Case, limits: Limits) -> str:
     """Wrong script first; where the scripts are shared, the identifier's word.
-    Glossary targets and names are let be.
+    Glossary targets and names are left aside.
     """
     if _bare(case.source) == _bare(case.target) and copies.stays(case.source):
         return ""

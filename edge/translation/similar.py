@@ -5,9 +5,9 @@ Does not know: torch, tokens, what becomes of them: nothing in a translation dep
 Units: lines; shares of words.
 
 Lines are alike when they share most of their words, or of their pairs of characters where words are not separated; one
-number is as good as another. Where a line has other numbers, names or file names in the same places, and its
-translation holds these as they are, this line's are put there. It is a fold over pairs in their order, so that a run
-that continues finds the same.
+number is as good as another. Where an earlier line has as many words, numbers and file names as this one, those that
+differ are replaced by this line's wherever the earlier translation repeats them. What is found follows from the pairs
+in their order, so that a run that continues finds the same.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ class Similar:
 
 
 def adapted(target: str, line: str, source: str) -> str:
-    """The translation of `line` with what `source` has in the place of parts that both of those hold."""
+    """`target`, the translation of `line`: each part that `line` has too is replaced by what `source` has there.
+
+    Nothing is replaced where the two lines differ in how many parts (words, numbers, file names) they have.
+    """
     before = _PART.findall(line)
     after = _PART.findall(source)
     if len(before) != len(after):

@@ -40,8 +40,8 @@ def rows(text: str) -> Rows:
     """The rows of a table between tabs, with the lines that they begin at.
 
     Spreadsheets quote cells that hold quotes, tabs or line ends, and double the quotes inside; some quote every cell.
-    In other files a quote is a character. A file is a spreadsheet's where every cell that begins with a quote is quoted
-    as a whole, and one needed to be, or every cell of several rows is.
+    In other files a quote is a character. A file counts as a spreadsheet's where every cell that begins with a quote
+    also ends with one, and either some cell holds what must be quoted, or all cells, four or more, are quoted.
     """
     if _is_quoted(text):
         if (found := _quoted(text, "\t")) is not None:
@@ -61,7 +61,7 @@ def separated(text: str) -> Rows:
         found = _quoted(text, separator) or []
         sizes = Counter(len(row) for _, row in found if any(row) and not row[0].startswith("#"))
         usual, count = max(sizes.items(), key=lambda item: item[1], default=(1, 0))
-        # cells that are text hold commas too: alike rows first, fewer cells next
+        # text in cells holds commas too: the most rows of one length win, and among equals the shorter rows
         alike = count / sizes.total() - 0.001 * usual if usual > 1 else -0.5
         if alike > most:
             best = found

@@ -2,7 +2,7 @@
 
 Owns: the seal around every loader of transformers, the private folder that a GGUF file is read in, GGUF
 weights. Does not know: model folders and what they hold (`checkpoint.py`), what a reference means
-(`sources.py`), a GGUF file's tokenizer (`words.py`).
+(`store/sources.py`), a GGUF file's tokenizer (`words.py`).
 
 transformers reads a GGUF file as a part of the folder that it lies in: a config, an adapter or code beside it would be
 read too, and each of them may name something on the hub.

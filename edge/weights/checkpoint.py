@@ -1,8 +1,9 @@
 """Weights on disk -> a model in memory: 4-bit folders tensor by tensor, transformers folders.
 
 Owns: the loaders, the safetensors reader, the layout of a 4-bit folder. Does not know: GGUF files (`alone.py`), what a
-reference means (`sources.py`), how a 4-bit folder is made (`quantize.py`). Units: bytes. A 4-bit folder is also a valid
-transformers + bitsandbytes checkpoint, but for packed experts (`packed.py`):
+reference means (`store/sources.py`), how a 4-bit folder is made (`quantize.py`). Units: bytes.
+
+A 4-bit folder is also a valid transformers + bitsandbytes checkpoint, but for packed experts (`packed.py`):
 
     config.json            with bitsandbytes' quantization_config
     model*.safetensors     packed weights, quantisation states, and what stays unquantised

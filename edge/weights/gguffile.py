@@ -74,7 +74,7 @@ def read(path: Path) -> tuple[Any, dict[str, Original], list[Any]]:
 
 
 def _left_out(values: dict[str, Any], header: gguf.Header, kind: str) -> dict[str, Any]:
-    """What the header says of experts and transformers does not read: it would take them to be as in its default."""
+    """Sizes of experts that the header names. transformers does not read them, and would take its defaults instead."""
     found = {name: header.values.get(f"{kind}.{key}") for name, key in _SIZES.items()}
     return {name: size for name, size in found.items() if size and values.get("num_experts")}
 
@@ -96,7 +96,7 @@ def _packed(path: Path, name: str, place: gguf.Place, data: int) -> _Packed:
 
 
 def _has_own_loader(kind: str) -> bool:
-    """Whether newer releases of transformers read that architecture past the functions used here."""
+    """Whether this release of transformers reads that architecture without the functions used here."""
     try:
         from transformers.integrations.gguf.utils import is_gguf_arch_supported
     except ImportError:

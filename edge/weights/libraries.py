@@ -23,7 +23,9 @@ from ..machine.allocator import importing, own
 
 
 def load() -> None:
-    """Imports them; nothing where that was done before. A process of our own is told that it computes alone."""
+    """Imports them; does nothing the second time. Where this process is the command and nothing else, the libraries are
+    told that no other processes compute with it.
+    """
     with importing(), compiler.alone() if own() else nullcontext():
         if "bitsandbytes" not in sys.modules:
             compiles = torch.compile

@@ -199,7 +199,7 @@ def _converted(
     model: Any, converter: Any, first: str, target: str, sources: list[tuple[str, str]], found: dict[str, Original],
     wanted: Tensor,
 ) -> Original:  # fmt: skip
-    """One tensor of those that a converter makes; it is made anew for each of them, so that one is held at a time."""
+    """One of the tensors that a converter makes. The converter runs again for each, so that one is held at a time."""
 
     def made(chosen: list[tuple[str, str]], like: Tensor) -> Tensor:
         own = deepcopy(converter)
@@ -220,7 +220,7 @@ def _converted(
 
 
 def _stacks(converter: Any) -> bool:
-    """Whether a converter lays matrices on each other, one an expert, and does what it does else to each by itself."""
+    """Whether a converter stacks one matrix for each expert, and does everything else to each of them by itself."""
     from transformers.core_model_loading import Concatenate, MergeModulelist
 
     first, *rest = converter.operations

@@ -19,7 +19,7 @@ the parameter NAME becomes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +258,7 @@ def unheld(model: nn.Module) -> dict[str, int]:
     return counts
 
 
-def say_unheld(model: nn.Module, name: str, notice: Callable[[str], None] = print_to_stderr) -> None:
+def say_unheld(model: nn.Module, name: str) -> None:
     """Says of a model that holds no weights yet what of it will stay as it is, and how large that is."""
     counts = unheld(model)
     total = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim > 1)
@@ -267,7 +267,7 @@ def say_unheld(model: nn.Module, name: str, notice: Callable[[str], None] = prin
     size = next(model.parameters()).element_size()
     largest = ", ".join(sorted(counts, key=lambda kind: -counts[kind])[:3])
     share = 100 * sum(counts.values()) // total
-    notice(
+    print_to_stderr(
         f"{name}: {format_bytes(size * sum(counts.values()))} ({share}% of its weights: {largest}) "
         "cannot be held in 4 bits, and stay as they are"
     )

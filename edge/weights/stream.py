@@ -5,9 +5,10 @@ Does not know: where the tensors come from, the folder's other files.
 Units: bytes; numbers of a tensor at a time.
 
 Each file is what the library's own writer makes of the same tensors, byte for byte, but no tensor waits for another one
-in memory. Only the lengths of bitsandbytes' JSON are not known before; they stand among the bytes at a file's end, so
-those are written in the order in which they lie there. A record for each finished tensor holds the sha256 of its bytes:
-what a killed process left is read once and kept as far as it is what was recorded.
+in memory. All lengths are known before but those of the JSON that bitsandbytes keeps with each weight. It lies among
+the uint8 tensors at a file's end, so tensors are written in the order in which their parts lie there. A record for each
+finished tensor holds the sha256 of its bytes: what a killed process left is read once and kept as far as it is what was
+recorded.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def merges_by_score(words: Vocabulary, index: dict[str, int]) -> list[tuple[str,
     """Every pair that makes a token, the one with the highest score first: merging by score, said as ranks.
 
     Raises:
-        ValueError: a token is made of a character that is none; ranks cannot say that.
+        ValueError: a character of some token is no token itself; ranks cannot say that.
     """
     known = {token for token, i in index.items() if words.mergeable(i)}
     found: list[tuple[float, int, str, str]] = []
@@ -163,8 +163,8 @@ def _shown(tokenizer: Any, ids: list[int]) -> str:
 
 
 def added_tokens(folder: Path) -> dict[str, Any]:
-    """What transformers need not read all of tokenizer.json for in Python: the tokens beside its vocabulary, which
-    stand before it. Empty where the file is laid out otherwise, or others say what they are.
+    """The tokens beside the vocabulary, from the head of tokenizer.json: given these, transformers does not read the
+    whole file in Python. Empty where the file is laid out otherwise, or where other files name those tokens.
     """
     others = [folder / name for name in ("special_tokens_map.json", "added_tokens.json")]
     head = b""

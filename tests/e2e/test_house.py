@@ -1,4 +1,4 @@
-"""The README against the code: snippets run, options exist, the map is whole; rooms import only rooms above them."""
+"""The README against the code: snippets run, options exist, the map is whole; rooms import only floors below."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ PLAIN = {  # options that name no file
     "contenders", "repair", "repair_rank", "repair_texts", "repair_epochs", "score_only", "action", "names", "root", "whole",
     "unfinished", "dry_run", "precision", "against", "name", "verify", "chapters", "side_by_side", "redo", "candidates", "lines",
 }  # fmt: skip
+WRITTEN = ("out", "bilingual_out", "review", "report", "run_folder")  # the options that name what is written
 # What each verb needs; IN stands for the file that is read by the option under test.
 NEEDED: dict[str, list[str]] = {
     "score": ["FILE"], "write": ["--prompt-file", "FILE"], "translate": ["FILE", *TO], "glossary": ["FILE", *TO],
@@ -42,7 +43,7 @@ def options_of(verb: argparse.ArgumentParser) -> dict[str, argparse.Action]:
 
 
 def test_every_option_of_every_verb_is_known_to_the_guard() -> None:
-    known = {*overwrite.READ, *overwrite.WRITTEN, *PLAIN}
+    known = {*overwrite.READ, *WRITTEN, *PLAIN}
     assert set(verbs()) == set(NEEDED)
     for name, verb in verbs().items():
         found = options_of(verb)
@@ -69,7 +70,7 @@ def cases() -> list[tuple[str, str, str]]:
     return [
         (name, source, output)
         for name, verb in verbs().items()
-        for output in overwrite.WRITTEN
+        for output in WRITTEN
         if output in options_of(verb)
         for source in overwrite.READ
         if source in options_of(verb) and source != "set"

@@ -97,8 +97,7 @@ def test_a_run_goes_on_where_it_stopped(fast: Path) -> None:
         assert snapshot is not None
         assert (snapshot.seq, snapshot.state, snapshot.read()) == (3, {"rng": [3, None, 1.5]}, data(3))
         assert journal.append(record(4)) == 4
-        assert journal.records_after(snapshot) == [record(4)]
-        assert journal.records_after(None) == journal.records()
+        assert journal.records()[snapshot.seq :] == [record(4)]
         assert journal.manifest.created.startswith("20")
         journal.finish({"perplexity": math.inf})
         with pytest.raises(JournalError, match="finished"):
@@ -259,7 +258,7 @@ def test_a_corrupted_snapshot_falls_back_to_the_one_before(fast: Path) -> None:
         with Journal.resume(fast, MANIFEST) as journal:
             snapshot = journal.latest_snapshot()
             assert snapshot is None or snapshot.read() == data(snapshot.seq)
-            assert journal.records_after(snapshot) == [record(n) for n in range(snapshot.seq + 1 if snapshot else 1, 5)]
+            assert journal.records() == [record(n) for n in range(1, 5)]
             return snapshot.seq if snapshot else None, len(journal.notes)
 
     assert newest() == (4, 0)
@@ -274,19 +273,21 @@ def test_a_corrupted_snapshot_falls_back_to_the_one_before(fast: Path) -> None:
     assert newest() == (None, 1)
 
 
-def test_the_best_snapshot_is_protected(fast: Path) -> None:
+def test_the_newest_snapshots_are_kept(fast: Path) -> None:
     with Journal.create(fast, MANIFEST, keep=2) as journal:
-        assert journal.best_snapshot() is None
-        journal.snapshot(0, lambda path: path.write_bytes(data(0)), {}, best=True)
+        journal.snapshot(0, lambda path: path.write_bytes(data(0)), {})
         for seq in range(1, 6):
             journal.append(record(seq))
             journal.snapshot(seq, data(seq), {})
-        best = journal.best_snapshot()
-        assert best is not None and best.seq == 0 and best.read() == data(0)
-        assert len(list((fast / "snapshots").glob("*.safetensors"))) == 3
-        journal.snapshot(5, b"new best", {}, best=True)
-        journal.snapshot(5, b"newest", {})
-        assert len(list((fast / "snapshots").glob("*.safetensors"))) == 2
+        assert sorted(path.name for path in (fast / "snapshots").glob("*.safetensors")) == [
+            "000005.safetensors",
+            "000006.safetensors",
+        ]
+        newest = journal.latest_snapshot()
+        assert newest is not None and newest.seq == 5 and newest.read() == data(5)
+        path = newest.path.with_suffix(".json")  # with a field that earlier descriptions had
+        path.write_bytes(disk.seal({**disk.read_sealed(path), "best": False}))
+        assert journal.latest_snapshot() == newest
         with pytest.raises(JournalError, match="record 6"):
             journal.snapshot(6, b"", {})
 
@@ -423,7 +424,7 @@ def test_killed_at_random_moments_nothing_acknowledged_is_lost(tmp_path: Path) -
             assert (snapshot.seq if snapshot else 0) >= saved
             if snapshot:
                 assert snapshot.read() == data(snapshot.seq) and snapshot.state == {"seq": snapshot.seq}
-                replays += len(journal.records_after(snapshot))
+                replays += journal.count - snapshot.seq
             assert not [note for note in journal.notes if "cut off" not in note]
             assert not list((tmp_path / "run").rglob(f"{disk.TEMPORARY}*"))
             assert journal.count > total

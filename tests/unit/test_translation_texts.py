@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edge import records
 from edge.errors import InputError, SettingsError, StorageError
 from edge.records import Learned, Lesson, UnitTranslated
-from edge.translation import consistency, glossary, languages, pairs, prompts, report, reviewing, scores
+from edge.translation import consistency, glossary, languages, pairs, prompts, report, reviewing, scores, spelling
 from edge.translation.prompts import Pair
 
 ZH, EN, DE = (languages.find(code) for code in ("zh", "en", "de"))
@@ -289,13 +289,15 @@ def test_a_name_in_two_spellings_is_found() -> None:
     pairs += [Pair("苏绵睡了", "Here Su Mina slept.")]
     found = [*consistency.follow(["约书亚"], pairs, EN), consistency.Name("苏绵", "Su Mian", 3, 2, 1.0)]
     assert found[0].target == "Joshua"
-    twice = consistency.spelled_twice(found, pairs, EN)
-    assert twice == [
-        consistency.Spelling("约书亚", "Joshua", "Joshu", (3,)),
-        consistency.Spelling("苏绵", "Su Mian", "Mina", (8,)),
+    usual = [name.target for name in found]
+    twice = [
+        (name.source, other, at)
+        for name in found
+        for at, pair in enumerate(pairs)
+        if name.source in pair.source and (other := spelling.misspelt(pair.target, name.target, EN, usual))
     ]
-    two = [consistency.Name("甲", "Maria", 5, 5, 1.0), consistency.Name("乙", "Mario", 5, 5, 1.0)]
-    assert consistency.spelled_twice(two, [Pair("甲乙", "Mario went out.")], EN) == []  # two people
+    assert twice == [("约书亚", "Joshu", 3), ("苏绵", "Mina", 8)]
+    assert spelling.misspelt("Mario went out.", "Maria", EN, ["Maria", "Mario"]) == ""  # two people
 
 
 @pytest.mark.parametrize("code, usual, other, same", [
@@ -304,8 +306,6 @@ def test_a_name_in_two_spellings_is_found() -> None:
     ("ru", "Анна", "Анну", False), ("ru", "Измаил", "Исмаил", True), ("en", "Anna", "Otto", False),
 ])  # fmt: skip
 def test_what_is_nearly_the_same_name(code: str, usual: str, other: str, same: bool) -> None:
-    from edge.translation import spelling
-
     assert spelling.near(usual, other, languages.find(code)) is same
     assert spelling.near(other, usual, languages.find(code)) is same
 

@@ -22,7 +22,7 @@ def test_every_token_is_new_exactly_once(length: int, chunk: int, context: int) 
         labels = [t for t in range(w.start, w.end) if t > 0]
         assert w.labels == len(labels)
         if labels:
-            assert w.context_start + w.label_start == labels[0]
+            assert w.context_start + w.size - w.labels == labels[0]
 
 
 @given(st.integers(0, 400), st.integers(1, 60), st.integers(1, 90), st.integers(0, 5))
