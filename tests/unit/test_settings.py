@@ -56,6 +56,7 @@ def test_paper_preset_has_the_published_values() -> None:
         ("base.offline=true", "TEMPLORA_OFFLINE=1"),
         ("compute.plain=[logits]", "some of loss, lora, first_epoch"),
         ("compute.plain=3", "a list"),
+        ("compute.threads=100000", "to 1024"),
         ("base=3", "mapping"),
         ("nonsense", "section.key=value"),
     ],
