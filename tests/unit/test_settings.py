@@ -57,6 +57,8 @@ def test_paper_preset_has_the_published_values() -> None:
         ("compute.plain=[logits]", "some of loss, lora, first_epoch"),
         ("compute.plain=3", "a list"),
         ("compute.threads=100000", "to 1024"),
+        ("adapter.alpha=1e308", "no larger than float32 holds"),
+        ("learn.lr=1" + "0" * 400, "finite"),
         ("base=3", "mapping"),
         ("nonsense", "section.key=value"),
     ],
