@@ -31,9 +31,6 @@ def _require(condition: bool, got: str, expected: str, remedy: str = "change the
         raise SettingsError(got, expected, remedy)
 
 
-MOST_THREADS = 1024  # OpenMP ends the process where the system does not give it as many as it is told
-
-
 @dataclass(frozen=True)
 class WindowSettings:
     """`chunk` (the paper's delta) new tokens per step, `size` (W) tokens seen by one forward.
@@ -201,11 +198,9 @@ class ComputeSettings:
     PLAIN: ClassVar[tuple[str, ...]] = ("loss", "lora", "first_epoch", "step", "graph", "kernel")
 
     def __post_init__(self) -> None:
-        _require(
-            0 <= self.threads <= MOST_THREADS,
-            f"compute.threads is {self.threads}",
-            f"0 (all cores, or OMP_NUM_THREADS) to {MOST_THREADS}",
-        )
+        most = 1024  # OpenMP ends the process where the system gives it fewer than it was told
+        wanted = f"0 (all cores, or OMP_NUM_THREADS) to {most}"
+        _require(0 <= self.threads <= most, f"compute.threads is {self.threads}", wanted)
         _require(
             re.fullmatch(r"auto|packed|cached|some(:[1-9]\d{0,5})?", self.weights) is not None,
             f"compute.weights is '{self.weights}'",
