@@ -59,11 +59,9 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
-def no_numbers() -> ModelError:
-    """What is raised where a model's probabilities are not numbers."""
-    return ModelError(
-        "the model gives no numbers", "finite probabilities", "its weights are damaged: make or get it again"
-    )
+def no_numbers(got: str = "the model gives no numbers", expected: str = "finite probabilities") -> ModelError:
+    """What is raised where a model's probabilities, or what they are made of, are not numbers."""
+    return ModelError(got, expected, "its weights are damaged: make or get it again")
 
 
 class SettingsError(TemploraError):

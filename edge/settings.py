@@ -200,7 +200,9 @@ class ComputeSettings:
     PLAIN: ClassVar[tuple[str, ...]] = ("loss", "lora", "first_epoch", "step", "graph", "kernel", "drafts")
 
     def __post_init__(self) -> None:
-        _require(self.threads >= 0, f"compute.threads is {self.threads}", "0 (all cores, or OMP_NUM_THREADS) or more")
+        most = 1024  # OpenMP ends the process where the system gives it fewer than it was told
+        wanted = f"0 (all cores, or OMP_NUM_THREADS) to {most}"
+        _require(0 <= self.threads <= most, f"compute.threads is {self.threads}", wanted)
         _require(
             re.fullmatch(r"auto|packed|cached|some(:[1-9]\d{0,5})?", self.weights) is not None,
             f"compute.weights is '{self.weights}'",

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ModelError
+from ..errors import ModelError, no_numbers
 from ..machine.allocator import trim
 from ..machine.device import matmul_units
 from ..machine.held import is_out_of_memory
@@ -180,11 +180,17 @@ class _Walk:
 
 @torch.inference_mode()
 def _parts(base: Base, single: Sequence[Sequence[nn.Module]]) -> bool:
-    """Whether the walk from block to block gives what the decoder gives at once."""
+    """Whether the walk from block to block gives what the decoder gives at once.
+
+    Raises:
+        ModelError: the decoder gives no numbers.
+    """
     text = torch.arange(1, 1 + _TRIED) % base.config.vocab_size
     walk = _Walk(base, text[None])
     with tended_blocks(base), matmul_units(base.device):
         whole = hidden_states(base, text).cpu()
+        if not bool(torch.isfinite(whole).all()):
+            raise no_numbers()
         try:
             for group in single:
                 walk.through(group)

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import settings as settings_module
-from ..errors import SettingsError
+from ..errors import SettingsError, no_numbers
 from ..machine.allocator import release_memory
 from ..machine.device import matmul_units
 from ..memory import conversion, families, repairing
@@ -274,9 +274,15 @@ def low_rank(error: Tensor, moment: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def _fit(found: dict[str, Tensor], rank: int, name: str, layer: nn.Linear, weight: Tensor, moment: Tensor) -> None:
-    """Adds the low-rank product of a layer's error, by `LAYER.lora_A` and `LAYER.lora_B`."""
+    """Adds the low-rank product of a layer's error, by `LAYER.lora_A` and `LAYER.lora_B`.
+
+    Raises:
+        ModelError: the layer's inputs are not numbers, though its weights are.
+    """
     if not families.adapts(name):
         return
+    if not bool(torch.isfinite(moment).all()):
+        raise no_numbers()
     error = weight.float() - weight_of(layer, torch.float32)
     a, b = low_rank(error, moment, rank)
     found |= {f"{name}.lora_A": a, f"{name}.lora_B": b}

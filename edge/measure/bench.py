@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -22,6 +23,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import errors
 from .. import settings as settings_module
 from ..errors import InputError, SettingsError
 from ..machine import device, held
@@ -87,6 +89,7 @@ def run(
     Raises:
         InputError: the text is too short.
         SettingsError: a contender is not known.
+        TemploraError: what a contender raises, but for memory that does not suffice.
     """
     wanted = chunks * settings.window.chunk
     if settings.budget is None:
@@ -156,8 +159,8 @@ def _summary(
         "share_of_matmul_peak": total / seconds / rate if seconds and rate else None,
         "peak_bytes": result["peak_bytes"],
         "perplexity": finite(perplexity(nll, tokens)),
-        "nll": nll,
-        "chunks": chunks,
+        "nll": finite(nll),
+        "chunks": [chunk | {"nll": finite(chunk["nll"])} for chunk in chunks],
     }
 
 
@@ -191,13 +194,19 @@ class _Worker:
         self._send(json.dumps(spec))
 
     def ask(self, command: str) -> dict[str, Any] | None:
-        """Lets the process do one thing; None where it has failed, now or before."""
+        """Lets the process do one thing; None where it has failed, now or before.
+
+        Raises:
+            TemploraError: what the process met is wrong for all contenders: the model, a setting, the device.
+        """
         if "failed" in self.result:
             return None
         self._send(command)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         answer: dict[str, Any] = json.loads(line) if line else {"failed": "the system ended the process"}
+        if "error" in answer:
+            raise getattr(errors, answer["error"])(*answer["parts"])
         if "failed" in answer:
             self.result["failed"] = answer["failed"]
             return None
@@ -239,7 +248,7 @@ class _Worker:
 
 def work() -> None:
     """A contender's process: one command a line on standard input, one JSON object a line on standard output."""
-    from ..errors import BudgetError, describe
+    from ..errors import BudgetError, TemploraError, describe
     from ..machine.allocator import tune_allocator
     from ..machine.held import is_out_of_memory
 
@@ -261,8 +270,10 @@ def work() -> None:
             if not isinstance(error, BudgetError) and not is_out_of_memory(error):
                 raise
             answer = {"failed": "out of memory", "said": describe(error)[:200]}
+        except TemploraError as error:
+            answer = {"error": type(error).__name__, "parts": [error.got, error.expected, error.remedy]}
         print(json.dumps(answer), flush=True)
-        if line.strip() == "stop" or "failed" in answer:
+        if line.strip() == "stop" or "failed" in answer or "error" in answer:
             return
 
 
@@ -284,6 +295,8 @@ def _commands(spec: dict[str, Any]) -> Generator[dict[str, Any], str, None]:
             answer = {"tokens": len(ids), "settings": loop.settings.to_dict()}
         elif command == "chunk":
             answer = next(chunks) | {"start": end}
+            if not end and not math.isfinite(answer["nll"]):  # nothing has been learned that could be at fault
+                raise errors.no_numbers()
             end = min(end + settings.window.chunk, len(ids))
         elif command.startswith("decode"):
             answer = {"tokens_per_second": loop.decode(ids[:end][-settings.window.context :], int(command.split()[1]))}

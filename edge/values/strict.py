@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import reprlib
 import types
 import typing
@@ -16,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 from ..errors import SettingsError
+
+MOST = 3.4e38  # of a number with a fraction: tensors are float32, and a larger one ends in an overflow
 
 Special = Mapping[str, Callable[[Any, str], Any]]
 
@@ -94,8 +95,8 @@ def _convert(hint: Any, value: Any, source: str, special: Special, where: str) -
                 value = float(value)
             except ValueError:
                 raise wrong("a number") from None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise wrong("a finite number")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not -MOST <= value <= MOST:
+            raise wrong("a finite number, no larger than float32 holds")
         return float(value)
     if not isinstance(value, str):
         raise wrong("text")

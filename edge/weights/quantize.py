@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,7 +92,7 @@ def quantize_to_folder(
         The manifest.
 
     Raises:
-        ModelError: the source is damaged, unsupported, or already 4-bit.
+        ModelError: the source is damaged, unsupported, already 4-bit, or a tensor holds what is no number.
         BudgetError: the budget is too small.
         StorageError: `out` is taken, not writable, or its disk is full.
     """
@@ -173,6 +174,8 @@ def _at_once(
             model = checkpoint.load_pretrained(source.path, cpu, False, remote_code, dtype="auto")
         tokenizer = _tokenizer(source, remote_code)
         sources.require_unchanged(source)
+        for name, tensor in model.state_dict().items():
+            deque(stream.numbers(name, [tensor]), maxlen=0)
         quantize_in_place(model, "cpu", torch.float32)
     with _new_folder(out, replace) as folder:
         shards = list(_shards(_state(model)))

@@ -14,9 +14,10 @@ recorded.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -24,7 +25,7 @@ from typing import Any, BinaryIO, Literal
 import torch
 from torch import Tensor
 
-from ..errors import ModelError
+from ..errors import ModelError, no_numbers
 from ..journal import lines
 from ..machine.allocator import trim
 from ..memory.conversion import NUMBERS
@@ -135,7 +136,7 @@ def write(folder: Path, shards: list[Shard], record: Path, key: str, device: str
         report: gets the bytes that are written so far, and those of all.
 
     Raises:
-        ModelError: a tensor is not what its file's header says.
+        ModelError: a tensor is not what its file's header says, or holds what is no number.
         OSError: a file cannot be written.
     """
     full = total(shards)
@@ -153,6 +154,20 @@ def write(folder: Path, shards: list[Shard], record: Path, key: str, device: str
                 _finish(file, path, shard)
 
 
+def numbers(name: str, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The blocks of a tensor, as long as they hold numbers: 4 bits have no sign for anything else.
+
+    Raises:
+        ModelError: one holds nan or an infinity.
+    """
+    for block in blocks:
+        if block.is_floating_point() and block.numel():
+            least, most = torch.aminmax(block if block.element_size() > 1 else block.float())
+            if not (math.isfinite(least) and math.isfinite(most)):
+                raise no_numbers(f"the tensor {name} holds what is no number", "finite weights")
+        yield block
+
+
 def _write(file: BinaryIO, shard: Shard, target: Target, device: str) -> str:
     """Writes a target's bytes to their places; returns their sha256."""
     if target.form == "experts":
@@ -160,14 +175,14 @@ def _write(file: BinaryIO, shard: Shard, target: Target, device: str) -> str:
     digest = hashlib.sha256()
     if target.form == "linear":
         shape = target.original.shape
-        parts = packing.pack(target.original.blocks(NUMBERS, packing.BLOCK), shape, device)
+        parts = packing.pack(numbers(target.name, target.original.blocks(NUMBERS, packing.BLOCK)), shape, device)
         for part, tensor in parts.items():
             shard.kinds[target.name + part] = tensor.dtype, tuple(tensor.shape)
         for name, begin, length in shard.places(target):
             _put(file, begin, length, iter([parts[name.removeprefix(target.name)]]), digest)
     else:
         ((_, begin, length),) = shard.places(target)
-        _put(file, begin, length, target.original.blocks(NUMBERS), digest)
+        _put(file, begin, length, numbers(target.name, target.original.blocks(NUMBERS)), digest)
     return digest.hexdigest()
 
 
@@ -176,7 +191,8 @@ def _write_experts(file: BinaryIO, shard: Shard, target: Target) -> str:
     experts, *shape = target.original.shape
     places = shard.places(target)
     for index in range(experts):
-        parts = packed.quantised(target.original.row(index).blocks(NUMBERS, packing.BLOCK), tuple(shape))
+        blocks = numbers(target.name, target.original.row(index).blocks(NUMBERS, packing.BLOCK))
+        parts = packed.quantised(blocks, tuple(shape))
         for name, begin, length in places:
             part = name.rpartition(".")[2]
             row = length if part in packed.SHARED else length // experts

@@ -234,6 +234,15 @@ def test_bench_mistakes(model: str, text: Path, capsys: pytest.CaptureFixture[st
         assert said in capsys.readouterr().err
 
 
+def test_what_is_wrong_for_every_contender_is_one_line(text: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is met in the contender's own process."""
+    for model in ("/no/model", str(text)):
+        for contender in ("paper", "base"):
+            assert cli.main(["bench", str(text), "--model", model, *SMALL, "--contenders", contender]) == 4
+            (line,) = capfd.readouterr().err.splitlines()
+            assert line.startswith("error: ") and model in line
+
+
 def test_bench_reports_a_contender_that_the_limit_ends(
     model: str, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,3 +44,48 @@ def test_a_model_that_gives_no_numbers_is_refused(
     said = capsys.readouterr()
     assert "error: the model gives no numbers" in said.err and "nll" not in said.out
     assert not (tmp_path / "run" / "summary.json").exists() and not (tmp_path / "run/records.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "damaged", ["model.norm.weight", "model.layers.1.mlp.down_proj.weight", "model.embed_tokens.weight"]
+)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_no_number_is_not_made_4_bit(
+    damaged: str, value: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: Any = tiny.model("llama")
+    with torch.no_grad():
+        made.state_dict()[damaged].view(-1)[3] = value
+    made.save_pretrained(tmp_path / "model")
+    tiny.tokenizer().save_pretrained(tmp_path / "model")
+    for more in ([], ["--repair"]):
+        assert cli.main(["quantize", str(tmp_path / "model"), str(tmp_path / "out"), *more]) == 4
+        errors = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+        assert errors == [next(line for line in errors if damaged in line and "no number" in line)]
+        assert not (tmp_path / "out").exists()
+
+
+def test_inputs_that_overflow_are_not_repaired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made: Any = tiny.model("llama")
+    with torch.no_grad():
+        made.model.norm.weight.fill_(1e38)
+        made.model.layers[0].input_layernorm.weight.fill_(3e38)
+    made.save_pretrained(tmp_path / "model")
+    tiny.tokenizer().save_pretrained(tmp_path / "model")
+    args = ["quantize", str(tmp_path / "model"), str(tmp_path / "out"), "--repair", "--repair-texts", "2"]
+    assert cli.main(args) == 4
+    assert "error: the model gives no numbers" in capsys.readouterr().err
+
+
+def test_a_bench_of_it_is_refused(broken: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    book = tmp_path / "book.txt"
+    book.write_text(tiny.TEXT * 2)
+    for contender in ("paper", "default", "base"):
+        args = ["bench", str(book), "--model", broken, *COMMON, "--chunks", "2", "--contenders", contender]
+        assert cli.main([*args, "--json"]) == 4
+        said = capfd.readouterr()
+        assert [line for line in said.err.splitlines() if "rror" in line] == [
+            "error: the model gives no numbers; expected finite probabilities; "
+            "its weights are damaged: make or get it again"
+        ]
+        assert not said.out
