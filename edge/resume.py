@@ -78,6 +78,11 @@ class Run:
         """Whether it came to its end before, and its outputs were written."""
         return self.journal is not None and self.journal.summary is not None
 
+    def knows(self, session: Session) -> bool:
+        """Whether the adapter that the session had at its end is known (`all_done`), or there is none to know."""
+        noted = self.journal is not None and (self.journal.root / "files" / _SUM).is_file()
+        return noted or self.journal is None or session.adapter is None
+
     def describe(self, **extra: Any) -> None:
         """See `Journal.describe`; does nothing where no run is kept."""
         if self.journal is not None:

@@ -200,14 +200,11 @@ class ComputeSettings:
     PLAIN: ClassVar[tuple[str, ...]] = ("loss", "lora", "first_epoch", "step", "graph", "kernel", "drafts")
 
     def __post_init__(self) -> None:
-        most = 1024  # OpenMP ends the process where the system gives it fewer than it was told
-        wanted = f"0 (all cores, or OMP_NUM_THREADS) to {most}"
-        _require(0 <= self.threads <= most, f"compute.threads is {self.threads}", wanted)
-        _require(
-            re.fullmatch(r"auto|packed|cached|some(:[1-9]\d{0,5})?", self.weights) is not None,
-            f"compute.weights is '{self.weights}'",
-            "auto, packed, cached, some, or some:N with N blocks",
-        )
+        wanted = "0 (all cores, or OMP_NUM_THREADS) to 1024"  # OpenMP ends a process that the system gives fewer
+        _require(0 <= self.threads <= 1024, f"compute.threads is {self.threads}", wanted)
+        known = re.fullmatch(r"auto|packed|cached|some(:[1-9]\d{0,5})?", self.weights) is not None
+        wanted = "auto, packed, cached, some, or some:N with N blocks"
+        _require(known, f"compute.weights is '{self.weights}'", wanted)
         _require(self.loss_slice >= 0, f"compute.loss_slice is {self.loss_slice}", "0 (automatic) or more")
         for name in self.plain:
             _require(

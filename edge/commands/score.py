@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         Stop() as stop,
     ):
         kept = cast(list[ChunkScore], run.kept)
-        whole = run.finished or bool(kept and kept[-1].end == total)
+        whole = run.finished or bool(kept and kept[-1].end == total and run.knows(session))
         chunks += kept if whole else cast(list[ChunkScore], run.restore(session))
         ids.skip(len(session.tokens))
 

@@ -127,13 +127,18 @@ class Shown:
 
 
 def _resumed(run: Run, session: Session, prompt: TokenStream, tokens: int, shown: Shown) -> Iterator[Record]:
-    """What is still to come of `tokens` tokens after `prompt`; of an ended text all of it, to be shown again."""
+    """What is still to come of `tokens` tokens after `prompt`; of an ended text all of it, to be shown again.
+
+    Where its adapter is not known any more, it goes on from its last snapshot, and learns again what came after.
+    """
+    known = run.finished or run.knows(session)
     ended = bool(run.kept and getattr(run.kept[-1], "finish", ""))
-    done = list(run.kept) if ended else run.restore(session)
+    done = list(run.kept) if ended and known else run.restore(session)
+    ended = ended and len(done) == len(run.kept)
     for record in done:
         shown.keep(record)
     written = sum(chunk.tokens for chunk in shown.chunks)
-    if ended:  # nothing is left to do but to write it out
+    if ended and known:  # nothing is left to do but to write it out
         session.coming = prompt
         session.fill(sys.maxsize)
         session.tokens.extend(token for chunk in shown.chunks for token in chunk.token_ids)

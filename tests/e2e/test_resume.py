@@ -19,6 +19,7 @@ import pytest
 
 from edge import cli, settings
 from edge.commands import options
+from edge.resume import Run
 from tests import tiny
 
 COMMON = [
@@ -103,6 +104,40 @@ def test_killed_runs_come_to_the_same_end(verb: str, model: str, book: Path, tmp
     assert last.returncode == 0, err
     assert outcome(again) == outcome(out)
     assert (folder / "summary.json").exists() and not list((folder / "snapshots").glob("*.safetensors"))
+
+
+class Killed(BaseException):
+    """Nothing after it runs, as after a SIGKILL."""
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("verb", ["score", "write"])
+def test_killed_after_its_last_record_a_run_still_tells_its_adapter(
+    verb: str, early: bool, model: str, book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All records are there, and nothing says yet what the adapter was: what came after the snapshot is learned again.
+
+    `early`: no snapshot was made before.
+    """
+    short = ["--set", "window.chunk=64", *(["--max-tokens", "400"] if verb == "score" else [])]
+    assert cli.main([*command(verb, model, book, tmp_path / "whole"), *short]) == 0
+    args = [*command(verb, model, book, tmp_path / "run"), *short]
+
+    def killed(run: Run, session: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "all_done", killed)
+        if early:
+            patched.setattr(Run, "snapshot", lambda run, session: None)
+        with pytest.raises(Killed):
+            cli.main(args)
+    assert not (tmp_path / "run/summary.json").exists() and records(tmp_path / "run") > 3
+    assert cli.main(args) == 0
+    ends = [json.loads((tmp_path / name / "summary.json").read_text())["summary"] for name in ("whole", "run")]
+    assert len(ends[0]["adapter_sha256"]) == 64 and ends[0] == ends[1]
+    lines = [(tmp_path / name / "records.jsonl").read_text().splitlines() for name in ("whole", "run")]
+    assert len(lines[0]) == len(lines[1])
 
 
 def test_stop_and_go_on(model: str, book: Path, tmp_path: Path) -> None:
