@@ -285,7 +285,7 @@ def test_a_new_run_says_what_there_is_of_the_text(
     capsys.readouterr()
     assert cli.main([*args, "--limit", "2", "--set", "learn.lr=1e-5"]) == 0
     (line,) = [line for line in said(capsys).splitlines() if "a new run begins" in line]
-    assert f"{run.name} (resumable, 5 of 20) began otherwise: settings learn.lr 0.0002 -> 1e-05; --run {run}" in line
+    assert f"{run.name} (resumable, 5 of 20) began otherwise: settings learn.lr 0.0008 -> 1e-05; --run {run}" in line
     assert cli.main([*args, "--limit", "2", "--chapters", "0"]) == 0  # goes on with the first one: it is that already
     assert "a new run begins" not in said(capsys)
     assert len(list(run.parent.iterdir())) == 2

@@ -153,11 +153,11 @@ def test_a_session_starts_from_the_repair(folders: tuple[Path, Path, dict[str, o
 
 
 def test_a_repaired_start_learns_at_half_the_rate(folders: tuple[Path, Path, dict[str, object]]) -> None:
-    """One step of AdamW without decay moves every number by the rate."""
+    """One step of AdamW without decay moves every number by the rate, of which the first step has half."""
     moved = []
     for start in ("auto", "fresh"):
         overrides = [
-            "learn.lr=1e-3",
+            "learn.lr=2e-3",
             "learn.epochs=1",
             f"adapter.start={start}",
         ]
