@@ -79,9 +79,9 @@ class Run:
         return self.journal is not None and self.journal.summary is not None
 
     def knows(self, session: Session) -> bool:
-        """Whether the adapter that the session had at its end is known (`all_done`), or there is none to know."""
+        """Whether the adapter of the end is known: the run is finished, it was noted (`all_done`), or there is none."""
         noted = self.journal is not None and (self.journal.root / "files" / _SUM).is_file()
-        return noted or self.journal is None or session.adapter is None
+        return noted or self.finished or self.journal is None or session.adapter is None
 
     def describe(self, **extra: Any) -> None:
         """See `Journal.describe`; does nothing where no run is kept."""

@@ -131,7 +131,7 @@ def _resumed(run: Run, session: Session, prompt: TokenStream, tokens: int, shown
 
     Where its adapter is not known any more, it goes on from its last snapshot, and learns again what came after.
     """
-    known = run.finished or run.knows(session)
+    known = run.knows(session)
     ended = bool(run.kept and getattr(run.kept[-1], "finish", ""))
     done = list(run.kept) if ended and known else run.restore(session)
     ended = ended and len(done) == len(run.kept)

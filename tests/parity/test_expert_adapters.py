@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from edge.weights import adapterfolder, packed, peftexperts, quantize
 from edge.weights.adapterfolder import Kept
 from tests import tiny
 from tests.parity.test_experts import FAMILIES, dequantised, model
+from tests.planned import lesson_of_experts
 
 IDS = torch.arange(40)[None] * 7 % 320
 RANK = 3
@@ -331,34 +330,9 @@ def test_the_plan_counts_their_numbers_from_the_config_alone(family: str) -> Non
         adapter.discard()
 
 
-MEASURED = """
-import json, sys
-import edge
-runtime = edge.load(sys.argv[1], "economical", overrides=sys.argv[2:], decodes=False)
-with runtime.session() as session:
-    for chunk in session.score_ids([i * 7919 % 300 + 10 for i in range(520)]):
-        pass
-    print(json.dumps(runtime.memory(session)))
-"""
-
-
 def test_learning_takes_no_more_memory_than_is_planned(tmp_path: Path) -> None:
     """In a process of its own. The adapter is most of what it holds: parameters, gradients, moments, the guard's copy."""
-    wide = {"hidden_size": 512, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64, "layers": 4}
-    mixture = {"num_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 384}
-    tiny.model("qwen3_moe", **wide, **mixture).to(torch.bfloat16).save_pretrained(tmp_path / "full")
-    tiny.tokenizer().save_pretrained(tmp_path / "full")
-    quantize.quantize_to_folder(str(tmp_path / "full"), tmp_path / "four")
-    overrides = [
-        WITH, "window.chunk=256", "window.size=512", "adapter.rank=128", "learn.epochs=2", "compute.weights=packed",
-        "compute.heap=return", "compute.checkpointing=on", "compute.device=cpu",
-    ]  # fmt: skip
-    command = [sys.executable, "-c", MEASURED, str(tmp_path / "four"), *overrides]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
-    memory = json.loads(done.stdout.splitlines()[-1])
-    baseline = memory["predicted"]["baseline"]
-    measured = memory["measured"]["learn"] - baseline
-    predicted = memory["predicted"]["peaks"]["learn"] - baseline
+    measured, predicted = lesson_of_experts(tmp_path, WITH, "adapter.rank=128", "learn.epochs=2")
     assert measured <= predicted <= 1.15 * measured, predicted / measured
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from edge.model import experts, patches
 from edge.session import Runtime
 from edge.weights import checkpoint, packed, quantize
 from tests import tiny
+from tests.planned import lesson_of_experts
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
@@ -305,33 +304,8 @@ def test_what_cannot_be_held_is_said_before_weights_are_read(
     assert "MixtralExperts.gate_up_proj" in said and "cannot be held in 4 bits" in said
 
 
-MEASURED = """
-import json, sys
-import edge
-runtime = edge.load(sys.argv[1], "economical", overrides=sys.argv[2:], decodes=False)
-with runtime.session() as session:
-    for chunk in session.score_ids([i * 7919 % 300 + 10 for i in range(520)]):
-        pass
-    print(json.dumps(runtime.memory(session)))
-"""
-
-
 def test_learning_takes_no_more_memory_than_is_planned(tmp_path: Path) -> None:
     """In a process of its own, beyond what the libraries take: every expert gets another number of tokens, for which
     oneDNN makes a kernel anew."""
-    wide = {"hidden_size": 512, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64, "layers": 4}
-    mixture = {"num_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 384}
-    tiny.model("qwen3_moe", **wide, **mixture).to(torch.bfloat16).save_pretrained(tmp_path / "full")
-    tiny.tokenizer().save_pretrained(tmp_path / "full")
-    quantize.quantize_to_folder(str(tmp_path / "full"), tmp_path / "four")
-    overrides = [
-        "window.chunk=256", "window.size=512", "adapter.rank=16", "learn.epochs=1", "compute.weights=packed",
-        "compute.heap=return", "compute.checkpointing=on", "compute.device=cpu",
-    ]  # fmt: skip
-    command = [sys.executable, "-c", MEASURED, str(tmp_path / "four"), *overrides]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
-    memory = json.loads(done.stdout.splitlines()[-1])
-    baseline = memory["predicted"]["baseline"]
-    measured = memory["measured"]["learn"] - baseline
-    predicted = memory["predicted"]["peaks"]["learn"] - baseline
+    measured, predicted = lesson_of_experts(tmp_path, "adapter.rank=16", "learn.epochs=1")
     assert measured <= predicted <= 1.6 * measured, predicted / measured
