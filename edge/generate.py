@@ -34,8 +34,7 @@ def read(state: State) -> Iterator[ChunkRead]:
     while state.fill(state.position + chunk):
         start = time.perf_counter()
         window = state.window(state.position + chunk)
-        state.probe_drift(window)
-        learned, nats = state.teach(window)
+        taught = state.teach(window)
         state.memory.watch()
         state.finish_chunk(window.end)
         state.at_rest = True
@@ -45,10 +44,10 @@ def read(state: State) -> Iterator[ChunkRead]:
             end=window.end,
             of=len(state.tokens) + state.coming.waiting,
             tokens=window.labels,
-            adapter_nll=0.0 if nats is None else float(nats.double().sum()),
+            adapter_nll=taught.nll or 0.0,
             seconds=time.perf_counter() - start,
             peak_bytes=state.meter.peak,
-            learned=learned,
+            learned=taught.learned,
         )
 
 
@@ -197,12 +196,12 @@ class Writing:
             return None
         if state.settings.generate.cache == "rebuild":
             self._cache = None
-        if state.probe_given(self.first):
-            self._cache = None  # it is that of an adapter that was dropped
         with state.memory.paged(state.forward, self._cache):
-            learned, _ = state.teach(state.window(len(state.tokens)), written=True)
+            taught = state.teach(state.window(len(state.tokens)), given=self.first)
+        if taught.dropped:
+            self._cache = None  # it is that of an adapter that is no more
         state.memory.watch()
-        return learned
+        return taught.learned
 
 
 def _context(state: State) -> Tensor:

@@ -1,12 +1,13 @@
-"""A loop beside its journal: every record is kept before it is shown, and a stop leaves a run that continues.
+"""A loop beside its journal: where it begins, every record kept before it is shown, what a stop leaves, and its end.
 
-Owns: the order of keeping, showing and stopping, for every verb that keeps a run. Does not know: any one loop or verb.
+Owns: the order of restoring, keeping, showing, stopping, writing outputs and finishing, for every verb that keeps runs.
+Does not know: any one loop or verb.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BudgetError, Interrupted
 from ..records import Record, TextPiece
@@ -19,26 +20,48 @@ if TYPE_CHECKING:
 
 
 def drive(
-    records: Iterable[Record],
     run: Run,
     session: Session,
     stop: Stop,
+    begin: Callable[[list[Record]], Iterable[Record]],
     shown: Callable[[Record], None],
+    outputs: Callable[[int], Mapping[str, Any] | None],
     *,
+    whole: bool = False,
     more: Callable[[Record], bool] = lambda record: True,
     enough: Callable[[Record], bool] = lambda record: False,
 ) -> int:
-    """Runs a loop to its end, or to where it is stopped.
+    """Runs a loop from where its run was left, to its end or to where it is stopped, and writes what comes of it.
 
     Args:
-        records: what the loop yields.
+        begin: gets the records that are done, and gives the loop over what is still to come.
         shown: gets every record when it is kept (pieces of text are not), in order.
+        outputs: gets the exit code of a stop, or 0, and writes all outputs; what it returns is the summary of a
+            finished run, None where more is to come.
+        whole: all that is wanted is in the records: the session is not put back to where it was.
         more: whether something is left to do after a record; a stop that was asked for after the last one is none.
         enough: whether a record is the last one that is wanted now; the run is left as after a stop.
 
     Returns:
         0, or the exit code of a stop: what was shown is kept, and the run resumes from there.
     """
+    records = begin(list(run.kept) if whole else run.restore(session))
+    stopped = _driven(records, run, session, stop, shown, more, enough)
+    summary = outputs(stopped)
+    if summary is not None and not stopped:
+        run.finish(summary)
+    return stopped
+
+
+def _driven(
+    records: Iterable[Record],
+    run: Run,
+    session: Session,
+    stop: Stop,
+    shown: Callable[[Record], None],
+    more: Callable[[Record], bool],
+    enough: Callable[[Record], bool],
+) -> int:
     try:
         for record in records:
             kept = record if isinstance(record, TextPiece) else run.add(record, session)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +17,7 @@ from ..translation import evaluate, glossary, languages, loop, pairs, prompts, s
 from ..translation.prompts import Pair
 from . import options
 from .driver import drive
-from .translate import TRANSLATOR, prompting, prompts_of, side_by_side
+from .prompting import TRANSLATOR, prompting, prompts_of, side_by_side
 
 if TYPE_CHECKING:
     from ..session import Runtime
@@ -158,30 +158,34 @@ def _measure(
         runtime.session() as session,
         Stop() as stop,
     ):
-        if run.finished:
-            return cast(list[ChunkEvaluated], run.kept), 0
         lessons = Lessons(session, made, job.glossary)
         text = evaluate.blocks(chunks, lessons, wanted, args.given)
         if not any(block.pairs for block in text):
             raise InputError(f"{args.file} has no pairs", "aligned text", "check --from and --to")
-        done = cast(list[ChunkEvaluated], list(run.restore(session)))
         translator = ModelTranslator(session, made)
         judge = Meaning(session, made) if job.candidates > 1 else None
-        loop_ = evaluate.evaluate(protocol, text, job, session, translator, lessons, done[:], judge)
+        done: list[ChunkEvaluated] = []
         with Progress(protocol, len(text), "chunks") as progress:
+
+            def begin(before: list[Record]) -> Iterable[Record]:
+                done.extend(cast(list[ChunkEvaluated], before))
+                if run.finished:
+                    return ()
+                return evaluate.evaluate(protocol, text, job, session, translator, lessons, done[:], judge)
 
             def shown(record: Record) -> None:
                 chunk = cast(ChunkEvaluated, record)
                 done.append(chunk)
                 progress(chunk.index + 1, f"perplexity {perplexity(chunk.nll, chunk.tokens):.1f}")
 
-            stopped = drive(loop_, run, session, stop, shown, more=lambda _: len(done) < len(text))
+            stopped = drive(
+                run, session, stop, begin, shown, lambda _: {"chunks": len(text)},
+                whole=run.finished, more=lambda _: len(done) < len(text),
+            )  # fmt: skip
         if stopped:
             say(f"stopped after {len(done)} of {len(text)} chunks of {protocol}")
             options.say_how_to_go_on(run, args.run_folder)
-            return done, stopped
-        run.finish({"chunks": len(text)})
-    return done, 0
+    return done, stopped
 
 
 def _result(

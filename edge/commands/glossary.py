@@ -14,7 +14,7 @@ from ..terminal import Progress, say
 from ..translation import glossary, languages, loop
 from ..translation.context import Context
 from . import options
-from .translate import TRANSLATOR, prompts_of, template
+from .prompting import TRANSLATOR, prompts_of, template
 
 
 def add(verbs: options.Verbs) -> None:

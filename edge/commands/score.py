@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -56,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
     _require_two(ids, args.file)
     total = ids.waiting if ids.ended else None  # of a text that is longer than any book it is known at its end
     chunks: list[ChunkScore] = []
+    result: dict[str, Any] = {}
     start = time.perf_counter()
-    stopped = 0
     with (
         options.run(args, where, "score", runtime, what, total) as run,
         Progress("scoring", total) as progress,
@@ -66,35 +67,34 @@ def run(args: argparse.Namespace) -> int:
     ):
         kept = cast(list[ChunkScore], run.kept)
         whole = run.finished or bool(kept and kept[-1].end == total and run.knows(session))
-        chunks += kept if whole else cast(list[ChunkScore], run.restore(session))
-        ids.skip(len(session.tokens))
+
+        def begin(done: list[Record]) -> Iterable[Record]:
+            chunks.extend(cast(list[ChunkScore], done))
+            ids.skip(len(session.tokens))
+            return () if whole else session.score_ids(ids, with_base=not args.no_base, full=full)
 
         def shown(record: Record) -> None:
             chunks.append(cast(ChunkScore, record))
             progress(chunks[-1].end)
 
-        if not whole:
-            records = session.score_ids(ids, with_base=not args.no_base, full=full)
-            stopped = drive(records, run, session, stop, shown, more=lambda _: bool(ids.look(1)))
-        read = chunks[-1].end if chunks else 0
-        if full and session.full_limit is not None and session.full_limit < (total or read):
-            say(f"note: full attention saw at most {session.full_limit} tokens, as memory and training allow")
-        result = report.score_json(
-            chunks,
-            time.perf_counter() - start,
-            {
+        def outputs(stopped: int) -> dict[str, Any]:
+            read = chunks[-1].end if chunks else 0
+            if full and session.full_limit is not None and session.full_limit < (total or read):
+                say(f"note: full attention saw at most {session.full_limit} tokens, as memory and training allow")
+            ends = {
                 "file": args.file,
                 "document_tokens": total or (None if stopped else read),
                 "stopped": bool(stopped),
                 **_circumstances(args.model, runtime, session, settings),
-            },
-        )
-        if args.report and chunks:
-            options.write_text(args.report / "report.json", json.dumps(result, indent=1) + "\n")
-            plot = report.score_plot(chunks, Path(args.file).name)
-            options.write_bytes(args.report / "perplexity.png", plot)
-        if not stopped:
-            run.finish({"tokens": chunks[-1].end})
+            }
+            result.update(report.score_json(chunks, time.perf_counter() - start, ends))
+            if args.report and chunks:
+                options.write_text(args.report / "report.json", json.dumps(result, indent=1) + "\n")
+                plot = report.score_plot(chunks, Path(args.file).name)
+                options.write_bytes(args.report / "perplexity.png", plot)
+            return {"tokens": read}
+
+        stopped = drive(run, session, stop, begin, shown, outputs, whole=whole, more=lambda _: bool(ids.look(1)))
     if chunks:
         print_table(report.score_table(chunks))
         print(report.summary(chunks, result["seconds"], result["peak_bytes"]))
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(result))
     if stopped:
         of = f" of {total}" if total else ""
-        say(f"stopped after {read}{of} tokens; what was done is reported above")
+        say(f"stopped after {chunks[-1].end if chunks else 0}{of} tokens; what was done is reported above")
         options.say_how_to_go_on(run)
     return stopped
 

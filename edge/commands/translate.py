@@ -6,26 +6,26 @@ import argparse
 import dataclasses
 import json
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import journal
-from ..documents import Document, in_chapters, open_document
-from ..errors import InputError, SettingsError
+from ..documents import open_document
+from ..errors import InputError
 from ..records import Corrected, Record, UnitTranslated
-from ..settings import Settings
 from ..terminal import Progress, Stop, say
-from ..translation import families, glossary, languages, loop, pairs, prompts, report
+from ..translation import languages, loop, pairs, prompts, report
 from ..translation.log import Log
 from ..translation.revision import Revision, no_edits
 from . import carry, options, outputs, overwrite
 from .driver import drive
+from .prompting import TRANSLATOR, job_of, prompting, prompts_of, settings_for, texts_of, words_of
 
 if TYPE_CHECKING:
     from ..resume import Run
-    from ..session import Runtime, Session
+    from ..session import Session
 
-TRANSLATOR = "demo-instruct"  # the embedded model that can translate
 PREVIEWED = 6  # units that a process shows on the terminal when they are done
 
 
@@ -77,142 +77,6 @@ def add(verbs: options.Verbs) -> None:
     options.common(translate, TRANSLATOR)
 
 
-def prompting(verb: argparse.ArgumentParser) -> None:
-    """The options that decide what a prompt holds."""
-    verb.add_argument("--from", dest="source", required=True, metavar="CODE", help="its language, e.g. zh")
-    verb.add_argument(
-        "--to", dest="target", required=True, metavar="CODE", help="the language wanted, e.g. en or pt-BR"
-    )
-    verb.add_argument("--glossary", type=Path, metavar="TSV", help="terms and their translations: source, tab, target")
-    verb.add_argument(
-        "--context-units", type=int, default=8, metavar="K", help="finished units that a prompt shows (default: 8)"
-    )
-    verb.add_argument(
-        "--names",
-        choices=("on", "off"),
-        default="on",
-        help="remember names as the book goes, show them where they occur, and ask again where one is missing "
-        "(default: on)",
-    )
-    verb.add_argument(
-        "--candidates",
-        type=int,
-        choices=(1, 2),
-        default=1,
-        help="2: a second draft of what leaves doubts, judged by reading both backwards; the better one is taken "
-        "(default: 1)",
-    )
-    verb.add_argument(
-        "--lines", type=options.positive, metavar="K",
-        help="decode K units side by side, none of which sees the others (default: generate.lines, 1)",
-    )  # fmt: skip
-    template(verb)
-
-
-def template(verb: argparse.ArgumentParser) -> None:
-    """The option that names a template."""
-    shipped = ", ".join(prompts.template_names())
-    verb.add_argument(
-        "--template", metavar="NAME", help=f"{shipped}, or a YAML file (default: what fits the model by its metadata)"
-    )
-
-
-def job_of(args: argparse.Namespace, document: Document) -> loop.Job:
-    """What is to be done, from the options; everything that can be wrong with them is found here.
-
-    Raises:
-        SettingsError, InputError: see `languages.find`, `glossary.read`, `pairs.read`.
-    """
-    source = languages.find(args.source)
-    target = languages.find(args.target)
-    if args.context_units < 0:
-        raise SettingsError(f"--context-units is {args.context_units}", "0 or more")
-    corrections = (
-        [p for chunk in pairs.read(args.corrections, source, target) for p in chunk] if args.corrections else []
-    )
-    named = args.learn or "corrections"
-    learn = {word.strip() for word in named.split(",")}
-    if not learn <= {"off", *loop.LEARN} or ("off" in learn and len(learn) > 1):
-        raise SettingsError(f"--learn is '{named}'", "off, or some of " + ",".join(loop.LEARN), "correct it")
-    if args.learn and "corrections" in learn and not corrections:
-        raise SettingsError("--learn corrections without --corrections", "a file of corrections", "name one")
-    return loop.Job(
-        document.units if args.chapters is None else in_chapters(document, args.chapters),
-        source,
-        target,
-        args.context_units,
-        frozenset(learn - {"off"}),
-        glossary.read(args.glossary) if args.glossary else glossary.Glossary({}),
-        corrections,
-        pairs.by_unit(args.corrections) if args.corrections else {},
-        names=args.names == "on",
-        candidates=args.candidates,
-    )
-
-
-def prompts_of(args: argparse.Namespace, runtime: Runtime, job: loop.Job) -> prompts.Prompts:
-    """Prompts in the template that was named, or in the one that fits the model; warns of one that cannot translate.
-
-    Raises:
-        SettingsError: see `prompts.load_template`, `prompts.Prompts`.
-    """
-    base = runtime.base
-    fitting = families.fitting(
-        base.tokenizer,
-        job.source,
-        job.target,
-        architecture=str(getattr(base.config, "model_type", "")),
-        reference=base.reference,
-    )
-    if args.model == "demo":
-        say(f"warning: demo is a base model of 270M parameters that cannot translate; {TRANSLATOR} can")
-    return prompts.Prompts(prompts.load_template(args.template or fitting), job.source, job.target, base.tokenizer)
-
-
-def settings_for(args: argparse.Namespace, job: loop.Job) -> Settings:
-    """The settings; without an adapter where nothing is learned, and none comes from elsewhere."""
-    settings = side_by_side(args, options.settings_of(args))
-    if job.learn or args.carry:
-        return settings
-    return dataclasses.replace(settings, learn=dataclasses.replace(settings.learn, mode="none"))
-
-
-def side_by_side(args: argparse.Namespace, settings: Settings) -> Settings:
-    """The settings with `--lines`, where it is given."""
-    if args.lines is None:
-        return settings
-    return dataclasses.replace(settings, generate=dataclasses.replace(settings.generate, lines=args.lines))
-
-
-def texts_of(job: loop.Job, carried: carry.Carried | None = None, *, judge: bool = False) -> dict[str, str]:
-    """What decides the outcome besides settings and model, by name."""
-    lines = [f"{unit.id}\t{unit.text}" for unit in job.units]
-    return {
-        "text": "\n".join(lines),
-        "glossary": json.dumps(sorted(job.glossary.terms.items())),
-        "corrections": json.dumps([job.corrections, job.corrected] if job.corrected else job.corrections),
-        "options": f"{job.source.tag} {job.target.tag} learn={sorted(job.learn)} context={job.context_units}"
-        + (" judge" if judge else "")
-        + (" names" if job.names else "")
-        + (f" candidates={job.candidates}" if job.candidates > 1 else ""),
-        **({"carried": carried.text()} if carried else {}),
-    }
-
-
-def words_of(job: loop.Job, template: prompts.Template | None, *, judge: bool) -> dict[str, dict[str, Any]]:
-    """The parts of `texts_of` and of the template that are kept, so that a refusal can name the one that differs."""
-    options = {
-        "from": job.source.tag,
-        "to": job.target.tag,
-        "learn": ",".join(sorted(job.learn)) or "off",
-        "context-units": job.context_units,
-        "judge": judge,
-        "names": job.names,
-        "candidates": job.candidates,
-    }
-    return {"options": options, **({"template": dataclasses.asdict(template)} if template else {})}
-
-
 def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
     with options.within_budget(args, str(args.book)):
@@ -259,24 +123,29 @@ def run(args: argparse.Namespace) -> int:
         outputs.describe(run, args, job, carried)
         if carried:
             carried.begin(session, runtime)
-        done, stopped = _translate(job, made, run, session, progress, stop, files, args)
-        files.write(done)
-        result = {
-            "command": "translate",
-            "file": str(args.book),
-            "out": str(out),
-            "stopped": bool(stopped),
-            "seconds": time.perf_counter() - start,
-            **report.summary(done, job),
-            "carried": carried and carried.to_json(),
-            "memory": runtime.memory(session),
-            "model": {"reference": args.model, "load_seconds": runtime.base.load_seconds},
-            "settings": settings.to_dict(),
-        }
-        if args.report:
-            outputs.write_report(args.report, result, done, job, args.book.name)
-        if not stopped and result["units"]["done"] == len(job.units):
-            run.finish({"units": len(job.units)})
+        result: dict[str, Any] = {}
+
+        def write(done: list[Record], stopped: int) -> dict[str, int] | None:
+            files.write(done)
+            result.update(
+                {
+                    "command": "translate",
+                    "file": str(args.book),
+                    "out": str(out),
+                    "stopped": bool(stopped),
+                    "seconds": time.perf_counter() - start,
+                    **report.summary(done, job),
+                    "carried": carried and carried.to_json(),
+                    "memory": runtime.memory(session),
+                    "model": {"reference": args.model, "load_seconds": runtime.base.load_seconds},
+                    "settings": settings.to_dict(),
+                }
+            )
+            if args.report:
+                outputs.write_report(args.report, result, done, job, args.book.name)
+            return {"units": len(job.units)} if result["units"]["done"] == len(job.units) else None
+
+        stopped = _translate(job, made, run, session, progress, stop, files, args, write)
     return _tell(args, result, run, stopped)
 
 
@@ -289,23 +158,30 @@ def _translate(
     stop: Stop,
     files: outputs.Outputs,
     args: argparse.Namespace,
-) -> tuple[list[Record], int]:
-    """All records, and the exit code of a stop."""
+    write: Callable[[list[Record], int], dict[str, int] | None],
+) -> int:
+    """The exit code of a stop, or 0. `write` gets all records and that code, and writes what comes of them."""
     from ..translation.decoding import ModelTranslator, require_languages
     from ..translation.lessons import Lessons
     from ..translation.meaning import Meaning
 
     wanted = min(len(job.units), args.limit or len(job.units))
-    if _is_there(job, run, session, files, args, wanted):
-        return run.kept, 0  # nothing is left to do but to write it out
-    require_languages(session, [unit.text for unit in job.units[:200]], job.source, job.target)
-    done: list[Record] = list(run.restore(session))
-    translator = ModelTranslator(session, made)
-    judges = Meaning(session, made) if job.candidates > 1 else None
-    teacher = Lessons(session, made, job.glossary, judges=args.judge)
+    whole = _is_there(job, run, session, files, args, wanted)  # nothing is left to do but to write it out
+    done: list[Record] = []
     began = time.monotonic()
     unfinished = outputs.Unfinished(lambda: files.write(done))
     tokens = marked = previewed = 0
+
+    def begin(before: list[Record]) -> Iterable[Record]:
+        done.extend(before)
+        if whole:
+            return ()
+        require_languages(session, [unit.text for unit in job.units[:200]], job.source, job.target)
+        judges = Meaning(session, made) if job.candidates > 1 else None
+        teacher = Lessons(session, made, job.glossary, judges=args.judge)
+        revision = _revision(job, session, files, args)
+        translator = ModelTranslator(session, made)
+        return loop.translate(job, translator, teacher, Log(run.kept, len(done)), judges, revision)
 
     def shown(record: Record) -> None:
         nonlocal tokens, marked, previewed
@@ -326,15 +202,15 @@ def _translate(
     def enough(record: Record) -> bool:
         return isinstance(record, UnitTranslated) and wanted <= record.end < len(job.units)
 
-    revision = _revision(job, session, files, args)
-    records = loop.translate(job, translator, teacher, Log(run.kept, len(done)), judges, revision)
+    def finish(stopped: int) -> dict[str, int] | None:
+        if not stopped and not whole and wanted == len(job.units):
+            run.keep_adapter(session)
+        return write(max(done, run.kept, key=len), stopped)  # a stop may come while lessons are learned again
+
     try:
-        stopped = drive(records, run, session, stop, shown, enough=enough)
+        return drive(run, session, stop, begin, shown, finish, whole=whole, enough=enough)
     finally:
         progress(None)
-    if not stopped and wanted == len(job.units):
-        run.keep_adapter(session)
-    return max(done, run.kept, key=len), stopped  # a stop may come while lessons are learned again
 
 
 def _revision(job: loop.Job, session: Session, files: outputs.Outputs, args: argparse.Namespace) -> Revision:

@@ -7,8 +7,9 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..documents.text import Text, open_text
 from ..records import ChunkRead, ChunkWritten, Record, TextPiece
@@ -54,16 +55,21 @@ def run(args: argparse.Namespace) -> int:
         runtime.session() as session,
         Stop() as stop,
     ):
-        records = _resumed(run, session, runtime.base.stream(prompt.parts()), args.tokens, shown)
+        ended = bool(run.kept and getattr(run.kept[-1], "finish", ""))
+        memory: dict[str, Any] = {}
+
+        def outputs(stopped: int) -> dict[str, int]:
+            memory.update(runtime.memory(session))
+            if args.out:
+                options.write_text(args.out, shown.text)
+            return {"tokens": sum(chunk.tokens for chunk in shown.chunks)}
+
+        begin = partial(_coming, run, session, runtime.base.stream(prompt.parts()), args.tokens, shown)
+        whole = ended and run.knows(session)
         try:
-            stopped = drive(records, run, session, stop, shown, more=lambda record: not getattr(record, "finish", ""))
+            stopped = drive(run, session, stop, begin, shown, outputs, whole=whole, more=_is_open)
         finally:
             shown.progress(None)
-        memory = runtime.memory(session)
-        if args.out:
-            options.write_text(args.out, shown.text)
-        if not stopped:
-            run.finish({"tokens": sum(chunk.tokens for chunk in shown.chunks)})
     made = sum(chunk.tokens for chunk in shown.chunks)
     decode = sum(chunk.decode_seconds for chunk in shown.chunks)
     print()
@@ -126,19 +132,24 @@ class Shown:
             self.progress(record.end)
 
 
-def _resumed(run: Run, session: Session, prompt: TokenStream, tokens: int, shown: Shown) -> Iterator[Record]:
-    """What is still to come of `tokens` tokens after `prompt`; of an ended text all of it, to be shown again.
+def _is_open(record: Record) -> bool:
+    """Whether a text goes on after a record."""
+    return not getattr(record, "finish", "")
+
+
+def _coming(
+    run: Run, session: Session, prompt: TokenStream, tokens: int, shown: Shown, done: list[Record]
+) -> Iterator[Record]:
+    """What comes after the records that are `done`, of `tokens` tokens after `prompt`; of an ended text all of it, to
+    be shown again.
 
     Where its adapter is not known any more, it goes on from its last snapshot, and learns again what came after.
     """
-    known = run.knows(session)
-    ended = bool(run.kept and getattr(run.kept[-1], "finish", ""))
-    done = list(run.kept) if ended and known else run.restore(session)
-    ended = ended and len(done) == len(run.kept)
+    ended = bool(done and len(done) == len(run.kept) and getattr(done[-1], "finish", ""))
     for record in done:
         shown.keep(record)
     written = sum(chunk.tokens for chunk in shown.chunks)
-    if ended and known:  # nothing is left to do but to write it out
+    if ended and run.knows(session):  # nothing is left to do but to write it out
         session.coming = prompt
         session.fill(sys.maxsize)
         session.tokens.extend(token for chunk in shown.chunks for token in chunk.token_ids)

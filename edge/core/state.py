@@ -8,15 +8,16 @@ Units: tokens, nats.
 from __future__ import annotations
 
 import dataclasses
+import time
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import ModelError, SettingsError
-from ..learning.learner import Learner, labels_of
+from ..learning.learner import MIN_LABELS, Learner
 from ..learning.repetition import novelty
 from ..machine.held import PeakMeter
 from ..memory.budget import Plan
@@ -36,10 +37,21 @@ PROBE_EVERY = 8  # chunks: adapter and base are compared on a part of one, where
 
 
 class Taught(NamedTuple):
-    """A lesson on a window. `nats`: (labels,) of each token before it was learned; None where nothing was computed."""
+    """What came of a chunk. Nats are sums over what was scored, each token before it was learned.
+
+    Attributes:
+        learned: None where there was nothing to learn from.
+        nll: with the adapter; None where nothing was computed.
+        base_nll: with the base alone; None where it did not score.
+        seconds: of scoring apart from the lesson.
+        dropped: whether the adapter was dropped before it met the chunk.
+    """
 
     learned: Learned | None
-    nats: Tensor | None
+    nll: float | None = None
+    base_nll: float | None = None
+    seconds: float = 0.0
+    dropped: bool = False
 
 
 class State:
@@ -176,10 +188,6 @@ class State:
         """The window of the chunk [position, end)."""
         return window_at(self.chunk_index, self.position, end, context=self.settings.window.context, sinks=self.sinks)
 
-    def ids(self, window: Window) -> torch.Tensor:
-        """(S,) token ids of a window, on the CPU."""
-        return torch.tensor(window.of(self.tokens))
-
     def fill(self, end: int) -> bool:
         """Takes of what is coming until the document has `end` tokens; whether it has."""
         missing = max(0, end - len(self.tokens))
@@ -203,38 +211,80 @@ class State:
             self.learner.steps == 0 and not self.learner.adapter.repairs and not self.carries
         )
 
-    @property
-    def fuses(self) -> bool:
-        """Whether the first epoch's forward serves as the score."""
-        return self.learner is not None and self.settings.fuses
+    def teach(
+        self,
+        window: Window,
+        *,
+        labels: int | None = None,
+        base: bool = False,
+        given: int | None = None,
+        text: Sequence[int] | None = None,
+        only: Tensor | None = None,
+        share: float = 1.0,
+    ) -> Taught:
+        """Scores the chunk of a window and learns it after: what the guards say, the lesson, and the nats of both.
 
-    def nll_sum(self, window: Window, labels: int, *, adapter: bool) -> float:
-        """Summed nats of the window's last `labels` tokens."""
-        return float(self._nats(self.ids(window), labels, adapter=adapter).double().sum())
-
-    def teach(self, window: Window, *, written: bool = False) -> Taught:
-        """Learns the window's chunk, where there is something to learn and the drift guard does not rest.
-
-        `written`: by the model itself, and learned only where it does not repeat itself.
+        Args:
+            labels: how many of the window's last tokens are scored; without it the nats are those of the lesson.
+            base: whether the base scores them, too; it does without an adapter.
+            given: where the text ends that was given, if the model itself has written the chunk after it: that is
+                learned only where it does not repeat itself.
+            text: token ids of which the window is one; the document's without it.
+            only: (window.labels,) which of the window's labels count; all without it.
+            share: of the learning rate.
         """
-        if self.learner is None or not labels_of(window):
-            return Taught(None, None)
-        if written:
-            seen = self.tokens[window.context_start : window.start]
-            new = self.tokens[window.start : window.end]
-            if novelty(seen, new) < MIN_NOVELTY:
-                return Taught(Learned(skipped=True, reason="repeats itself"), None)
-        return self.lesson(self.ids(window), window.labels)
+        ids = torch.tensor(window.of(self.tokens if text is None else text))
+        count = window.labels if only is None else int(only.sum())
+        fresh = self.fresh
+        base_nll: float | None = None
+        nll: float | None = None
+        learned: Learned | None = None
+        dropped = False
+        # 1. the base, unless the adapter is still the base; where it does not score, both read a piece now and then
+        if labels and (self.learner is None or (base and not fresh)):
+            base_nll = self._sum(ids, labels, adapter=False)
+        elif self.learner is not None and self._compares(self.learner.chunks if text else window.index):
+            dropped = self._worse(ids, window.labels, only) if text else self._worse_on_a_piece(window, given)
+        if self.learner is None:
+            return Taught(None, base_nll=base_nll)
+        # 2. the adapter's score, where the lesson's first forward does not serve as it
+        start = time.perf_counter()
+        apart = labels is not None and (count < MIN_LABELS or not self.settings.fuses)
+        if apart:
+            nll = self._sum(ids, labels, adapter=True) if labels else 0.0
+        seconds = time.perf_counter() - start if apart else 0.0
+        # 3. the lesson, where no guard is against it
+        reason = self._against(window, given) if count >= MIN_LABELS else ""
+        if reason:
+            learned = Learned(skipped=True, reason=reason)
+            if nll is None and given is None:
+                nll = self._sum(ids, labels or window.labels, only, adapter=True)
+        elif count >= MIN_LABELS:
+            with self.memory.phase("learn"):
+                learned, nats = self.learner.learn(ids, window.labels, share=share, only=only)
+            nll = float(nats[-(labels or len(nats)) :].double().sum()) if nll is None else nll
+        # 4. the drift guard, where both have scored the chunk
+        base_nll = nll if base and fresh else base_nll
+        if labels and nll is not None and base_nll is not None and self._dropped(nll, base_nll, labels) and learned:
+            learned = dataclasses.replace(learned, kept=False, reason="dropped: worse than the base")
+        return Taught(learned, nll, base_nll, seconds, dropped)
 
-    def lesson(self, ids: Tensor, labels: int, *, share: float = 1.0, only: Tensor | None = None) -> Taught:
-        """One lesson on (S,) token ids (`Learner.learn`); while learning rests they are scored and not learned."""
+    def _against(self, window: Window, given: int | None) -> str:
+        """Why a chunk is not to be learned; empty where it is."""
         assert self.learner is not None
+        if given is not None:
+            seen = self.tokens[window.context_start : window.start]
+            if novelty(seen, self.tokens[window.start : window.end]) < MIN_NOVELTY:
+                return "repeats itself"
         if self.learner.drift.rests:
             self.learner.drift.passed()
-            with self.memory.phase("score"):
-                return Taught(Learned(skipped=True, reason="resting"), self._nats(ids, labels, only))
-        with self.memory.phase("learn"):
-            return Taught(*self.learner.learn(ids, labels, share=share, only=only))
+            return "resting"
+        return ""
+
+    def _sum(self, ids: Tensor, labels: int, only: Tensor | None = None, *, adapter: bool) -> float:
+        """Summed nats of the last `labels` tokens, or of those of them that count."""
+        with self.memory.phase("score"):
+            return float(self._nats(ids, labels, only, adapter=adapter).double().sum())
 
     def _nats(self, ids: Tensor, labels: int, only: Tensor | None = None, *, adapter: bool = True) -> Tensor:
         if only is None:
@@ -243,53 +293,23 @@ class State:
 
     # --- drift ---
 
-    @property
-    def _half_a_piece(self) -> int:
-        """Tokens on which adapter and base are compared; as many before them are context."""
-        return max(2, self.settings.window.size // 8)
+    def _compares(self, number: int) -> bool:
+        """Whether adapter and base are compared before a chunk or lesson of this number."""
+        return not self.fresh and self.settings.learn.guard == "on" and number % PROBE_EVERY == 0
 
-    def probe_drift(self, window: Window) -> None:
-        """For chunks that the base does not score: every eighth time both score a piece of the window. An adapter that
-        stays worse is dropped before it meets the chunk.
-        """
-        half = self._half_a_piece
-        end = min(window.end, window.start + half)
-        piece = window_at(window.index, window.start, end, context=min(half, window.context), sinks=self.sinks)
-        self.probe(window.index, self.ids(piece), piece.labels)
-
-    def probe_given(self, end: int) -> bool:
-        """The same while the model writes, on the end of the text that it was given; `end` is where that ends.
-
-        Returns:
-            Whether the adapter was dropped.
-        """
-        half = self._half_a_piece
-        piece = window_at(self.chunk_index, max(0, end - half), end, context=half, sinks=self.sinks)
-        return piece.labels > 0 and self.probe(self.chunk_index, self.ids(piece), piece.labels)
-
-    def probe(self, index: int, ids: Tensor, labels: int, only: Tensor | None = None) -> bool:
-        """Lets adapter and base score the last `labels` of (S,) tokens, before chunk or lesson number `index`.
-
-        Args:
-            only: (labels,) which of them count; all without it.
-
-        Returns:
-            Whether the adapter was dropped.
-        """
-        off = self.settings.learn.guard == "off"
-        if self.learner is None or self.fresh or off or index % PROBE_EVERY:
-            return False
-        with self.memory.phase("score"):
-            adapter, base = (
-                float(self._nats(ids, labels, only, adapter=which).double().sum()) for which in (True, False)
-            )
+    def _worse(self, ids: Tensor, labels: int, only: Tensor | None = None) -> bool:
+        """Lets both score the last `labels` of (S,) tokens; whether the adapter was dropped."""
+        adapter, base = (self._sum(ids, labels, only, adapter=which) for which in (True, False))
         return self._dropped(adapter, base, labels if only is None else int(only.sum()))
 
-    def compare(self, learned: Learned | None, adapter_nll: float, base_nll: float, tokens: int) -> Learned | None:
-        """Drops the adapter where it has stayed worse than the base. Returns `learned`, which then says that it was."""
-        if not self._dropped(adapter_nll, base_nll, tokens) or learned is None:
-            return learned
-        return dataclasses.replace(learned, kept=False, reason="dropped: worse than the base")
+    def _worse_on_a_piece(self, window: Window, given: int | None) -> bool:
+        """The same on the beginning of a chunk, or on the end of what the model was `given`."""
+        half = max(2, self.settings.window.size // 8)  # as many tokens before them are context
+        start, end, context = window.start, min(window.end, window.start + half), min(half, window.context)
+        if given is not None:
+            start, end, context = max(0, given - half), given, half
+        piece = window_at(window.index, start, end, context=context, sinks=self.sinks)
+        return piece.labels > 0 and self._worse(torch.tensor(piece.of(self.tokens)), piece.labels)
 
     def _dropped(self, adapter_nll: float, base_nll: float, tokens: int) -> bool:
         """Whether the adapter has stayed worse than the base, and starts over."""

@@ -25,7 +25,6 @@ from ..model.prefix import Prefix
 from ..records import Learned
 from ..settings import LearnSettings
 from ..weights.paging import Lookup, MemoryStore, Store, Stored, Under
-from ..windows import Window
 from . import optimizer as optimizers
 from .drift import DriftGuard
 
@@ -275,8 +274,3 @@ class Learner:
 
 def _once(run: Callable[[], Tensor]) -> Tensor:
     return run()
-
-
-def labels_of(window: Window) -> int:
-    """How many labels the learner takes from a window; 0 where there are too few to learn from."""
-    return window.labels if window.labels >= MIN_LABELS else 0

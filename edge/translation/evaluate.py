@@ -22,7 +22,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from ..documents import Unit
@@ -119,7 +118,7 @@ def evaluate(
         if protocol == "oracle" and session.settings.lessons_score:
             tokens, nll, learned = _taught(lessons.teach(protocol, (block.start, block.end), context, block.pairs))
         else:
-            tokens, nll = reference_nll(session, lessons, context, block.pairs, adapter=protocol != "off")
+            tokens, nll = reference_nll(lessons, context, block.pairs, adapter=protocol != "off")
             # 3. what the protocol may know is learned
             if taught:
                 learned = lessons.teach(protocol, (block.start, block.end), context, block.pairs).learned
@@ -167,19 +166,11 @@ def _is_full(pending: Sequence[Pair], pairs: Sequence[Pair], lessons: Lessons) -
 
 
 def reference_nll(
-    session: State, lessons: Lessons, context: Sequence[Pair], pairs: Sequence[Pair], *, adapter: bool
+    lessons: Lessons, context: Sequence[Pair], pairs: Sequence[Pair], *, adapter: bool
 ) -> tuple[int, float]:
     """(tokens, nats) of the reference lines of a chunk."""
     ids, marks = lessons.window(context, pairs, whole=True)
-    session.reading = None
-    nll = 0.0
-    with session.memory.phase("score"):
-        for window, count, only in lessons.windows(ids, marks):
-            nats = session.memory.retrying(
-                partial(session.torch_forward.nll, window, count, adapter=adapter, only=only)
-            )
-            nll += float(nats.double().sum())
-    return sum(marks), nll
+    return sum(marks), lessons.nll(ids, marks, adapter=adapter)
 
 
 def _taught(lesson: Lesson) -> tuple[int, float, Learned | None]:

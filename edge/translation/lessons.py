@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
-from ..learning.learner import MIN_LABELS
 from ..records import Learned, Lesson
-from ..windows import window_at
+from ..windows import Window, window_at
 from .decoding import encode_more, encode_prompt
 from .glossary import Glossary
 from .meaning import Meaning
@@ -107,9 +107,9 @@ class Lessons:
         marks = [False] * (len(ids) - labels) + [True] * labels
         return self._lesson("source", span, labels, self._learn(ids, marks))
 
-    def windows(self, ids: list[int], marks: list[bool]) -> Iterator[tuple[torch.Tensor, int, torch.Tensor]]:
-        """(S,) token ids, how many of the last ones are learned from, and (n,) which of these are labels: one window,
-        more where a single long line is more than a chunk.
+    def windows(self, ids: list[int], marks: list[bool]) -> Iterator[tuple[Window, torch.Tensor]]:
+        """Windows of these token ids, and (labels,) which of each one's new tokens are labels: one window, more where
+        a single long line is more than a chunk.
         """
         settings = self.session.settings
         chunk = settings.window.chunk
@@ -117,21 +117,29 @@ class Lessons:
         for start in range(marks.index(True), len(ids), chunk):
             end = min(start + chunk, len(ids))
             window = window_at(0, start, end, context=size - (end - start), sinks=self.session.sinks)
-            yield torch.tensor(window.of(ids)), end - start, torch.tensor(marks[start:end])
+            yield window, torch.tensor(marks[start:end])
+
+    def nll(self, ids: list[int], marks: list[bool], *, adapter: bool) -> float:
+        """Summed nats of those of these tokens that are labels; nothing is learned."""
+        session = self.session
+        session.reading = None
+        total = 0.0
+        with session.memory.phase("score"):
+            for window, only in self.windows(ids, marks):
+                read = torch.tensor(window.of(ids))
+                nll = partial(session.torch_forward.nll, read, window.labels, adapter=adapter, only=only)
+                total += float(session.memory.retrying(nll).double().sum())
+        return total
 
     def _learn(self, ids: list[int], marks: list[bool], share: float = 1.0) -> list[tuple[Learned, float]]:
         session = self.session
         assert session.learner is not None
         session.reading = None  # it is the adapter's of before, and its memory is needed
         done = []
-        for number, (window, count, marked) in enumerate(self.windows(ids, marks)):
-            if marked.sum() >= MIN_LABELS:
-                only = None if marked.all() else marked
-                if number == 0:
-                    session.probe(session.learner.chunks, window, count, only)
-                learned, nats = session.lesson(window, count, share=share, only=only)
-                assert learned is not None and nats is not None
-                done.append((learned, float(nats.double().sum())))
+        for window, marked in self.windows(ids, marks):
+            taught = session.teach(window, text=ids, only=None if marked.all() else marked, share=share)
+            if taught.learned is not None:
+                done.append((taught.learned, taught.nll or 0.0))
                 session.memory.watch()
         return done
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edge import cli
-from edge.commands import consent, translate
+from edge.commands import consent, prompting
 from edge.store import embedded, folders
 from edge.translation import languages, loop
 
@@ -68,7 +68,7 @@ def test_the_demo_model_is_warned_of(model: str, warned: int, capsys: pytest.Cap
     args: Any = SimpleNamespace(model=model, template=None)
     base = SimpleNamespace(tokenizer=object(), config=None, reference=model)
     job = loop.Job((), languages.find("zh"), languages.find("en"))
-    made = translate.prompts_of(args, SimpleNamespace(base=base), job)  # type: ignore[arg-type]
+    made = prompting.prompts_of(args, SimpleNamespace(base=base), job)  # type: ignore[arg-type]
     lines = capsys.readouterr().err.splitlines()
     assert made.template.form == "plain" and len(lines) == warned
     assert all("cannot translate" in line and "demo-instruct" in line for line in lines)

@@ -370,7 +370,7 @@ def test_corrections_learn_the_first_tenth_alone(runtime: Any) -> None:
         lessons.teach("corrections", (0, 2), [], CHUNKS[0])
         for number, record in enumerate(found[1:], 1):
             before = PAIRS[2 * number - 2 : 2 * number]
-            _, nll = evaluate.reference_nll(session, lessons, before, CHUNKS[number], adapter=True)
+            _, nll = evaluate.reference_nll(lessons, before, CHUNKS[number], adapter=True)
             assert record.nll == pytest.approx(nll, rel=1e-5)
 
 
