@@ -18,7 +18,9 @@ from typing import TypeAlias
 from . import placeholders
 from .placeholders import LEFT, RIGHT
 
-_SPACES = re.compile(r"[ \t\r\n\f\x0b\x1c-\x1f\x85\u2028\u2029]+")
+_WIDE = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uff65\U00020000-\U0003ffff]")
+_OTHER = r"\t\r\n\f\x0b\x1c-\x1f\x85\u2028\u2029"
+_SPACES = re.compile(rf" *[{_OTHER}][ {_OTHER}]*|  +")  # but for a single space, which is what it becomes
 _LINE_ENDS = re.compile(r"\s*[\r\n\x85\u2028\u2029]\s*")
 _CONTROL = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff"
 _ILLEGAL = re.compile(f"[{_CONTROL}]")  # no document format can hold these
@@ -76,12 +78,12 @@ def has_letter(text: str) -> bool:
 
 def is_wide(char: str) -> bool:
     """Whether a character belongs to a script that is written without spaces between words (Chinese, Japanese)."""
-    return (
-        "\u2e80" <= char <= "\u9fff"
-        or "\uf900" <= char <= "\ufaff"
-        or "\uff00" <= char <= "\uff65"
-        or ("\U00020000" <= char <= "\U0003ffff")
-    )
+    return bool(_WIDE.match(char))
+
+
+def columns(text: str) -> int:
+    """How wide a text stands on a line: a wide character takes two columns."""
+    return len(text) if text.isascii() else len(text) + len(_WIDE.findall(text))
 
 
 def fold(text: str) -> str:

@@ -87,7 +87,7 @@ def wrap(text: str, width: int, newline: str) -> str:
     lines: list[str] = []
     used = 0
     for word in text.split(" "):
-        size = _size(word)
+        size = tree.columns(word)
         if lines and used + 1 + size <= width:
             lines[-1] += f" {word}"
             used += 1 + size
@@ -95,10 +95,6 @@ def wrap(text: str, width: int, newline: str) -> str:
             lines.append(word)
             used = size
     return newline.join(lines)
-
-
-def _size(text: str) -> int:
-    return len(text) + sum(tree.is_wide(char) for char in text)
 
 
 def _wrap_width(lines: list[str]) -> int:
@@ -111,7 +107,9 @@ def _wrap_width(lines: list[str]) -> int:
     inner = [(a, b) for a, b in zip(lines, lines[1:], strict=False) if a.strip() and b.strip()]
     if len(inner) < 3:
         return 0
-    room = [(_size(a.rstrip()), _first_size(a, b)) for a, b in inner]  # of a line, and of the word that follows it
+    room = [
+        (tree.columns(a.rstrip()), _first_size(a, b)) for a, b in inner
+    ]  # of a line, and of the word that follows it
     sizes = sorted((size for size, _ in room), reverse=True)
     widths = [size for size in dict.fromkeys(sizes[: 1 + _LONGER + len(sizes) // 20]) if _NARROWEST <= size <= _WIDEST]
     shares = [_share_full(room, width) for width in widths]
@@ -137,12 +135,12 @@ def _first_size(line: str, following: str) -> int:
     word = following.split(maxsplit=1)[0] if following.strip() else ""
     if following[:1].isspace() or not line.strip() or not word:
         return 0
-    return 3 if tree.is_wide(word[0]) else _size(word)
+    return 3 if tree.is_wide(word[0]) else tree.columns(word)
 
 
 def _continues(line: str, following: str, width: int) -> bool:
     word = _first_size(line, following)
-    size = _size(line.rstrip())
+    size = tree.columns(line.rstrip())
     if not word:
         return False
     # a line that was cut a little early, in mid-sentence

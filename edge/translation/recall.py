@@ -11,10 +11,12 @@ the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from ..records import Corrected, Record, UnitTranslated
 from .candidates import Candidates
 from .job import Job
+from .languages import Language
 from .names import Memory
 from .prompts import Pair
 from .similar import Similar
@@ -22,12 +24,18 @@ from .similar import Similar
 
 def memory_of(job: Job, sources: Sequence[str]) -> Memory:
     """A name memory for a text with these sources, which knows the user's own translations."""
-    memory = Memory(Candidates(sources if job.names else (), job.source), job.target, job.glossary.terms)
+    memory = Memory(_candidates(tuple(sources) if job.names else (), job.source), job.target, job.glossary.terms)
     for pair in job.earlier if job.names else ():
         memory.learn(pair)
     for pair in (*job.carried, *job.corrections):
         memory.learn(pair, by_user=True)
     return memory
+
+
+@lru_cache(maxsize=1)
+def _candidates(sources: tuple[str, ...], language: Language) -> Candidates:
+    """Kept, for the report remembers the same text again."""
+    return Candidates(sources, language)
 
 
 class Recall:
