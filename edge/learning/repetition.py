@@ -9,12 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def distinct(tokens: Sequence[int], n: int) -> float:
-    """Different n-grams over all n-grams (distinct-n of arXiv 1510.03055); 1 for a text too short to have one."""
-    grams = _grams(tokens, n)
-    return len(set(grams)) / len(grams) if grams else 1.0
-
-
 def novelty(before: Sequence[int], tokens: Sequence[int], n: int = 4) -> float:
     """Share of the n-grams that end in `tokens` and occur neither in `before` nor earlier in `tokens`; 1
     for none at all.
@@ -28,21 +22,6 @@ def novelty(before: Sequence[int], tokens: Sequence[int], n: int = 4) -> float:
         new += gram not in seen
         seen.add(gram)
     return new / len(grams[first:]) if grams[first:] else 1.0
-
-
-def longest_repeat(tokens: Sequence[int]) -> int:
-    """Length of the longest span that occurs at least twice, by neighbours in the
-    sorted suffixes; the two may overlap.
-    """
-    suffixes = sorted(list(tokens[i:]) for i in range(len(tokens)))
-    longest = 0
-    for one, two in zip(suffixes, suffixes[1:], strict=False):
-        if len(one) > longest and one[:longest] == two[:longest]:
-            length = next(
-                (i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two))
-            )
-            longest = max(longest, length)
-    return longest
 
 
 def _grams(tokens: Sequence[int], n: int) -> list[tuple[int, ...]]:

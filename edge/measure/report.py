@@ -8,10 +8,8 @@ Units: tokens, nats, bytes, seconds; perplexity = exp(sum of nats / sum of token
 from __future__ import annotations
 
 import io
-import json
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ..journal import RunInfo
@@ -286,29 +284,6 @@ def _png(plots: Any, figure: Any) -> bytes:
         figure.savefig(made, dpi=120, format="png")
     plots.close(figure)
     return made.getvalue()
-
-
-class RowFile:
-    """Rows of a study, one JSON object a line, kept as they are made; a line that a stop tore is made again.
-
-    Attributes:
-        rows: what is there.
-    """
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self.rows: list[dict[str, Any]] = []
-        for line in path.read_text("utf-8").splitlines() if path.exists() else ():
-            try:
-                self.rows.append(json.loads(line))
-            except ValueError:
-                break
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Keeps a row."""
-        self.rows.append(row)
-        self.path.write_text("".join(json.dumps(kept) + "\n" for kept in self.rows), "utf-8")
 
 
 def _cells(base: Side, adapter: Side) -> tuple[str, str, str]:

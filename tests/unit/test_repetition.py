@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.learning.repetition import distinct, longest_repeat, novelty
+from edge.learning.repetition import novelty
+from scripts.lab.studies import distinct, longest_repeat
 
 TOKENS = st.lists(st.integers(0, 3), max_size=30)
 
