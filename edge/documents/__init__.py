@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import InputError
-from . import files, placeholders
+from . import files, inline, placeholders
 from .archive import Archive, Limits
 from .chapters import Chapter, chapters_of, in_chapters
 from .document import Document, Kind, Unit, is_right_to_left
@@ -96,7 +96,13 @@ def open_document(
     if found is None and named in ("epub", "docx"):
         what = "is empty" if not data else "is no zip archive"
         raise InputError(f"{source} {what}", f"{named.upper()}, which is one", "get it from its source again")
-    return _read(source, data, named or found or _text_format(data), archive_limits, language)
+    document = _read(source, data, named or found or _text_format(data), archive_limits, language)
+    if any(len(unit.placeholders) >= inline.MOST - 1 for unit in document.units):
+        note = (
+            f"{source} holds a paragraph with {inline.MOST} brackets or pieces of markup: the rest of it stays as it is"
+        )
+        document.notes = (*document.notes, note)
+    return document
 
 
 def _sniff(data: bytes, path: Path) -> str | None:

@@ -57,7 +57,10 @@ class Docx(Document):
         xml.check_amount(size, sum(xml.count_paragraphs(archive.read(name)) for name in parts), archive.name)
         for name in parts:
             start = len(numbering.units)
-            for element, inline in self._paragraphs(self._tree(name)):
+            root = self._tree(name)
+            for paragraph in root.iter(w("p")):
+                tree.check_markup(runs.count(paragraph), f"{archive.name}: {name}")
+            for element, inline in self._paragraphs(root):
                 kind = self._kind(element)
                 opens = kind == "heading" and self._headings.get(_style(element), 9) <= 2
                 numbering.add(inline, kind, opens_chapter=opens)
@@ -133,7 +136,7 @@ class Docx(Document):
                 continue
             if edition.bilingual:
                 target = _copy_below(paragraph)
-                runs.place(target, copy.deepcopy(inline.fill(translated, keep=runs.is_repeated)), runs.base(paragraph))
+                runs.place(target, runs.copied(inline.fill(translated, keep=runs.is_repeated)), runs.base(paragraph))
             else:
                 target = paragraph
                 runs.place(target, inline.fill(translated), runs.base(paragraph))

@@ -84,6 +84,17 @@ class _Atom:
 # --- reading ---
 
 
+def count(paragraph: etree._Element) -> int:
+    """How many texts and things a paragraph or wrapper holds, those of its wrappers too."""
+    total = 0
+    for child in _holder(paragraph):
+        if child.tag == w("r"):
+            total += sum(part.tag != w("rPr") for part in child)
+        else:
+            total += count(child) if _is_wrapper(child) else 1
+    return total
+
+
 def nodes(paragraph: etree._Element) -> list[Node]:
     """The inline tree of a paragraph or wrapper; its leaves and pairs refer to the paragraph's own elements."""
     holder = _holder(paragraph)
@@ -103,6 +114,15 @@ def is_repeated(leaf: Leaf) -> bool:
     """Whether a thing may stand in a second copy of its paragraph: breaks and tabs, not images or notes."""
     element = leaf.source
     return isinstance(element, etree._Element) and element.tag == w("r") and all(c.tag in _REPEATED for c in element)
+
+
+def copied(content: Sequence[Node]) -> list[Node]:
+    """The same tree with copies of the paragraph's own elements."""
+    return [node if isinstance(node, Text) or _is_literal(node) else copy.deepcopy(node) for node in content]
+
+
+def _is_literal(node: Node) -> bool:
+    return isinstance(node, Leaf) and isinstance(node.source, str)
 
 
 def _holder(element: etree._Element) -> etree._Element:
@@ -170,7 +190,7 @@ def _base_key(atoms: Sequence[_Atom]) -> bytes:
     letters: Counter[bytes] = Counter()
     for atom in atoms:
         if atom.text:
-            letters[atom.key] += sum(char.isalpha() for char in atom.text)
+            letters[atom.key] += sum(map(str.isalpha, atom.text))
     return max(letters, key=lambda key: letters[key]) if letters else b""
 
 
@@ -258,9 +278,13 @@ def _formatted(atoms: Sequence[_Atom], base_key: bytes) -> list[Node]:
     return result
 
 
-def _thing(element: etree._Element) -> Node:
+def _is_wrapper(element: etree._Element) -> bool:
     is_control = element.tag == w("sdt") and element.find(w("sdtContent")) is not None
-    if element.tag not in _WRAPPERS and not is_control:
+    return element.tag in _WRAPPERS or is_control
+
+
+def _thing(element: etree._Element) -> Node:
+    if not _is_wrapper(element):
         return Leaf(element)
     return Pair(_Wrapper(element, base(element)), tuple(nodes(element)))
 
@@ -285,13 +309,16 @@ def _replace(element: etree._Element, written: Sequence[etree._Element]) -> None
 
 def _written(content: Sequence[Node], current: etree._Element | None) -> list[etree._Element]:
     written: list[etree._Element] = []
-    for node in content:
+    texts: list[str] = []  # of neighbours: one run, as literal brackets stand in the midst of words
+    for node in [*content, None]:
         source = getattr(node, "source", None)
-        if isinstance(node, Text):
-            written.append(_run(node.value, current))
-        elif isinstance(source, str):
-            written.append(_run(source, current))
-        elif isinstance(node, Leaf) and isinstance(source, etree._Element):
+        if isinstance(node, Text) or isinstance(source, str):
+            texts.append(node.value if isinstance(node, Text) else str(source))
+            continue
+        if texts:
+            written.append(_run("".join(texts), current))
+            texts = []
+        if isinstance(node, Leaf) and isinstance(source, etree._Element):
             written.append(source)
         elif isinstance(node, Pair) and isinstance(source, _Format):
             written += _written(node.children, source.properties)

@@ -61,7 +61,9 @@ class Epub(Document):
         for chapter, name in enumerate(spine + tables):
             numbering.chapter = min(chapter, len(spine))
             start = len(numbering.units)
-            for piece in self._pieces(self._tree(name)):
+            root = self._tree(name)
+            markup.check(root, f"{archive.name}: {name}")
+            for piece in self._pieces(root):
                 numbering.add(piece.inline, piece.kind)
             self._ranges[name] = (start, len(numbering.units))
         if not numbering.units:

@@ -56,6 +56,7 @@ class Html(Document):
         self._is_xml = self._text.lstrip().startswith("<?xml") or "http://www.w3.org/1999/xhtml" in self._text[:_HEAD]
         xml.check_amount(len(data), xml.count_paragraphs(data), self._name)
         root = self._tree()
+        markup.check(root, self._name)
         numbering = Numbering()
         for piece in markup.pieces(root, title=True):
             numbering.add(piece.inline, piece.kind, opens_chapter=piece.opens_chapter)

@@ -15,34 +15,37 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from ..errors import InputError
 from . import placeholders
 from .placeholders import LEFT, RIGHT
 
 _WIDE = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uff65\U00020000-\U0003ffff]")
-_OTHER = r"\t\r\n\f\x0b\x1c-\x1f\x85\u2028\u2029"
-_SPACES = re.compile(rf" *[{_OTHER}][ {_OTHER}]*|  +")  # but for a single space, which is what it becomes
+_OTHERS = r"\t\r\n\f\x0b\x1c-\x1f\x85\u2028\u2029"  # white space besides the space
+_SPACES = re.compile(rf" [ {_OTHERS}]+|[{_OTHERS}][ {_OTHERS}]*")  # what is one space already is passed over
 _LINE_ENDS = re.compile(r"\s*[\r\n\x85\u2028\u2029]\s*")
 _CONTROL = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff"
 _ILLEGAL = re.compile(f"[{_CONTROL}]")  # no document format can hold these
 _SEPARATORS = re.compile(r"\s*[\x0b\x0c\x1c-\x1f]\s*")  # of those, what stands between words
 _LITERAL = re.compile(rf"([{LEFT}{RIGHT}\r\n\x85\u2028\u2029{_CONTROL}]+)")  # goes behind a placeholder
+MOST = 100_000  # placeholders of one paragraph; what follows them is kept as it is, behind one more
+MOST_MARKUP = 100_000  # elements, runs or tags of one paragraph; each costs some 20 microseconds to read and write
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Text:
     """Characters to translate."""
 
     value: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Leaf:
     """A thing without text to translate; `source` is the format's own object, or a literal string."""
 
     source: object
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Pair:
     """Markup around other nodes."""
 
@@ -50,12 +53,12 @@ class Pair:
     children: tuple[Node, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Hole:
     """Where the translated text goes in a frame."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class _Group:
     """Nodes that share one placeholder."""
 
@@ -69,6 +72,18 @@ _Item: TypeAlias = "Text | _Group | Pair | Hole"
 def names(text: str) -> frozenset[str]:
     """The words of a text: a set of names that reads well in code."""
     return frozenset(text.split())
+
+
+def check_markup(count: int, name: str) -> None:
+    """Refuses a document with a paragraph of more markup than can be read and written in seconds.
+
+    Raises:
+        InputError: `count` is more than `MOST_MARKUP`.
+    """
+    if count > MOST_MARKUP:
+        raise InputError(
+            f"{name} holds a paragraph with more than {MOST_MARKUP} pieces of markup", "fewer", "split the paragraph"
+        )
 
 
 def has_letter(text: str) -> bool:
@@ -137,7 +152,7 @@ class Inline:
     @property
     def placeholders(self) -> tuple[str, ...]:
         """The placeholders in the order of the text."""
-        return tuple(mark.text for mark in placeholders.marks(self.text))
+        return tuple(placeholders.written(self.text))
 
     def fill(self, translated: str, keep: Callable[[Leaf], bool] | None = None) -> list[Node]:
         """The tree of a translation, with its frame around it.
@@ -152,21 +167,20 @@ class Inline:
 
     def _tree(self, text: str, keep: Callable[[Leaf], bool] | None) -> list[Node]:
         levels: list[list[Node]] = [[]]
-        at = 0
-        for mark in placeholders.marks(text):
-            if text[at : mark.start]:
-                levels[-1].append(Text(text[at : mark.start]))
-            at = mark.end
-            entry = self.table[mark.number]
-            if mark.shape == "open":
+        for at, piece in enumerate(placeholders.parted(text)):
+            if at % 2 == 0:
+                if piece:
+                    levels[-1].append(Text(piece))
+                continue
+            number, shape = placeholders.read(piece)
+            entry = self.table[number]
+            if shape == "open":
                 levels.append([])
             elif isinstance(entry, Pair):
                 children = tuple(levels.pop())
                 levels[-1].append(Pair(entry.source, children))
             else:
                 levels[-1] += entry if keep is None else _kept(entry, keep)
-        if text[at:]:
-            levels[-1].append(Text(text[at:]))
         return levels[0]
 
 
@@ -226,11 +240,16 @@ def _normal(nodes: Sequence[Node]) -> list[_Item]:
 
 def _parted(nodes: Sequence[Node]) -> Iterator[Text | _Group | Pair]:
     """The nodes with all that is no text to translate as groups."""
+    literal: dict[str, _Group] = {}  # a paragraph may hold very many brackets
     for node in nodes:
         if isinstance(node, Text):
-            for at, piece in enumerate(_LITERAL.split(node.value)):
+            for at, piece in enumerate(_LITERAL.split(node.value, MOST)):
                 if at % 2:
-                    yield _Group((Leaf(piece),))
+                    if piece not in literal:
+                        literal[piece] = _Group((Leaf(piece),))
+                    yield literal[piece]
+                elif at == 2 * MOST and _LITERAL.search(piece):
+                    yield _Group((Text(piece),))
                 elif piece:
                     yield Text(piece)
         elif isinstance(node, Pair) and _letters([node]):
@@ -274,15 +293,18 @@ def _ungroup(item: _Item) -> list[Node]:
 
 def _write(items: list[_Item], table: dict[int, Pair | tuple[Node, ...]]) -> str:
     parts: list[str] = []
-    for item in items:
+    for at, item in enumerate(items):
+        number = len(table) + 1
         if isinstance(item, Text):
             parts.append(item.value)
+        elif number > MOST:
+            table[number] = tuple(node for rest in items[at:] for node in _ungroup(rest))
+            parts.append(placeholders.write(number, "void"))
+            break
         elif isinstance(item, _Group):
-            number = len(table) + 1
             table[number] = item.nodes
             parts.append(placeholders.write(number, "void"))
         elif isinstance(item, Pair):
-            number = len(table) + 1
             table[number] = item
             inner = _write(_normal(item.children), table)
             parts += [placeholders.write(number, "open"), inner, placeholders.write(number, "close")]

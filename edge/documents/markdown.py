@@ -23,7 +23,7 @@ from . import markdown_front as front_matter
 from . import placeholders
 from .document import Document, Edition, Kind, Numbering
 from .inline import Inline
-from .markdown_inline import Parser
+from .markdown_inline import Parser, is_raw
 from .markdown_opaque import MASK
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
@@ -118,7 +118,7 @@ class Markdown(Document):
         return _FRONT_LANGUAGE.sub(lambda match: match[1] + language, front, count=1)
 
     def _written(self, place: _Place, translated: str, bilingual: bool) -> str:
-        keep = _is_repeated if bilingual else None
+        keep = _is_repeated if bilingual and not is_raw(place.inline.frame) else None
         nodes = place.inline.fill(translated, keep=keep)
         escaped = _ESCAPE.search(self._text, place.start, place.end) is not None
         literal = "" if escaped else placeholders.plain(place.inline.text)

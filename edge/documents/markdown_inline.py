@@ -59,6 +59,11 @@ class _Markup:
     closed: str
 
 
+def is_raw(nodes: Sequence[Node]) -> bool:
+    """Whether a paragraph is one text with its markup as it stands."""
+    return any(isinstance(node, Leaf) and getattr(node.source, "types", ()) == ("raw",) for node in nodes)
+
+
 class _Misread(Exception):
     """The tokens do not line up with the source that they came from."""
 
@@ -106,7 +111,7 @@ class Parser:
 
         `literal`: characters that the source has without escapes, so that its readers take them as they are.
         """
-        if any(isinstance(node, Leaf) and getattr(node.source, "types", ()) == ("raw",) for node in nodes):
+        if is_raw(nodes):
             return _string(nodes, lambda text: text, html=False)
         text = ""
         ways: list[tuple[bool, Callable[[str], str]]] = [(False, _escape), (True, _escape), (True, _escape_all)]

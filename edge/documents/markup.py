@@ -65,6 +65,22 @@ class Piece:
 # --- reading ---
 
 
+def check(root: etree._Element, name: str) -> None:
+    """Refuses a tree with a paragraph of too many elements.
+
+    Raises:
+        InputError: see `inline.check_markup`.
+    """
+    if sum(1 for _ in root.iter()) <= tree.MOST_MARKUP:
+        return
+    for parent in root.iter(etree.Element):
+        count = 0
+        for child in () if _is_inline(parent) else parent:
+            inner = _is_inline(child) and not _is_paragraph_break(child)
+            count = count + sum(1 for _ in child.iter()) if inner else 0
+            tree.check_markup(count, name)
+
+
 def pieces(root: etree._Element, *, title: bool) -> list[Piece]:
     """The units of a tree in reading order; with `title`, the document's title comes first."""
     found: list[Piece] = []

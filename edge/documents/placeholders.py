@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 LEFT = "⟦"
 RIGHT = "⟧"
 MARK = re.compile(r"⟦(/?)([1-9][0-9]{0,5})(/?)⟧")
+_WRITTEN = re.compile(r"(⟦(?:/[1-9][0-9]{0,5}|[1-9][0-9]{0,5}/?)⟧)")
 _LOOSE = re.compile(r"[⟦〚]\s*([/／]?)\s*([1-9][0-9]{0,5})\s*([/／]?)\s*[⟧〛]")
 
 Shape = Literal["open", "close", "void"]
@@ -46,6 +47,11 @@ def write(number: int, shape: Shape) -> str:
     return f"{LEFT}{before}{number}{after}{RIGHT}"
 
 
+def read(mark: str) -> tuple[int, Shape]:
+    """The number and the shape of a mark as it is written."""
+    return int(mark.strip("⟦/⟧")), "close" if mark[1] == "/" else "void" if mark[-2] == "/" else "open"
+
+
 def marks(text: str) -> Iterator[Mark]:
     """The placeholders of a text, in order."""
     for match in MARK.finditer(text):
@@ -53,6 +59,16 @@ def marks(text: str) -> Iterator[Mark]:
             continue
         shape: Shape = "close" if match[1] else "void" if match[3] else "open"
         yield Mark(int(match[2]), shape, match.start(), match.end())
+
+
+def written(text: str) -> list[str]:
+    """The placeholders of a text as they are written, in order."""
+    return _WRITTEN.findall(text)
+
+
+def parted(text: str) -> list[str]:
+    """A text cut at its placeholders: text, placeholder, text, ..., text."""
+    return _WRITTEN.split(text)
 
 
 def plain(text: str) -> str:
@@ -72,9 +88,9 @@ def check(source: str, translated: str) -> list[str]:
     pair that held them, and must hold text where they held text. Their order is free: languages differ.
     """
     problems: list[str] = []
-    wanted = [mark.text for mark in marks(source)]
+    wanted = written(source)
     known = frozenset(wanted)
-    found = Counter(mark.text for mark in marks(translated))
+    found = Counter(written(translated))
     for mark in wanted:
         if found[mark] != 1:
             problems.append(f"{mark} is missing" if not found[mark] else f"{mark} occurs {found[mark]} times")
@@ -105,26 +121,33 @@ def restore(source: str, translated: str) -> str:
     removed (their text stays), and things without text that were lost are put at the end: an image or a footnote
     mark is never dropped, formatting may be.
     """
+    found = written(translated)
+    if found == written(source) and translated.count(LEFT) == translated.count(RIGHT) == len(found):
+        return translated  # most translations
     shapes = {(mark.number, mark.shape) for mark in marks(source)}
     kept: list[Mark] = []
     seen: set[tuple[int, Shape]] = set()
     opened: list[Mark] = []
+    numbers: set[int] = set()  # of what is open
+    given_up: set[int] = set()  # where marks begin whose pair does not close, or crosses another
     for mark in marks(translated):
         key = (mark.number, mark.shape)
         if key not in shapes or key in seen:
             continue
         if mark.shape == "close":
-            if all(mark.number != other.number for other in opened):
+            if mark.number not in numbers:
                 continue
-            while opened[-1].number != mark.number:  # crossing: the inner one is given up
-                kept.remove(opened.pop())
-            opened.pop()
+            while (last := opened.pop()).number != mark.number:
+                given_up.add(last.start)
+                numbers.remove(last.number)
+            numbers.remove(mark.number)
         elif mark.shape == "open":
             opened.append(mark)
+            numbers.add(mark.number)
         kept.append(mark)
         seen.add(key)
-    for mark in opened:
-        kept.remove(mark)
+    given_up.update(mark.start for mark in opened)
+    kept = [mark for mark in kept if mark.start not in given_up]
     parts: list[str] = []
     at = 0
     for mark in kept:
@@ -137,13 +160,7 @@ def restore(source: str, translated: str) -> str:
 
 def plain_brackets(text: str) -> list[str]:
     """The brackets of a text that belong to no mark."""
-    rest: list[str] = []
-    at = 0
-    for mark in marks(text):
-        rest.append(text[at : mark.start])
-        at = mark.end
-    rest.append(text[at:])
-    return [char for char in "".join(rest) if char in (LEFT, RIGHT)]
+    return [char for char in "".join(parted(text)[::2]) if char in (LEFT, RIGHT)]
 
 
 def _unbracketed(text: str) -> str:
@@ -156,9 +173,9 @@ def _parents(text: str) -> dict[int, int] | str:
     parents: dict[int, int] = {}
     for mark in marks(text):
         if mark.shape == "close":
-            if mark.number not in stack:
-                return f"{mark.text} stands before {write(mark.number, 'open')}"
-            if stack[-1] != mark.number:
+            if mark.number not in stack[-1:]:
+                if mark.number not in stack:
+                    return f"{mark.text} stands before {write(mark.number, 'open')}"
                 return f"{write(mark.number, 'open')} and {write(stack[-1], 'open')} cross"
             stack.pop()
             continue
@@ -169,16 +186,19 @@ def _parents(text: str) -> dict[int, int] | str:
 
 
 def _filled(text: str) -> set[int]:
-    """The pairs that hold text, directly or in a pair inside."""
+    """The pairs that hold text, directly or in a pair inside; all of them nest."""
     stack: list[int] = []
     filled: set[int] = set()
     at = 0
     for mark in marks(text):
         if text[at : mark.start].strip():
-            filled.update(stack)
+            for number in reversed(stack):
+                if number in filled:
+                    break  # so are those around it
+                filled.add(number)
         at = mark.end
         if mark.shape == "open":
             stack.append(mark.number)
-        elif mark.shape == "close" and mark.number in stack:
-            stack.remove(mark.number)
+        elif mark.shape == "close":
+            stack.pop()
     return filled

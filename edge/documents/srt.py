@@ -78,6 +78,8 @@ class Srt(Document):
         for start, end in cues:
             content = "".join(lines[start:end])
             body = content.rstrip("\r\n")
+            if end - start + body.count("<") + body.count("{") > tree.MOST_MARKUP:
+                tree.check_markup(end - start + sum(1 for _ in _TAG.finditer(body)), f"{path} line {start + 1}")
             inline = tree.encode(_nodes(body))
             if inline is None:
                 continue
@@ -327,7 +329,8 @@ def _balanced(text: str) -> list[str]:
             words[-1] += f" {word}"  # a line that begins with a dash is another speaker's
         else:
             words.append(word)
-    sizes = [sum(1 + tree.is_wide(char) for char in _TAG.sub("", word)) for word in words]
+    bare = (_TAG.sub("", word) for word in words)
+    sizes = [len(word) if word.isascii() else sum(1 + tree.is_wide(char) for char in word) for word in bare]
     total = sum(sizes) + len(sizes) - 1
     count = math.ceil(total / _WIDTH)
     lines: list[str] = []

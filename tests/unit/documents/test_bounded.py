@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from docx.oxml import OxmlElement
 from docx.oxml.ns import qn
 
-from edge.documents import open_document
+from edge.documents import Unit, inline, open_document, placeholders
 from edge.errors import InputError
 
 
@@ -129,6 +130,107 @@ def test_fields_in_fields_take_time_in_proportion(closed: bool, tmp_path: Path) 
 
     _grows_with_its_size(make, 500)
     assert any("inside" in unit.text for unit in open_document(make(2000)).units)  # deep or not, it is translated
+
+
+def _documents(folder: Path, text: str) -> list[Path]:
+    """One paragraph in every format."""
+    paths = [folder / f"a.{kind}" for kind in ("html", "xhtml", "md", "txt", "srt")]
+    for path, around in zip(
+        paths, ("<p>%s</p>",) * 2 + ("%s\n",) * 2 + ("1\n00:00:01,000 --> 00:00:02,000\n%s\n",), strict=True
+    ):
+        whole = around.replace("%s", text)
+        path.write_text(_page(whole) if path.suffix.endswith("html") else whole, "utf-8")
+    word = docx.Document()
+    word.add_paragraph(text)
+    word.save(str(folder / "a.docx"))
+    chapter = books.CHAPTER[: books.CHAPTER.index("<body>")] + f"<body><p>{text}</p></body></html>"
+    return [*paths, folder / "a.docx", books.make_epub(folder / "a.epub", {"OEBPS/one.xhtml": chapter.encode()})]
+
+
+@pytest.mark.parametrize("bilingual", [False, True])
+def test_what_follows_very_many_placeholders_stays_as_it_is(
+    bilingual: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "Begin ⟦one⟧ and ⟦two⟧ and ⟦three⟧ to the end"
+    monkeypatch.setattr(inline, "MOST", 3)
+    for path in _documents(tmp_path, text):
+        unit = next(unit for unit in open_document(path).units if unit.text.startswith("Begin"))
+        assert unit.text == "Begin ⟦1/⟧one⟦2/⟧ and", path
+        assert "with 3 brackets or pieces of markup: the rest of it stays as it is" in open_document(path).notes[-1]
+        target = tmp_path / f"out{path.suffix}"
+        open_document(path).write(target, {unit.id: books.upper(unit.text)}, bilingual=bilingual)
+        monkeypatch.setattr(inline, "MOST", 100)
+        shown = "\n".join("".join(_shown(unit)) for unit in open_document(target).units)
+        before, _, after = shown.partition("BEGIN ⟦ONE⟧ AND")
+        assert text in before if bilingual else after.startswith(" ⟦two⟧ and ⟦three⟧ to the end"), (path, shown)
+        monkeypatch.setattr(inline, "MOST", 3)
+
+
+def _shown(unit: Unit) -> list[str]:
+    """A unit's text; of the marks in it, each stands for the bracket that comes next in these tests."""
+    brackets = itertools.cycle("⟦⟧")
+    return [piece if at % 2 == 0 else next(brackets) for at, piece in enumerate(placeholders.parted(unit.text))]
+
+
+def test_half_a_million_brackets_in_one_paragraph_take_seconds(tmp_path: Path) -> None:
+    path = tmp_path / "a.html"
+    path.write_text(_page("<p>Begin " + "⟦a" * 480_000 + "</p>"), "utf-8")
+    began = time.process_time()
+    document = open_document(path)
+    document.write(tmp_path / "b.html", {unit.id: unit.text for unit in document.units})
+    assert time.process_time() - began < 6  # two on a machine with nothing else to do; before, twelve
+    assert (tmp_path / "b.html").read_text("utf-8").replace('<meta charset="utf-8">', "") == path.read_text("utf-8")
+
+
+def test_literal_brackets_in_a_run_stay_in_one_run(tmp_path: Path) -> None:
+    path = _word(tmp_path / "a.docx", lambda run: setattr(run[0], "text", "An ⟦old⟧ song"))
+    document = open_document(path)
+    document.write(tmp_path / "b.docx", books.translated(document))
+    assert [run.text for run in docx.Document(str(tmp_path / "b.docx")).paragraphs[0].runs] == ["AN ⟦OLD⟧ SONG"]
+
+
+def test_a_paragraph_of_very_much_markup_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def word(count: int) -> Path:
+        return _word(tmp_path / "a.docx", lambda run: [run.append(OxmlElement("w:br")) for _ in range(count - 1)])
+
+    def text(name: str, around: str) -> Callable[[int], Path]:
+        def make(count: int) -> Path:
+            path = tmp_path / name
+            path.write_text(around.replace("%s", "<i>a</i> " * (count // (2 if name.endswith("srt") else 1))))
+            return path
+
+        return make
+
+    page = books.CHAPTER[: books.CHAPTER.index("<body>")] + "<body><div>Two <b>x</b><p>%s</p></div></body></html>"
+
+    def book(count: int) -> Path:
+        return books.make_epub(
+            tmp_path / "a.epub", {"OEBPS/one.xhtml": page.replace("%s", "<i>a</i> " * count).encode()}
+        )
+
+    srt = "1\n00:00:01,000 --> 00:00:02,000\n%s\n"
+    monkeypatch.setattr(inline, "MOST_MARKUP", 41)
+    for make in (word, book, text("a.html", page), text("a.srt", srt)):
+        assert open_document(make(40)).units
+        with pytest.raises(
+            InputError, match=r"a\.\w+.* a paragraph with more than 41 pieces of markup; expected fewer"
+        ):
+            open_document(make(44))
+
+
+def test_pairs_in_pairs_take_time_in_proportion() -> None:
+    count = 8000
+    pairs = range(1, count + 1)
+    source = "".join(f"⟦{number}⟧a⟦/{number}⟧" for number in pairs)
+    nested = "".join(f"⟦{number}⟧a" for number in pairs) + "".join(f"⟦/{number}⟧" for number in reversed(pairs))
+    began = time.process_time()
+    assert placeholders.restore(source, nested) == nested
+    assert placeholders.check(source, nested) == [
+        f"⟦{number}⟧ is not outside every pair, as in the source" for number in pairs[1:]
+    ]
+    unclosed = "".join(f"⟦{number}⟧a" for number in pairs)
+    assert placeholders.restore(source, unclosed) == "a" * count
+    assert time.process_time() - began < 3
 
 
 def test_too_many_paragraphs_are_refused_before_they_are_read(tmp_path: Path) -> None:

@@ -260,6 +260,8 @@ def test_a_paragraph_of_markup_alone_is_one_text_as_it_stands(tmp_path: Path) ->
         assert any("⟦1⟧" in unit.text for unit in document.units) == followed
         document.write(tmp_path / "out.md", {unit.id: unit.text for unit in document.units}, language="en")
         assert (tmp_path / "out.md").read_text("utf-8") == text
+        document.write(tmp_path / "out.md", {unit.id: unit.text for unit in document.units}, bilingual=True)
+        assert (tmp_path / "out.md").read_text("utf-8") == f"{text}\n{text}"
 
 
 # --- fuzz ---
