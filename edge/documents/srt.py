@@ -276,7 +276,7 @@ class _Lines:
         if self._dialogue:
             return True
         line = _TAG.sub("", self._body[at : at + _LONGEST])
-        return not line.lstrip("-–—‐− \u00a0")[:1].islower() or self._said in _ENDS
+        return not line.lstrip("-–—‐− \u00a0\t\r\n")[:1].islower() or self._said in _ENDS
 
     def _visible(self, start: int) -> int:
         """Where the first character from `start` on is that is neither white space nor a tag's."""

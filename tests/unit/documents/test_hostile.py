@@ -420,6 +420,7 @@ _cue = st.text(st.characters(codec="utf-8", exclude_characters="\0\n\r", exclude
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(_cue | st.sampled_from(["<i>one</i>", "- two", "<b>x", "</i>"]), max_size=3), max_size=5))
+@example([["0", "-", "a"]])
 def test_any_cues_keep_their_units(tmp_path: Path, cues: list[list[str]]) -> None:
     text = "".join(f"{n}\n00:00:0{n},000 --> 00:00:0{n},900\n" + "\n".join(cue) + "\n\n" for n, cue in enumerate(cues))
     found = _round_trip(tmp_path / "a.srt", text)
