@@ -109,7 +109,8 @@ class Srt(Document):
         escape = _escape if _ENTITY.search(source) else str
         if edition.bilingual:
             text = _string(inline.fill(translated, keep=_is_repeated), escape)
-            return source + self._newline + " ".join(text.split())
+            lines = [" ".join(line.split()) for line in re.split(r"\r\n|\r|\n", text)]  # one a speaker
+            return self._newline.join([source, *filter(None, lines)])
         text = _string(inline.fill(translated), escape)
         return text if "\n" in text or "\r" in text else self._newline.join(_balanced(text))
 

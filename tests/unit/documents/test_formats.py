@@ -377,6 +377,9 @@ def test_srt_against_its_library(tmp_path: Path) -> None:
     assert after[3].content == '<font color="#ff0000">مرحبا</font> 你好'
     document.write(tmp_path / "two.srt", {document.units[0].id: "Hallo"}, bilingual=True)
     assert "<i>Hello, <b>my</b> friend.</i>\nHow are you?\nHallo\n\n2\n" in (tmp_path / "two.srt").read_text("utf-8")
+    document.write(tmp_path / "two.srt", books.translated(document), bilingual=True)
+    second = list(srt.parse((tmp_path / "two.srt").read_text("utf-8-sig")))[1]
+    assert second.content.splitlines()[-2:] == ["- FINE.", "- AND YOU?"]  # each speaker keeps a line
 
 
 def test_srt_long_lines_are_balanced(tmp_path: Path) -> None:
