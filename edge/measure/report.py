@@ -8,6 +8,7 @@ Units: tokens, nats, bytes, seconds; perplexity = exp(sum of nats / sum of token
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -301,9 +302,10 @@ def _number(value: float | None, digits: int, unit: str = "") -> str:
 
 
 def pyplot() -> Any:
-    """matplotlib's, without a display; loaded when something is drawn."""
+    """matplotlib's, without a display; loaded when something is drawn. What it cannot keep of its fonts is not told."""
     import matplotlib
 
+    logging.getLogger("matplotlib").setLevel(logging.CRITICAL)
     matplotlib.use("Agg")
     from matplotlib import pyplot as loaded
 
