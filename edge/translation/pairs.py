@@ -42,7 +42,8 @@ def read(path: str | Path, source: Language, target: Language) -> list[list[Pair
     """The pairs of a file, in chunks where it has any, else as one; its suffix says what it is.
 
     Raises:
-        InputError: it cannot be read, is malformed (where is named), or has no pair of these languages.
+        InputError: it cannot be read, is malformed (where is named), has no pair of these languages, or is a review that nobody
+            has edited.
     """
     readers: dict[str, Callable[[Path, Language, Language], list[list[Pair]]]] = {
         **dict.fromkeys(_TABLES, _read_table),
@@ -58,6 +59,9 @@ def read(path: str | Path, source: Language, target: Language) -> list[list[Pair
             f"{path} has the suffix '{path.suffix}'", "one of " + ", ".join(readers), "convert or rename it"
         )
     chunks = [chunk for chunk in readers[path.suffix.lower()](path, source, target) if chunk]
+    if not chunks and path.stat().st_size and is_review(path):
+        got = f"{path} is a review in which no translation was edited or confirmed"
+        raise InputError(got, "at least one that was", "edit a row of it, or leave --corrections out")
     if not chunks:
         raise InputError(
             f"{path} has no pair of {source.name} and {target.name}", "aligned texts of both", "check --from and --to"

@@ -70,7 +70,7 @@ def test_all_forms_give_the_same_corrections(suffix: str, tmp_path: Path) -> Non
     found = saved(tmp_path / f"review{suffix}", rows)
     assert pairs.by_unit(found) == pairs.by_unit(expected) == {"u000000": Pair("Sea.", "See.")}
     untouched = saved(tmp_path / f"none{suffix}", rows[1:])
-    with pytest.raises(InputError, match="has no pair"):
+    with pytest.raises(InputError, match="edited or confirmed"):
         lines(untouched)
 
 

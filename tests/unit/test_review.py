@@ -49,7 +49,7 @@ def test_a_correction_stays_one(tmp_path: Path) -> None:
     # removed by the user: it is none any more
     left = [line for line in path.read_text("utf-8").splitlines() if not line.startswith("Ship.")]
     path.write_text("\n".join(left) + "\n", "utf-8")
-    with pytest.raises(InputError, match="has no pair"):
+    with pytest.raises(InputError, match="edited or confirmed"):
         read(path)
 
 
@@ -65,7 +65,7 @@ def test_rows_are_read_back_exactly(tmp_path: Path) -> None:
     # untouched, none of them is a correction; with Windows line ends neither
     for data in (text, text.replace("\n", "\r\n")):
         path.write_bytes(data.encode())
-        with pytest.raises(InputError, match="has no pair"):
+        with pytest.raises(InputError, match="edited or confirmed"):
             read(path)
 
 

@@ -224,7 +224,7 @@ def test_only_edited_rows_of_a_review_are_corrections(tmp_path: Path) -> None:
     text = pairs.review(done, {"u1"})
     assert len(text.splitlines()) == 5
     assert [line.split("\t")[3] for line in text.splitlines() if line.endswith("\t?")] == ["u1"]
-    with pytest.raises(InputError, match="no pair"):
+    with pytest.raises(InputError, match="edited or confirmed"):
         pairs.read(written(tmp_path / "r.tsv", text), ZH, EN)
     edited = (
         text.replace("乙\tB\tmodel", "乙\tBee\tmodel").replace("丙\tC\tmodel", "丙\tC\tok").replace("丁\t\t", "丁\tD\t")
@@ -428,7 +428,7 @@ def test_a_file_of_other_languages_is_refused(head: str, tmp_path: Path) -> None
         pairs.read(path, EN, DE)
     assert pairs.read(path, EN, languages.find("ru")) == [[Pair("The door.", "Дверь.")]]
     new = written(tmp_path / "b.xlf", path.read_text("utf-8").replace("<target>", '<target state="new">'))
-    with pytest.raises(InputError, match="has no pair"):
+    with pytest.raises(InputError, match="edited or confirmed"):
         pairs.read(new, EN, languages.find("ru"))
 
 
