@@ -42,8 +42,8 @@ def read(path: str | Path, source: Language, target: Language) -> list[list[Pair
     """The pairs of a file, in chunks where it has any, else as one; its suffix says what it is.
 
     Raises:
-        InputError: it cannot be read, is malformed (where is named), has no pair of these languages, or is a review that nobody
-            has edited.
+        InputError: it cannot be read, is malformed (where is named), has no pair of these languages, or is a review
+            that nobody has edited.
     """
     readers: dict[str, Callable[[Path, Language, Language], list[list[Pair]]]] = {
         **dict.fromkeys(_TABLES, _read_table),

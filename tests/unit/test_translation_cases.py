@@ -78,7 +78,7 @@ def test_quotes_of_a_spreadsheet_are_no_text(tmp_path: Path) -> None:
 def test_a_review_that_a_spreadsheet_saved_has_no_corrections_but_the_edited(tmp_path: Path) -> None:
     path = given(tmp_path / "review.tsv", REVIEW)
     assert pairs.by_unit(path) == {}
-    with pytest.raises(InputError, match="has no pair"):
+    with pytest.raises(InputError, match="edited or confirmed"):
         lines(path)
     edited = given(tmp_path / "edited.tsv", REVIEW.replace('""nein""', '""niemals""'))
     assert pairs.by_unit(edited) == {"u000000": Pair('He said "no" and left.', 'Er sagte "niemals" und ging.')}
