@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edge.errors import ExportError
+from edge.errors import ExportError, no_numbers
 from edge.memory.graph import rounded
 from edge.model.adapter import Adapter
 from edge.model.base import Base, default_bos
@@ -71,11 +71,22 @@ class Said:
     nats: list[Array]
 
 
+def require_numbers(base: Base) -> None:
+    """Refuses a base whose graph could be compared with nothing.
+
+    Raises:
+        ModelError: its logits are no numbers.
+    """
+    ids = _random_ids(base)
+    if not TorchForward(base, None, ComputeSettings()).prefill(ids, adapter=False)[0].isfinite().all():
+        raise no_numbers()
+
+
 def say(base: Base, manifest: Manifest) -> Said:
     """What the base says of a text of random tokens, with a random adapter and with none; and of `TEXT`, where the
     graph rounds.
     """
-    ids = torch.randint(0, base.config.vocab_size, (TOKENS,), generator=torch.Generator().manual_seed(0))
+    ids = _random_ids(base)
     exact = dataclasses.replace(base, device=dataclasses.replace(base.device, matmul="float32"))
     adapter = Adapter(base, AdapterSettings(rank=2, alpha=2.0))
     try:
@@ -143,6 +154,10 @@ def names(engine: Engine) -> None:
         raise ExportError(
             f"the graph's input {odd} is {found.get(odd)}", str(wanted.get(odd)), "export it again"
         )  # fmt: skip
+
+
+def _random_ids(base: Base) -> Tensor:
+    return torch.randint(0, base.config.vocab_size, (TOKENS,), generator=torch.Generator().manual_seed(0))
 
 
 def _limit(base: Base, manifest: Manifest, *, adapter: bool) -> float:

@@ -40,6 +40,7 @@ def export(base: Base, out: Path, precision: str = "nf4", device: str = "cpu") -
 
     Raises:
         ExportError: the architecture is not known, the folder is taken, or the graph does not say what the base says.
+        ModelError: the base gives no numbers.
         StorageError: it cannot be written.
     """
     return export_from(lambda: base, out, precision, device)
@@ -85,6 +86,8 @@ def _written(
 ) -> tuple[Manifest, check.Said]:
     """Everything in the folder, and what the base itself says, where it has not `said` it before."""
     graph.require_known(base)
+    if said is None:
+        check.require_numbers(base)
     digest, *places = _write_graphs(base, folder, precision, half=device == "cuda", wide=wide)
     base.config.to_json_file(folder / "config.json")
     base.tokenizer.save_pretrained(folder)

@@ -40,6 +40,9 @@ def examine() -> Iterator[Check]:
         yield _version(name)
     import torch
 
+    from ..weights import checkpoint
+
+    checkpoint.quiet_libraries()
     available = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     for name in available:
         yield from _device_checks(name)

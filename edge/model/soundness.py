@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from .. import journal, windows
-from ..errors import StorageError
+from ..errors import StorageError, no_numbers
 from ..machine.held import is_out_of_memory
 from ..settings import Settings
 from ..store import sources
@@ -68,6 +68,9 @@ class Soundness:
 def measure(base: Base, settings: Settings) -> Soundness:
     """Compares both, with the sinks that the settings name; 640 tokens are computed. `settings`: a plan's, without
     `auto`.
+
+    Raises:
+        ModelError: the model gives no numbers in a window of its own.
     """
     forward = TorchForward(base, None, settings.compute)
     sinks = base.sinks(settings.window)
@@ -75,6 +78,8 @@ def measure(base: Base, settings: Settings) -> Soundness:
     window = windows.last(ids, 2 * LABELS, sinks)
     with alone.making(base.reference):
         anew = forward.nll(torch.tensor(window), LABELS, adapter=False)
+    if not anew.isfinite().all():
+        raise no_numbers()
     first = READ - LABELS - 1  # the token before the labels predicts the first of them
     try:
         prefix = forward.read_prefix(torch.tensor(ids[:first]), LABELS - 1, sinks, adapter=False)

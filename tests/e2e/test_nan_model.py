@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from edge import cli
+from edge.measure import doctor
 from tests import tiny
 from tests.e2e.test_resume import COMMON
 
@@ -24,6 +25,9 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+ERROR = (
+    "error: the model gives no numbers; expected finite probabilities; its weights are damaged: make or get it again"
+)
 WRITE = ["write", "--prompt-file", "BOOK", "--tokens", "5"]
 WIDE = ["--set", "window.chunk=128", "--set", "window.size=400"]
 
@@ -43,7 +47,23 @@ def test_a_model_that_gives_no_numbers_is_refused(
     assert cli.main([*args, "--model", broken, *common, "--run", str(tmp_path / "run"), "--json"]) == 4
     said = capsys.readouterr()
     assert "error: the model gives no numbers" in said.err and "nll" not in said.out
-    assert not (tmp_path / "run" / "summary.json").exists() and not (tmp_path / "run/records.jsonl").read_bytes()
+    assert "cannot keep keys" not in said.err  # true of no model that gives numbers elsewhere
+    assert not (tmp_path / "run" / "summary.json").exists()
+    records = tmp_path / "run/records.jsonl"
+    assert not records.exists() or not records.read_bytes()
+
+
+def test_the_doctor_and_an_export_say_it_too(
+    broken: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda: iter(()))  # the machine is another test's
+    for args in (["doctor", "--model", broken], ["export", broken, str(tmp_path / "graph")]):
+        if args[0] == "export":
+            pytest.importorskip("onnxruntime")
+        assert cli.main(args) == 4
+        said = capsys.readouterr()
+        assert [line for line in said.err.splitlines() if "note" in line or "error" in line] == [ERROR]
+        assert not said.out and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -84,8 +104,5 @@ def test_a_bench_of_it_is_refused(broken: str, tmp_path: Path, capfd: pytest.Cap
         args = ["bench", str(book), "--model", broken, *COMMON, "--chunks", "2", "--contenders", contender]
         assert cli.main([*args, "--json"]) == 4
         said = capfd.readouterr()
-        assert [line for line in said.err.splitlines() if "rror" in line] == [
-            "error: the model gives no numbers; expected finite probabilities; "
-            "its weights are damaged: make or get it again"
-        ]
+        assert [line for line in said.err.splitlines() if "rror" in line] == [ERROR]
         assert not said.out
