@@ -82,13 +82,15 @@ def place(
         fresh: begin anew, whatever is there; that is kept.
 
     Raises:
-        JournalError: there is no such run to continue.
+        JournalError: there is no such run to continue, or the folder that was named holds other files.
         StorageError: there is no home folder.
     """
     if folder is not None:
         there = (folder / "manifest.json").exists()
         if fresh:
             return Place(folder, aside=there)
+        if not (there or resume):
+            Journal.require_free(folder)
         return Place(folder, Journal.peek(folder) if there or resume else None)
     word = "".join(c if c.isalnum() or c in "._" else "_" for c in name)[:40] or "text"
     stem = f"{command}-{word}-{journal.fingerprint(key)[:8]}"

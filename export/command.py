@@ -9,7 +9,6 @@ import argparse
 import json
 import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge import settings as settings_module
@@ -32,8 +31,13 @@ def add(verbs: options.Verbs) -> None:
 
 def arguments(verb: argparse.ArgumentParser) -> None:
     """The arguments, here and in Optimum's command line."""
-    verb.add_argument("model", metavar="MODEL", help="demo, a hub id, a model folder, a 4-bit folder or a .gguf file")
-    verb.add_argument("out", type=Path, metavar="OUT", help="the folder to make")
+    verb.add_argument(
+        "model",
+        type=options.named,
+        metavar="MODEL",
+        help="demo, a hub id, a model folder, a 4-bit folder or a .gguf file",
+    )
+    verb.add_argument("out", type=options.path, metavar="OUT", help="the folder to make")
     verb.add_argument("--precision", choices=OnnxSettings.PRECISIONS, default="nf4", help="(default: %(default)s)")
     verb.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what it will run on (default: cpu)")
     verb.add_argument("--offline", action="store_true", help="never use the network")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from itertools import islice
-from pathlib import Path
 
 from ..documents.text import open_text
 from ..measure import report
@@ -21,7 +20,7 @@ def add(verbs: options.Verbs) -> None:
     bench = options.verb(
         verbs, "bench", run, "measure side by side: the paper's loop, the default, swift, the base alone"
     )
-    bench.add_argument("file", metavar="FILE", help="a UTF-8 text file, or - for standard input")
+    bench.add_argument("file", type=options.named, metavar="FILE", help="a UTF-8 text file, or - for standard input")
     bench.add_argument(
         "--chunks", type=options.positive, default=5, metavar="N", help="chunks each (default: %(default)s)"
     )
@@ -34,7 +33,7 @@ def add(verbs: options.Verbs) -> None:
     )
     bench.add_argument("--decode", type=options.positive, metavar="N", help="also decode N tokens each")
     bench.add_argument("--limit", metavar="SIZE", help="end a contender whose memory grows beyond SIZE")
-    bench.add_argument("--report", type=Path, metavar="DIR", help="write bench.json and bench.png to DIR")
+    bench.add_argument("--report", type=options.path, metavar="DIR", help="write bench.json and bench.png to DIR")
     options.common(bench)
 
 

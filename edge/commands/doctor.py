@@ -14,7 +14,10 @@ def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
     doctor = options.verb(verbs, "doctor", run, "try out what this machine can do")
     doctor.add_argument(
-        "--model", metavar="MODEL", help="also try whether this model's kept keys and values may be used"
+        "--model",
+        type=options.named,
+        metavar="MODEL",
+        help="also try whether this model's kept keys and values may be used",
     )
     doctor.add_argument("--verify", action="store_true", help="also read every byte of the model's files and compare")
     doctor.add_argument("--json", action="store_true", help="print one JSON line last")

@@ -27,7 +27,7 @@ def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
     verb = options.verb(verbs, "eval", run, "measure translation on aligned text, by protocol")
     verb.add_argument("task", choices=["translate"], help="what is measured")
-    verb.add_argument("file", type=Path, metavar="FILE", help="aligned text: JSON chunks, TSV, TMX or XLIFF")
+    verb.add_argument("file", type=options.path, metavar="FILE", help="aligned text: JSON chunks, TSV, TMX or XLIFF")
     verb.add_argument(
         "--protocols",
         default=",".join(evaluate.PROTOCOLS),
@@ -37,6 +37,7 @@ def add(verbs: options.Verbs) -> None:
     )
     verb.add_argument(
         "--generate",
+        type=options.named,
         default="none",
         metavar="WHICH",
         help="chunks to translate, for BLEU, chrF and names: none, all, or a JSON file that holds them (default: none)",
@@ -44,10 +45,12 @@ def add(verbs: options.Verbs) -> None:
     verb.add_argument("--chunks", type=options.positive, metavar="N", help="only the first N chunks")
     verb.add_argument("--given", type=options.positive, metavar="N",
                       help="corrections: the references of the first N chunks (default: a tenth of all)")  # fmt: skip
-    verb.add_argument("--comet", type=Path, metavar="CKPT", help="a COMET checkpoint on this disk")
-    verb.add_argument("--report", type=Path, metavar="DIR", help="write eval.json to DIR")
+    verb.add_argument("--comet", type=options.path, metavar="CKPT", help="a COMET checkpoint on this disk")
+    verb.add_argument("--report", type=options.path, metavar="DIR", help="write eval.json to DIR")
     prompting(verb)
-    verb.add_argument("--run", dest="run_folder", type=Path, metavar="DIR", help="keep a run folder per protocol")
+    verb.add_argument(
+        "--run", dest="run_folder", type=options.path, metavar="DIR", help="keep a run folder per protocol"
+    )
     options.going_on(verb)
     options.forward(verb)
     options.common(verb, TRANSLATOR)

@@ -22,7 +22,7 @@ from ..machine import allocator
 from ..store.folders import without_network
 from ..terminal import say, streams
 from ..tokenstream import is_panic, own_process
-from . import options, overwrite
+from . import options, overwrite, writable
 
 VERBS = {  # each with its module
     "score": "score", "write": "write", "translate": "translate", "render": "render", "glossary": "glossary",
@@ -47,6 +47,7 @@ def _run(argv: Sequence[str] | None) -> int:
         words = list(sys.argv[1:] if argv is None else argv)
         args = parser(words[0] if words else "").parse_args(words)
         overwrite.check(args)
+        writable.check(args)
         alone = without_network(getattr(args, "offline", False))
         with options.as_private_as(overwrite.texts(args)), alone:
             return int(args.run(args))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from pathlib import Path
 
 from ..documents import Unit, open_document
 from ..errors import InputError
@@ -20,10 +19,10 @@ from .prompting import TRANSLATOR, prompts_of, template
 def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
     verb = options.verb(verbs, "glossary", run, "propose a glossary: recurring names and terms of a document")
-    verb.add_argument("book", type=Path, metavar="BOOK", help="the document")
+    verb.add_argument("book", type=options.path, metavar="BOOK", help="the document")
     verb.add_argument("--from", dest="source", required=True, metavar="CODE", help="its language, e.g. zh")
     verb.add_argument("--to", dest="target", required=True, metavar="CODE", help="the language wanted")
-    verb.add_argument("--out", type=Path, metavar="TSV", help="the file to write (default: standard output)")
+    verb.add_argument("--out", type=options.path, metavar="TSV", help="the file to write (default: standard output)")
     verb.add_argument("--least", type=options.positive, default=3, metavar="N", help="units a term is in (default: 3)")
     verb.add_argument("--most", type=options.positive, default=100, metavar="N", help="terms at most (default: 100)")
     verb.add_argument("--no-translations", action="store_true", help="leave the second column empty: needs no model")

@@ -27,7 +27,7 @@ def add(verbs: options.Verbs) -> None:
     models.add_argument(
         "action", nargs="?", choices=("list", "fetch", "check", "remove"), default="list", help="(default: list)"
     )
-    models.add_argument("name", nargs="?", metavar="NAME",
+    models.add_argument("name", nargs="?", type=options.named, metavar="NAME",
         help=f"{', '.join(embedded.ENTRIES)}; check: default all; remove: a conversion's name, too",
     )  # fmt: skip
     models.add_argument("--offline", action="store_true", help="fetch: never use the network")

@@ -47,10 +47,13 @@ def common(verb: argparse.ArgumentParser, model: str = "demo") -> None:
     presets = ", ".join(settings_module.preset_names())
     verb.add_argument(
         "--model",
+        type=named,
         default=model,
         help=f"an embedded model (`templora models`), hub id, model folder, 4-bit folder or .gguf (default: {model})",
     )
-    verb.add_argument("--preset", default="economical", help=f"{presets}, or a YAML file (default: economical)")
+    verb.add_argument(
+        "--preset", type=named, default="economical", help=f"{presets}, or a YAML file (default: economical)"
+    )
     verb.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting, e.g. learn.lr=1e-4"
     )
@@ -80,7 +83,7 @@ def resumable(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--run",
         dest="run_folder",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="the run folder (default: one below ~/.local/state/templora/runs)",
     )
@@ -259,6 +262,18 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
     return int(text)
+
+
+def named(text: str) -> str:
+    """A name or path, from an argument."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; expected a name or path")
+    return text
+
+
+def path(text: str) -> Path:
+    """A path, from an argument; Python would take an empty one for the folder that we are in."""
+    return Path(named(text))
 
 
 def make_folder(folder: Path) -> None:

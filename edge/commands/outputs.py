@@ -37,10 +37,10 @@ SIDE_BY_SIDE = (".html", ".htm")
 def forms(verb: argparse.ArgumentParser) -> None:
     """The option of both verbs that write the document beside itself."""
     verb.add_argument(
-        "--report", type=Path, metavar="DIR", help="write report.json, report.html, review.tsv and names.tsv"
+        "--report", type=options.path, metavar="DIR", help="write report.json, report.html, review.tsv and names.tsv"
     )
     verb.add_argument(
-        "--review", type=Path, metavar="FILE",
+        "--review", type=options.path, metavar="FILE",
         help="where the review goes, for the editor that its ending names: .xlf or .xliff (XLIFF 1.2, 2.0), .po, .csv, "
         ".tsv (default: review.tsv of the report)",
     )  # fmt: skip
@@ -135,9 +135,9 @@ class Outputs:
     def write(self, done: Sequence[Record]) -> None:
         """Writes all of them, as far as units are done; the others keep their source text."""
         texts = report.texts(done)
-        self.document.write(self.out, texts, language=self.tag, bilingual=self.bilingual)
+        self.document.write(self.out.resolve(), texts, language=self.tag, bilingual=self.bilingual)
         if self.also:
-            self.document.write(self.also, texts, language=self.tag, bilingual=True)
+            self.document.write(self.also.resolve(), texts, language=self.tag, bilingual=True)
         if self.review:
             self.review.write(done)
 

@@ -59,7 +59,8 @@ class Named(NamedTuple):
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuses a command that would write over what it reads, what it writes, a run's records or a model in the cache.
+    """Refuses a command that would write over what it reads or into it, over what it writes, a run's records or a model
+    in the cache.
 
     Raises:
         SettingsError: naming both.
@@ -70,6 +71,12 @@ def check(args: argparse.Namespace) -> None:
         for source in reads:
             if any(same(output.path, path) for path in (source.path, *_folders(source.path))):
                 raise _refused(output, f"{source.what} {source.path}")
+        for source in reads:
+            if source.path.is_dir() and any(same(folder, source.path) for folder in _folders(output.path)):
+                raise SettingsError(
+                    f"{output.what} would write {output.path} into {source.what} {source.path}",
+                    "a place outside of it", "name another output",
+                )  # fmt: skip
         for other in writes[:number]:
             if same(output.path, other.path):
                 raise _refused(output, f"the other output {other.what}")
@@ -149,6 +156,8 @@ def _paths(args: argparse.Namespace, dest: str, value: str) -> list[Path]:
         return [(folder if dest == "preset" else folder / "templates") / f"{value}.yaml"]
     if dest == "set":
         return _graph(args)
+    if dest == "model" and value in embedded.ENTRIES:
+        return []
     if dest == "model":
         path = Path(value).expanduser() if not value.startswith("~") or _home() else Path(value)
         return [path, path.with_name(path.name + ".sha256")] if path.name and path.is_file() else [path]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..documents import Document, in_chapters
@@ -31,7 +30,9 @@ def prompting(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--to", dest="target", required=True, metavar="CODE", help="the language wanted, e.g. en or pt-BR"
     )
-    verb.add_argument("--glossary", type=Path, metavar="TSV", help="terms and their translations: source, tab, target")
+    verb.add_argument(
+        "--glossary", type=options.path, metavar="TSV", help="terms and their translations: source, tab, target"
+    )
     verb.add_argument(
         "--context-units", type=int, default=8, metavar="K", help="finished units that a prompt shows (default: 8)"
     )
@@ -61,8 +62,9 @@ def template(verb: argparse.ArgumentParser) -> None:
     """The option that names a template."""
     shipped = ", ".join(prompts.template_names())
     verb.add_argument(
-        "--template", metavar="NAME", help=f"{shipped}, or a YAML file (default: what fits the model by its metadata)"
-    )
+        "--template", type=options.named, metavar="NAME",
+        help=f"{shipped}, or a YAML file (default: what fits the model by its metadata)",
+    )  # fmt: skip
 
 
 def job_of(args: argparse.Namespace, document: Document) -> loop.Job:

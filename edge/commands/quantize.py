@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
     quantize = options.verb(verbs, "quantize", run, "make a 4-bit folder that loads without the full weights")
-    quantize.add_argument("model", metavar="MODEL", help="an embedded model, a hub id, a model folder or a .gguf file")
     quantize.add_argument(
-        "out", type=Path, metavar="OUT", nargs="?",
+        "model", type=options.named, metavar="MODEL", help="an embedded model, a hub id, a model folder or a .gguf file"
+    )
+    quantize.add_argument(
+        "out", type=options.path, metavar="OUT", nargs="?",
         help="the folder to make; without it, for an embedded model or a .gguf file: the conversion that --model uses",
     )  # fmt: skip
     quantize.add_argument(

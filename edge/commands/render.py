@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from .. import journal, records
 from ..documents import open_document
@@ -19,13 +18,17 @@ def add(verbs: options.Verbs) -> None:
     render = options.verb(
         verbs, "render", run, "write the outputs of a translation again, in any form, without a model"
     )
-    render.add_argument("rendered", metavar="RUN", help="its run folder, or its name (`templora runs`)")
-    render.add_argument("--out", type=Path, required=True, metavar="FILE", help="the document to write")
+    render.add_argument(
+        "rendered", type=options.named, metavar="RUN", help="its run folder, or its name (`templora runs`)"
+    )
+    render.add_argument("--out", type=options.path, required=True, metavar="FILE", help="the document to write")
     form = render.add_mutually_exclusive_group()
     form.add_argument("--bilingual", action="store_true", help="keep each source text, followed by its translation")
     form.add_argument("--side-by-side", action="store_true", help="an HTML page: source and translation in two columns")
     outputs.forms(render)
-    render.add_argument("--book", type=Path, metavar="BOOK", help="the document, where it is no longer where it was")
+    render.add_argument(
+        "--book", type=options.path, metavar="BOOK", help="the document, where it is no longer where it was"
+    )
     render.add_argument("--json", action="store_true", help="print one JSON line last")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from .. import journal
 from ..errors import SettingsError
@@ -21,12 +20,18 @@ def add(verbs: options.Verbs) -> None:
     runs = options.verb(verbs, "runs", run, "list the run folders, remove what is not needed, or export an adapter")
     runs.add_argument("action", nargs="?", choices=ACTIONS, default="list", help="(default: list)")
     runs.add_argument(
-        "names", nargs="*", metavar="NAME", help="prune: only these (default: all); export-adapter: the run"
+        "names",
+        nargs="*",
+        type=options.named,
+        metavar="NAME",
+        help="prune: only these (default: all); export-adapter: the run",
     )
     runs.add_argument(
-        "--out", type=Path, metavar="DIR", help="export-adapter: the folder to write, for peft or --carry"
+        "--out", type=options.path, metavar="DIR", help="export-adapter: the folder to write, for peft or --carry"
     )
-    runs.add_argument("--root", type=Path, metavar="DIR", help="where they lie (default: ~/.local/state/templora/runs)")
+    runs.add_argument(
+        "--root", type=options.path, metavar="DIR", help="where they lie (default: ~/.local/state/templora/runs)"
+    )
     runs.add_argument("--whole", action="store_true", help="prune: the runs themselves, not only their snapshots")
     runs.add_argument("--unfinished", action="store_true", help="prune: also runs that could be resumed")
     runs.add_argument("--dry-run", action="store_true", help="prune: say what would be removed, and remove nothing")

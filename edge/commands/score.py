@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
     score = options.verb(verbs, "score", run, "perplexity by position, base beside adapter")
-    score.add_argument("file", metavar="FILE", help="a UTF-8 text file, or - for standard input")
+    score.add_argument("file", type=options.named, metavar="FILE", help="a UTF-8 text file, or - for standard input")
     score.add_argument("--max-tokens", type=options.positive, metavar="N", help="score only the first N tokens")
     score.add_argument("--no-base", action="store_true", help="do not score with the base alone")
     score.add_argument(
@@ -34,7 +34,7 @@ def add(verbs: options.Verbs) -> None:
         choices=("full",),
         help="score also with what the adapter competes with: full, the base with attention over all that was read",
     )
-    score.add_argument("--report", type=Path, metavar="DIR", help="write report.json and perplexity.png to DIR")
+    score.add_argument("--report", type=options.path, metavar="DIR", help="write report.json and perplexity.png to DIR")
     options.resumable(score)
     options.forward(score)
     options.common(score)

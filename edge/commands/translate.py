@@ -7,7 +7,6 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import journal
@@ -20,6 +19,7 @@ from ..translation.log import Log
 from ..translation.revision import Revision, no_edits
 from . import carry, options, outputs, overwrite
 from .driver import drive
+from .options import path
 from .prompting import TRANSLATOR, job_of, prompting, prompts_of, settings_for, texts_of, words_of
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ PREVIEWED = 6  # units that a process shows on the terminal when they are done
 def add(verbs: options.Verbs) -> None:
     """Registers the verb."""
     translate = options.verb(verbs, "translate", run, "translate a document: txt, md, epub, docx, srt or html")
-    translate.add_argument("book", type=Path, metavar="BOOK", help="the document")
-    translate.add_argument("--out", type=Path, metavar="FILE", help="the translated document (default: BOOK.TO.suffix)")
+    translate.add_argument("book", type=path, metavar="BOOK", help="the document")
+    translate.add_argument("--out", type=path, metavar="FILE", help="the translated document (default: BOOK.TO.suffix)")
     form = translate.add_mutually_exclusive_group()
     form.add_argument("--bilingual", action="store_true", help="keep each source text, followed by its translation")
-    form.add_argument("--bilingual-out", type=Path, metavar="FILE", help="write the bilingual document too, as FILE")
+    form.add_argument("--bilingual-out", type=path, metavar="FILE", help="write the bilingual document too, as FILE")
     outputs.forms(translate)
     prompting(translate)
     translate.add_argument(
@@ -47,17 +47,14 @@ def add(verbs: options.Verbs) -> None:
         help="stop after the first N units; the same command without it goes on with the run",
     )  # fmt: skip
     translate.add_argument(
-        "--learn",
-        metavar="WHAT",
+        "--learn", metavar="WHAT",
         help="what the adapter learns from: off, or some of self,source,corrections "
         "(default: corrections, those of the review too)",
-    )
+    )  # fmt: skip
     translate.add_argument(
-        "--corrections",
-        type=Path,
-        metavar="FILE",
+        "--corrections", type=path, metavar="FILE",
         help="your own translations: TSV, TMX, XLIFF or an edited review.tsv",
-    )
+    )  # fmt: skip
     translate.add_argument(
         "--judge",
         action="store_true",
@@ -69,7 +66,7 @@ def add(verbs: options.Verbs) -> None:
         help="translate those units again that hold a name which an edit of the review has corrected",
     )  # fmt: skip
     translate.add_argument(
-        "--carry", metavar="RUN",
+        "--carry", type=options.named, metavar="RUN",
         help="begin with adapter, corrections and terms of an earlier volume's run, or with a peft folder's adapter",
     )  # fmt: skip
     options.resumable(translate)
@@ -98,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     place = outputs.review_of(args)
     review = outputs.Review(place, document, job) if place else None
     files = outputs.Outputs(document, job.target.tag, out, args.bilingual, args.bilingual_out, review)
-    for folder in (out.parent, args.report, *(path and path.parent for path in (args.bilingual_out, place))):
+    for folder in (out.parent, args.report, *(file and file.parent for file in (args.bilingual_out, place))):
         if folder:
             options.make_folder(folder)
     texts = texts_of(job, carried, judge=args.judge)

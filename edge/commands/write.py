@@ -28,11 +28,13 @@ def add(verbs: options.Verbs) -> None:
     write = options.verb(verbs, "write", run, "continue a text of any length")
     prompt = write.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--prompt", metavar="TEXT", help="the text to continue")
-    prompt.add_argument("--prompt-file", metavar="FILE", help="a UTF-8 file to continue, or - for standard input")
+    prompt.add_argument(
+        "--prompt-file", type=options.named, metavar="FILE", help="a UTF-8 file to continue, or - for standard input"
+    )
     write.add_argument(
         "--tokens", type=options.positive, default=256, metavar="N", help="how many tokens (default: %(default)s)"
     )
-    write.add_argument("--out", type=Path, metavar="FILE", help="also write the new text to FILE")
+    write.add_argument("--out", type=options.path, metavar="FILE", help="also write the new text to FILE")
     options.resumable(write)
     options.forward(write)
     options.common(write)

@@ -28,6 +28,8 @@ _REMEDIES = {
     errno.ENOSPC: "free some disk space; the same command continues",
     errno.EDQUOT: "free some of the disk quota; the same command continues",
     errno.EFBIG: "raise the file size limit (ulimit -f); the same command continues",
+    errno.ENOTDIR: "name a path whose parent is a folder",
+    errno.ENAMETOOLONG: "name a shorter path",
     errno.EROFS: "make the file system writable or name another folder",
     errno.EACCES: "get permission to write there or name another folder",
     errno.EPERM: "get permission to write there or name another folder",

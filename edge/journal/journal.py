@@ -146,6 +146,18 @@ class Journal:
         return journal
 
     @staticmethod
+    def require_free(folder: Path | str) -> None:
+        """Refuses a folder that `create` would refuse for what is in it, without making anything.
+
+        Raises:
+            JournalError: the folder holds a run or other files.
+            StorageError: it cannot be read.
+        """
+        root = Path(os.path.realpath(disk.usable_path(folder)))
+        with disk.guarded(f"read {root}"):
+            _refuse_foreign(root)
+
+    @staticmethod
     def peek(folder: Path | str) -> RunInfo:
         """What there is to know about a run, without holding or changing it.
 

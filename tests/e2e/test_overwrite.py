@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge import cli
-from edge.commands import overwrite
+from edge.commands import options, overwrite
 from tests import tiny
 
 TO = ["--from", "en", "--to", "de"]
@@ -48,7 +48,7 @@ def test_every_option_of_every_verb_is_known_to_the_guard() -> None:
     for name, verb in verbs().items():
         found = options_of(verb)
         assert set(found) <= known, f"{name}: say in commands/overwrite.py what {set(found) - known} names"
-        assert all(a.dest not in PLAIN for a in verb._actions if a.type is Path and a.dest != "root"), name
+        assert all(a.dest not in PLAIN for a in verb._actions if a.type is options.path and a.dest != "root"), name
         assert "report" not in found or name in overwrite.REPORTS
 
 
@@ -197,3 +197,33 @@ def test_a_named_graph_is_an_input(tmp_path: Path, capsys: pytest.CaptureFixture
     path.write_text("precious")
     args = ["write", "--prompt", "x", "--model", "/no/model", "--set", f"onnx.graph={path.parent}", "--out", str(path)]
     assert cli.main(args) == 2 and path.read_text() == "precious"
+
+
+@pytest.mark.parametrize(("verb", "output"), sorted({(verb, output) for verb, _, output in cases()}))
+def test_nothing_is_written_into_a_folder_that_is_read(
+    verb: str, output: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = tmp_path / "read"
+    (read / "inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(read)
+    text = tmp_path / "text.txt"
+    text.write_text("Some text.")
+    for place in (read / "new", read / "inner" / "more", tmp_path / "link" / "new"):
+        words = {"FILE": str(text), "MODEL": str(read), "OUT": str(place), "RUN": str(read)}
+        args = [verb, *(words.get(word, word) for word in NEEDED[verb])]
+        args += [] if "OUT" in NEEDED[verb] else outputs(verb, output, place)[0][0]
+        args += [] if "MODEL" in NEEDED[verb] or verb == "render" else ["--model", str(read)]
+        args += ["--out", str(tmp_path / "other.txt")] if verb == "render" and output != "out" else []
+        assert cli.main(args) == 2, args
+        (line,) = capsys.readouterr().err.splitlines()
+        assert " into the " in line and line.endswith("expected a place outside of it; name another output")
+        assert sorted(path.name for path in read.rglob("*")) == ["inner"]
+
+
+def test_a_folder_called_as_an_embedded_model_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert cli.main(["score", "none.txt", "--model", "demo", "--report", "demo"]) == 3
+    assert "none.txt" in capsys.readouterr().err
