@@ -24,7 +24,7 @@ from . import placeholders
 from .document import Document, Edition, Kind, Numbering
 from .inline import Inline
 from .markdown_inline import Parser, is_raw
-from .markdown_opaque import MASK
+from .markdown_opaque import MASK, attributes_at_end
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _FILLED = re.compile(r"\S[^\r\n]*")  # a line that is not blank
@@ -96,7 +96,9 @@ class Markdown(Document):
             source = self._text[place.start : place.end]
             text = self._written(place, translated, edition.bilingual)
             if edition.bilingual:
-                text = source + self._between(place) + text
+                # a heading's attributes stay its end
+                at_end = attributes_at_end(source) if place.kind == "heading" else len(source)
+                text = source[:at_end] + self._between(place) + text + source[at_end:]
             parts += [self._text[at : place.start], text]
             at = place.end
         parts.append(self._text[at:])

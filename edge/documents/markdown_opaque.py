@@ -37,6 +37,15 @@ _FORMULA = re.compile(r"(?<!\\)(?:\\[a-zA-Z]{2,}|(?<=\w)[\^_][{\w])|\w\s{0,3}=\s
 _CLOSINGS = {"{{": "}}", "{%": "%}", "{#": "#}", "{{{": "}}}"}
 
 
+def attributes_at_end(source: str) -> int:
+    """Where the attributes begin that a heading's source ends with, the white space before them too; its end where
+    there are none.
+    """
+    start = max(source.rfind("{", 0, -1), 0)
+    found = _ATTRIBUTES.fullmatch(source.rstrip(), start)
+    return len(source[:start].rstrip()) if found and start else len(source)
+
+
 def mask(content: str, references: frozenset[str] = frozenset()) -> str:
     """The content with all that is kept byte for byte behind `MASK`; as long as before.
 

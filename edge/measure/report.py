@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..errors import StorageError
 from ..journal import RunInfo
 from ..memory.budget import Plan
 from ..records import ChunkScore, Side, finite, perplexity, total
@@ -302,10 +303,22 @@ def _number(value: float | None, digits: int, unit: str = "") -> str:
 
 
 def pyplot() -> Any:
-    """matplotlib's, without a display; loaded when something is drawn. What it cannot keep of its fonts is not told."""
-    import matplotlib
+    """matplotlib's, without a display; loaded when something is drawn. It says nothing of its own files: a list of
+    fonts that cannot be kept is made again.
 
-    logging.getLogger("matplotlib").setLevel(logging.CRITICAL)
+    Raises:
+        StorageError: it finds no folder for them at all.
+    """
+    logging.getLogger("matplotlib").setLevel(logging.CRITICAL)  # before it is imported: then it makes its folders
+    try:
+        import matplotlib
+    except OSError as error:
+        raise StorageError(
+            "there is no folder for the list of fonts that a plot needs",
+            "a HOME or TMPDIR that can be written",
+            "set one",
+        ) from error
+
     matplotlib.use("Agg")
     from matplotlib import pyplot as loaded
 

@@ -166,6 +166,14 @@ def test_a_broken_stdout_ends_printing_only(after: str, model: str, book: Path, 
     assert ("No space left" in err) == (after == "> /dev/full")
 
 
+def test_what_is_written_is_kept_where_its_reader_goes_away(model: str, book: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.txt"
+    code, err = shell(
+        [*command("write", model, book, tmp_path / "run"), "--out", str(out)], "| head -c 1 > /dev/null", tmp_path
+    )
+    assert code == 0 and out.stat().st_size > 1, err
+
+
 def test_a_run_of_an_earlier_version_is_refused_in_one_line(
     model: str, book: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,7 +73,7 @@ def test_messages_from_files_are_harmless(
 
 
 def test_a_glossary_on_standard_output_is_harmless(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "g.txt"
+    path = tmp_path / "g\x1b[31m.txt"
     path.write_text("Then Alpha\x1b[31mBeta went. He saw Alpha\x1b[31mBeta.\n\n" * 4)
     cli.main(["glossary", str(path), "--from", "en", "--to", "de", "--no-translations"])
     assert "Alpha" in shown(capsys)

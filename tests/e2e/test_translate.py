@@ -347,7 +347,8 @@ def test_a_glossary_is_proposed(model: str, tmp_path: Path, capsys: pytest.Captu
 def test_protocols_are_measured_and_kept_apart(
     model: str, german: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = tmp_path / "aligned.json"
+    data = tmp_path / "set[" / "novel].json"  # its path is no markup of the table's title
+    data.parent.mkdir()
     chunks = [[{"en": line, "de": GERMAN[line]} for line in LINES[n : n + 4]] for n in range(0, 20, 4)]
     data.write_text(json.dumps([{"inference": chunk} for chunk in chunks]), "utf-8")
     (tmp_path / "marked.json").write_text(json.dumps(chunks[-1:]), "utf-8")

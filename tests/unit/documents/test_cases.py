@@ -127,6 +127,22 @@ def test_no_subtitle_line_begins_with_the_dash_of_a_sentence(tmp_path: Path) -> 
     assert all("⟦1/⟧" in text for text in _texts(speakers))
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_speakers_keep_their_lines_beside_the_source(end: str, tmp_path: Path) -> None:
+    head = f"1{end}00:00:01,000 --> 00:00:04,000{end}"
+    for body, below in (
+        (["- Hi.", "- Hello."], ["- HI.", "- HELLO."]),
+        (["{\\an8}- Hi, you.", "- Hello,", "my friend."], ["- HI, YOU.", "- HELLO, MY FRIEND."]),
+        (["<i>- Hi.</i>", "<i>- Hello.</i>", "- And me."], ["<i>- HI.</i>", "<i>- HELLO.</i>", "- AND ME."]),
+        (["One sentence on", "two lines."], ["ONE SENTENCE ON TWO LINES."]),
+    ):
+        path = tmp_path / "a.srt"
+        path.write_bytes(f"{head}{end.join(body)}{end}".encode())
+        document = open_document(path)
+        document.write(tmp_path / "b.srt", books.translated(document), bilingual=True)
+        assert (tmp_path / "b.srt").read_bytes().decode() == f"{head}{end.join([*body, *below])}{end}"
+
+
 def test_subtitle_markup_is_no_text(tmp_path: Path) -> None:
     head = "1\n00:00:01,000 --> 00:00:04,000\n"
     for body, text, written in (
@@ -463,3 +479,14 @@ def test_a_text_of_unknown_encoding_gets_no_hint_that_spoils_it(tmp_path: Path) 
     with pytest.raises(InputError, match="not UTF-8") as caught:
         _made(tmp_path / "a.txt", "第一章 韩梅梅把门关上了。".encode("gbk"))
     assert "8859" not in str(caught.value)
+
+
+def test_a_headings_attributes_stay_its_end_beside_the_source(tmp_path: Path) -> None:
+    path = tmp_path / "a.md"
+    path.write_text('## Plan {#plan}\n\n# A {b} *c* {.d key="e"}\n\n# No {attributes here\n\nText {#plan}\n')
+    document = open_document(path)
+    document.write(tmp_path / "b.md", books.translated(document), bilingual=True)
+    lines = (tmp_path / "b.md").read_text("utf-8").splitlines()
+    assert lines[0] == "## Plan / PLAN {#plan}"
+    assert lines[2] == '# A {b} *c* / A {B} *C* {.d key="e"}'
+    assert lines[4] == "# No {attributes here / NO {ATTRIBUTES HERE"
