@@ -7,6 +7,7 @@ Units: bytes, seconds. torch is imported inside functions, so that reading memor
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -199,6 +200,8 @@ def capped_growth(room: int) -> Iterator[None]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on any device."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:  # from the import of a module, too
         return True
     said = str(error).lower()
     words = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc")

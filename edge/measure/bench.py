@@ -266,7 +266,7 @@ def work() -> None:
     for line in sys.stdin:
         try:
             answer = contender.send(line.strip())
-        except (RuntimeError, MemoryError, BudgetError) as error:
+        except (RuntimeError, MemoryError, OSError, BudgetError) as error:
             if not isinstance(error, BudgetError) and not is_out_of_memory(error):
                 raise
             answer = {"failed": "out of memory", "said": describe(error)[:200]}

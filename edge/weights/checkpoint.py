@@ -244,7 +244,7 @@ def load_pretrained(folder: Path, device: Device, four_bit: bool, remote_code: b
             llm_int8_skip_modules=families.WHOLE.get(str(config.model_type)),
         )
     try:
-        with sealed(), libraries.undrawn():
+        with sealed():
             model, found = kind.from_pretrained(
                 folder,
                 dtype=dtype or device.torch_dtype,

@@ -62,8 +62,8 @@ DRAWN = ("normal_", "uniform_", "trunc_normal_", "xavier_normal_", "xavier_unifo
 
 @contextmanager
 def undrawn() -> Iterator[None]:
-    """Inside, no random numbers are drawn for tensors without memory, and ranges of them are made on the CPU: torch has
-    Python code for both, which imports sympy. Other tensors, and what is not random, are set as ever.
+    """Inside, no random numbers are drawn for tensors without memory: torch has Python code for that, which imports
+    sympy. Other tensors, and what is not random, are set as ever.
     """
     from transformers import initialization
 
@@ -71,8 +71,6 @@ def undrawn() -> Iterator[None]:
     before = [(table, name, table[name]) for table in tables for name in DRAWN if name in table]
     for table, name, function in before:
         table[name] = functools.partial(_unless_meta, function)
-    before.append((vars(torch), "arange", torch.arange))
-    torch.arange = functools.partial(_by_cpu, torch.arange)
     try:
         yield
     finally:
@@ -82,10 +80,3 @@ def undrawn() -> Iterator[None]:
 
 def _unless_meta(function: Callable[..., Any], tensor: Any, *args: Any, **kwargs: Any) -> Any:
     return tensor if tensor.is_meta else function(tensor, *args, **kwargs)
-
-
-def _by_cpu(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """What `make` gives; on the CPU where it would have no memory."""
-    if torch.device(kwargs.get("device") or torch.get_default_device()).type != "meta":
-        return make(*args, **kwargs)
-    return make(*args, **{**kwargs, "device": "cpu"})
