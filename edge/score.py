@@ -31,7 +31,7 @@ def score(state: State, *, with_base: bool = True, against: FullAttention | None
     chunk = state.settings.window.chunk
     while state.fill(state.position + chunk) or len(state.tokens) > max(first, state.position):
         window = state.window(min(len(state.tokens), state.position + chunk))
-        labels = min(window.labels, window.end - first)
+        labels = max(0, min(window.labels, window.end - first))
         start = time.perf_counter()
         # 1. base and adapter score it, 2. the adapter learns it; one forward for both where that is exact
         taught = state.teach(window, labels=labels, base=with_base)

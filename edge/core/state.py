@@ -235,6 +235,8 @@ class State:
         """
         ids = torch.tensor(window.of(self.tokens if text is None else text))
         count = window.labels if only is None else int(only.sum())
+        if labels == 0:
+            count = 0  # nothing of the chunk is new here
         fresh = self.fresh
         base_nll: float | None = None
         nll: float | None = None
@@ -243,6 +245,8 @@ class State:
         # 1. the base, unless the adapter is still the base; where it does not score, both read a piece now and then
         if labels and (self.learner is None or (base and not fresh)):
             base_nll = self._sum(ids, labels, adapter=False)
+        elif text and count < MIN_LABELS:
+            return Taught(None)
         elif self.learner is not None and self._compares(self.learner.chunks if text else window.index):
             dropped = self._worse(ids, window.labels, only) if text else self._worse_on_a_piece(window, given)
         if self.learner is None:

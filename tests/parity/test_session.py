@@ -71,6 +71,17 @@ def test_what_waits_after_reading_is_kept_and_not_scored(mode: str) -> None:
             assert first.base_nll == pytest.approx(float(nats.double().sum()), rel=1e-6)
 
 
+def test_what_nobody_has_read_counts_nothing() -> None:
+    """A whole chunk that was given to `read`, and waits: the score has no tokens and no nats for it."""
+    runtime = tiny.runtime("llama")
+    with runtime.session() as session:
+        chunk = session.settings.window.chunk
+        session.read(tiny.TEXT[: 3 * chunk])  # nobody goes through it
+        scored = list(session.score(tiny.TEXT))
+    assert scored[0].tokens == 0 and scored[0].adapter_nll == 0.0
+    assert all(row.tokens >= 0 for row in scored) and sum(row.tokens for row in scored) > 0
+
+
 def test_a_repeated_chunk_is_only_cheaper_the_second_time() -> None:
     """Chunk 0 and 1 are the same tokens: were a chunk learned before it is scored, the first would be cheap too."""
     runtime = tiny.runtime("llama", "window.chunk=24", "window.size=25", "learn.epochs=8", bos=False)
