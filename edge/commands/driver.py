@@ -45,31 +45,21 @@ def drive(
     Returns:
         0, or the exit code of a stop: what was shown is kept, and the run resumes from there.
     """
+    stopped = 0
     records = begin(list(run.kept) if whole else run.restore(session))
-    stopped = _driven(records, run, session, stop, shown, more, enough)
-    summary = outputs(stopped)
-    if summary is not None and not stopped:
-        run.finish(summary)
-    return stopped
-
-
-def _driven(
-    records: Iterable[Record],
-    run: Run,
-    session: Session,
-    stop: Stop,
-    shown: Callable[[Record], None],
-    more: Callable[[Record], bool],
-    enough: Callable[[Record], bool],
-) -> int:
     try:
         for record in records:
             kept = record if isinstance(record, TextPiece) else run.add(record, session)
             shown(kept)
             if enough(kept) or (stop.asked and more(kept)):
                 run.snapshot(session)
-                return 0 if enough(kept) else Interrupted.exit_code
-        run.all_done(session)
+                stopped = 0 if enough(kept) else Interrupted.exit_code
+                break
+        else:
+            run.all_done(session)
     except (KeyboardInterrupt, BudgetError) as error:
-        return options.stopped_by(error)
-    return 0
+        stopped = options.stopped_by(error)
+    summary = outputs(stopped)
+    if summary is not None and not stopped:
+        run.finish(summary)
+    return stopped

@@ -161,6 +161,8 @@ def _measure(
         runtime.session() as session,
         Stop() as stop,
     ):
+        if run.finished:
+            return cast(list[ChunkEvaluated], run.kept), 0
         lessons = Lessons(session, made, job.glossary)
         text = evaluate.blocks(chunks, lessons, wanted, args.given)
         if not any(block.pairs for block in text):
@@ -172,8 +174,6 @@ def _measure(
 
             def begin(before: list[Record]) -> Iterable[Record]:
                 done.extend(cast(list[ChunkEvaluated], before))
-                if run.finished:
-                    return ()
                 return evaluate.evaluate(protocol, text, job, session, translator, lessons, done[:], judge)
 
             def shown(record: Record) -> None:
@@ -181,10 +181,8 @@ def _measure(
                 done.append(chunk)
                 progress(chunk.index + 1, f"perplexity {perplexity(chunk.nll, chunk.tokens):.1f}")
 
-            stopped = drive(
-                run, session, stop, begin, shown, lambda _: {"chunks": len(text)},
-                whole=run.finished, more=lambda _: len(done) < len(text),
-            )  # fmt: skip
+            summary = {"chunks": len(text)}
+            stopped = drive(run, session, stop, begin, shown, lambda _: summary, more=lambda _: len(done) < len(text))
         if stopped:
             say(f"stopped after {len(done)} of {len(text)} chunks of {protocol}")
             options.say_how_to_go_on(run, args.run_folder)

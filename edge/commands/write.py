@@ -18,7 +18,6 @@ from . import options
 from .driver import drive
 
 if TYPE_CHECKING:
-    from ..resume import Run
     from ..session import Session
     from ..tokenstream import TokenStream
 
@@ -57,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         runtime.session() as session,
         Stop() as stop,
     ):
-        ended = bool(run.kept and getattr(run.kept[-1], "finish", ""))
+        whole = bool(run.kept) and not _is_open(run.kept[-1]) and run.knows(session)
         memory: dict[str, Any] = {}
 
         def outputs(stopped: int) -> dict[str, int]:
@@ -66,8 +65,7 @@ def run(args: argparse.Namespace) -> int:
                 options.write_text(args.out, shown.text)
             return {"tokens": sum(chunk.tokens for chunk in shown.chunks)}
 
-        begin = partial(_coming, run, session, runtime.base.stream(prompt.parts()), args.tokens, shown)
-        whole = ended and run.knows(session)
+        begin = partial(_coming, session, runtime.base.stream(prompt.parts()), args.tokens, shown, whole)
         try:
             stopped = drive(run, session, stop, begin, shown, outputs, whole=whole, more=_is_open)
         finally:
@@ -140,18 +138,19 @@ def _is_open(record: Record) -> bool:
 
 
 def _coming(
-    run: Run, session: Session, prompt: TokenStream, tokens: int, shown: Shown, done: list[Record]
+    session: Session, prompt: TokenStream, tokens: int, shown: Shown, whole: bool, done: list[Record]
 ) -> Iterator[Record]:
     """What comes after the records that are `done`, of `tokens` tokens after `prompt`; of an ended text all of it, to
     be shown again.
 
-    Where its adapter is not known any more, it goes on from its last snapshot, and learns again what came after.
+    `whole`: the text has ended, and its adapter is known. Where that is not known any more, the session goes on from
+    its last snapshot, and learns again what came after.
     """
-    ended = bool(done and len(done) == len(run.kept) and getattr(done[-1], "finish", ""))
+    ended = bool(done) and not _is_open(done[-1])
     for record in done:
         shown.keep(record)
     written = sum(chunk.tokens for chunk in shown.chunks)
-    if ended and run.knows(session):  # nothing is left to do but to write it out
+    if whole:  # nothing is left to do but to write it out
         session.coming = prompt
         session.fill(sys.maxsize)
         session.tokens.extend(token for chunk in shown.chunks for token in chunk.token_ids)

@@ -330,8 +330,7 @@ def _balanced(text: str) -> list[str]:
             words[-1] += f" {word}"  # a line that begins with a dash is another speaker's
         else:
             words.append(word)
-    bare = (_TAG.sub("", word) for word in words)
-    sizes = [len(word) if word.isascii() else sum(1 + tree.is_wide(char) for char in word) for word in bare]
+    sizes = [tree.columns(_TAG.sub("", word)) for word in words]
     total = sum(sizes) + len(sizes) - 1
     count = math.ceil(total / _WIDTH)
     lines: list[str] = []

@@ -138,7 +138,7 @@ def mistakes(tmp_path: Path) -> dict[str, tuple[list[str], int, str]]:
         "budget unit": (["score", fine, "--memory-budget", "5 apples"], 2, "amount of memory"),
         "prompt": (["write", "--prompt-file", str(tmp_path / "none")], 3, "none"),
         "quantize": (["quantize", "/no/model", str(tmp_path / "q")], 4, "/no/model"),
-        "report": (["score", fine, "--report", fine + "/x"], 8, "a folder"),
+        "report": (["score", fine, "--report", fine + "/x"], 8, "whose parent is a folder"),
     }
 
 
