@@ -163,6 +163,8 @@ class TorchForward:
     def settle(self, compute: ComputeSettings) -> None:
         """See `Forward.settle`."""
         self._choose(compute)
+        if (step := self.__dict__.get("step")) is not None:
+            step.forget_weights()
         if self.base.device.kind == "cpu":
             keep_heap(compute.heap == "keep")
 
@@ -332,11 +334,10 @@ class TorchForward:
     def decode_lines(self, tokens: Sequence[int], lines: Sequence[Cache], *, adapter: bool = True) -> Tensor:
         """See `Forward.decode_lines`."""
         assert self.step is not None
-        lines = lines[: len(tokens)]
         with keep_scratch():
             rows = [line.state for line in lines]
             logits = self.step.logits_of_lines(tokens, rows, self.adapter if adapter else None)
-        for line in lines:
+        for line in lines[: len(tokens)]:
             line.length += 1
         return logits
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import describe
 from ..machine.graphs import seconds_of
 
 BLOCK = 64  # values with one scale
@@ -91,12 +92,14 @@ def choose(
     usual: Callable[[], Sequence[Tensor]],
     ours: Callable[[Form], Sequence[Tensor]],
     seconds: Callable[[Callable[[], object]], float] = seconds_of,
+    failed: Callable[[Exception], object] = lambda error: None,
 ) -> Form | None:
     """The fastest form of the kernel, or None where the usual way is as fast, or the kernel comes to other numbers.
 
     Args:
         usual, ours: the products of some layers of one shape, each way.
         seconds: what a way takes; measured on the GPU.
+        failed: is told why the kernel does not run.
     """
     wanted = usual()
     best: Form | None = None
@@ -106,7 +109,8 @@ def choose(
             if not all(_agree(one, other) for one, other in zip(ours(form), wanted, strict=True)):
                 continue
             taken = seconds(lambda form=form: ours(form))  # type: ignore[misc]
-        except Exception:  # Triton or its compiler does not run here, which they say in many ways
+        except Exception as error:  # Triton or its compiler does not run here, which they say in many ways
+            failed(error)
             return None
         if taken < least:
             least = taken
@@ -136,10 +140,19 @@ class Kind(NamedTuple):
 
 
 class Choices:
-    """What was measured on a base's layers."""
+    """What was measured on a base's layers.
+
+    Attributes:
+        failure: why our kernel does not run, where it does not.
+    """
 
     def __init__(self) -> None:
+        self.failure = ""
         self._found: dict[Kind, Form | None] = {}
+
+    def failed(self, error: Exception) -> None:
+        """Remembers why our kernel does not run."""
+        self.failure = describe(error)
 
     def of(self, kind: Kind, measure: Callable[[], Form | None]) -> Form | None:
         """The form for layers of a kind, None for the usual way; measured where it is not known."""

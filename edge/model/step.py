@@ -28,7 +28,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import describe
 from ..machine.graphs import Captured
+from ..machine.held import is_out_of_memory
 from . import kernels
 from .adapter import Adapter
 from .base import Base
@@ -126,6 +128,8 @@ class Step:
         captures: whether the step is captured, where the device can.
         chooses: whether products are measured before they are captured, and our own kernel is one of the ways.
         choices: what that found.
+        gap: how far the first token's logits were from the model's own, by their spread; None before.
+        failure: why the step is not captured, where that was tried.
     """
 
     def __init__(self, base: Base, blocks: list[Block], *, captures: bool = True, chooses: bool = True) -> None:
@@ -137,6 +141,8 @@ class Step:
         self.choices = kernels.Choices()
         self.windows = [block.window for block in blocks]
         self.trusted: bool | None = None
+        self.gap: float | None = None
+        self.failure = ""
         device = base.device.name
         config = base.config
         decoder: Any = base.decoder
@@ -152,7 +158,7 @@ class Step:
         self._sign = torch.ones(self.size, device=device, dtype=base.device.torch_dtype)
         self._sign[: self.size // 2] = -1
         self._static = {1: Static(self, 1)}
-        self._counts = torch.arange(0, device=device)
+        self._counts: dict[int, Tensor] = {}  # all are kept: what was recorded reads them where they lie
 
     @classmethod
     def of(cls, base: Base, *, captures: bool = True, chooses: bool = True) -> Step | None:
@@ -171,13 +177,16 @@ class Step:
         return logits[0]
 
     def logits_of_lines(self, tokens: Sequence[int], rows: Sequence[Rooms], adapter: Adapter | None) -> Tensor:
-        """(n, V) the same for the first n of rooms side by side (`Rooms.side_by_side`)."""
+        """(n, V) the same for the first n of `rows`, which are rooms side by side (`Rooms.side_by_side`)."""
         together = rows[0].together
         assert together is not None
-        logits = self._logits(tokens, [row.length for row in rows], together, adapter)
-        for row in rows:
+        count = len(tokens)
+        if self.captures:  # texts that have ended are computed on, at no cost: one capture does for any number
+            tokens = [*tokens, *[0] * (len(rows) - count)]
+        logits = self._logits(tokens, [row.length for row in rows[: len(tokens)]], together, adapter)
+        for row in rows[:count]:
             row.advance()
-        return logits
+        return logits[:count]
 
     def _logits(self, tokens: Sequence[int], positions: Sequence[int], rooms: Rooms, adapter: Adapter | None) -> Tensor:
         """(n, V) of the first n texts in `rooms`."""
@@ -189,14 +198,18 @@ class Step:
             self._static[n] = Static(self, n)
         static = self._static[n]
         static.inputs.copy_(torch.tensor([tokens, positions]), non_blocking=True)
-        if self.captures:
-            return self._captured_for(rooms, bound, static, adapter).replay()
-        return self._run(rooms, bound, static, max(positions))
+        recorded = self._captured_for(rooms, bound, static, adapter) if self.captures else None
+        return self._run(rooms, bound, static, max(positions)) if recorded is None else recorded.replay()
 
     def compare(self, ours: Tensor, theirs: Tensor) -> None:
         """Whether the step computes what the model's own forward does, by (V,) logits of both after one token."""
-        gap = float((ours - theirs).square().mean().sqrt() / theirs.std())
-        self.trusted = gap < (SAME if self.base.device.torch_dtype == torch.float32 else SAME_NARROW)
+        self.gap = float((ours - theirs).square().mean().sqrt() / theirs.std())
+        self.trusted = self.gap < (SAME if self.base.device.torch_dtype == torch.float32 else SAME_NARROW)
+
+    def forget_weights(self) -> None:
+        """Lets go of weights that are held in another way now."""
+        if any(one.weights != self.base.weights_version for one in self._bound.values()):
+            self._bound = {}
 
     # --- bound once ---
 
@@ -205,8 +218,7 @@ class Step:
         bound = self._bound.get(name)
         if bound is not None and bound.weights == self.base.weights_version:
             return bound
-        if any(one.weights != self.base.weights_version for one in self._bound.values()):
-            self._bound = {}
+        self.forget_weights()
         names = {} if adapter is None else {id(layer): key for key, layer in adapter.layers.items()}
 
         def line(layer: nn.Module) -> Line:
@@ -233,7 +245,8 @@ class Step:
                 alike.setdefault(kind, []).append(line)
         for kind, lines in alike.items():
             way = partial(_computed, lines, self._noise(rows, kind.inputs))
-            form = self.choices.of(kind, partial(kernels.choose, partial(way, None), way))
+            measure = partial(kernels.choose, partial(way, None), way, failed=self.choices.failed)
+            form = self.choices.of(kind, measure)
             for line in lines:
                 line.use(form, rows)
 
@@ -242,8 +255,8 @@ class Step:
         noise = torch.randn(rows, width, generator=torch.Generator().manual_seed(0))
         return noise.to(self.base.device.name, self.base.device.torch_dtype)
 
-    def _captured_for(self, rooms: Rooms, bound: Bound, static: Static, adapter: Adapter | None) -> Captured:
-        """The step on these rooms; it lies with them, and goes when they do."""
+    def _captured_for(self, rooms: Rooms, bound: Bound, static: Static, adapter: Adapter | None) -> Captured | None:
+        """The step on these rooms, which lies with them, and goes when they do; None where none can be captured."""
         key = ("" if adapter is None else adapter.name, bound.weights, static.n)
         if key not in rooms.recorded:
             stale = [other for other in rooms.recorded if other[1] != bound.weights]
@@ -251,7 +264,14 @@ class Step:
                 del rooms.recorded[other]
             if self.chooses and static.n <= kernels.ROWS:
                 self._choose(bound, static.n)
-            rooms.recorded[key] = Captured(lambda: self._run(rooms, bound, static, rooms.length))
+            try:
+                rooms.recorded[key] = Captured(lambda: self._run(rooms, bound, static, rooms.length))
+            except RuntimeError as error:
+                if (short := _short_of_memory(error)) is not None:
+                    raise short from None
+                self.failure = describe(error)
+                self.captures = self.chooses = False  # the same step decodes without, only slower
+                return None
         recorded: Captured = rooms.recorded[key]
         return recorded
 
@@ -314,7 +334,7 @@ class Step:
             scores = (static.query @ keys.transpose(-1, -2)).float().mul_(block.scaling / block.softcap).tanh_()
             scores.mul_(block.softcap)
             if mask is not None:
-                scores.masked_fill_(~mask, -torch.inf)
+                scores += mask
             out = scores.softmax(-1).to(values.dtype) @ values
         return lines[3](out.reshape(static.n, -1))
 
@@ -328,10 +348,11 @@ class Step:
         return made
 
     def _mask(self, count: int, at: Tensor) -> Tensor:
-        """(n, 1, 1, places) of a room: where a token lies. A full sliding room has one in each place."""
-        if len(self._counts) < count:
-            self._counts = torch.arange(count, device=at.device)
-        return (self._counts[:count] <= at[:, None])[:, None, None]
+        """(n, 1, 1, places) of a room: 0 where a token lies, else -inf. A full sliding room has one in each place."""
+        if count not in self._counts:
+            self._counts[count] = torch.arange(count, device=at.device)
+        mask = torch.zeros(len(at), count, dtype=self._sign.dtype, device=at.device)
+        return mask.masked_fill_(self._counts[count] > at[:, None], -torch.inf)[:, None, None]
 
 
 def _computed(lines: Sequence[Line], x: Tensor, form: Form | None) -> list[Tensor]:
@@ -339,6 +360,13 @@ def _computed(lines: Sequence[Line], x: Tensor, form: Form | None) -> list[Tenso
     for line in lines:
         line.use(form, len(x))
     return [line(x) for line in lines]
+
+
+def _short_of_memory(error: BaseException | None) -> BaseException | None:
+    """The error that says so, of one and those that it came of: to end a capture that failed fails, too."""
+    while error is not None and not is_out_of_memory(error):
+        error = error.__context__
+    return error
 
 
 def _changes(config: Any) -> bool:

@@ -328,6 +328,87 @@ def test_a_step_is_captured_again_only_when_a_room_has_grown(monkeypatch: pytest
     assert _Replayed.made == 4
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_one_capture_does_for_all_numbers_of_texts(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts that have ended are computed on, and what they hold stays as it was."""
+    monkeypatch.setattr("edge.model.step.Captured", _Replayed)
+    tails, steps = [IDS[60:74], IDS[5:13], IDS[30:46]], [9, 6, 4]
+    plain = made(family)
+    wanted = side_by_side(plain, IDS[:60], tails, steps)
+    forward = made(family)
+    assert forward.step is not None
+    forward.lines(forward.prefill(IDS[:4])[1], 2, 4)  # the first token of all is computed both ways
+    forward.step.static = forward.step.captures = True
+    _Replayed.made = 0
+    for row, alone in zip(side_by_side(forward, IDS[:60], tails, steps), wanted, strict=True):
+        assert gap(row, alone) < 1e-4
+    assert _Replayed.made == 1
+
+
+def test_what_was_recorded_reads_what_is_still_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text with more room needs longer tables; those of the recorded ones before it stay where they are."""
+    monkeypatch.setattr("edge.model.step.Captured", _Replayed)
+    forward = made("llama")
+    step = forward.step
+    assert step is not None
+    step.static = step.captures = True
+    _, cache = forward.prefill(IDS[:20])
+    forward.decode(5, cache)
+    forward.decode(5, cache)
+    table = step._counts[ROOM_STEP]
+    _, longer = forward.prefill(torch.arange(2 * ROOM_STEP - 8) % 300)
+    forward.decode(5, longer)
+    assert set(step._counts) == {ROOM_STEP, 2 * ROOM_STEP}
+    assert step._counts[ROOM_STEP] is table
+
+
+def test_a_step_that_cannot_be_captured_decodes_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(run: Callable[[], Tensor]) -> Tensor:
+        run()
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand more")
+
+    monkeypatch.setattr("edge.model.step.Captured", refused)
+    forward = made("qwen3")
+    step = forward.step
+    assert step is not None
+    step.static = step.captures = step.chooses = True
+    monkeypatch.setattr(step, "_choose", lambda bound, rows: None)
+    ours = decoded(forward)
+    assert not step.captures and step.failure.startswith("RuntimeError: CUDA error: operation not permitted")
+    assert gap(ours, decoded(made("qwen3", "step"))) < 1e-4
+
+
+def test_memory_that_runs_out_in_a_capture_is_no_reason_to_go_on_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(run: Callable[[], Tensor]) -> Tensor:
+        try:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+        finally:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")  # as torch does
+
+    monkeypatch.setattr("edge.model.step.Captured", refused)
+    forward = made("llama")
+    step = forward.step
+    assert step is not None
+    step.static = step.captures = True
+    _, cache = forward.prefill(IDS[:20])
+    with pytest.raises(RuntimeError, match="out of memory"):
+        forward.decode(5, cache)
+    assert step.captures and not step.failure
+
+
+def test_copies_of_weights_that_are_given_up_are_gone_at_once() -> None:
+    """Or the memory that a tighter plan needs would come back with the next token that is decoded, and no lesson sees
+    any of it.
+    """
+    forward = made("llama")
+    forward.base.cache_weights()
+    decoded(forward)
+    copies = [weakref.ref(layer.dequantized) for _, layer in forward.base.linears()]
+    forward.base.cache_weights(0)
+    forward.settle(settings.load("economical").compute)
+    assert copies and all(copy() is None for copy in copies)
+
+
 def calls_of(run: Callable[[], object]) -> int:
     """Python calls, C calls included."""
     calls = 0
