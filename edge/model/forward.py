@@ -298,8 +298,7 @@ class TorchForward:
             if step is None or not isinstance(cache.state, Rooms) or step.trusted is False:
                 return self._extend(torch.tensor([token]), cache, adapter)
             if step.trusted is None:
-                ours = step.logits(token, cache.state, self.adapter if adapter else None).clone()
-                cache.state.advance(-1)
+                ours = step.tried(token, cache.state, self.adapter if adapter else None)
                 theirs = self._extend(torch.tensor([token]), cache, adapter)  # its keys and values stay
                 step.compare(ours, theirs)
                 return theirs

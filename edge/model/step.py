@@ -129,7 +129,7 @@ class Step:
         chooses: whether products are measured before they are captured, and our own kernel is one of the ways.
         choices: what that found.
         gap: how far the first token's logits were from the model's own, by their spread; None before.
-        failure: why the step is not captured, where that was tried.
+        failure: why the step does not decode, or is not captured, where that was tried.
     """
 
     def __init__(self, base: Base, blocks: list[Block], *, captures: bool = True, chooses: bool = True) -> None:
@@ -201,8 +201,23 @@ class Step:
         recorded = self._captured_for(rooms, bound, static, adapter) if self.captures else None
         return self._run(rooms, bound, static, max(positions)) if recorded is None else recorded.replay()
 
-    def compare(self, ours: Tensor, theirs: Tensor) -> None:
+    def tried(self, token: int, rooms: Rooms, adapter: Adapter | None) -> Tensor | None:
+        """`logits` of a token that is computed both ways; None where a part of the model wants something else."""
+        try:
+            ours = self.logits(token, rooms, adapter).clone()
+        except Exception as error:  # what it says depends on the part
+            if is_out_of_memory(error):
+                raise
+            self.failure = describe(error)
+            return None
+        rooms.advance(-1)
+        return ours
+
+    def compare(self, ours: Tensor | None, theirs: Tensor) -> None:
         """Whether the step computes what the model's own forward does, by (V,) logits of both after one token."""
+        if ours is None:
+            self.trusted = False
+            return
         self.gap = float((ours - theirs).square().mean().sqrt() / theirs.std())
         self.trusted = self.gap < (SAME if self.base.device.torch_dtype == torch.float32 else SAME_NARROW)
 

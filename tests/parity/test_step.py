@@ -378,6 +378,16 @@ def test_a_step_that_cannot_be_captured_decodes_without(monkeypatch: pytest.Monk
     assert gap(ours, decoded(made("qwen3", "step"))) < 1e-4
 
 
+def test_a_model_whose_parts_want_something_else_is_left_to_its_own_forward() -> None:
+    """As the positions of qwen3_vl in transformers 5.17, which have one dimension more."""
+    forward = made("llama")
+    step = forward.step
+    assert step is not None
+    step._rotary = lambda hidden, at: at[0, 0, 0]
+    assert torch.equal(decoded(forward), decoded(made("llama", "step")))
+    assert step.trusted is False and step.failure.startswith("IndexError")
+
+
 def test_memory_that_runs_out_in_a_capture_is_no_reason_to_go_on_without(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(run: Callable[[], Tensor]) -> Tensor:
         try:
