@@ -218,6 +218,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in said for word in words)
 
 
+def out_of_memory_among(error: BaseException | None) -> BaseException | None:
+    """The error that says so, of one and those that it came of: to end a capture that failed fails, too."""
+    while error is not None and not is_out_of_memory(error):
+        error = error.__context__
+    return error
+
+
 # --- measuring the machine ---
 
 

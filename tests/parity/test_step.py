@@ -378,6 +378,21 @@ def test_a_step_that_cannot_be_captured_decodes_without(monkeypatch: pytest.Monk
     assert gap(ours, decoded(made("qwen3", "step"))) < 1e-4
 
 
+@pytest.mark.parametrize("family", ["llama", "granite"])
+def test_roundings_that_pile_up_in_many_blocks_are_no_fault_of_the_step(family: str) -> None:
+    """0.05 were seen with 32 blocks; a factor that no part shows makes more, and is looked for where it is not known
+    from float32 that there is none.
+    """
+    forward = made(family, dtype=torch.bfloat16)
+    forward.decode(5, forward.prefill(IDS[:20])[1])
+    step = forward.step
+    assert step is not None and step.trusted is (family == "llama")
+    theirs, noise = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
+    for size, trusted in ((0.02, True), (0.1, family == "llama"), (0.5, False)):
+        step.compare(theirs + size * noise, theirs)
+        assert step.trusted is trusted
+
+
 def test_a_model_whose_parts_want_something_else_is_left_to_its_own_forward() -> None:
     """As the positions of qwen3_vl in transformers 5.17, which have one dimension more."""
     forward = made("llama")
