@@ -53,26 +53,30 @@ def takes(state: Any) -> bool:
     )
 
 
-def product(x: Tensor, packed: Tensor, state: Any, bias: Tensor | None, lora: Lora | None, form: Form) -> Tensor:
+def product(
+    x: Tensor, packed: Tensor, state: Any, bias: Tensor | None, lora: Lora | None, form: Form, low: Tensor | None = None
+) -> Tensor:
     """(n, N) of rows (n, K): x W^T + bias + s (x A^T) B^T, summed up in float32.
 
     Args:
         packed: (N K / 2, 1) bytes.
         lora: A^T (K, r), B^T (r, N) and s.
+        low: (n, r), x A^T, where it is there already.
     """
     from .nf4_kernel import nf4_rows
 
     count, width = x.shape
     outputs = int(state.shape[0])
     out = torch.empty(count, outputs, dtype=x.dtype, device=x.device)
-    low = b = x
+    b = x
     scaling = 0.0
     rank = 0
     if lora is not None:
-        low = torch.mm(x, lora[0])
+        low = torch.mm(x, lora[0]) if low is None else low
         b = lora[1].T
         scaling = lora[2]
         rank = low.shape[1]
+    low = x if low is None else low
     inner = state.state2
     nf4_rows[(-(-outputs // form.tile),)](
         x, packed, state.code, state.absmax, inner.code, inner.absmax, state.offset, x if bias is None else bias,

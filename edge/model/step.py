@@ -38,6 +38,7 @@ from .base import Base
 from .blocks import Block, Norm, blocks_of, inner_of
 from .caches import Rooms
 from .kernels import Form, Kind
+from .lines import Line, Together
 
 SAME = 1e-3  # of the logits' spread: what is left out of a step makes ten times as much, roundings a hundredth of it
 SAME_NARROW = 0.05  # in 16 bits: roundings make about 0.01 with few blocks
@@ -45,57 +46,17 @@ SAME_NARROW = 0.05  # in 16 bits: roundings make about 0.01 with few blocks
 KNOWN_NARROW = 0.3
 
 
-class Line:
-    """One linear layer for rows: y = x W^T + b + s (x A^T) B^T.
-
-    Attributes:
-        forms: how our own kernel computes that many rows, where it does (`kernels.py`).
-    """
-
-    def __init__(self, layer: nn.Linear, lora: tuple[Tensor, Tensor, float] | None) -> None:
-        """`lora`: A^T (K, r), B^T (r, N) and s; None without an adapter."""
-        self.bias = layer.bias
-        self.weight: Tensor | None = None
-        self.state = getattr(layer.weight, "quant_state", None)
-        self.packed = layer.weight.data.t()
-        kept: Tensor | None = getattr(layer, "dequantized", None)
-        if kept is not None:
-            self.weight = kept.T
-        elif self.state is None:
-            self.weight = layer.weight.T
-        self.lora = lora
-        self.forms: dict[int, Form] = {}
-
-    def use(self, form: Form | None, rows: int) -> None:
-        """From now on so many rows are computed by our kernel in that form, or in the usual way."""
-        self.forms.pop(rows, None)
-        if form is not None:
-            self.forms[rows] = form
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(n, N) of rows (n, K)."""
-        form = self.forms.get(len(x))
-        if form is not None:
-            return kernels.product(x, self.packed.t(), self.state, self.bias, self.lora, form)
-        if self.weight is None:
-            from bitsandbytes import matmul_4bit
-
-            out: Tensor = matmul_4bit(x, self.packed, quant_state=self.state, bias=self.bias)
-        elif self.bias is None:
-            out = torch.mm(x, self.weight)
-        else:
-            out = torch.addmm(self.bias, x, self.weight)
-        if self.lora is not None:
-            a, b, scaling = self.lora
-            out.addmm_(torch.mm(x, a), b, alpha=scaling)
-        return out
-
-
 @dataclass(frozen=True)
 class Bound:
-    """A base's lines with one adapter, or without; valid while weights are held as they are."""
+    """A base's lines with one adapter, or without; valid while weights are held as they are.
+
+    Attributes:
+        lines: of each block.
+        shared: those of them with the same rows: query, key and value; gate and up.
+    """
 
     lines: list[tuple[Line, ...]]
+    shared: list[tuple[Together, Together]]
     weights: int
 
 
@@ -241,14 +202,24 @@ class Step:
         self.forget_weights()
         names = {} if adapter is None else {id(layer): key for key, layer in adapter.layers.items()}
 
+        def stack(layers: Sequence[nn.Module]) -> Tensor | None:
+            adapted = [names[id(layer)] for layer in layers if id(layer) in names]
+            a = adapter.stacked(adapted) if adapter is not None and len(adapted) == len(layers) else None
+            return None if a is None else a.T
+
         def line(layer: nn.Module) -> Line:
             if adapter is None or id(layer) not in names:
                 return Line(inner_of(layer), None)
             a, b, scaling = adapter.factors(names[id(layer)])
             return Line(inner_of(layer), (a.T, b.T, scaling))
 
+        stacks = [(stack(block.linears[:3]), stack(block.linears[4:6])) for block in self.blocks]  # before their parts
         lines = [tuple(line(layer) for layer in block.linears) for block in self.blocks]
-        bound = Bound(lines, self.base.weights_version)
+        shared = [
+            (Together(of[:3], first), Together(of[4:6], second))
+            for of, (first, second) in zip(lines, stacks, strict=True)
+        ]
+        bound = Bound(lines, shared, self.base.weights_version)
         self._bound[name] = bound
         return bound
 
@@ -311,27 +282,28 @@ class Step:
         if self.static or static.n > 1:
             masks = {count: self._mask(count, at) for count in places}
         # 2. the blocks
-        for block, lines, room in zip(self.blocks, bound.lines, rooms.layers, strict=True):
+        for block, lines, shared, room in zip(self.blocks, bound.lines, bound.shared, rooms.layers, strict=True):
             held = room.held
             assert held is not None
             count = held.shape[3]
-            row = self._attention(block, lines, hidden, angles[block.kind if self._by_kind else None], static,
+            turns = angles[block.kind if self._by_kind else None]
+            row = self._attention(block, shared[0], lines[3], hidden, turns, static,
                                   held, slots[count], masks.get(count), min(position + 1, count))  # fmt: skip
             hidden += row if block.after is None else _normed(row, block.after[0])
             row = _normed(hidden, block.before[1])
-            gate, up, down = lines[4:]
-            row = down(block.activation(gate(row)).mul_(up(row)))
+            gate, up = shared[1](row)
+            row = lines[6](block.activation(gate).mul_(up))
             hidden += row if block.after is None else _normed(row, block.after[1])
         # 3. the head
         return self.base.head.logits(self._norm(hidden))
 
     def _attention(
-        self, block: Block, lines: tuple[Line, ...], hidden: Tensor, angles: tuple[Tensor, Tensor], static: Static,
+        self, block: Block, taken: Together, last: Line, hidden: Tensor, angles: tuple[Tensor, Tensor], static: Static,
         held: Tensor, slots: Tensor, mask: Tensor | None, count: int,
     ) -> Tensor:  # fmt: skip
         """(n, H) of what the tokens take from those before them; their keys and values are put into their places."""
         row = _normed(hidden, block.before[0])
-        torch.cat([lines[0](row), lines[1](row), lines[2](row)], 1, out=static.row)
+        torch.cat(taken(row), 1, out=static.row)
         if block.head_norms is not None:
             for heads, norm in zip(static.of_heads, block.head_norms, strict=True):
                 heads.copy_(_normed(heads, norm))
@@ -356,7 +328,7 @@ class Step:
             if mask is not None:
                 scores += mask
             out = scores.softmax(-1).to(values.dtype) @ values
-        return lines[3](out.reshape(static.n, -1))
+        return last(out.reshape(static.n, -1))
 
     def _angles(self, hidden: Tensor, at: Tensor) -> dict[str | None, tuple[Tensor, Tensor]]:
         """cos and signed sin of each token's position, (n, 1, D) each, by kind of layer."""

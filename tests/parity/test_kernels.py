@@ -38,6 +38,9 @@ def test_the_kernel_multiplies_with_what_bitsandbytes_widens(shape: tuple[int, i
         ours = kernels.product(x, packed, state, bias, lora, form)
         assert ours.shape == wanted.shape and ours.dtype == x.dtype
         assert float((ours.double() - wanted).abs().max()) < 1e-5 * float(wanted.abs().max())
+        if lora is not None:  # x A^T of several layers at once, of which this one's is a part
+            beside = torch.cat([torch.ones(rows, 3), x @ lora[0]], 1)[:, 3:]
+            assert gap(kernels.product(x, packed, state, bias, lora, form, beside), ours) < 1e-5
 
 
 def test_only_weights_that_it_knows_are_taken() -> None:

@@ -203,8 +203,14 @@ def test_in_sixteen_bits_the_adapter_is_copied_and_follows(family: str) -> None:
         exact.adapter.restore(narrow.adapter.snapshot())
         wanted = decoded(exact)
         assert gap(decoded(narrow), wanted) < 1.5 * gap(decoded(plain), wanted)
-    (line, *_), *_ = narrow.step._lines(narrow.adapter).lines
-    assert line.lora is not None and line.lora[0].dtype == torch.bfloat16
+    bound = narrow.step._lines(narrow.adapter)
+    for lines, shared in zip(bound.lines, bound.shared, strict=True):
+        for together in shared:
+            assert together.a is not None and together.a.dtype == torch.bfloat16
+            for line in together.lines:  # their A lies in the one that all are multiplied with
+                assert line.lora is not None
+                assert line.lora[0].untyped_storage().data_ptr() == together.a.untyped_storage().data_ptr()
+        assert lines[3].lora is not None and lines[6].lora is not None
 
 
 def test_a_room_grows_by_steps_and_moves_only_then() -> None:
