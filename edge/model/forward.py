@@ -82,6 +82,7 @@ class Forward(Protocol):
         """`count` caches that each begin as this one does, to be decoded side by side; None where the path cannot.
 
         Each has room for `room` tokens more, which `extend` and `decode_lines` add; nothing else is done with them.
+        They are of no use when others are asked for of the same cache.
         """
         ...
 

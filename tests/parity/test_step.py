@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import weakref
 from collections.abc import Callable
@@ -349,6 +350,32 @@ def test_one_capture_does_for_all_numbers_of_texts(family: str, monkeypatch: pyt
     for row, alone in zip(side_by_side(forward, IDS[:60], tails, steps), wanted, strict=True):
         assert gap(row, alone) < 1e-4
     assert _Replayed.made == 1
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_groups_of_texts_that_begin_alike_are_captured_once(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of as many lie in the same place; one of another size elsewhere."""
+    monkeypatch.setattr("edge.model.step.Captured", _Replayed)
+    plain, forward = made(family), made(family)
+    caches = [one.prefill(IDS[:40])[1] for one in (plain, forward)]
+    for one, cache in zip((plain, forward), caches, strict=True):
+        one.lines(cache, 2, 4)  # the first token of all is computed both ways
+    assert forward.step is not None
+    forward.step.static = forward.step.captures = True
+    _Replayed.made = 0
+    for number, (count, room, captured) in enumerate(((3, 12, 1), (3, 16, 1), (2, 16, 2), (2, 600, 3))):
+        found = []
+        for one, cache in zip((plain, forward), caches, strict=True):
+            lines = one.lines(cache, count, room)
+            assert lines is not None
+            tokens = [[7 * number + line + step for line in range(count)] for step in range(9)]
+            found.append([one.decode_lines(of, lines).clone() for of in tokens])
+        assert gap(found[1][-1], found[0][-1]) < 1e-4
+        assert _Replayed.made == captured
+    rooms = weakref.ref(caches[1].state._beside[0].together)
+    del caches, cache, lines
+    gc.collect()  # `_Replayed` holds what it runs
+    assert rooms() is None
 
 
 def test_what_was_recorded_reads_what_is_still_there(monkeypatch: pytest.MonkeyPatch) -> None:
