@@ -32,13 +32,16 @@ class _Heap:
 
 
 def tune_allocator() -> None:
-    """Huge pages for tensors, few malloc arenas, expandable CUDA segments, few oneDNN kernels.
+    """Huge pages for tensors, few malloc arenas, expandable CUDA segments, few kernels of oneDNN and cuDNN.
 
     Call it before torch computes anything: all of it is read at the first use. What the environment says already is
     left as it is.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    if "PYTORCH_ALLOC_CONF" not in os.environ:  # the newer name, which would not be heard beside the older one
+        os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    # On Hopper torch prefers cuDNN's attention, which plans anew for each length: 30 ms or more, for every token
+    os.environ.setdefault("TORCH_CUDNN_SDPA_DEPRIORITIZED", "1")
     _bound_kernels()
     _mallopt(_M_ARENA_MAX, 2)
     _Heap.tuned = True

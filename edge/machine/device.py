@@ -91,6 +91,14 @@ def choose(device: str = "auto", dtype: str = "auto", matmul: str = "auto") -> D
     return Device(kind, name, dtype, units, unified=kind == "cuda" and is_unified(name))
 
 
+def make_current(device: Device) -> None:
+    """Streams, graphs and kernels of this process belong to the device from now on, where it is a GPU."""
+    if device.kind == "cuda":
+        import torch
+
+        torch.cuda.set_device(device.name)
+
+
 def probable_kind(device: str = "auto") -> str:
     """`cpu` or `cuda`, as `choose` will find it, without importing torch: by the driver's device files."""
     if device != "auto":

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 REPLAYS = 3  # of which the fastest counts
 WARM_UPS = 2  # runs before the capture: libraries choose their kernels and make their workspaces in them
+_streams: dict[int, Any] = {}  # one of each GPU: cuBLAS makes a workspace for every stream, 32 MiB of it on an H100
 
 
 class Captured:
@@ -26,15 +27,18 @@ class Captured:
         """Runs it three times, the last time to be recorded; the caller sees to it that this changes nothing."""
         import torch
 
-        stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        device = torch.cuda.current_device()
+        if device not in _streams:
+            _streams[device] = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream = _streams[device]
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream):  # left again also where a capture fails, which `torch.cuda.graph` does not
             for _ in range(WARM_UPS):
                 run()
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, stream=stream):
+                self._out = run()
         torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._out = run()
 
     def replay(self) -> Tensor:
         """Starts the kernels again; what the function returned, valid until the next replay."""

@@ -122,7 +122,8 @@ class PeakMeter:
         if self.device.kind == "cuda":
             import torch
 
-            return int(torch.cuda.max_memory_reserved(self.device.name))
+            found = torch.cuda.memory_stats_as_nested_dict(self.device.name)  # the flat form is sorted, for every token
+            return int(found["reserved_bytes"]["all"]["peak"]) if found else 0
         mark = peak_resident_memory()
         return mark if mark > self._before else max(SAMPLER.largest, resident_memory())
 
@@ -136,6 +137,9 @@ class PeakMeter:
             SAMPLER.begin()
 
 
+_fractions: dict[str, float] = {}  # of a GPU's memory, that torch may take now
+
+
 @contextmanager
 def capped(device: Device, budget: int) -> Iterator[None]:
     """Inside the block an allocation that would take the device's memory beyond `budget` bytes fails.
@@ -146,8 +150,14 @@ def capped(device: Device, budget: int) -> Iterator[None]:
         import torch
 
         total = torch.cuda.get_device_properties(device.name).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), device.name)
-        yield
+        before = _fractions.get(device.name, 1.0)
+        _fractions[device.name] = min(1.0, budget / total)
+        torch.cuda.set_per_process_memory_fraction(_fractions[device.name], device.name)
+        try:
+            yield
+        finally:  # or what another plan needs between its phases would fail
+            _fractions[device.name] = before
+            torch.cuda.set_per_process_memory_fraction(before, device.name)
         return
     with capped_process(budget):
         yield
@@ -206,6 +216,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     said = str(error).lower()
     words = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc")
     return isinstance(error, RuntimeError) and any(word in said for word in words)
+
+
+def out_of_memory_among(error: BaseException | None) -> BaseException | None:
+    """The error that says so, of one and those that it came of: to end a capture that failed fails, too."""
+    while error is not None and not is_out_of_memory(error):
+        error = error.__context__
+    return error
 
 
 # --- measuring the machine ---

@@ -94,7 +94,8 @@ def run(
     wanted = chunks * settings.window.chunk
     if settings.budget is None:
         kind = device.probable_kind(settings.compute.device)
-        settings = dataclasses.replace(settings, budget=planning.free_for_all(kind) // len(contenders))
+        free = planning.free_for_all(kind, settings.compute.device)
+        settings = dataclasses.replace(settings, budget=free // len(contenders))
     text = text[: 24 * wanted]  # no tokenizer makes fewer tokens of it, and the rest need not be read
     workers = [_Worker(name, model, settings_for(name, settings), text, wanted, limit) for name in contenders]
     try:
@@ -354,6 +355,8 @@ class _RuntimeLoop:
 
         forward = self.session.forward
         logits, cache = forward.prefill(torch.tensor(ids))
+        for _ in range(2):  # both ways are compared; then, on a GPU, what is captured is captured
+            logits = forward.decode(int(logits.argmax()), cache)
         start = time.perf_counter()
         for _ in range(tokens):
             logits = forward.decode(int(logits.argmax()), cache)

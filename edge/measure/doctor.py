@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import json
 import platform
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -118,8 +121,23 @@ def _device_checks(name: str) -> Iterator[Check]:
     best = max(rates.values())
     note = "" if rates[chosen.units] > 0.3 * best else f"; {max(rates, key=lambda k: rates[k])} measured faster"
     yield Check(f"{name} compute dtype", True, f"{chosen.units}{note}")
-    yield _try(f"{name} NF4 forward and backward", lambda: nf4_round_trip(name), _nf4_remedy(name))
-    yield _try(f"{name} 8-bit AdamW", lambda: eight_bit_step(name), "use --set learn.optimizer=adamw")
+    nf4, adamw = (nf4_round_trip, eight_bit_step) if name == "cpu" else (alone(nf4_round_trip), alone(eight_bit_step))
+    yield _try(f"{name} NF4 forward and backward", lambda: nf4(name), _nf4_remedy(name))
+    yield _try(f"{name} 8-bit AdamW", lambda: adamw(name), "use --set learn.optimizer=adamw")
+
+
+def alone(check: Callable[[str], tuple[str, float]]) -> Callable[[str], tuple[str, float]]:
+    """The check of a device in a process of its own: bitsandbytes ends the one in which it has no kernels for a GPU."""
+
+    def run(device: str) -> tuple[str, float]:
+        program = f"import json; from {__name__} import {check.__name__} as run; print(json.dumps(run({device!r})))"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError((done.stderr or done.stdout).strip().rpartition("\n")[2] or f"exit {done.returncode}")
+        result, value = json.loads(done.stdout.splitlines()[-1])
+        return str(result), float(value)
+
+    return run
 
 
 def nf4_round_trip(device: str) -> tuple[str, float]:

@@ -227,7 +227,7 @@ def settle(settings: Settings, shape: Shape, machine: Machine, *, roomy: bool, k
         if compute.heap == "auto"
         else compute.heap,
         loss_slice=compute.loss_slice or default_slice(shape.vocab, machine, roomy=roomy),
-        paging=("off" if machine.kind == "cpu" else "guard") if compute.paging == "auto" else compute.paging,
+        paging=("off" if roomy or machine.kind == "cpu" else "guard") if compute.paging == "auto" else compute.paging,
     )
 
 

@@ -14,7 +14,7 @@ from ..machine import device, held
 from ..settings import Settings
 from ..store import sources
 from ..store.sources import Source
-from . import budget, paths, shape
+from . import budget, families, paths, shape
 from .budget import Plan
 from .lasting import Machine
 from .shape import Shape
@@ -43,7 +43,7 @@ def plan_shape(dims: Shape, settings: Settings, *, decodes: bool, degrade: bool,
         BudgetError: it does not fit.
     """
     machine = estimate(settings, dims)
-    free = free_for_all(machine.kind)
+    free = free_for_all(machine.kind, settings.compute.device)
     alone = budget.fit(settings, dims, machine, free, decodes=decodes, degrade=degrade, share=FAST_SHARE)
     if not (writes and settings.forward == "auto" and paths.pays(settings, dims, machine)):
         return alone
@@ -56,8 +56,9 @@ def plan_shape(dims: Shape, settings: Settings, *, decodes: bool, degrade: bool,
 
 def again(rough: Plan, settings: Settings, *, degrade: bool) -> Plan:
     """The same plan with the framework as it is: libraries and tokenizer loaded, no weights yet."""
-    machine = dataclasses.replace(rough.machine, baseline=measured_baseline(rough.machine.kind))
-    free = free_for_all(machine.kind)
+    baseline = measured_baseline(rough.machine.kind)
+    machine = dataclasses.replace(rough.machine, baseline=baseline, compute=_width(rough, settings))
+    free = free_for_all(machine.kind, settings.compute.device)
     try:
         return budget.fit(
             _by(rough, settings), rough.shape, machine, free, decodes=rough.decodes, degrade=degrade, share=FAST_SHARE
@@ -123,14 +124,22 @@ def estimate(settings: Settings, dims: Shape) -> Machine:
     )
 
 
+def _width(rough: Plan, settings: Settings) -> int:
+    """Bytes of a number: of the GPU that is there, which a family may be too wide for."""
+    if rough.machine.kind != "cuda" or settings.compute.dtype != "auto":
+        return rough.machine.compute
+    dtype = device.choose(settings.compute.device).dtype
+    return 4 if dtype == "float16" and rough.shape.architecture in families.BEYOND_HALF else rough.machine.compute
+
+
 def measured_baseline(kind: str) -> int:
     """What this process holds now, before any weight: on a GPU nothing that torch's allocator knows of."""
     return held.resident_memory() if kind == "cpu" else 0
 
 
-def free_for_all(kind: str) -> int:
-    """Bytes that this process may hold in all: what is free, and what it holds already."""
+def free_for_all(kind: str, name: str = "auto") -> int:
+    """Bytes that this process may hold in all: what is free, and what it holds already. `name`: of the device."""
     if kind == "cpu":
         return held.available_memory() + held.resident_memory()
-    chosen = device.choose("auto")
+    chosen = device.choose(name)
     return held.free_memory(chosen) if chosen.kind == "cuda" else held.available_memory()

@@ -223,6 +223,8 @@ class _Count(Lasting):
             block += 0 if mix is None else (self.c + 1) * tokens * sent * (s.hidden + mix.size)
         saving = settings.compute.checkpointing == "on"
         inputs = unit * (adapted * h + h + self.rotary)
+        narrow = 0 if self.c == 4 else self.c * self.parameters  # A and B in the compute dtype
+        block += narrow // max(1, adapted)
         kept = inputs if saving else inputs + adapted * block
         gradients = 4 * self.parameters
         # in the first block's backward the later blocks' activations are gone, but all gradients are there

@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -72,6 +72,7 @@ class Adapter:
         self._alive = True
         self._learns = frozenset([*self.targets, *chosen])
         self._copies: dict[str, list[Tensor]] = {}  # A and B in the compute dtype, by layer
+        self._stacks: dict[tuple[str, ...], Tensor] = {}  # A's copies of layers that take the same
         self._copies_of = -1  # the version that they are of
         half = len(base.blocks) // 2
         self._upper = frozenset(name for name in self._learns if block_of(name, default=half) >= half)
@@ -211,6 +212,23 @@ class Adapter:
         return a, b, float(layer.scaling[self.name])
 
     @torch.no_grad()
+    def stacked(self, names: Sequence[str]) -> Tensor | None:
+        """A of several layers of the same input one above the other, (r of all, K): what `factors` gives are parts of
+        it from now on. None where those are no copies, and lie apart.
+        """
+        if self.base.device.dtype == "float32":
+            return None
+        key = tuple(names)
+        if key not in self._stacks:
+            parts = [self.factors(name)[0] for name in names]
+            self._stacks[key] = torch.cat(parts)
+            for name, part in zip(
+                names, self._stacks[key].split_with_sizes([len(part) for part in parts]), strict=True
+            ):
+                self._copies[name][0] = part
+        return self._stacks[key]
+
+    @torch.no_grad()
     def refresh(self) -> None:
         """Brings what `factors` gave to what A and B hold now: what was recorded on a GPU reads the new values."""
         if self._copies_of == self.version or self.base.device.dtype == "float32":
@@ -257,6 +275,7 @@ class Adapter:
         self.layers = {}
         self.targets = []
         self._copies = {}
+        self._stacks = {}
         self.version += 1
 
     def _detach(self) -> None:

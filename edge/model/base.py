@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from .. import journal, tokenstream, windows
 from ..errors import ModelError, describe
 from ..machine.allocator import release_memory
-from ..machine.device import Device, choose, set_threads
+from ..machine.device import Device, choose, make_current, set_threads
 from ..memory import families
 from ..settings import Settings, WindowSettings
 from ..store.sources import Source
@@ -238,6 +238,7 @@ def load(
     """
     start = time.perf_counter()
     device = choose(settings.compute.device, settings.compute.dtype, settings.compute.matmul)
+    make_current(device)
     set_threads(settings.compute.threads)
     checkpoint.quiet_libraries()
     checkpoint.warm_up(device)
@@ -319,15 +320,14 @@ def from_model(model: PreTrainedModel, tokenizer: Any, device: Device, reference
 
 
 def freeze(model: PreTrainedModel) -> PreTrainedModel:
-    """Eval mode, no gradients, attention without masks, fused norms, and no repacking
-    of 4-bit weights behind our back.
-    """
+    """Eval mode, no gradients, attention without masks, fused norms, no repacking of 4-bit weights behind our back."""
     model.requires_grad_(False)
     model.eval()
     attention.use(model)
     norms.use(model)
     experts.use(model)
     keep_packed_layout(model)
+    packed.widen_at_once(model)
     return model
 
 
@@ -366,10 +366,11 @@ def keep_stored_dtype(model: PreTrainedModel, compute: torch.dtype) -> None:
     head = model.get_output_embeddings()
     if embeddings.weight.dtype != compute:
         scale = getattr(embeddings, "scalar_embed_scale", None)
+        factor = None if scale is None else float(torch.tensor(scale, dtype=compute))  # no capture makes a tensor
 
         def look_up(input_ids: Tensor) -> Tensor:
             rows = nn.functional.embedding(input_ids, embeddings.weight).to(compute)
-            return rows if scale is None else rows * torch.tensor(scale, dtype=compute, device=rows.device)
+            return rows if factor is None else rows * factor
 
         patches.replace(embeddings, "stored dtype", look_up)
     if isinstance(head, nn.Linear) and head.weight.dtype != compute:

@@ -21,11 +21,13 @@ import torch
 from torch import Tensor
 from transformers import Cache as TransformersCache
 from transformers import DynamicCache
-from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
+from transformers import cache_utils as hf
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from ..memory.sizes import room_for
 
-FORGETTING = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)  # whose tokens can be taken back
+EMPTY: tuple[type, ...] = (hf.DummyLayer,) if hasattr(hf, "DummyLayer") else ()  # transformers 5.17 has none
+FORGETTING = (DynamicLayer, DynamicSlidingWindowLayer, *EMPTY)  # whose tokens can be taken back
 UNBOUNDED = 1 << 30
 Place = tuple[str, dict[Any, Any], Any]  # a tensor of a cache: a name for it, and where it is kept
 
@@ -46,6 +48,7 @@ class Rooms:
         self.inner = TransformersCache(layers=list(self.layers))
         self.recorded: dict[Any, Any] = {}
         self.together: Rooms | None = None
+        self._beside: list[Rooms] = []  # those that `side_by_side` gave last
 
     @property
     def length(self) -> int:
@@ -65,19 +68,30 @@ class Rooms:
             layer.length += count
 
     def side_by_side(self, count: int, room: int) -> list[Rooms]:
-        """`count` rooms that each hold what these hold, with places for `room` tokens more; they never grow."""
+        """`count` rooms that each hold what these hold, with places for `room` tokens more; they never grow.
+
+        They lie where those lay that were asked for before, and take their place, where they are of the same size: what
+        was recorded on them is of use again.
+        """
         windows = [layer.window for layer in self.layers]
-        together = Rooms(windows)
-        rows = [Rooms(windows) for _ in range(count)]
+        if len(self._beside) != count:
+            together = Rooms(windows)
+            self._beside = [Rooms(windows) for _ in range(count)]
+            for row in self._beside:
+                row.together = together
+        rows = self._beside
+        found = rows[0].together
+        assert found is not None
         for index, layer in enumerate(self.layers):
-            held = layer.copies(count, room)
-            together.layers[index].held = held
+            there = found.layers[index]
+            held = layer.copies(count, room, there.held)
+            if held is not there.held:
+                there.held = held
+                found.moved()
+            there.length = layer.length
             for number, row in enumerate(rows):
                 row.layers[index].held = held[:, number : number + 1]
                 row.layers[index].length = layer.length
-        together.advance(self.length)
-        for row in rows:
-            row.together = together
         return rows
 
     def mark(self, length: int) -> None:
@@ -159,11 +173,14 @@ class Room(DynamicLayer):  # type: ignore[misc]
             seen = self.held[..., : self.length, :]
         return seen[0], seen[1]
 
-    def copies(self, count: int, room: int) -> Tensor:
-        """(2, count, G, places, D): what is held, `count` times, with places for `room` tokens more."""
+    def copies(self, count: int, room: int, into: Tensor | None = None) -> Tensor:
+        """(2, count, G, places, D): what is held, `count` times, with places for `room` tokens more; in `into` where
+        that is of this size.
+        """
         assert self.held is not None
         places = self._places(self.length + room)
-        wider = self.held.new_zeros(2, count, self.held.shape[2], places, self.held.shape[4])
+        shape = (2, count, self.held.shape[2], places, self.held.shape[4])
+        wider = self.held.new_zeros(shape) if into is None or into.shape != shape else into
         kept = min(self.length, places)
         wider[..., :kept, :] = self.held[..., :kept, :]
         return wider
@@ -240,7 +257,7 @@ class Grown:
         at, kept = self._marked
         if not all(type(layer) in FORGETTING for layer in self.layers):
             return False  # a state that has no tokens to forget
-        layers = {index: layer for index, layer in enumerate(self.layers) if type(layer) is not DummyLayer}
+        layers = {index: layer for index, layer in enumerate(self.layers) if type(layer) not in EMPTY}
         dropped = {index for index, layer in layers.items() if layer.keys.shape[2] < held}
         if dropped and at != length:
             return False

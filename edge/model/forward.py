@@ -82,6 +82,7 @@ class Forward(Protocol):
         """`count` caches that each begin as this one does, to be decoded side by side; None where the path cannot.
 
         Each has room for `room` tokens more, which `extend` and `decode_lines` add; nothing else is done with them.
+        They are of no use when others are asked for of the same cache.
         """
         ...
 
@@ -163,6 +164,8 @@ class TorchForward:
     def settle(self, compute: ComputeSettings) -> None:
         """See `Forward.settle`."""
         self._choose(compute)
+        if (step := self.__dict__.get("step")) is not None:
+            step.forget_weights()
         if self.base.device.kind == "cpu":
             keep_heap(compute.heap == "keep")
 
@@ -296,8 +299,7 @@ class TorchForward:
             if step is None or not isinstance(cache.state, Rooms) or step.trusted is False:
                 return self._extend(torch.tensor([token]), cache, adapter)
             if step.trusted is None:
-                ours = step.logits(token, cache.state, self.adapter if adapter else None).clone()
-                cache.state.advance(-1)
+                ours = step.tried(token, cache.state, self.adapter if adapter else None)
                 theirs = self._extend(torch.tensor([token]), cache, adapter)  # its keys and values stay
                 step.compare(ours, theirs)
                 return theirs
@@ -332,11 +334,10 @@ class TorchForward:
     def decode_lines(self, tokens: Sequence[int], lines: Sequence[Cache], *, adapter: bool = True) -> Tensor:
         """See `Forward.decode_lines`."""
         assert self.step is not None
-        lines = lines[: len(tokens)]
         with keep_scratch():
             rows = [line.state for line in lines]
             logits = self.step.logits_of_lines(tokens, rows, self.adapter if adapter else None)
-        for line in lines:
+        for line in lines[: len(tokens)]:
             line.length += 1
         return logits
 

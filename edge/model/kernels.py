@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import describe
 from ..machine.graphs import seconds_of
 
 BLOCK = 64  # values with one scale
@@ -52,26 +53,30 @@ def takes(state: Any) -> bool:
     )
 
 
-def product(x: Tensor, packed: Tensor, state: Any, bias: Tensor | None, lora: Lora | None, form: Form) -> Tensor:
+def product(
+    x: Tensor, packed: Tensor, state: Any, bias: Tensor | None, lora: Lora | None, form: Form, low: Tensor | None = None
+) -> Tensor:
     """(n, N) of rows (n, K): x W^T + bias + s (x A^T) B^T, summed up in float32.
 
     Args:
         packed: (N K / 2, 1) bytes.
         lora: A^T (K, r), B^T (r, N) and s.
+        low: (n, r), x A^T, where it is there already.
     """
     from .nf4_kernel import nf4_rows
 
     count, width = x.shape
     outputs = int(state.shape[0])
     out = torch.empty(count, outputs, dtype=x.dtype, device=x.device)
-    low = b = x
+    b = x
     scaling = 0.0
     rank = 0
     if lora is not None:
-        low = torch.mm(x, lora[0])
+        low = torch.mm(x, lora[0]) if low is None else low
         b = lora[1].T
         scaling = lora[2]
         rank = low.shape[1]
+    low = x if low is None else low
     inner = state.state2
     nf4_rows[(-(-outputs // form.tile),)](
         x, packed, state.code, state.absmax, inner.code, inner.absmax, state.offset, x if bias is None else bias,
@@ -91,12 +96,14 @@ def choose(
     usual: Callable[[], Sequence[Tensor]],
     ours: Callable[[Form], Sequence[Tensor]],
     seconds: Callable[[Callable[[], object]], float] = seconds_of,
+    failed: Callable[[Exception], object] = lambda error: None,
 ) -> Form | None:
     """The fastest form of the kernel, or None where the usual way is as fast, or the kernel comes to other numbers.
 
     Args:
         usual, ours: the products of some layers of one shape, each way.
         seconds: what a way takes; measured on the GPU.
+        failed: is told why the kernel does not run.
     """
     wanted = usual()
     best: Form | None = None
@@ -106,7 +113,8 @@ def choose(
             if not all(_agree(one, other) for one, other in zip(ours(form), wanted, strict=True)):
                 continue
             taken = seconds(lambda form=form: ours(form))  # type: ignore[misc]
-        except Exception:  # Triton or its compiler does not run here, which they say in many ways
+        except Exception as error:  # Triton or its compiler does not run here, which they say in many ways
+            failed(error)
             return None
         if taken < least:
             least = taken
@@ -136,10 +144,19 @@ class Kind(NamedTuple):
 
 
 class Choices:
-    """What was measured on a base's layers."""
+    """What was measured on a base's layers.
+
+    Attributes:
+        failure: why our kernel does not run, where it does not.
+    """
 
     def __init__(self) -> None:
+        self.failure = ""
         self._found: dict[Kind, Form | None] = {}
+
+    def failed(self, error: Exception) -> None:
+        """Remembers why our kernel does not run."""
+        self.failure = describe(error)
 
     def of(self, kind: Kind, measure: Callable[[], Form | None]) -> Form | None:
         """The form for layers of a kind, None for the usual way; measured where it is not known."""

@@ -61,7 +61,8 @@ class Picker:
         chosen = scores.argmax() if self.greedy else self._sampled(scores, position)
         if self._seen is not None:
             self._seen.index_fill_(0, chosen, True)
-        cost = torch.logsumexp(logits, 0) - logits[chosen]  # no number where one of the logits is none
+        # no number where one of the logits is none; `logits[chosen]` would wait for the device
+        cost = torch.logsumexp(logits, 0) - logits.gather(0, chosen[None])[0]
         token, nats = torch.stack([chosen.double(), cost.double()]).tolist()
         if not math.isfinite(nats):
             raise no_numbers()

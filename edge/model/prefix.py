@@ -24,6 +24,7 @@ from transformers.cache_utils import DynamicLayer
 from ..errors import ModelError
 from ..memory import families
 
+_SLIDING = ("sliding_attention", "hybrid_sliding", "chunked_attention")
 MAX_POSITION = 32768  # where the model names no limit: rotary angles lose precision as positions grow
 
 
@@ -42,6 +43,8 @@ def windows_of(config: Any) -> list[int | None]:
             f"no keys and values of this model can be kept: {why}",
             "learn.prefix=full or auto, and no comparison with full attention", "leave them out",
         )  # fmt: skip
+    if isinstance(options, dict):  # transformers 5.17: one for all layers
+        options = [options if kind in _SLIDING else {} for kind in kinds]
     return [values.get("sliding_window") for values in options]
 
 

@@ -88,7 +88,8 @@ class Packed(nn.Module):
         )
         state = bnb.QuantState(
             absmax=self.absmax[index], shape=self.shape[1:], code=self.quant_map, blocksize=packing.BLOCK,
-            quant_type="nf4", dtype=torch.float32, offset=self.nested_offset[index], state2=nested,
+            quant_type="nf4", offset=self.nested_offset[index], state2=nested,
+            dtype=torch.float32 if self.packed.device.type == "cpu" else dtype,
         )  # fmt: skip
         matrix: Tensor = bnb.dequantize_4bit(self.packed[index].unsqueeze(1), state)
         return matrix if matrix.dtype == dtype else matrix.to(dtype)
@@ -234,6 +235,18 @@ def replaceable(module: nn.Module) -> bool:
     """Whether 4-bit weights may take the layer's place: it is linear, and computes nothing else as some routers do."""
     own = type(module)
     return isinstance(module, nn.Linear) and (own.forward is nn.Linear.forward or own.__name__ in _WRITTEN_OUT)
+
+
+def widen_at_once(model: nn.Module) -> None:
+    """Lets a GPU dequantise into the compute dtype; folders name float32, which would be written first, and cast.
+
+    The numbers are the same: the kernel computes in float32, and rounds once.
+    """
+    for module in model.modules():
+        state: Any = getattr(getattr(module, "weight", None), "quant_state", None)
+        compute: torch.dtype | None = getattr(module, "compute_dtype", None)
+        if state is not None and compute is not None and module.weight.device.type != "cpu":
+            state.dtype = compute
 
 
 def unheld(model: nn.Module) -> dict[str, int]:

@@ -40,29 +40,43 @@ class Store(Protocol):
 
 
 class MemoryStore:
-    """Copies in memory, made once and reused; `on_cpu` keeps them in page-locked CPU memory."""
+    """Copies in memory, made once and reused; `on_cpu` keeps them in page-locked CPU memory.
+
+    Between a GPU and page-locked memory they are made in the GPU's own time, in the order they were asked for; it is
+    waited for where the CPU looks at one.
+    """
 
     def __init__(self, *, on_cpu: bool = False) -> None:
         self._on_cpu = on_cpu
+        self._on_the_way = False
         self._held: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def put(self, name: str, tensor: Tensor) -> None:
         """See `Store.put`."""
+        pinned = self._on_cpu and tensor.device.type == "cuda"
         if name not in self._held or self._held[name].shape != tensor.shape:
             place = "cpu" if self._on_cpu else tensor.device
-            pinned = self._on_cpu and tensor.device.type == "cuda"
             self._held[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device=place, pin_memory=pinned)
-        self._held[name].copy_(tensor)
+        self._held[name].copy_(tensor, non_blocking=pinned)
+        self._on_the_way |= pinned
 
     @torch.no_grad()
     def get(self, name: str, out: Tensor) -> Tensor:
         """See `Store.get`."""
-        return out.copy_(self._held[name])
+        if out.device.type == "cpu":
+            self._wait()
+        return out.copy_(self._held[name], non_blocking=True)
 
     def read(self, name: str) -> Tensor:
         """See `Store.read`."""
+        self._wait()
         return self._held[name]
+
+    def _wait(self) -> None:
+        if self._on_the_way:
+            torch.cuda.synchronize()
+            self._on_the_way = False
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -70,6 +84,7 @@ class MemoryStore:
 
     def move_to(self, other: Store) -> None:
         """Puts everything into another store, and holds nothing any more."""
+        self._wait()
         while self._held:
             name, tensor = self._held.popitem()
             other.put(name, tensor)

@@ -99,6 +99,22 @@ def test_quantize_then_score(model: str, text: Path, tmp_path: Path, capsys: pyt
     assert totals[0] == pytest.approx(totals[1], rel=1e-3)
 
 
+def test_doctor_outlives_a_gpu_that_bitsandbytes_has_no_kernels_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It prints one line and ends the process that asked, which is another one."""
+    from edge.measure import doctor
+
+    ended = tmp_path / "python"
+    ended.write_text("#!/bin/sh\necho loading >&2; echo 'Error no kernel image is available' >&2; exit 1\n")
+    ended.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(ended))
+    check = doctor._try("NF4", lambda: doctor.alone(doctor.nf4_round_trip)("cuda:0"), "build it")
+    assert not check.ok and check.result == "RuntimeError: Error no kernel image is available"
+    ended.write_text("#!/bin/sh\necho '[\"works\", 0.5]'\n")
+    assert doctor.alone(doctor.nf4_round_trip)("cuda:0") == ("works", 0.5)
+
+
 def test_doctor_tries_things(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor", "--json"]) == 0
     checks = {c["name"]: c for c in last_json(capsys)["checks"]}

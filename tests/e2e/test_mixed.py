@@ -70,7 +70,7 @@ def tiny_shape() -> Any:
 )
 def test_what_writes(overrides: list[str], writes: bool, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "model_shape", lambda source: DEMO)
-    monkeypatch.setattr(planning, "free_for_all", lambda kind: 24 << 30)
+    monkeypatch.setattr(planning, "free_for_all", lambda *device: 24 << 30)
     monkeypatch.setattr(planning, "measured_baseline", lambda kind: 500_000_000)
     asked = settings_module.load("economical", ["compute.device=cpu", *overrides])
     source = Source("folder", Path("nowhere"), "demo")

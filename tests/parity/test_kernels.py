@@ -38,6 +38,9 @@ def test_the_kernel_multiplies_with_what_bitsandbytes_widens(shape: tuple[int, i
         ours = kernels.product(x, packed, state, bias, lora, form)
         assert ours.shape == wanted.shape and ours.dtype == x.dtype
         assert float((ours.double() - wanted).abs().max()) < 1e-5 * float(wanted.abs().max())
+        if lora is not None:  # x A^T of several layers at once, of which this one's is a part
+            beside = torch.cat([torch.ones(rows, 3), x @ lora[0]], 1)[:, 3:]
+            assert gap(kernels.product(x, packed, state, bias, lora, form, beside), ours) < 1e-5
 
 
 def test_only_weights_that_it_knows_are_taken() -> None:
@@ -96,6 +99,9 @@ def test_the_fastest_way_is_taken_and_a_wrong_or_broken_one_never() -> None:
         raise RuntimeError("no ptxas")
 
     assert chosen(broken, 1.0) is None
+    choices = kernels.Choices()
+    assert kernels.choose(lambda: right, broken, lambda way: 1.0, failed=choices.failed) is None
+    assert choices.failure == "RuntimeError: no ptxas"
 
 
 def test_choices_are_measured_once_and_lines_keep_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +111,7 @@ def test_choices_are_measured_once_and_lines_keep_them(monkeypatch: pytest.Monke
     assert step is not None
     asked: list[object] = []
     form = Form(16, 2, 4)
-    monkeypatch.setattr(kernels, "choose", lambda usual, ours: (asked.append(len(usual())), form)[1])
+    monkeypatch.setattr(kernels, "choose", lambda usual, ours, **told: (asked.append(len(usual())), form)[1])
     for adapter in (None, forward.adapter):
         for rows in (1, 3, 1):
             step._choose(step._lines(adapter), rows)
@@ -116,7 +122,7 @@ def test_choices_are_measured_once_and_lines_keep_them(monkeypatch: pytest.Monke
 
 
 def test_copies_of_weights_are_no_reason_against_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "choose", lambda usual, ours: None)  # measures on a GPU
+    monkeypatch.setattr(kernels, "choose", lambda usual, ours, **told: None)  # measures on a GPU
     forward = made("llama")
     forward.base.cache_weights()
     forward.decode(5, forward.prefill(IDS[:4])[1])

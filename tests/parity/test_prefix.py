@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, cache_utils
 
+from edge.model.prefix import windows_of
 from edge.session import Session
 from tests import tiny
 
 IDS = torch.tensor(tiny.tokenizer()(tiny.TEXT)["input_ids"][:240])
 WINDOW, LABELS = 64, 24
+
+
+def test_windows_are_found_in_what_older_and_newer_transformers_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """5.17 has one set of options for all layers, later ones have one for each."""
+    config = tiny.model("gemma3_text").config
+    kinds = ["sliding_attention", "full_attention"]
+    for options in ({"sliding_window": 16}, [{"sliding_window": 16}, {}]):
+        monkeypatch.setattr(cache_utils, "get_layer_types_and_kwargs", lambda config, said=options: (kinds, said))
+        assert windows_of(config) == [16, None]
 
 
 def _taught(session: Session, chunks: int = 2) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.machine import device
+from edge.machine import allocator, device
 from edge.memory.prediction import UNITS_SLACK
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,6 +84,28 @@ def test_ever_new_lengths_hold_no_ever_new_memory() -> None:
     filled, more = map(int, done.stdout.split())
     assert filled + more < UNITS_SLACK
     assert more < 8 << 20
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("", "expandable_segments:True"), ("PYTORCH_CUDA_ALLOC_CONF", "mine"), ("PYTORCH_ALLOC_CONF", "")],
+)
+def test_what_the_environment_says_to_torchs_allocator_is_heard(
+    name: str, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By either of its names: the older one alone is read where both are set."""
+    for key in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"):
+        monkeypatch.delenv(key, raising=False)
+    if name:
+        monkeypatch.setenv(name, "mine")
+    for key in ("THP_MEM_ALLOC_ENABLE", "TORCH_CUDNN_SDPA_DEPRIORITIZED"):
+        monkeypatch.setenv(key, os.environ.get(key, ""))
+    monkeypatch.setattr(allocator, "_bound_kernels", lambda: None)
+    monkeypatch.setattr(allocator, "_mallopt", lambda option, value: None)
+    monkeypatch.setattr(allocator._Heap, "tuned", False)
+    allocator.tune_allocator()
+    assert os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "") == found
+    os.environ.pop("PYTORCH_CUDA_ALLOC_CONF", None)
 
 
 @pytest.mark.parametrize(("said", "used"), [("", 4), ("1", 1), ("3", 3), ("64", 4), ("0", 4), ("4,2", 4), ("many", 4)])

@@ -22,7 +22,7 @@ from edge.errors import ModelError, StorageError, TemploraError
 from edge.machine import allocator, device, held
 from edge.model import base
 from edge.store import embedded, sources
-from edge.weights import checkpoint, quantize
+from edge.weights import checkpoint, packed, quantize
 from tests import tiny
 
 SETTINGS = settings.load("economical", tiny.WINDOW)
@@ -257,6 +257,36 @@ def test_a_family_whose_activations_float16_cannot_hold_keeps_float32() -> None:
     assert base.wide_enough(half, "gemma3_text").dtype == "float32"
     assert base.wide_enough(half, "qwen2").dtype == "float16"
     assert base.wide_enough(replace(half, dtype="bfloat16"), "gemma3_text").dtype == "bfloat16"
+
+
+def test_what_one_plan_may_hold_of_a_gpu_is_free_again_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the next plan's weights, which are made between its phases, would not find room."""
+    told: list[float] = []
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda name: namedtuple("Card", "total_memory")(1000))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, name: told.append(share))
+    gpu = device.Device("cuda", "cuda:0", "bfloat16")
+    with held.capped(gpu, 500):
+        with pytest.raises(RuntimeError), held.capped(gpu, 250):
+            raise RuntimeError("out of memory")
+        assert told == [0.5, 0.25, 0.5]
+    assert told[-1] == 1.0
+
+
+def test_a_gpu_dequantises_into_the_compute_dtype_and_a_cpu_as_the_folder_says() -> None:
+    class State:
+        dtype = torch.float32
+
+    class Weight:
+        def __init__(self, place: str) -> None:
+            self.device = torch.device(place)
+            self.quant_state = State()
+
+    model = torch.nn.ModuleList([torch.nn.Identity(), torch.nn.Identity()])
+    for layer, place in zip(model, ("cuda:0", "cpu"), strict=True):
+        layer.weight = Weight(place)  # type: ignore[assignment]
+        layer.compute_dtype = torch.bfloat16  # type: ignore[assignment]
+    packed.widen_at_once(model)
+    assert [layer.weight.quant_state.dtype for layer in model] == [torch.bfloat16, torch.float32]
 
 
 def test_a_gpus_clock_waits_for_nothing_and_keeps_only_what_has_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:

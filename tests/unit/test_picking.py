@@ -11,6 +11,7 @@ from transformers import generation as hf
 from edge.errors import ModelError
 from edge.model.picking import Picker
 from edge.settings import GenerateSettings
+from tests.waits import Waits
 
 LOGITS = torch.randn(50, generator=torch.Generator().manual_seed(0)) * 2
 NONE = torch.empty(0, dtype=torch.int64)
@@ -69,3 +70,15 @@ def test_logits_that_are_no_numbers_are_refused(temperature: float, bad: float) 
     logits[5] = bad
     with pytest.raises(ModelError):
         Picker(GenerateSettings(temperature=temperature, repetition_penalty=1.0), NONE).pick(logits, 0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_a_token_is_told_in_one_copy(temperature: float) -> None:
+    """Nothing waits for the logits but what tells the token and its nats; a draw is made on the host."""
+    settings = GenerateSettings(temperature=temperature, top_k=6, top_p=0.9, repetition_penalty=1.2)
+    picker = Picker(settings, torch.tensor([7]))
+    picker.begin([3, 9])
+    picker.pick(LOGITS, 0)
+    with Waits(ids=True) as waits:
+        picker.pick(LOGITS, 1)
+    assert waits.found == ["_local_scalar_dense"] * (temperature > 0)

@@ -1,0 +1,84 @@
+"""What a step (`step.py`) multiplies rows with: a linear layer's weights, kept or packed, and an adapter beside them.
+
+Owns: the products of a few rows, those with the same rows side by side. Does not know: blocks, texts, captures.
+Units: rows (n, K) -> (n, N).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from . import kernels
+from .kernels import Form
+
+
+class Line:
+    """One linear layer for rows: y = x W^T + b + s (x A^T) B^T.
+
+    Attributes:
+        forms: how our own kernel computes that many rows, where it does (`kernels.py`).
+    """
+
+    def __init__(self, layer: nn.Linear, lora: tuple[Tensor, Tensor, float] | None) -> None:
+        """`lora`: A^T (K, r), B^T (r, N) and s; None without an adapter."""
+        self.bias = layer.bias
+        self.weight: Tensor | None = None
+        self.state = getattr(layer.weight, "quant_state", None)
+        self.packed = layer.weight.data.t()
+        kept: Tensor | None = getattr(layer, "dequantized", None)
+        if kept is not None:
+            self.weight = kept.T
+        elif self.state is None:
+            self.weight = layer.weight.T
+        self.lora = lora
+        self.forms: dict[int, Form] = {}
+
+    def use(self, form: Form | None, rows: int) -> None:
+        """From now on so many rows are computed by our kernel in that form, or in the usual way."""
+        self.forms.pop(rows, None)
+        if form is not None:
+            self.forms[rows] = form
+
+    def __call__(self, x: Tensor, low: Tensor | None = None) -> Tensor:
+        """(n, N) of rows (n, K). `low`: (n, r), x A^T where it is there already."""
+        if low is None and self.lora is not None:
+            low = torch.mm(x, self.lora[0])
+        form = self.forms.get(len(x)) if self.forms else None
+        if form is not None:
+            return kernels.product(x, self.packed.t(), self.state, self.bias, self.lora, form, low)
+        if self.weight is None:
+            from bitsandbytes import matmul_4bit
+
+            out: Tensor = matmul_4bit(x, self.packed, quant_state=self.state, bias=self.bias)
+        elif self.bias is None:
+            out = torch.mm(x, self.weight)
+        else:
+            out = torch.addmm(self.bias, x, self.weight)
+        if low is not None:
+            assert self.lora is not None
+            out.addmm_(low, self.lora[1], alpha=self.lora[2])
+        return out
+
+
+@dataclass(frozen=True)
+class Together:
+    """Lines that multiply the same rows.
+
+    Attributes:
+        a: (K, r of all), their A^T side by side, where they lie so: a small product costs a GPU what a larger one does.
+    """
+
+    lines: Sequence[Line]
+    a: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        """(n, N) of each."""
+        if self.a is None:
+            return [line(x) for line in self.lines]
+        ranks = [0 if line.lora is None else line.lora[0].shape[1] for line in self.lines]
+        lows = torch.mm(x, self.a).split_with_sizes(ranks, 1)
+        return [line(x, low) for line, low in zip(self.lines, lows, strict=True)]
