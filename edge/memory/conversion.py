@@ -33,6 +33,7 @@ ROWS = 60_000_000  # for those, from the file's bytes to 4 bits, and freed heap 
 _ENTRY = 740  # for each entry of a GGUF header's arrays (measured: 708 and 720), while it is read
 _WHOLE = 18  # for each number of a tensor that is had whole
 _WIDENED = 10.5  # for each weight of a model that is loaded whole (measured)
+_REORDERED = (".attn_qkv.", ".attn_gate.", ".ssm_out.")
 _PACKED = 0.5 + 1 / 64 + 4 / (64 * 256)  # of each weight in 4 bits, with its scales
 
 
@@ -157,6 +158,9 @@ def _header(source: Source) -> gguf.Header:
 
 
 def _had_whole(name: str, tensor: gguf.Place, header: gguf.Header) -> bool:
-    """Whether its rows change their places: queries and keys of Llama files. Experts are had one by one."""
-    rotary = header.values.get("general.architecture") == "llama" and (".attn_q." in name or ".attn_k." in name)
-    return rotary or (len(tensor.dims) > 2 and "_exps." not in name)
+    """Whether its rows change their places: queries and keys of Llama files, values of Qwen3.5's linear attention.
+    Experts are had one by one."""
+    kind = str(header.values.get("general.architecture"))
+    rotary = kind == "llama" and (".attn_q." in name or ".attn_k." in name)
+    reordered = kind.startswith("qwen35") and any(part in name for part in _REORDERED)
+    return rotary or reordered or (len(tensor.dims) > 2 and "_exps." not in name)
