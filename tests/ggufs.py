@@ -22,7 +22,7 @@ CALLED: dict[str, tuple[str, dict[str, Any]]] = {
     "nemotron": ("nemotron", {"rope_parameters": {**ROPE, "partial_rotary_factor": 0.75}, "norm_eps": 2**-10}),
     "lfm2": ("lfm2", {}),
     "qwen3_5_text": ("qwen35", _DELTA),
-    "qwen3_5_moe_text": ("qwen35moe", {**families.LANGUAGE["qwen3_next"], **_DELTA, "moe_intermediate_size": 48}),
+    "qwen3_5_moe_text": ("qwen35moe", {**_DELTA, "moe_intermediate_size": 48}),
 }
 _SHORT = [
     (r"^model\.embed_tokens\.", "token_embd."), (r"^model\.embedding_norm\.", "token_embd_norm."),
@@ -44,15 +44,7 @@ def model(family: str) -> Any:
     """The model that `write` makes a file of."""
     import torch
 
-    changes = CALLED[family][1]
-    if family not in families.LANGUAGE:
-        with_family = {**families.LANGUAGE, family: {}}
-        before, families.LANGUAGE = families.LANGUAGE, with_family
-        try:
-            return families.language_model(family, **changes).to(torch.bfloat16)
-        finally:
-            families.LANGUAGE = before
-    return families.language_model(family, **changes).to(torch.bfloat16)
+    return families.language_model(family, **CALLED[family][1]).to(torch.bfloat16)
 
 
 def write(path: Path, family: str, made: Any) -> Path:

@@ -43,6 +43,8 @@ _STATES = {  # Qwen3.5's linear attention, as a header names its numbers
     "linear_num_key_heads": "ssm.group_count", "linear_num_value_heads": "ssm.time_step_rank",
     "linear_key_head_dim": "ssm.state_size", "linear_conv_kernel_dim": "ssm.conv_kernel",
 }  # fmt: skip
+_HEADERS = 1 << 20  # bytes
+_WORTH_COUNTING = 0.02  # of a folder's bytes: norms, biases and headers are less
 MAX_LAYERS = 10_000  # far above any model's; a damaged or hostile header says more
 MAX_SIZE = 1 << 30
 
@@ -182,11 +184,26 @@ def read(source: Source) -> Shape:
         manifest = source.path / "templora.json"
         packed = manifest.is_file()
         found = from_config(config, packed=packed)
+        if not found.exact and "text_config" not in config:  # a tower beside the language model is not read
+            held = sum(file.stat().st_size for file in source.path.glob("model*.safetensors"))
+            found = dataclasses.replace(found, whole=found.whole + _uncounted(found, held))
         return dataclasses.replace(found, repaired=packed and "repair" in json.loads(manifest.read_text("utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ModelError(
             f"{path} cannot be used ({describe(error)})", "a decoder-only transformer's config", "check the folder"
         ) from error
+
+
+def _uncounted(found: Shape, held: int) -> int:
+    """Numbers that a folder's files hold beyond those that its config is known to speak of: counted unquantised.
+
+    A family that is not known one block by one may have layers, or call its experts, as no other does.
+    """
+    narrow = found.linear_parameters + found.expert_parameters
+    wide = found.vocab * found.hidden * (1 if found.tied else 2) + found.whole
+    expected = narrow * (0.55 if found.packed else found.stored) + wide * found.stored
+    missing = held - int(expected)
+    return missing // found.stored if missing > max(_HEADERS, _WORTH_COUNTING * held) else 0
 
 
 def from_config(config: Mapping[str, Any], *, packed: bool = False) -> Shape:
@@ -202,6 +219,11 @@ def from_config(config: Mapping[str, Any], *, packed: bool = False) -> Shape:
     why = families.refusal(config)
     if why:
         raise ModelError(f"a {kind} model: {why}", "a decoder-only transformer", "use another model")
+    by = families.quantised(config)
+    if by:
+        raise ModelError(
+            f"weights quantised by {by}", "full precision, or bitsandbytes' 4 bits", "use the model in full precision"
+        )
     heads = int(config["num_attention_heads"])
     hidden = int(config["hidden_size"])
     layers = int(config["num_hidden_layers"])
@@ -296,6 +318,11 @@ def _from_gguf(path: Path) -> Shape:
         with path.open("rb") as file:
             header = gguf.read(file, ["lfm2.attention.head_count_kv"])
         kind = str(header.values["general.architecture"])
+        if int(header.values.get("split.count", 1)) > 1:
+            raise ModelError(
+                f"{path.name} is one of {header.values['split.count']} parts of a model", "a GGUF file in one part",
+                "join them first: llama-gguf-split --merge FIRST OUT",
+            )  # fmt: skip
         if kind not in GGUF or (kind == "llama" and header.values.get("llama.expert_count")):
             raise ModelError(
                 f"{path.name} is a GGUF file of a {kind[:40]} model{' with experts' if kind in GGUF else ''}",

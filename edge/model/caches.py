@@ -20,12 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Cache as TransformersCache
-from transformers import DynamicCache
-from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
+from transformers import DynamicCache, cache_utils
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from ..memory.sizes import room_for
 
-FORGETTING = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)  # whose tokens can be taken back
+# What stands for a layer that keeps nothing; transformers 5.3 has none
+DUMMY: type | None = getattr(cache_utils, "DummyLayer", None)
+FORGETTING = (DynamicLayer, DynamicSlidingWindowLayer, *([DUMMY] if DUMMY else []))  # whose tokens can be taken back
 UNBOUNDED = 1 << 30
 Place = tuple[str, dict[Any, Any], Any]  # a tensor of a cache: a name for it, and where it is kept
 
@@ -240,7 +242,7 @@ class Grown:
         at, kept = self._marked
         if not all(type(layer) in FORGETTING for layer in self.layers):
             return False  # a state that has no tokens to forget
-        layers = {index: layer for index, layer in enumerate(self.layers) if type(layer) is not DummyLayer}
+        layers = {index: layer for index, layer in enumerate(self.layers) if type(layer) is not DUMMY}
         dropped = {index for index, layer in layers.items() if layer.keys.shape[2] < held}
         if dropped and at != length:
             return False

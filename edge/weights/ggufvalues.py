@@ -82,14 +82,15 @@ def completed(values: Mapping[str, Any], header: gguf.Header, path: Path) -> dic
 
 def _heads(made: dict[str, Any], kind: str, said: Any, path: Path) -> None:
     """Features of a head, and how many of them turn with the position, at which base."""
-    head = said("attention.key_length") or int(made["hidden_size"]) // int(made.get("num_attention_heads") or 1)
+    turned = said("rope.dimension_count")
+    head = said("attention.key_length") or (turned if kind == "llama" else None)  # which turns whole heads
+    head = head or int(made["hidden_size"]) // int(made.get("num_attention_heads") or 1)
     if said("attention.value_length") not in (None, head) and said("attention.key_length"):
         raise _not_known(path, f"{kind}.attention.value_length", said("attention.value_length"))
     if said("attention.key_length"):
         made["head_dim"] = head
     if said("rope.freq_base") and "rope_theta" not in made:
         made["rope_theta"] = said("rope.freq_base")
-    turned = said("rope.dimension_count")
     if kind in _TURNED_IN_PART and turned:
         made["partial_rotary_factor"] = turned / head
     elif turned not in (None, head) and kind not in ("bloom", "gpt2"):

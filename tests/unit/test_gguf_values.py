@@ -209,6 +209,12 @@ def test_a_file_of_an_architecture_that_is_not_tested_is_refused_by_its_name_alo
         quantize.quantize_to_folder(str(path), tmp_path / "new")
 
 
+def test_a_part_of_a_split_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tiny.gguf(tmp_path / "m-00001-of-00002.gguf", more=lambda out: out.add_uint16("split.count", 2))
+    with pytest.raises(ModelError, match=r"one of 2 parts of a model; .*join them first: llama-gguf-split"):
+        shape.read(sources.resolve(str(path)))
+
+
 def test_the_table_of_files_has_each_architecture_and_what_it_becomes() -> None:
     readme = (Path(alone.__file__).parent / "README.md").read_text("utf-8")
     rows = [line.split("|") for line in readme.split("<!-- table -->")[1].splitlines() if line.startswith("| `")]
