@@ -102,7 +102,9 @@ def test_a_family_that_cannot_be_planned_is_not_converted(tmp_path: Path) -> Non
     """Its config names its numbers as no other does; a folder in 4 bits would be refused by every verb."""
     from transformers import MptConfig, MptForCausalLM
 
-    MptForCausalLM(MptConfig(d_model=64, n_heads=4, n_layers=1, max_seq_len=64, vocab_size=320)).save_pretrained(tmp_path)
+    MptForCausalLM(MptConfig(d_model=64, n_heads=4, n_layers=1, max_seq_len=64, vocab_size=320)).save_pretrained(
+        tmp_path
+    )
     tiny.tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"config\.json cannot be used"):
         quantize.quantize_to_folder(str(tmp_path), tmp_path / "nf4")
