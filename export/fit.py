@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.errors import ExportError
+from edge.memory.graph import PART
 
 from .manifest import DECODER, HEAD, MANIFEST, Manifest, cache_names, head_parts, lora_inputs, part_outputs
 
@@ -27,6 +28,8 @@ def require(folder: Path, manifest: Manifest, decoder: Any, head: Any) -> None:
     Raises:
         ExportError: naming the first array that differs.
     """
+    _count(folder, "layers", manifest.layers, len(decoder.get_inputs()) // 2)  # keys and values of each
+    _count(folder, "vocab", manifest.vocab, PART * len(head.get_outputs()))
     caches: Shape = (1, manifest.groups, None, manifest.head_size)
     states: Shape = (None, manifest.hidden)
     lora: Shapes = {}
@@ -46,6 +49,16 @@ def require(folder: Path, manifest: Manifest, decoder: Any, head: Any) -> None:
     _compare(folder / DECODER, decoder.get_outputs(), {"hidden": states} | present, manifest)
     _compare(folder / HEAD, head.get_inputs(), given, manifest)
     _compare(folder / HEAD, head.get_outputs(), parts, manifest)
+
+
+def _count(folder: Path, name: str, got: int, most: int) -> None:
+    """Refuses a number of things that the graphs cannot have, before names of so many are made."""
+    if not 0 <= got <= most:
+        raise ExportError(
+            f"{folder / MANIFEST} says {name}={got:.6g}",
+            f"at most {most}, as the graphs have",
+            "export it again with templora export",
+        )
 
 
 def _compare(path: Path, arrays: Any, wanted: Shapes, manifest: Manifest) -> None:

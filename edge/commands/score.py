@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         stopped = drive(run, session, stop, begin, shown, outputs, whole=whole, more=lambda _: bool(ids.look(1)))
     if chunks:
         print_table(report.score_table(chunks))
-        print(report.summary(chunks, result["seconds"], result["peak_bytes"]))
+        print(report.summary(chunks, result["peak_bytes"]))
     if args.report and chunks:
         print(f"report: {args.report / 'report.json'}, plot: {args.report / 'perplexity.png'}")
     if args.json:

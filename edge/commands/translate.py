@@ -6,7 +6,8 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import journal
@@ -142,106 +143,122 @@ def run(args: argparse.Namespace) -> int:
                 outputs.write_report(args.report, result, done, job, args.book.name)
             return {"units": len(job.units)} if result["units"]["done"] == len(job.units) else None
 
-        stopped = _translate(job, made, run, session, progress, stop, files, args, write)
+        book = _Book(args, job, run, session, files)
+        stopped = book.translate(made, progress, stop, write)
     return _tell(args, result, run, stopped)
 
 
-def _translate(
-    job: loop.Job,
-    made: prompts.Prompts,
-    run: Run,
-    session: Session,
-    progress: Progress,
-    stop: Stop,
-    files: outputs.Outputs,
-    args: argparse.Namespace,
-    write: Callable[[list[Record], int], dict[str, int] | None],
-) -> int:
-    """The exit code of a stop, or 0. `write` gets all records and that code, and writes what comes of them."""
-    from ..translation.decoding import ModelTranslator, require_languages
-    from ..translation.lessons import Lessons
-    from ..translation.meaning import Meaning
+@dataclass(frozen=True)
+class _Book:
+    """A translation and its run, in the form in which this command goes through it."""
 
-    wanted = min(len(job.units), args.limit or len(job.units))
-    whole = _is_there(job, run, session, files, args, wanted)  # nothing is left to do but to write it out
-    done: list[Record] = []
-    began = time.monotonic()
-    unfinished = outputs.Unfinished(lambda: files.write(done))
-    tokens = marked = previewed = 0
+    args: argparse.Namespace
+    job: loop.Job
+    run: Run
+    session: Session
+    files: outputs.Outputs
 
-    def begin(before: list[Record]) -> Iterable[Record]:
-        done.extend(before)
-        if whole:
-            return ()
+    def translate(
+        self,
+        made: prompts.Prompts,
+        progress: Progress,
+        stop: Stop,
+        write: Callable[[list[Record], int], dict[str, int] | None],
+    ) -> int:
+        """The exit code of a stop, or 0. `write` gets all records and that code, and writes what comes of them."""
+        run = self.run
+        session = self.session
+        whole = self._is_there()  # nothing is left to do but to write it out
+        done: list[Record] = []
+        began = time.monotonic()
+        unfinished = outputs.Unfinished(lambda: self.files.write(done))
+        tokens = marked = previewed = 0
+
+        def begin(before: list[Record]) -> Iterable[Record]:
+            done.extend(before)
+            return () if whole else self._loop(made, len(before))
+
+        def shown(record: Record) -> None:
+            nonlocal tokens, marked, previewed
+            done.append(record)
+            if isinstance(record, UnitTranslated):
+                new = len(done) > len(run.kept)  # not what an earlier process made
+                tokens += record.tokens if new else 0
+                marked += record.status == "marked"
+                if new and record.status != "copied" and previewed < PREVIEWED:
+                    previewed += 1
+                    progress.above(f"{record.source} → {report.shown(record)}")
+                speed = tokens / max(1e-9, time.monotonic() - began)
+                progress(record.end, f"{speed:.1f} tokens/s, {marked} marked")
+            elif isinstance(record, Corrected) and len(done) > len(run.kept):
+                _say_corrected(record)
+            unfinished.advance(at_once=record.kind == "lesson")
+
+        def enough(record: Record) -> bool:
+            return isinstance(record, UnitTranslated) and self._wanted <= record.end < len(self.job.units)
+
+        def finish(stopped: int) -> dict[str, int] | None:
+            if not stopped and not whole and self._wanted == len(self.job.units):
+                run.keep_adapter(session)
+            return write(max(done, run.kept, key=len), stopped)  # a stop may come while lessons are learned again
+
+        try:
+            return drive(run, session, stop, begin, shown, finish, whole=whole, enough=enough)
+        finally:
+            progress(None)
+
+    @property
+    def _wanted(self) -> int:
+        """How many units this process is to have in the records."""
+        return min(len(self.job.units), self.args.limit or len(self.job.units))
+
+    def _loop(self, made: prompts.Prompts, before: int) -> Iterator[Record]:
+        """The loop over what comes after the records that are done, `before` of them."""
+        from ..translation.decoding import ModelTranslator, require_languages
+        from ..translation.lessons import Lessons
+        from ..translation.meaning import Meaning
+
+        job = self.job
+        session = self.session
         require_languages(session, [unit.text for unit in job.units[:200]], job.source, job.target)
         judges = Meaning(session, made) if job.candidates > 1 else None
-        teacher = Lessons(session, made, job.glossary, judges=args.judge)
-        revision = _revision(job, session, files, args)
-        translator = ModelTranslator(session, made)
-        return loop.translate(job, translator, teacher, Log(run.kept, len(done)), judges, revision)
+        teacher = Lessons(session, made, job.glossary, judges=self.args.judge)
+        log = Log(self.run.kept, before)
+        return loop.translate(job, ModelTranslator(session, made), teacher, log, judges, self._revision())
 
-    def shown(record: Record) -> None:
-        nonlocal tokens, marked, previewed
-        done.append(record)
-        if isinstance(record, UnitTranslated):
-            new = len(done) > len(run.kept)  # not what an earlier process made
-            tokens += record.tokens if new else 0
-            marked += record.status == "marked"
-            if new and record.status != "copied" and previewed < PREVIEWED:
-                previewed += 1
-                progress.above(f"{record.source} → {report.shown(record)}")
-            speed = tokens / max(1e-9, time.monotonic() - began)
-            progress(record.end, f"{speed:.1f} tokens/s, {marked} marked")
-        elif isinstance(record, Corrected) and len(done) > len(run.kept):
-            _say_corrected(record)
-        unfinished.advance(at_once=record.kind == "lesson")
+    def _revision(self) -> Revision:
+        """What the user corrects in the review while the run goes on."""
+        job = self.job
+        review = self.files.review
+        teaches = self.session.adapter is not None and bool(job.learn & {"self", "corrections"})
+        edits = review.edits if review else no_edits
+        return Revision(job.units, (job.source, job.target), edits, redo=self.args.redo, teaches=teaches)
 
-    def enough(record: Record) -> bool:
-        return isinstance(record, UnitTranslated) and wanted <= record.end < len(job.units)
-
-    def finish(stopped: int) -> dict[str, int] | None:
-        if not stopped and not whole and wanted == len(job.units):
-            run.keep_adapter(session)
-        return write(max(done, run.kept, key=len), stopped)  # a stop may come while lessons are learned again
-
-    try:
-        return drive(run, session, stop, begin, shown, finish, whole=whole, enough=enough)
-    finally:
-        progress(None)
-
-
-def _revision(job: loop.Job, session: Session, files: outputs.Outputs, args: argparse.Namespace) -> Revision:
-    """What the user corrects in the review while the run goes on."""
-    edits = files.review.edits if files.review else no_edits
-    teaches = session.adapter is not None and bool(job.learn & {"self", "corrections"})
-    return Revision(job.units, (job.source, job.target), edits, redo=args.redo, teaches=teaches)
-
-
-def _is_there(
-    job: loop.Job, run: Run, session: Session, files: outputs.Outputs, args: argparse.Namespace, wanted: int
-) -> bool:
-    """Whether all that is wanted is in the records. What the user has corrected since the end of a run is put there;
-    where units are to be done again for it, the run goes on.
-    """
-    revision = _revision(job, session, files, args)
-    for record in run.kept:
-        revision.settled.see(record)
-    done = len(revision.settled.units)
-    if done < wanted:
-        return False
-    if done < len(job.units):
+    def _is_there(self) -> bool:
+        """Whether all that is wanted is in the records. What the user has corrected since the end of a run is put
+        there; where units are to be done again for it, the run goes on.
+        """
+        run = self.run
+        units = self.job.units
+        revision = self._revision()
+        for record in run.kept:
+            revision.settled.see(record)
+        done = len(revision.settled.units)
+        if done < self._wanted:
+            return False
+        if done < len(units):
+            return True
+        if not run.finished and self.session.adapter is not None and run.adapter is None and run.folder is not None:
+            return False  # its last lessons are not kept
+        late = revision.noticed()
+        if late is None:
+            return True
+        if late.again:
+            run.reopen()
+            return False
+        run.append(dataclasses.replace(late, taught=False))  # nothing comes after it that would profit
+        _say_corrected(late)
         return True
-    if not run.finished and session.adapter is not None and run.adapter is None and run.folder is not None:
-        return False  # its last lessons are not kept
-    late = revision.noticed()
-    if late is None:
-        return True
-    if late.again:
-        run.reopen()
-        return False
-    run.append(dataclasses.replace(late, taught=False))  # nothing comes after it that would profit
-    _say_corrected(late)
-    return True
 
 
 def _say_corrected(record: Corrected) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import InputError
+from ..machine.allocator import uncollected
 from . import files, inline, placeholders
 from .archive import Archive, Limits
 from .chapters import Chapter, chapters_of, in_chapters
@@ -96,7 +97,8 @@ def open_document(
     if found is None and named in ("epub", "docx"):
         what = "is empty" if not data else "is no zip archive"
         raise InputError(f"{source} {what}", f"{named.upper()}, which is one", "get it from its source again")
-    document = _read(source, data, named or found or _text_format(data), archive_limits, language)
+    with uncollected():
+        document = _read(source, data, named or found or _text_format(data), archive_limits, language)
     if any(len(unit.placeholders) >= inline.MOST - 1 for unit in document.units):
         note = (
             f"{source} holds a paragraph with {inline.MOST} brackets or pieces of markup: the rest of it stays as it is"

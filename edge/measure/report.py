@@ -26,12 +26,13 @@ COLORS = {"base": "tab:gray", "adapter": "tab:blue", "full": "tab:orange"}
 
 
 def score_json(chunks: Sequence[ChunkScore], seconds: float, extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON line of `templora score`."""
+    """The JSON line of `templora score`; `seconds` are those of this process, `chunk_seconds` those of all chunks."""
     sides = {name: total(chunks, name) for name in SIDES}
     return {
         "command": "score",
         "tokens": sum(c.tokens for c in chunks),
         "seconds": seconds,
+        "chunk_seconds": sum(c.seconds for c in chunks),
         "peak_bytes": max((c.peak_bytes for c in chunks), default=0),
         **{name: side.to_json() if side.tokens else None for name, side in sides.items()},
         "chunks": [chunk.to_json() for chunk in chunks],
@@ -74,9 +75,12 @@ def score_table(chunks: Sequence[ChunkScore]) -> Any:
     return table
 
 
-def summary(chunks: Sequence[ChunkScore], seconds: float, peak: int) -> str:
-    """Bits per byte, speed, memory and the guard's interventions, in one line."""
+def summary(chunks: Sequence[ChunkScore], peak: int) -> str:
+    """Bits per byte, speed, memory and the guard's interventions, in one line; the seconds are those of all chunks,
+    whichever process scored them.
+    """
     tokens = sum(c.tokens for c in chunks)
+    seconds = sum(c.seconds for c in chunks)
     parts = []
     for name in SIDES:
         bits = total(chunks, name).to_json()["bits_per_byte"]

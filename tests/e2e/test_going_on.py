@@ -81,6 +81,10 @@ def test_a_report_that_could_not_be_written_is_written_by_the_same_command(
     said = capsys.readouterr()
     assert f"the run in {folder} is finished: its outputs are written again; --fresh starts over" in said.err
     assert outcome(said.out.encode()) == first and (tmp_path / "rep" / lost).exists()
+    result = json.loads(said.out.splitlines()[-1])
+    took = sum(chunk["seconds"] for chunk in result["chunks"])  # not in the process that writes outputs again
+    assert took == pytest.approx(result["chunk_seconds"])
+    assert f"{result['tokens']} tokens in {took:.0f} s ({result['tokens'] / took:.0f} tokens/s)" in said.out
     assert len(list(folder.parent.iterdir())) == 1
 
 

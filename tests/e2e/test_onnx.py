@@ -149,6 +149,10 @@ def test_a_manifest_of_another_graph_is_refused(exported: Path, damaged: Path) -
         replace(made, **change).save(damaged)
         with pytest.raises(ExportError, match=r"decoder\.onnx .*; expected .*; export it again"):
             Engine(damaged)
+    for number in (10**12, -1):  # nothing of that size is made
+        replace(made, layers=number).save(damaged)
+        with pytest.raises(ExportError, match=r"says layers=.*as the graphs have; export it again"):
+            Engine(damaged)
     made.save(damaged)
     assert Engine(damaged).manifest == made
 
