@@ -88,6 +88,19 @@ LANGUAGE: dict[str, dict[str, Any]] = {
     "lfm2_moe": {**_NARROW, "layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "mamba2": {"num_heads": 8, "state_size": 16, "n_groups": 1, "chunk_size": 16, "expand": 2},
     "nanochat": {},
+    "qwen2_moe": {**_NARROW, "shared_expert_intermediate_size": 32},
+    "qwen3_5_moe_text": {**_NARROW, **_DELTA, "shared_expert_intermediate_size": 32},
+    "deepseek_v3": {**_NARROW, "n_routed_experts": 4, "n_shared_experts": 1, "n_group": 2, "topk_group": 1, "head_dim": 8,
+                    "first_k_dense_replace": 1, "q_lora_rank": 32, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
+                    "qk_nope_head_dim": 8, "v_head_dim": 16, "num_key_value_heads": 4},
+    "glm4_moe": {**_NARROW, "n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1,
+                 "first_k_dense_replace": 1, "partial_rotary_factor": 0.5},
+    "ernie4_5_moe": {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 32, "moe_num_shared_experts": 1,
+                     "moe_layer_start_index": 1, "moe_layer_end_index": 1},
+    "hunyuan_v1_moe": {"num_experts": 4, "moe_topk": [2, 2], "num_shared_expert": [1, 1]},
+    "jamba": {**_EXPERTS, "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1,
+              "mamba_d_state": 16, "mamba_dt_rank": 8, "use_mamba_kernels": False, "head_dim": None},
+    "recurrent_gemma": {"lru_width": 64, "block_types": ["recurrent", "attention"], "attention_window_size": 16},
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,16 +107,23 @@ GGUF_NAMES = {
 }  # what a GGUF file calls an architecture, where it differs
 
 
-def gguf(path: Path, architecture: str = "llama", kind: str = "F32", **changes: Any) -> Path:
+def gguf(
+    path: Path,
+    architecture: str = "llama",
+    kind: str = "F32",
+    *,
+    more: Callable[[Any], None] | None = None,
+    **changes: Any,
+) -> Path:
     """The same model as a whole GGUF file; the last words of its vocabulary are marked as unused.
 
     `kind`: how its matrices are stored. Where gguf cannot pack a kind, the numbers are random ones of that kind.
+    `more`: adds to the header, or tensors.
     """
     import gguf as format
 
-    made, words = model(architecture, **changes), tokenizer().get_vocab()
-    config, names = made.config, [*sorted(words, key=words.__getitem__), "ab"]
-    unused = config.vocab_size - len(names)
+    made = model(architecture, **changes)
+    config = made.config
     called = GGUF_NAMES.get(architecture, architecture)
     out = format.GGUFWriter(str(path), called)
     out.add_context_length(config.max_position_embeddings)
@@ -140,7 +148,30 @@ def gguf(path: Path, architecture: str = "llama", kind: str = "F32", **changes: 
     out.add_rope_dimension_count(head)
     out.add_rope_freq_base(10_000.0)
     out.add_layer_norm_rms_eps(config.rms_norm_eps)
-    out.add_vocab_size(config.vocab_size)
+    add_words(out, config.vocab_size)
+    arch = {value: key for key, value in format.MODEL_ARCH_NAMES.items()}[called]
+    table = format.get_tensor_name_map(arch, config.num_hidden_layers)
+    tied = config.tie_word_embeddings
+    for name, tensor in _parted(made.state_dict()):
+        if not (tied and name == "lm_head.weight"):
+            _add_tensor(
+                out, table.get_name(name, try_suffixes=(".weight", ".bias")), tensor.numpy(), called, config, kind
+            )
+    if more is not None:
+        more(out)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+    return path
+
+
+def add_words(out: Any, size: int) -> None:
+    """The tokenizer of `tokenizer`, with one merge; all of the vocabulary that it does not use is marked so."""
+    words = tokenizer().get_vocab()
+    names = [*sorted(words, key=words.__getitem__), "ab"]
+    unused = size - len(names)
+    out.add_vocab_size(size)
     out.add_tokenizer_model("gpt2")
     out.add_tokenizer_pre("default")
     out.add_token_list([*names, *(f"<unused{i}>" for i in range(unused))])
@@ -150,19 +181,6 @@ def gguf(path: Path, architecture: str = "llama", kind: str = "F32", **changes: 
     out.add_eos_token_id(1)
     out.add_pad_token_id(1)
     out.add_add_bos_token(True)
-    arch = {value: key for key, value in format.MODEL_ARCH_NAMES.items()}[called]
-    table = format.get_tensor_name_map(arch, config.num_hidden_layers)
-    tied = config.tie_word_embeddings
-    for name, tensor in _parted(made.state_dict()):
-        if not (tied and name == "lm_head.weight"):
-            _add_tensor(
-                out, table.get_name(name, try_suffixes=(".weight", ".bias")), tensor.numpy(), called, config, kind
-            )
-    out.write_header_to_file()
-    out.write_kv_data_to_file()
-    out.write_tensors_to_file()
-    out.close()
-    return path
 
 
 def _parted(state: dict[str, Any]) -> Any:

@@ -26,13 +26,13 @@ from . import gguf, shape
 from .budget import Plan
 from .planning import LIBRARIES, WORD, free_for_all
 from .prediction import Prediction
-from .shape import Shape
 
 NUMBERS = 1 << 20  # of a tensor at a time, where it comes by rows
 ROWS = 60_000_000  # for those, from the file's bytes to 4 bits, and freed heap between them
-_ENTRY = 740  # for each entry of a GGUF header's arrays (measured: 708 and 720), while it is read
+_ENTRY = 800  # for each entry of a GGUF header's arrays (measured: 708 to 778), while it is read
 _WHOLE = 18  # for each number of a tensor that is had whole
 _WIDENED = 10.5  # for each weight of a model that is loaded whole (measured)
+_REORDERED = (".attn_qkv.", ".attn_gate.", ".ssm_out.")
 _PACKED = 0.5 + 1 / 64 + 4 / (64 * 256)  # of each weight in 4 bits, with its scales
 
 
@@ -40,7 +40,7 @@ def predict(source: Source, *, whole: bool = False) -> Prediction:
     """Peak bytes of the phase `convert`; `whole`: where all weights are in memory at once.
 
     Raises:
-        ModelError: a GGUF header or, for `whole`, a config cannot be used.
+        ModelError: a GGUF header or a config cannot be used.
     """
     if whole:
         dims = shape.read(source)
@@ -48,15 +48,14 @@ def predict(source: Source, *, whole: bool = False) -> Prediction:
         return Prediction(LIBRARIES, {"convert": {"full-precision weights": int(_WIDENED * weights)}})
     terms = {"rows of a tensor": ROWS}
     baseline = LIBRARIES
-    found = _dims(source)
-    if found is not None:
-        baseline += WORD * found.vocab
-        largest = max(inputs * outputs for inputs, outputs in found.linears().values())
-        terms["largest tensors"] = int(_PACKED * largest)
-        if found.mixture is not None:  # a matrix in up to three copies (read, stacked, joined), and its 4 bits
-            numbers = _WHOLE if source.kind == "gguf" else 3 * found.stored + 1
-            one = numbers * found.mixture.matrix(found.hidden)
-            terms["largest tensors"] = max(terms["largest tensors"], one)
+    found = shape.read(source)
+    baseline += WORD * found.vocab
+    largest = max(inputs * outputs for inputs, outputs in found.linears().values())
+    terms["largest tensors"] = int(_PACKED * largest)
+    if found.mixture is not None:  # a matrix in up to three copies (read, stacked, joined), and its 4 bits
+        numbers = _WHOLE if source.kind == "gguf" else 3 * found.stored + 1
+        one = numbers * found.mixture.matrix(found.hidden)
+        terms["largest tensors"] = max(terms["largest tensors"], one)
     if source.kind == "gguf":
         header = _header(source)
         parted = [math.prod(t.dims) for name, t in header.tensors.items() if _had_whole(name, t, header)]
@@ -126,9 +125,7 @@ def capped(budget: int | None, doing: str = "converting to 4 bits") -> Iterator[
 def disk_bytes(source: Source, out: Path) -> int:
     """Room that the folder `out` still needs, beside what a killed process left of it."""
     there = sum(file.stat().st_size for file in begun_place(out).rglob("*") if file.is_file())
-    found = _dims(source)
-    if found is None:
-        return max(0, sum(file.stat().st_size for file in source.path.rglob("*")) - there)
+    found = shape.read(source)
     matrices = found.vocab * found.hidden * (1 if found.tied else 2)
     narrow = found.linear_parameters
     wide = matrices + found.whole
@@ -137,15 +134,6 @@ def disk_bytes(source: Source, out: Path) -> int:
     else:
         wide += found.expert_parameters
     return max(0, int(_PACKED * narrow) + found.stored * wide - there)
-
-
-def _dims(source: Source) -> Shape | None:
-    try:
-        return shape.read(source)
-    except ModelError:
-        if source.kind == "gguf":
-            raise
-        return None  # a config that the planner does not know, but transformers may
 
 
 def _header(source: Source) -> gguf.Header:
@@ -157,6 +145,9 @@ def _header(source: Source) -> gguf.Header:
 
 
 def _had_whole(name: str, tensor: gguf.Place, header: gguf.Header) -> bool:
-    """Whether its rows change their places: queries and keys of Llama files. Experts are had one by one."""
-    rotary = header.values.get("general.architecture") == "llama" and (".attn_q." in name or ".attn_k." in name)
-    return rotary or (len(tensor.dims) > 2 and "_exps." not in name)
+    """Whether its rows change their places: queries and keys of Llama files, values of Qwen3.5's linear attention.
+    Experts are had one by one."""
+    kind = str(header.values.get("general.architecture"))
+    rotary = kind == "llama" and (".attn_q." in name or ".attn_k." in name)
+    reordered = kind.startswith("qwen35") and any(part in name for part in _REORDERED)
+    return rotary or reordered or (len(tensor.dims) > 2 and "_exps." not in name)

@@ -67,6 +67,19 @@ def refusal(config: Mapping[str, Any]) -> str:
     return REFUSED.get(family, "")
 
 
+def quantised(config: Mapping[str, Any]) -> str:
+    """By what its weights were quantised, where that is nothing that can be read: full precision can, bitsandbytes' 4
+    bits can, and MXFP4, which transformers makes full precision of; empty there."""
+    found = config.get("quantization_config")
+    if not found:
+        return ""
+    if not isinstance(found, Mapping):
+        return str(found)[:40]
+    if found.get("load_in_4bit") or found.get("quant_method") == "mxfp4":
+        return ""
+    return str(found.get("quant_method") or "no method")[:40]
+
+
 def adapts(name: str) -> bool:
     """Whether an adapter may change the linear layer of that full name."""
     *above, last = name.split(".")
@@ -161,7 +174,19 @@ def beside(config: Mapping[str, Any], hidden: int, layers: int, heads: int, head
         linears["linear_left"] = (hidden, rank)
         linears["linear_right"] = (rank, hidden)
         linears["altup_projections"] = (hidden, 2 * copies * hidden // max(1, layers) + copies * copies + copies)
-    # 3. what chooses experts
+    # 3. attention through a small space (DeepSeek's): made of two matrices each
+    small = size("kv_lora_rank")
+    if small:
+        turned = size("qk_rope_head_dim")
+        query = heads * (size("qk_nope_head_dim") + turned)
+        value = heads * (size("v_head_dim") or head_dim)
+        narrow = size("q_lora_rank")
+        linears["q_proj"] = (hidden, narrow or query)
+        linears["q_b_proj"] = (narrow, query)
+        linears["k_proj"] = (hidden, small + turned)
+        linears["v_proj"] = (small, heads * size("qk_nope_head_dim") + value)
+        linears["o_proj"] = (value, hidden)
+    # 4. what chooses experts
     experts = size("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
     if experts:
         linears["router"] = (hidden, experts)

@@ -18,6 +18,7 @@ from typing import Any
 from ..errors import SettingsError
 from ..machine.allocator import KERNELS
 from ..settings import Settings
+from .families import largest
 
 EXPERTS = "experts"  # what `adapter.modules` calls them; only where it does, they are adapted
 _KERNEL = 470_000  # bytes of the heap that oneDNN takes for a kernel: 0.31 to 0.47 MB
@@ -89,21 +90,25 @@ def from_config(config: Mapping[str, Any], layers: int) -> Mixture | None:
     Raises:
         TypeError, ValueError: a value is no number, or one that no model has.
     """
-    experts = _first(config, "num_local_experts", "num_experts", "n_routed_experts")
+    experts = _first(config, "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
     if not experts:
         return None
     size = _first(config, "moe_intermediate_size", "intermediate_size")
-    routed = _first(config, "num_experts_per_tok", "moe_topk") or 1
+    routed = _first(config, "num_experts_per_tok", "moe_topk", "moe_k") or 1
     shared = _first(config, "shared_expert_intermediate_size", "shared_intermediate_size")
-    shared = shared or _first(config, "n_shared_experts") * size
+    shared = shared or _first(config, "n_shared_experts", "moe_num_shared_experts", "num_shared_experts") * size
     kind = str(config.get("model_type", ""))
     if kind.startswith("llama4"):  # beside its experts each token meets one more of their size
         shared = size
+    if kind.startswith("hunyuan"):
+        shared = _first(config, "num_shared_expert") * _first(config, "intermediate_size")
     if min(experts, size, routed) < 1 or shared < 0 or max(experts, routed) > _MAX_EXPERTS:
         raise ValueError(f"{experts} experts of {size} features, {routed} for a token")
     step = max(1, _first(config, "decoder_sparse_step", "interleave_moe_layer_step"))
     dense = {int(layer) for layer in config.get("mlp_only_layers") or ()}
-    dense |= set(range(min(layers, _first(config, "first_k_dense_replace", "num_dense_layers"))))
+    dense |= set(
+        range(min(layers, _first(config, "first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")))
+    )
     blocks = sum(1 for layer in range(layers) if layer not in dense and (layer + 1) % step == 0)
     return Mixture(
         experts, size, routed, shared, blocks,
@@ -151,5 +156,6 @@ def can_be_held(kind: str) -> bool:
 
 
 def _first(config: Mapping[str, Any], *names: str) -> int:
-    """The first of these numbers that the config names; 0 where it names none."""
-    return next((int(config[name]) for name in names if config.get(name)), 0)
+    """The first of these numbers that the config names, the largest where each block has its own; 0 where it names
+    none."""
+    return next((largest(config[name]) for name in names if config.get(name)), 0)

@@ -32,8 +32,19 @@ _MLP = (
     "shared_intermediate_size", "shared_expert_intermediate_size",
 )  # fmt: skip
 _NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
-_GGUF_NAMES = {"gemma2": "gemma2", "gemma3": "gemma3_text", "qwen2": "qwen2", "qwen3": "qwen3", "phi3": "phi3",
-               "qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe"}  # fmt: skip
+# Architectures of GGUF files, each tested against the model's own folder (`weights/README.md` has the table).
+GGUF = {
+    "llama": "llama", "gemma2": "gemma2", "gemma3": "gemma3_text", "qwen2": "qwen2", "qwen3": "qwen3",
+    "phi3": "phi3", "qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe", "qwen35": "qwen3_5_text",
+    "qwen35moe": "qwen3_5_moe_text", "lfm2": "lfm2", "starcoder2": "starcoder2", "stablelm": "stablelm",
+    "nemotron": "nemotron",
+}  # fmt: skip
+_STATES = {  # Qwen3.5's linear attention, as a header names its numbers
+    "linear_num_key_heads": "ssm.group_count", "linear_num_value_heads": "ssm.time_step_rank",
+    "linear_key_head_dim": "ssm.state_size", "linear_conv_kernel_dim": "ssm.conv_kernel",
+}  # fmt: skip
+_HEADERS = 1 << 20  # bytes
+_WORTH_COUNTING = 0.02  # of a folder's bytes: norms, biases and headers are less
 MAX_LAYERS = 10_000  # far above any model's; a damaged or hostile header says more
 MAX_SIZE = 1 << 30
 
@@ -173,11 +184,26 @@ def read(source: Source) -> Shape:
         manifest = source.path / "templora.json"
         packed = manifest.is_file()
         found = from_config(config, packed=packed)
+        if not found.exact and "text_config" not in config:  # a tower beside the language model is not read
+            held = sum(file.stat().st_size for file in source.path.glob("model*.safetensors"))
+            found = dataclasses.replace(found, whole=found.whole + _uncounted(found, held))
         return dataclasses.replace(found, repaired=packed and "repair" in json.loads(manifest.read_text("utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ModelError(
             f"{path} cannot be used ({describe(error)})", "a decoder-only transformer's config", "check the folder"
         ) from error
+
+
+def _uncounted(found: Shape, held: int) -> int:
+    """Numbers that a folder's files hold beyond those that its config is known to speak of: counted unquantised.
+
+    A family that is not known one block by one may have layers, or call its experts, as no other does.
+    """
+    narrow = found.linear_parameters + found.expert_parameters
+    wide = found.vocab * found.hidden * (1 if found.tied else 2) + found.whole
+    expected = narrow * (0.55 if found.packed else found.stored) + wide * found.stored
+    missing = held - int(expected)
+    return missing // found.stored if missing > max(_HEADERS, _WORTH_COUNTING * held) else 0
 
 
 def from_config(config: Mapping[str, Any], *, packed: bool = False) -> Shape:
@@ -193,6 +219,11 @@ def from_config(config: Mapping[str, Any], *, packed: bool = False) -> Shape:
     why = families.refusal(config)
     if why:
         raise ModelError(f"a {kind} model: {why}", "a decoder-only transformer", "use another model")
+    by = families.quantised(config)
+    if by:
+        raise ModelError(
+            f"weights quantised by {by}", "full precision, or bitsandbytes' 4 bits", "use the model in full precision"
+        )
     heads = int(config["num_attention_heads"])
     hidden = int(config["hidden_size"])
     layers = int(config["num_hidden_layers"])
@@ -285,42 +316,66 @@ def _defaults(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def _from_gguf(path: Path) -> Shape:
     try:
         with path.open("rb") as file:
-            header = gguf.read(file)
-        values = header.values
-        tensors = header.tensors
-        kind = str(values["general.architecture"])
-
-        def value(name: str, default: Any = None) -> Any:
-            return values.get(f"{kind}.{name}", default)
-
-        layers = int(value("block_count"))
-        window = value("attention.sliding_window")
-        if not 1 <= layers <= MAX_LAYERS:
-            raise ValueError(f"{layers} blocks, which no model has")
-        config = {
-            "model_type": _GGUF_NAMES.get(kind, kind),
-            "num_hidden_layers": layers,
-            "hidden_size": value("embedding_length"),
-            "intermediate_size": value("feed_forward_length"),
-            "num_attention_heads": value("attention.head_count"),
-            "num_key_value_heads": value("attention.head_count_kv"),
-            "head_dim": value("attention.key_length"),
-            "vocab_size": tensors["token_embd.weight"].dims[-1],
-            "tie_word_embeddings": "output.weight" not in tensors,
-            "dtype": "bfloat16",
-            "sliding_window": window,
-            "num_experts": value("expert_count"),
-            "num_experts_per_tok": value("expert_used_count"),
-            "moe_intermediate_size": value("expert_feed_forward_length"),
-            "shared_expert_intermediate_size": value("expert_shared_feed_forward_length"),
-        }
-        if window:  # every second block of Gemma 2 sees all tokens, every sixth of Gemma 3
-            period = {"gemma2": 2, "gemma3": 6}.get(kind, layers + 1)
-            config["layer_types"] = [
-                "full_attention" if (i + 1) % period == 0 else "sliding_attention" for i in range(layers)
-            ]
-        return from_config(config)
+            header = gguf.read(file, ["lfm2.attention.head_count_kv"])
+        kind = str(header.values["general.architecture"])
+        if int(header.values.get("split.count", 1)) > 1:
+            raise ModelError(
+                f"{path.name} is one of {header.values['split.count']} parts of a model", "a GGUF file in one part",
+                "join them first: llama-gguf-split --merge FIRST OUT",
+            )  # fmt: skip
+        if kind not in GGUF or (kind == "llama" and header.values.get("llama.expert_count")):
+            raise ModelError(
+                f"{path.name} is a GGUF file of a {kind[:40]} model{' with experts' if kind in GGUF else ''}",
+                f"one of {', '.join(GGUF)}", "use the model's own folder with safetensors instead",
+            )  # fmt: skip
+        return from_config(_header_config(header, kind))
     except (OSError, ValueError, KeyError, TypeError, struct.error, MemoryError, ArithmeticError) as error:
         raise ModelError(
             f"{path} has no usable header ({describe(error)})", "a GGUF language model", "download it again"
         ) from error
+
+
+def _header_config(header: gguf.Header, kind: str) -> dict[str, Any]:
+    """The values of a GGUF header under the names of transformers' config."""
+
+    def value(name: str, default: Any = None) -> Any:
+        return header.values.get(f"{kind}.{name}", default)
+
+    layers = int(value("block_count")) - int(value("nextn_predict_layers", 0))
+    window = value("attention.sliding_window")
+    groups = value("attention.head_count_kv")
+    if not 1 <= layers <= MAX_LAYERS:
+        raise ValueError(f"{layers} blocks, which no model has")
+    config = {
+        "model_type": GGUF[kind],
+        "num_hidden_layers": layers,
+        "hidden_size": value("embedding_length"),
+        "intermediate_size": value("feed_forward_length"),
+        "num_attention_heads": value("attention.head_count"),
+        "num_key_value_heads": max(groups) if isinstance(groups, list) else groups,
+        "head_dim": value("attention.key_length"),
+        "vocab_size": header.tensors["token_embd.weight"].dims[-1],
+        "tie_word_embeddings": "output.weight" not in header.tensors,
+        "dtype": "bfloat16",
+        "sliding_window": window,
+        "num_experts": value("expert_count"),
+        "num_experts_per_tok": value("expert_used_count"),
+        "moe_intermediate_size": value("expert_feed_forward_length"),
+        "shared_expert_intermediate_size": value("expert_shared_feed_forward_length"),
+    }
+    if window:  # every second block of Gemma 2 sees all tokens, every sixth of Gemma 3
+        period = {"gemma2": 2, "gemma3": 6}.get(kind, layers + 1)
+        config["layer_types"] = [
+            "full_attention" if (i + 1) % period == 0 else "sliding_attention" for i in range(layers)
+        ]
+    if isinstance(groups, list):  # none in LFM2's convolutions
+        config["layer_types"] = ["full_attention" if count else "conv" for count in groups[:layers]]
+        config |= {"conv_L_cache": value("shortconv.l_cache"), "block_auto_adjust_ff_dim": False}
+    if value("full_attention_interval"):
+        config |= {name: value(key) for name, key in _STATES.items()}
+        config["linear_value_head_dim"] = int(value("ssm.inner_size")) // int(value("ssm.time_step_rank"))
+        config["layer_types"] = [
+            "linear_attention" if (i + 1) % value("full_attention_interval") else "full_attention"
+            for i in range(layers)
+        ]
+    return config

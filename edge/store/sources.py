@@ -30,6 +30,7 @@ from .parts import Embedded
 MANIFEST = "templora.json"  # what a 4-bit folder made here holds
 FORMAT = 1  # of such folders
 WORDS = "words"  # in the manifest: sha256 of the ids that the tokenizer gives for the texts that it was tried on
+VALUES = "values"  # there as well: how much of a GGUF header is known to be in the config
 EXPORT = "templora-onnx.json"  # what an ONNX export holds
 EXPORT_FORMAT = 7  # of such folders
 
@@ -84,7 +85,8 @@ def resolve(reference: str, *, notice: Notice | None = None) -> Source:
 def converted(source: Source) -> Source:
     """The cached 4-bit folder of a GGUF file where it was made already; else the source itself.
 
-    One from before tokenizers were tried counts as not made: `convert_once` tries it, or makes it again.
+    One from before tokenizers were tried, or all of a header was read, counts as not made: `convert_once` tries it, or
+    makes it again.
     """
     if source.kind != "gguf":
         return source
@@ -94,8 +96,8 @@ def converted(source: Source) -> Source:
     except OSError:
         return source
     except (ValueError, RecursionError):
-        made = {WORDS: None}  # damaged: whoever reads it says so
-    if not isinstance(made, dict) or WORDS not in made:
+        made = {WORDS: None, VALUES: None}  # damaged: whoever reads it says so
+    if not isinstance(made, dict) or not {WORDS, VALUES} <= made.keys():
         return source
     return Source("folder", folder, source.reference, source.sha256)
 

@@ -21,6 +21,8 @@ import torch
 
 from ..errors import ModelError, StorageError, TemploraError, describe
 from ..machine.held import is_out_of_memory
+from ..memory import gguf
+from . import ggufvalues
 
 NAME = "model.gguf"  # of the file in its private folder
 _lock = RLock()
@@ -73,6 +75,30 @@ def only(path: Path) -> Iterator[Path]:
         yield Path(name)
 
 
+def gguf_config(path: Path, header: gguf.Header) -> tuple[Any, dict[str, Any]]:
+    """The config that a GGUF file's header describes, and its values as transformers reads them.
+
+    Raises:
+        ModelError: it says something that changes the model's numbers and is not known.
+        Exception: damaged, or of an architecture that transformers cannot read.
+    """
+    from transformers import PreTrainedConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    with only(path) as folder, sealed():
+        values, _ = PreTrainedConfig.get_config_dict(folder, gguf_file=NAME, local_files_only=True)
+    values = ggufvalues.completed(values, header, path)
+    return CONFIG_MAPPING[values["model_type"]].from_dict(dict(values)), values
+
+
+def gguf_names(model: Any, header: gguf.Header, values: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+    """transformers' processor of such a file's tensors, and the model's name for each tensor of the file."""
+    from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
+
+    processor = TENSOR_PROCESSORS.get(str(header.values["general.architecture"]), TensorProcessor)(config=values)
+    return processor, get_gguf_hf_weights_map(model, processor)
+
+
 def load_gguf(path: Path, dtype: torch.dtype) -> Any:
     """Loads a GGUF file with every weight dequantised to `dtype`.
 
@@ -89,10 +115,16 @@ def load_gguf(path: Path, dtype: torch.dtype) -> Any:
     except ImportError:
         pass  # older transformers always dequantise
     try:
+        with path.open("rb") as file:
+            header = gguf.read(file)
+        options["config"], values = gguf_config(path, header)
         with only(path) as folder, sealed():
             made = AutoModelForCausalLM.from_pretrained(
                 folder, gguf_file=NAME, trust_remote_code=False, local_files_only=True, dtype=dtype, **options
             )
+        if header.values["general.architecture"] not in ggufvalues.OWN:
+            _, names = gguf_names(made, header, values)
+            ggufvalues.require_used(header.tensors, {*names, *(f"{name}.weight" for name in names)}, path)
     except TemploraError:
         raise
     except Exception as error:

@@ -234,6 +234,11 @@ def load_pretrained(folder: Path, device: Device, four_bit: bool, remote_code: b
     if larger or not language.is_listed(config, remote_code):
         kind = language.causal_class(config)
         options = {"config": config, "key_mapping": language.NAMES}
+    if four_bit and getattr(config, "quantization_config", None):
+        raise ModelError(
+            f"{folder} holds weights in another kind of 4 bits", "full precision, or a folder that was made of it",
+            f"make one first: templora quantize {folder} FOLDER, then --model FOLDER",
+        )  # fmt: skip
     if four_bit:
         packed.say_what_stays(folder, load_config(folder, remote_code), device.torch_dtype, remote_code)
         options["quantization_config"] = BitsAndBytesConfig(

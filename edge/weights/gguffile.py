@@ -20,63 +20,45 @@ from torch import Tensor
 
 from ..errors import ModelError
 from ..memory import gguf
-from . import alone, pieces
-from .pieces import Original, Whole
-
-_SIZES = {
-    "moe_intermediate_size": "expert_feed_forward_length",
-    "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
-}
+from . import alone, ggufvalues, pieces
+from .pieces import Original
 
 
 def read(path: Path) -> tuple[Any, dict[str, Original], list[Any]]:
     """The model without weights, the tensors by the names that transformers gives them, and what it does with those.
 
     Raises:
-        Whole: transformers reads that architecture in another way.
-        ModelError: the file is cut short.
+        ModelError: the file is cut short, or holds what no part of the model is made of.
     """
-    from transformers import PreTrainedConfig
     from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     with path.open("rb") as file:
         header = gguf.read(file)
-    kind = str(header.values["general.architecture"])
-    if _has_own_loader(kind):
-        raise Whole(f"transformers reads {kind} files in another way")
     packed = {name: _packed(path, name, place, header.data) for name, place in header.tensors.items()}
-    with alone.only(path) as folder, alone.sealed():
-        values, _ = PreTrainedConfig.get_config_dict(folder, gguf_file=alone.NAME, local_files_only=True)
-    values |= _left_out(values, header, kind)
-    config = CONFIG_MAPPING[values["model_type"]].from_dict(dict(values))
+    for part in {part.kind: part for part in packed.values()}.values():
+        part.numbers(0, 1 if len(part.shape) > 1 else part.shape[0])  # raises where it cannot be unpacked
+    config, values = alone.gguf_config(path, header)
     model = pieces.skeleton(config, torch.bfloat16, False)
-    processor = TENSOR_PROCESSORS.get(kind, TensorProcessor)(config=values)
-    names = get_gguf_hf_weights_map(model, processor)
+    mapping = _own_mapping(str(header.values["general.architecture"]), config)
+    if mapping is not None:
+        _require_used(model, header, mapping, path)
+        return model, {name: part.original() for name, part in packed.items()}, mapping
+    processor, names = alone.gguf_names(model, header, values)
     sources: dict[str, dict[str, _Packed]] = {}
-    kinds: set[int] = set()
     for name, part in packed.items():
         target = names.get(name) or names.get(name.removesuffix(".weight"))
-        if target is None:
-            continue  # transformers leaves it out, too
-        if part.kind not in kinds:
-            kinds.add(part.kind)
-            part.numbers(0, 1 if len(part.shape) > 1 else part.shape[0])  # raises where it cannot be unpacked
-        sources.setdefault(target, {})[name] = part
+        if target is not None:
+            sources.setdefault(target, {})[name] = part
     state = model.state_dict()
+    ggufvalues.require_used(
+        packed, (name for target, parts in sources.items() if target in state for name in parts), path
+    )
     found = {
         target: _from_gguf(processor, names, target, parts, state[target])
         for target, parts in sources.items()
         if target in state
     }
     return model, found, get_model_conversion_mapping(model)
-
-
-def _left_out(values: dict[str, Any], header: gguf.Header, kind: str) -> dict[str, Any]:
-    """Sizes of experts that the header names. transformers does not read them, and would take its defaults instead."""
-    found = {name: header.values.get(f"{kind}.{key}") for name, key in _SIZES.items()}
-    return {name: size for name, size in found.items() if size and values.get("num_experts")}
 
 
 def _packed(path: Path, name: str, place: gguf.Place, data: int) -> _Packed:
@@ -95,13 +77,24 @@ def _packed(path: Path, name: str, place: gguf.Place, data: int) -> _Packed:
     return part
 
 
-def _has_own_loader(kind: str) -> bool:
-    """Whether this release of transformers reads that architecture without the functions used here."""
+def _own_mapping(kind: str, config: Any) -> list[Any] | None:
+    """How transformers renames and changes the tensors of such a file in its newer way; None where it has none."""
     try:
-        from transformers.integrations.gguf.utils import is_gguf_arch_supported
+        from transformers.integrations.gguf.utils import get_gguf_conversion_mapping, is_gguf_arch_supported
     except ImportError:
-        return False
-    return bool(is_gguf_arch_supported(kind))
+        return None
+    return list(get_gguf_conversion_mapping(kind, config)) if is_gguf_arch_supported(kind) else None
+
+
+def _require_used(model: Any, header: gguf.Header, mapping: list[Any], path: Path) -> None:
+    """Refuses a file with a tensor that becomes none of the model's; blocks that predict more tokens are left out."""
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    state = model.state_dict()
+    renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
+    converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
+    found = {name: rename_source_key(name, renamings, converters, "", state)[0] for name in header.tensors}
+    ggufvalues.require_used(found, (name for name, to in found.items() if to in state or to.startswith("mtp.")), path)
 
 
 @dataclass(frozen=True)
@@ -113,6 +106,14 @@ class _Packed:
     kind: int
     begin: int
     row_bytes: int
+
+    def original(self) -> Original:
+        """The tensor as it is stored, in float32."""
+
+        def rows(start: int, stop: int) -> Tensor:
+            return torch.from_numpy(self.numbers(start, stop))
+
+        return Original(self.shape, lambda: rows(0, self.shape[0]), rows if len(self.shape) > 1 else None)
 
     def numbers(self, start: int, stop: int) -> Any:
         """float32 numbers of the rows of the first dimension from `start` to `stop`, as a numpy array."""

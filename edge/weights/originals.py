@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def of(path: Path, *, remote_code: bool = False) -> Originals:
         model, found, mapping = gguffile.read(path) if path.is_file() else _of_folder(path, remote_code)
         kind = model.config.model_type
         mixed = mixture.from_config(model.config.to_dict(), int(model.config.num_hidden_layers)) is not None
-        tensors = _tied(model, _named(model, found, mapping), path)
+        tensors = _tied(model, _named(model, found, mapping, path.is_file()), path)
         if mixed:
             _require_experts(model, tensors, kind)
         return Originals(model, tensors)
@@ -143,7 +143,7 @@ def _from_file(path: Path, entry: tensorfile.Entry) -> Original:
 # --- the model's names ---
 
 
-def _named(model: Any, found: dict[str, Original], mapping: list[Any]) -> dict[str, Original]:
+def _named(model: Any, found: dict[str, Original], mapping: list[Any], exact: bool) -> dict[str, Original]:
     """The tensors by the model's names, in its types: renamed, split and joined as transformers does at loading."""
     from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
@@ -168,7 +168,7 @@ def _named(model: Any, found: dict[str, Original], mapping: list[Any]) -> dict[s
             named[target] = _cast(found[source], state[target])
     for first, (converter, sources) in joined.items():
         for target in _targets(converter, first, state):
-            named[target] = _converted(model, converter, first, target, sources, found, state[target])
+            named[target] = _converted(model, converter, first, target, sources, found, state[target], exact)
     return named
 
 
@@ -197,14 +197,22 @@ def _targets(converter: Any, first: str, state: dict[str, Tensor]) -> list[str]:
 
 def _converted(
     model: Any, converter: Any, first: str, target: str, sources: list[tuple[str, str]], found: dict[str, Original],
-    wanted: Tensor,
+    wanted: Tensor, exact: bool,
 ) -> Original:  # fmt: skip
-    """One of the tensors that a converter makes. The converter runs again for each, so that one is held at a time."""
+    """One of the tensors that a converter makes. The converter runs again for each, so that one is held at a time.
 
-    def made(chosen: list[tuple[str, str]], like: Tensor) -> Tensor:
+    `exact`: what is read keeps its type until it is made, as a GGUF file's float32 does; else it gets the model's.
+    """
+
+    def made(chosen: list[tuple[str, str]], like: Tensor, rows: tuple[int, int] | None = None) -> Tensor:
+        def read(source: str) -> Tensor:
+            by_rows = found[source].rows
+            part = by_rows(*rows) if rows and by_rows else found[source].whole()
+            return part if exact else part.to(wanted.dtype)
+
         own = deepcopy(converter)
         for source, pattern in chosen:
-            own.add_tensor(first, source, pattern, lambda source=source: found[source].whole().to(wanted.dtype))
+            own.add_tensor(first, source, pattern, lambda source=source: read(source))
         tensor = own.convert(first, model=model, config=model.config)[target]
         return pieces.fitting(tensor[0] if isinstance(tensor, list) else tensor, like)
 
@@ -215,8 +223,23 @@ def _converted(
     def experts(start: int, stop: int) -> Tensor:
         return made([pair for pairs in by_pattern.values() for pair in pairs[start:stop]], wanted[start:stop])
 
-    stacked = _stacks(converter) and all(len(pairs) == wanted.shape[0] for pairs in by_pattern.values())
-    return Original(tuple(wanted.shape), lambda: made(sources, wanted), experts if stacked else None)
+    def joined(start: int, stop: int) -> Tensor:
+        return made(sources, wanted[start:stop], (start, stop))
+
+    whole = Original(tuple(wanted.shape), lambda: made(sources, wanted))
+    if _stacks(converter) and all(len(pairs) == wanted.shape[0] for pairs in by_pattern.values()):
+        return replace(whole, rows=experts)
+    parts = [found[source] for source, _ in sources]
+    if _joins(converter) and all(len(part.shape) == 3 and part.shape[0] == wanted.shape[0] for part in parts):
+        return replace(whole, rows=joined)
+    return whole
+
+
+def _joins(converter: Any) -> bool:
+    """Whether a converter joins each expert's matrices, all experts of one kind being one tensor."""
+    from transformers.core_model_loading import Concatenate
+
+    return all(isinstance(operation, Concatenate) and operation.dim > 0 for operation in converter.operations)
 
 
 def _stacks(converter: Any) -> bool:

@@ -26,7 +26,7 @@ from ..machine.device import Device
 from ..memory import conversion, gguf
 from ..store import contents, sources
 from ..values.amounts import format_bytes
-from . import alone, checkpoint, originals, packed, pieces, stream, vocabulary, words
+from . import alone, checkpoint, ggufvalues, originals, packed, pieces, stream, vocabulary, words
 
 
 def quantize_in_place(model: Any, device: str, compute_dtype: torch.dtype) -> None:
@@ -55,6 +55,7 @@ def quantize_in_place(model: Any, device: str, compute_dtype: torch.dtype) -> No
 
 
 RECORD = ".done.jsonl"  # in a folder that is not finished: what of it is
+VALUES = 1  # what is read of a GGUF header; a number more with each key that is known later
 _KINDS = "tokenizer.ggml.token_type"
 Finish = Callable[[Path, sources.Source], dict[str, Any]]
 
@@ -226,18 +227,28 @@ def convert_once(source: sources.Source, **options: Any) -> sources.Source:
 
 
 def _try_older(folder: Path, path: Path) -> None:
-    """Removes a conversion from before tokenizers were tried, where its tokenizer gives other ids than the file's."""
-    if sources.WORDS in (checkpoint.read_manifest(folder) or {sources.WORDS: ""}):
+    """Removes a conversion from before tokenizers were tried, or all of a header was read, where its tokenizer gives
+    other ids than the file's or its config says something else."""
+    asked = {sources.WORDS, sources.VALUES}
+    if asked <= (checkpoint.read_manifest(folder) or dict.fromkeys(asked)).keys():
         return
     with journal.making(folder):
         manifest = checkpoint.read_manifest(folder)
-        if manifest is None or sources.WORDS in manifest:  # another process was here meanwhile
+        if manifest is None or asked <= manifest.keys():  # another process was here meanwhile
             return
         wanted = words.mark(words.load(path))
-        if words.mark(checkpoint.load_tokenizer(folder)) != wanted:
+        if words.mark(checkpoint.load_tokenizer(folder)) != wanted or not _computes_so(folder, path):
             shutil.rmtree(folder, ignore_errors=True)
         else:
-            _write_manifest(folder, {**manifest, sources.WORDS: wanted})
+            _write_manifest(folder, {**manifest, sources.WORDS: wanted, sources.VALUES: VALUES})
+
+
+def _computes_so(folder: Path, path: Path) -> bool:
+    """Whether a conversion's config says of positions, heads, caps and scales what the file's header does."""
+    with alone.making(path), path.open("rb") as file:
+        wanted = alone.gguf_config(path, gguf.read(file))[0].to_dict()
+    made = checkpoint.load_config(folder, False).to_dict()
+    return all(made.get(name) == wanted.get(name) for name in ggufvalues.NAMES)
 
 
 @contextmanager
@@ -290,6 +301,7 @@ def _complete(
         "versions": {"transformers": transformers.__version__, "bitsandbytes": bitsandbytes.__version__},
         "contents": contents.record(folder),
         sources.WORDS: words.mark(tokenizer),
+        sources.VALUES: VALUES,
         **({"control_tokens": control} if control else {}),
     }
     _write_manifest(folder, manifest)

@@ -76,6 +76,11 @@ def entries(path: Path) -> list[Entry]:
         found = []
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"][0]):
             begin, end = (8 + length + offset for offset in entry["data_offsets"])
+            if isinstance(entry["dtype"], str) and entry["dtype"] not in DTYPES:
+                raise ModelError(
+                    f"{path} holds numbers of type {entry['dtype'][:40]}", "full precision or 4 bits made of it",
+                    "use the model in full precision",
+                )  # fmt: skip
             kind = DTYPES[entry["dtype"]], tuple(entry["shape"])
             if end - begin != size(kind) or not 8 + length <= begin <= end <= room:
                 raise broken(path)

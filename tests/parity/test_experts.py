@@ -16,8 +16,9 @@ from edge.memory import prediction, shape
 from edge.model import base as bases
 from edge.model import experts, patches
 from edge.session import Runtime
+from edge.store import sources
 from edge.weights import checkpoint, packed, quantize
-from tests import tiny
+from tests import families, tiny
 from tests.planned import lesson_of_experts
 
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -309,3 +310,21 @@ def test_learning_takes_no_more_memory_than_is_planned(tmp_path: Path) -> None:
     oneDNN makes a kernel anew."""
     measured, predicted = lesson_of_experts(tmp_path, "adapter.rank=16", "learn.epochs=1")
     assert measured <= predicted <= 1.6 * measured, predicted / measured
+
+
+def test_what_files_hold_beyond_what_their_config_speaks_of_is_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a family that names its experts as no other does, the plan would not know them."""
+    path = tiny.folder(tmp_path / "full", "ernie4_5_moe", **families.LANGUAGE["ernie4_5_moe"])
+    monkeypatch.setattr(shape, "_HEADERS", 10_000)
+    known = shape.read(sources.resolve(str(path)))
+    assert known.mixture is not None and known.mixture.experts == 4 and known.mixture.shared == 32
+    config = json.loads((path / "config.json").read_text())
+    config = {name: value for name, value in config.items() if name != "moe_num_experts"}
+    (path / "config.json").write_text(json.dumps(config | {"moe_experts_of_a_new_name": 4}))
+    found = shape.read(sources.resolve(str(path)))
+    assert found.mixture is None
+    counted = [one.linear_parameters + one.expert_parameters + one.whole for one in (found, known)]
+    assert 0.9 * counted[1] < counted[0]
+    assert found.whole > 4_000 > known.whole

@@ -98,6 +98,19 @@ def test_a_family_that_cannot_work_is_refused_before_its_weights_are_read(family
     assert caught.value.exit_code == 4
 
 
+def test_a_family_that_cannot_be_planned_is_not_converted(tmp_path: Path) -> None:
+    """Its config names its numbers as no other does; a folder in 4 bits would be refused by every verb."""
+    from transformers import MptConfig, MptForCausalLM
+
+    MptForCausalLM(MptConfig(d_model=64, n_heads=4, n_layers=1, max_seq_len=64, vocab_size=320)).save_pretrained(
+        tmp_path
+    )
+    tiny.tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"config\.json cannot be used"):
+        quantize.quantize_to_folder(str(tmp_path), tmp_path / "nf4")
+    assert not (tmp_path / "nf4").exists()
+
+
 def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
     from transformers import T5Config
 

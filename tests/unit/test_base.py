@@ -9,6 +9,7 @@ import time
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import edge
-from edge import settings
+from edge import cli, settings
 from edge.errors import ModelError, StorageError, TemploraError
 from edge.machine import allocator, device, held
 from edge.model import base
@@ -136,6 +137,45 @@ def test_a_config_of_a_far_larger_model_is_refused_before_that_is_made(
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *args, **more: 1 / 0)
     with pytest.raises(ModelError, match=r"speaks of matrices of .* numbers, and the weights hold 115,008"):
         base.load(sources.resolve(str(folder)), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("said", "by"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, "gptq"), ({"quant_method": "awq", "bits": 4}, "awq"),
+        ({"quant_method": "fp8"}, "fp8"), ({"quant_method": "compressed-tensors", "config_groups": {}}, "compressed-tensors"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes"), ({"quant_method": "new"}, "new"),
+        ({"bits": 4}, "no method"), ("yes", "yes"),
+    ],
+)  # fmt: skip
+def test_weights_that_were_quantised_in_another_way_are_refused_by_its_name(
+    said: Any, by: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By every verb, before anything is loaded or made."""
+    folder = tiny.folder(tmp_path / "m", "llama")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": said}))
+    (tmp_path / "t.txt").write_text("A word.")
+    for verb in (["plan", "--model"], ["score", str(tmp_path / "t.txt"), "--model"], ["quantize"]):
+        out = [str(tmp_path / "new")] if verb == ["quantize"] else []
+        assert cli.main([*verb, str(folder), *out]) == 4
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert line.startswith("error: ") and (
+            f"weights quantised by {by};" in line or (by == "yes" and "cannot be used" in line)
+        )
+    assert not (tmp_path / "new").exists()
+
+
+def test_numbers_of_a_type_that_is_not_known_are_named(tmp_path: Path) -> None:
+    """As of a model in FP8 whose config does not say so."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tiny.folder(tmp_path / "m", "llama")
+    held = load_file(folder / "model.safetensors")
+    held["model.layers.0.mlp.up_proj.weight"] = held["model.layers.0.mlp.up_proj.weight"].to(torch.float8_e4m3fn)
+    save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="holds numbers of type F8_E4M3; expected full precision"):
+        quantize.quantize_to_folder(str(folder), tmp_path / "new")
 
 
 def test_gguf_magic_and_checksum(tmp_path: Path) -> None:
