@@ -11,7 +11,7 @@ are bound once and changed in place. Texts side by side take a step together: th
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,7 @@ class Engine:
         self.decoder, self.head = (self._open(name, threads, shared) for name in (DECODER, HEAD))
         fit.require(folder, self.manifest, self.decoder, self.head)
         self.shrinking = ort.RunOptions()
+        self.shrinking.log_severity_level = 4
         if self.device == "cpu":
             self.shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self.rows = Rows(folder / WEIGHTS, self.manifest.embedding)
@@ -113,7 +114,7 @@ class Engine:
         for key, weight in held.items():
             options.add_initializer(key, weight)
         self._held |= held
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what goes wrong is raised, and said once
         options.intra_op_num_threads = threads
         options.enable_cpu_mem_arena = self.device == "cpu"
         if self.device == "cpu":
@@ -140,6 +141,26 @@ class Engine:
                 "check the CUDA libraries, or use --forward torch",
             )  # fmt: skip
         return session
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """Inside, what a graph cannot compute is an error of its export.
+
+        Raises:
+            ExportError: a graph was made otherwise than `templora export` makes it.
+            MemoryError: there was no memory for a result.
+        """
+        try:
+            yield
+        except Exception as error:  # ONNX Runtime's own errors share no base class
+            if not type(error).__module__.startswith("onnxruntime"):
+                raise
+            if any(word in str(error).lower() for word in ("bad_alloc", "allocate memory")):
+                raise MemoryError(describe(error)) from error
+            raise ExportError(
+                f"a graph in {self.folder} cannot be computed ({describe(error)})", "graphs that templora has exported",
+                "export it again with templora export",
+            ) from error  # fmt: skip
 
 
 @cache
@@ -269,7 +290,8 @@ class Reader:
         _bind_adapter(binding, adapter)
         binding.bind_output("hidden")
         _bind_cache(binding, buffers.names, buffers.values)
-        self.engine.decoder.run_with_iobinding(binding, self.engine.shrinking)
+        with self.engine.computing():
+            self.engine.decoder.run_with_iobinding(binding, self.engine.shrinking)
         hidden: Array = binding.get_outputs()[0].numpy()
         return hidden
 
@@ -288,7 +310,8 @@ class Reader:
     def _head(self, hidden: Array, labels: Array, *, scoring: bool) -> list[tuple[Array, Array]]:
         names = [name for part in self.engine.parts for name in part]
         given = {"hidden": hidden, "labels": labels, "scoring": np.array(scoring)}
-        results = iter(self.engine.head.run(names, given, self.engine.shrinking))
+        with self.engine.computing():
+            results = iter(self.engine.head.run(names, given, self.engine.shrinking))
         return list(zip(results, results, strict=True))
 
 
@@ -339,8 +362,9 @@ class Step:
         embedded = self._rows(np.array(tokens, np.int64))
         for name, array in _inputs(self._engine, embedded, positions, [row.sliding for row in rows]).items():
             self._inputs[name][...] = array
-        self._decoder.run_with_iobinding(self._tokens)
-        self._head.run_with_iobinding(self._states)
+        with self._engine.computing():
+            self._decoder.run_with_iobinding(self._tokens)
+            self._head.run_with_iobinding(self._states)
         return np.concatenate(self._logits, axis=1)
 
 

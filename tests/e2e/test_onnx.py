@@ -19,6 +19,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnxruntime.capi import onnxruntime_pybind11_state
 from transformers import PreTrainedTokenizerFast
 
 from edge import cli, journal
@@ -155,6 +156,31 @@ def test_a_manifest_of_another_graph_is_refused(exported: Path, damaged: Path) -
             Engine(damaged)
     made.save(damaged)
     assert Engine(damaged).manifest == made
+
+
+def test_a_graph_that_cannot_be_computed_is_refused_in_one_line(
+    exported: Path, damaged: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Sound for ONNX Runtime, sealed, and out of bounds when it runs; and a runtime without memory is out of memory."""
+    path = damaged / manifest.HEAD
+    graph = onnx.load(path, load_external_data=False)
+    nodes = [node for outer in graph.graph.node for part in outer.attribute for node in part.g.node]
+    (axis,) = {
+        part.name: part for node in nodes if node.op_type == "GatherElements" for part in node.attribute
+    }.values()
+    assert axis.i == 1
+    for node in nodes:
+        for part in node.attribute:
+            part.i = 0 if node.op_type == "GatherElements" else part.i
+    path.write_bytes(graph.SerializeToString())
+    made = manifest.read(exported)
+    replace(made, files={**made.files, path.name: (path.stat().st_size, journal.file_fingerprint(path))}).save(damaged)
+    opened = Engine(damaged)
+    with pytest.raises(ExportError, match=r"cannot be computed \(.*GatherElements.*; export it again"):
+        engine.Reader(opened).nll(np.arange(40, 60), 10, opened.nothing)
+    assert capfd.readouterr().err == ""
+    with pytest.raises(MemoryError), opened.computing():
+        raise onnxruntime_pybind11_state.RuntimeException("Failed to allocate memory for requested buffer of size 9")
 
 
 def test_a_taken_folder_is_refused(exported: Path) -> None:
@@ -349,7 +375,7 @@ def test_an_opset_that_the_runtime_does_not_know(damaged: Path) -> None:
     model.opset_import[0].version = 99
     path.write_bytes(model.SerializeToString())
     made = manifest.read(damaged)
-    files = {**made.files, path.name: (path.stat().st_size, journal.file_fingerprint(path))}
+    files = {**made.files, path.name: (path.stat().st_size, journal.journal.file_fingerprint(path))}
     replace(made, opset=99, files=files).save(damaged)
     with pytest.raises(ExportError, match=r"cannot load .*opset 99"):
         Engine(damaged)
