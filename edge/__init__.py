@@ -72,4 +72,8 @@ def __getattr__(name: str) -> Any:
 
     room = "records" if name in _RECORDS else "errors"
     room = next((named for named, names in _ROOMS.items() if name in names), room)
+    if room == "session":
+        from .machine import versions
+
+        versions.require()
     return getattr(importlib.import_module(f".{room}", __name__), name)

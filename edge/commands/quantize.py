@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .. import journal
 from ..errors import SettingsError
-from ..machine import device
+from ..machine import device, versions
 from ..store import sources
 from ..terminal import Converting, say
 from ..values.amounts import format_bytes, parse_bytes
@@ -48,6 +48,7 @@ def add(verbs: options.Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
+    versions.require()
     from ..weights import checkpoint, quantize
 
     checkpoint.quiet_libraries()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from ..errors import ModelError, describe
 from ..machine import device as devices
-from ..machine import held
+from ..machine import held, versions
 from ..machine.device import Device
 from ..values.amounts import format_bytes
 
@@ -41,6 +41,8 @@ def examine() -> Iterator[Check]:
     yield Check("system", True, f"{platform.system()} {platform.machine()}, Python {platform.python_version()}")
     for name in PACKAGES:
         yield _version(name)
+    for name, version, lowest in versions.too_old():
+        yield Check(name, False, f"{version} is too old", f"pip install '{name}>={lowest}'")
     import torch
 
     from ..weights import checkpoint
