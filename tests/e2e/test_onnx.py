@@ -375,7 +375,7 @@ def test_an_opset_that_the_runtime_does_not_know(damaged: Path) -> None:
     model.opset_import[0].version = 99
     path.write_bytes(model.SerializeToString())
     made = manifest.read(damaged)
-    files = {**made.files, path.name: (path.stat().st_size, journal.journal.file_fingerprint(path))}
+    files = {**made.files, path.name: (path.stat().st_size, journal.file_fingerprint(path))}
     replace(made, opset=99, files=files).save(damaged)
     with pytest.raises(ExportError, match=r"cannot load .*opset 99"):
         Engine(damaged)
