@@ -31,6 +31,7 @@ _MLP = (
     "intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner", "intermediate_size_mlp",
     "shared_intermediate_size", "shared_expert_intermediate_size",
 )  # fmt: skip
+_NAME = re.compile(r"[\w.-]{0,64}", re.ASCII)  # of a family
 _NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 # Architectures of GGUF files, each tested against the model's own folder (`weights/README.md` has the table).
 GGUF = {
@@ -285,7 +286,7 @@ def _whole(config: Mapping[str, Any]) -> dict[str, Any]:
         config = {**{name: value for name, value in config.items() if name not in _NEEDED}, **inner}
     config = {**{_NAMES[name]: value for name, value in config.items() if name in _NAMES}, **config}
     kind = str(config.get("model_type", ""))
-    if not re.fullmatch(r"[\w.-]{0,64}", kind, re.ASCII):
+    if not _NAME.fullmatch(kind):
         raise ValueError("a model_type that is no name")
     if inner or any(name not in config for name in _NEEDED):
         config = {**config, **_defaults(kind, inner or config)}
@@ -318,6 +319,8 @@ def _from_gguf(path: Path) -> Shape:
         with path.open("rb") as file:
             header = gguf.read(file, ["lfm2.attention.head_count_kv"])
         kind = str(header.values["general.architecture"])
+        if not _NAME.fullmatch(kind):
+            raise ValueError("an architecture that is no name")
         if int(header.values.get("split.count", 1)) > 1:
             raise ModelError(
                 f"{path.name} is one of {header.values['split.count']} parts of a model", "a GGUF file in one part",

@@ -32,7 +32,7 @@ COMMON = [
     "--set",
     "adapter.rank=4",
 ]
-TIMINGS = ("seconds", "score_seconds", "decode_seconds", "peak_bytes")
+TIMINGS = ("seconds", "chunk_seconds", "score_seconds", "decode_seconds", "peak_bytes")
 
 
 @pytest.fixture(scope="module")

@@ -465,7 +465,8 @@ def test_two_first_uses_convert_once(wheels: Path, tmp_path: Path, monkeypatch: 
         made.append(out)
         time.sleep(0.5)
         out.mkdir(parents=True)
-        made_of = {"format": sources.FORMAT, "weights_sha256": "ab" * 32, "files": ["model.safetensors"], "words": "cd"}
+        made_of = {"format": sources.FORMAT, "weights_sha256": "ab" * 32, "files": ["model.safetensors"]}
+        made_of |= {"words": "cd", "values": 1}
         (out / "templora.json").write_text(json.dumps(made_of))
 
     monkeypatch.setattr(quantize, "quantize_to_folder", convert)
