@@ -324,12 +324,13 @@ def _is_repeated(leaf: Leaf) -> bool:
 
 def _balanced(text: str) -> list[str]:
     """A cue's text on as few lines of at most 42 as it needs, of about equal length, cut at spaces outside tags."""
-    words = list[str]()
+    groups = list[list[str]]()
     for word in re.findall(r"(?:<[^<>]*>|[^ ])+", text):
-        if words and _TAG.sub("", word).startswith(_DASHES):
-            words[-1] += f" {word}"  # a line that begins with a dash is another speaker's
+        if groups and _TAG.sub("", word).startswith(_DASHES):
+            groups[-1].append(word)  # a line that begins with a dash is another speaker's
         else:
-            words.append(word)
+            groups.append([word])
+    words = [" ".join(group) for group in groups]
     sizes = [tree.columns(_TAG.sub("", word)) for word in words]
     total = sum(sizes) + len(sizes) - 1
     count = math.ceil(total / _WIDTH)

@@ -31,6 +31,7 @@ TEXTS: dict[str, tuple[Callable[[int], str], int]] = {
     "tags.html": (lambda n: _page("<p>" + "<b>x</b> <i>y</i>" * n + "</p>"), 4000),
     "lines.html": (lambda n: _page("<div>" + "one line<br><br>" * n + "</div>"), 1000),
     "cue.srt": (lambda n: "1\n00:00:01,000 --> 00:00:02,000\n" + "<i>a</i> b &amp; - c\n" * n, 2000),
+    "dashes.srt": (lambda n: "1\n00:00:01,000 --> 00:00:02,000\na " + "- " * n, 60_000),
     "arrows.srt": (lambda n: "1\n00:00:01,000 --> 00:00:02,000\n" + "a 1 -> " * n, 20_000),
     **{
         f"brackets{suffix}": (made, 2000)
