@@ -21,6 +21,7 @@ import onnxruntime as ort
 
 from edge.errors import DeviceError, ExportError, describe
 from edge.machine.allocator import trim
+from edge.machine.held import is_out_of_memory
 from edge.memory.graph import PART, RUN, SLICE
 from edge.settings import OnnxSettings
 
@@ -155,7 +156,7 @@ class Engine:
         except Exception as error:  # ONNX Runtime's own errors share no base class
             if not type(error).__module__.startswith("onnxruntime"):
                 raise
-            if any(word in str(error).lower() for word in ("bad_alloc", "allocate memory")):
+            if is_out_of_memory(error):
                 raise MemoryError(describe(error)) from error
             raise ExportError(
                 f"a graph in {self.folder} cannot be computed ({describe(error)})", "graphs that templora has exported",

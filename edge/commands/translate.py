@@ -109,12 +109,13 @@ def run(args: argparse.Namespace) -> int:
     made = prompts_of(args, runtime, job)
     texts["template"] = repr(made.template)
     words = words_of(job, made.template, judge=args.judge)
+    wanted = min(len(job.units), args.limit or len(job.units))
     start = time.perf_counter()
     with (
         options.run(
             args, where, "translate", runtime, texts, len(job.units), words, () if named else ("template",)
         ) as run,
-        Progress("translating", min(len(job.units), args.limit or len(job.units)), "units") as progress,
+        Progress("translating", wanted, "units") as progress,
         runtime.session() as session,
         Stop() as stop,
     ):
@@ -143,20 +144,23 @@ def run(args: argparse.Namespace) -> int:
                 outputs.write_report(args.report, result, done, job, args.book.name)
             return {"units": len(job.units)} if result["units"]["done"] == len(job.units) else None
 
-        book = _Book(args, job, run, session, files)
+        book = _Book(args, job, run, session, files, wanted)
         stopped = book.translate(made, progress, stop, write)
     return _tell(args, result, run, stopped)
 
 
 @dataclass(frozen=True)
 class _Book:
-    """A translation and its run, in the form in which this command goes through it."""
+    """A translation and its run, in the form in which this command goes through it; `wanted`: how many units this
+    process is to have in the records.
+    """
 
     args: argparse.Namespace
     job: loop.Job
     run: Run
     session: Session
     files: outputs.Outputs
+    wanted: int
 
     def translate(
         self,
@@ -195,10 +199,10 @@ class _Book:
             unfinished.advance(at_once=record.kind == "lesson")
 
         def enough(record: Record) -> bool:
-            return isinstance(record, UnitTranslated) and self._wanted <= record.end < len(self.job.units)
+            return isinstance(record, UnitTranslated) and self.wanted <= record.end < len(self.job.units)
 
         def finish(stopped: int) -> dict[str, int] | None:
-            if not stopped and not whole and self._wanted == len(self.job.units):
+            if not stopped and not whole and self.wanted == len(self.job.units):
                 run.keep_adapter(session)
             return write(max(done, run.kept, key=len), stopped)  # a stop may come while lessons are learned again
 
@@ -206,11 +210,6 @@ class _Book:
             return drive(run, session, stop, begin, shown, finish, whole=whole, enough=enough)
         finally:
             progress(None)
-
-    @property
-    def _wanted(self) -> int:
-        """How many units this process is to have in the records."""
-        return min(len(self.job.units), self.args.limit or len(self.job.units))
 
     def _loop(self, made: prompts.Prompts, before: int) -> Iterator[Record]:
         """The loop over what comes after the records that are done, `before` of them."""
@@ -244,7 +243,7 @@ class _Book:
         for record in run.kept:
             revision.settled.see(record)
         done = len(revision.settled.units)
-        if done < self._wanted:
+        if done < self.wanted:
             return False
         if done < len(units):
             return True

@@ -213,9 +213,12 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:  # from the import of a module, too
         return True
+    if not (isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime")):
+        return False
     said = str(error).lower()
-    words = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc")
-    return isinstance(error, RuntimeError) and any(word in said for word in words)
+    words = ("can't allocate memory", "cannot allocate memory", "failed to allocate memory", "not enough memory",
+             "out of memory", "bad_alloc")  # fmt: skip
+    return any(word in said for word in words)
 
 
 def out_of_memory_among(error: BaseException | None) -> BaseException | None:

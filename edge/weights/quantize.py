@@ -55,7 +55,7 @@ def quantize_in_place(model: Any, device: str, compute_dtype: torch.dtype) -> No
 
 
 RECORD = ".done.jsonl"  # in a folder that is not finished: what of it is
-VALUES = 1  # what is read of a GGUF header; a number more with each key that is known later
+VALUES = 1  # a manifest that has it is of a conversion that was made by all that a GGUF header says
 _KINDS = "tokenizer.ggml.token_type"
 Finish = Callable[[Path, sources.Source], dict[str, Any]]
 

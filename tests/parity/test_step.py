@@ -21,6 +21,7 @@ from edge.model import base as bases
 from edge.model.adapter import Adapter
 from edge.model.caches import Grown, Rooms
 from edge.model.forward import TorchForward
+from edge.model.step import Step
 from edge.weights import quantize
 from tests import tiny
 from tests.families import LANGUAGE as language
@@ -378,13 +379,18 @@ def test_groups_of_texts_that_begin_alike_are_captured_once(family: str, monkeyp
     assert rooms() is None
 
 
+def capturing(family: str) -> tuple[TorchForward, Step]:
+    """A forward path whose step is to be captured, as on a GPU; the step beside it."""
+    forward = made(family)
+    assert forward.step is not None
+    forward.step.static = forward.step.captures = True
+    return forward, forward.step
+
+
 def test_what_was_recorded_reads_what_is_still_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """A text with more room needs longer tables; those of the recorded ones before it stay where they are."""
     monkeypatch.setattr("edge.model.step.Captured", _Replayed)
-    forward = made("llama")
-    step = forward.step
-    assert step is not None
-    step.static = step.captures = True
+    forward, step = capturing("llama")
     _, cache = forward.prefill(IDS[:20])
     forward.decode(5, cache)
     forward.decode(5, cache)
@@ -401,10 +407,8 @@ def test_a_step_that_cannot_be_captured_decodes_without(monkeypatch: pytest.Monk
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand more")
 
     monkeypatch.setattr("edge.model.step.Captured", refused)
-    forward = made("qwen3")
-    step = forward.step
-    assert step is not None
-    step.static = step.captures = step.chooses = True
+    forward, step = capturing("qwen3")
+    step.chooses = True
     monkeypatch.setattr(step, "_choose", lambda bound, rows: None)
     ours = decoded(forward)
     assert not step.captures and step.failure.startswith("RuntimeError: CUDA error: operation not permitted")
@@ -444,10 +448,7 @@ def test_memory_that_runs_out_in_a_capture_is_no_reason_to_go_on_without(monkeyp
             raise RuntimeError("CUDA error: operation failed due to a previous error during capture")  # as torch does
 
     monkeypatch.setattr("edge.model.step.Captured", refused)
-    forward = made("llama")
-    step = forward.step
-    assert step is not None
-    step.static = step.captures = True
+    forward, step = capturing("llama")
     _, cache = forward.prefill(IDS[:20])
     with pytest.raises(RuntimeError, match="out of memory"):
         forward.decode(5, cache)
