@@ -23,6 +23,7 @@ from mdit_py_plugins.front_matter import front_matter_plugin
 from . import inline as tree
 from . import markdown_opaque as opaque
 from .inline import Leaf, Node, Pair, Text
+from .markdown_blocks import by_mark
 
 _TRACKED = ("link", "image", "footnote_ref", "footnote_inline", "autolink", "backticks", "html_inline")
 _DEEPEST = 50  # markup in markup
@@ -77,7 +78,7 @@ class Parser:
         self._md = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
         self._md.use(front_matter_plugin).use(footnote_plugin, inline=True, move_to_end=False)
         self._md.use(deflist_plugin).use(admon_plugin).use(opaque.block_plugin)
-        self._md.disable(["inline", "text_join"])
+        self._md.disable(["inline", "text_join"]).use(by_mark)
         self._env: dict[str, Any] = {}
         rules = {rule.name: rule.fn for rule in self._md.inline.ruler.__rules__}
         for name in _TRACKED:

@@ -160,6 +160,8 @@ _LINE = re.compile(
     r"""|import\s(?:[^'"\n]{1,300}\sfrom\s)?["'][^"'\n]{1,300}["'];?|export\s(?:default|const|let|var|function)\s.{0,500}""",
     re.IGNORECASE,
 )
+# the first characters that these and those of _SPANS can have; case folds two more letters to i
+BLOCK_MARKS = ":[{*$\\%iIeE\u0130\u0131"
 # what holds code or maths over several lines: how it begins, how it ends
 _SPANS = (
     (re.compile(r"\$\$(?!.*\$\$)"), re.compile(r".*\$\$\s*(?:\{[^{}]*\}|\([^()]*\))?\s*")),

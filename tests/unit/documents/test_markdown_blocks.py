@@ -1,0 +1,36 @@
+"""Block rules found by a line's first character: the same blocks as when every rule is tried on every line."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from edge.documents import markdown_inline
+from edge.documents.markdown_inline import Parser
+from tests import grown
+
+_STARTS = ["", " ", "   ", "    ", "\t", "> ", "- ", "1. ", ">> "]
+_LINES = [
+    "word", "Import of goods", "import a from 'b';", "export const a = 1", "\u0130mport 'a';", "\u0131mport 'a';", "---", "===", "***", "- a",
+    "+ b", "* c", "12) d", "7. f", "\u0663. x", "# e", "#e", "```", "~~~", "<div>", "<!-- a", "-->", "[a]: /b", "[^1]: note", "[toc]", "*[A]: b",
+    "!!! note", "??? x", ":::", ":a:", ": definition", "~ definition", "|a|b|", "|-|-|", "a|b", "-|-", "$$", "$$ x $$", "\\[", "\\]",
+    "\\begin{a}", "\\end{a}", "{% raw %}", "{% endraw %}", "%%", "{{< math >}}", "{{< /math >}}", "", "", "\u4f60\u597d", "\ufdd0", "\xa0- a",
+]  # fmt: skip
+
+
+def _texts(count: int, chance: random.Random) -> list[str]:
+    lines = ["\n".join(chance.choice(_STARTS) + chance.choice(_LINES) for _ in range(12)) for _ in range(count)]
+    return [*lines, *(grown.body(".md", 300, chance) for _ in range(count))]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_same_blocks_are_found(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = _texts(400, random.Random(seed))
+    found = [[token.as_dict() for token in Parser(text).blocks] for text in texts]
+    monkeypatch.setattr(markdown_inline, "by_mark", lambda md: None)
+    for text, blocks in zip(texts, found, strict=True):
+        assert blocks == [token.as_dict() for token in Parser(text).blocks], text
+    kinds = {block["type"] for blocks in found for block in blocks}
+    wanted = {"table_open", "opaque", "bullet_list_open", "admonition_open", "footnote_reference_open", "hr", "dl_open"}
+    assert wanted | {"heading_open", "fence", "html_block", "blockquote_open", "ordered_list_open"} <= kinds
