@@ -82,12 +82,17 @@ def _of_folder(folder: Path, remote_code: bool) -> tuple[Any, dict[str, Original
     if model.can_generate():
         model.generation_config = _generation(folder)
     inside = larger or not language.is_listed(config, remote_code)
-    found = {}
+    found: dict[str, Original] = {}
     for file in files:
         for entry in tensorfile.entries(file):
             name = language.alone(entry.name) if inside else entry.name
-            if name is not None:  # those of a tower beside the language model are not read
-                found[name] = _from_file(file, entry)
+            if name is None:  # of a tower beside the language model
+                continue
+            original = _from_file(file, entry)
+            if name in found and not _same(found[name], original):
+                got = f"{folder} holds two tensors {name} with different values"
+                raise ModelError(got, "each weight once", "copy or download the folder again")
+            found[name] = original
     return model, found, get_model_conversion_mapping(model)
 
 

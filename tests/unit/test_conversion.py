@@ -94,6 +94,26 @@ def test_files_in_shards_give_the_same_tensors(tmp_path: Path, monkeypatch: pyte
     assert list(index) == list(json.loads(old["model.safetensors.index.json"])["weight_map"])
 
 
+@pytest.mark.parametrize("equal", [False, True])
+def test_a_tensor_in_two_shards(equal: bool, tmp_path: Path) -> None:
+    """It is taken where both say the same; a folder mixed of two downloads is refused."""
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / "full"
+    tiny.model("qwen2").save_pretrained(path, max_shard_size="100KB")
+    tiny.tokenizer().save_pretrained(path)
+    old = in_pieces(path, tmp_path / "old")
+    first, *_, last = sorted(path.glob("*.safetensors"))
+    name, tensor = next(iter(load_file(first).items()))
+    save_file(load_file(last) | {name: tensor * (1 if equal else 2)}, last, metadata={"format": "pt"})
+    if equal:
+        assert in_pieces(path, tmp_path / "new").keys() == old.keys()
+        assert tensors(tmp_path / "new") == tensors(tmp_path / "old")
+        return
+    with pytest.raises(ModelError, match=f"two tensors {name} with different values; expected each weight once"):
+        in_pieces(path, tmp_path / "new")
+
+
 def tensors(folder: Path) -> dict[str, tuple[Any, ...]]:
     found = {}
     for path in folder.glob("*.safetensors"):
