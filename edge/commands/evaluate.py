@@ -30,10 +30,10 @@ def add(verbs: options.Verbs) -> None:
     verb.add_argument("file", type=options.path, metavar="FILE", help="aligned text: JSON chunks, TSV, TMX or XLIFF")
     verb.add_argument(
         "--protocols",
-        default=",".join(evaluate.PROTOCOLS),
+        default=",".join(evaluate.USUAL),
         metavar="NAMES",
-        help="off (the base alone), oracle (learns past references), self (its own output), corrections (the first "
-        "references, see --given) (default: %(default)s)",
+        help="off (the base alone), oracle (learns past references), self (its own output), source (each chunk's source "
+        "lines, before it is translated), corrections (the first references, see --given) (default: %(default)s)",
     )
     verb.add_argument(
         "--generate",

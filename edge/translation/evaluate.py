@@ -9,6 +9,7 @@ Protocols, never mixed:
     off          the base alone
     oracle       after each chunk its reference is learned, as the code of arXiv 2401.11504 does, and in its form
     self         the model's own translations that passed the guards are learned, a chunk of tokens at a time
+    source       the source lines of each chunk are learned as plain text, before it is translated
     corrections  the references of the first tenth of the chunks are learned, nothing after
 
 Perplexity is teacher-forced, in the paper's form: each chunk's reference lines after its source lines, with the
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
     from ..core.state import State
     from .lessons import Lessons
 
-PROTOCOLS = ("off", "oracle", "self", "corrections")
+PROTOCOLS = ("off", "oracle", "self", "source", "corrections")
+USUAL = ("off", "oracle", "self", "corrections")  # where none are named
 GIVEN = 10  # of `corrections`: the first of so many chunks, where nothing else is said
 
 
@@ -106,6 +108,11 @@ def evaluate(
         begin = time.perf_counter()
         context = references[max(0, block.start - job.context_units) : block.start]
         taught = _is_taught(protocol, block)
+        learned: Learned | None = None
+        if protocol == "source":
+            before = [pair.source for pair in text[index - 1].pairs] if index else []
+            sources = [pair.source for pair in block.pairs]
+            learned = lessons.teach_source((block.start, block.end), before, sources).learned
         # 1. translated by the adapter as it is
         texts: tuple[str, ...] = ()
         marked = 0
@@ -114,7 +121,6 @@ def evaluate(
             texts, marked = _translated(job, translator, block, history, memory, judge)
             own += _accepted(block, texts)
         # 2. the references are scored; one forward does it where they are learned too
-        learned: Learned | None = None
         if protocol == "oracle" and session.settings.lessons_score:
             tokens, nll, learned = _taught(lessons.teach(protocol, (block.start, block.end), context, block.pairs))
         else:

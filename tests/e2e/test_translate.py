@@ -356,7 +356,7 @@ def test_protocols_are_measured_and_kept_apart(
             "--set", "compute.matmul=float32"]  # fmt: skip
     more = [
         "--protocols",
-        "off,oracle,corrections,self",
+        "off,oracle,corrections,self,source",
         "--generate",
         str(tmp_path / "marked.json"),
         "--run",
@@ -366,13 +366,15 @@ def test_protocols_are_measured_and_kept_apart(
     out = capsys.readouterr().out
     result = json.loads(out.splitlines()[-1])
     found = result["protocols"]
-    assert list(found) == ["off", "oracle", "corrections", "self"] and "version:" in out
+    assert list(found) == ["off", "oracle", "corrections", "self", "source"] and "version:" in out
     assert found["oracle"]["perplexity"] < found["off"]["perplexity"]
     assert {row["tokens"] for row in found.values()} == {found["off"]["tokens"]}
     for row in found.values():  # this model knows the lines of the book
         assert row["scored"] == 4 and row["marked"] == 0 and row["overlap"]["bleu"] == pytest.approx(100)
-    assert [row["translated"] for row in found.values()] == [4, 4, 4, 20]  # scored are the same in every protocol
+    assert [row["translated"] for row in found.values()] == [4, 4, 4, 20, 4]  # scored are the same in every protocol
     assert found["oracle"]["chunks"][0]["nll"] == pytest.approx(found["off"]["chunks"][0]["nll"], rel=1e-5)
+    assert all(chunk["learned"] for chunk in found["source"]["chunks"])  # before the chunk itself is scored
+    assert found["source"]["chunks"][0]["nll"] != pytest.approx(found["off"]["chunks"][0]["nll"], rel=1e-5)
     assert cli.main([*args, *more, "--resume"]) == 0  # all is there: nothing is measured again
     again = last_json(capsys)
     assert again["protocols"] == found and again["seconds"] < 5
