@@ -33,7 +33,8 @@ def add(verbs: options.Verbs) -> None:
         default=",".join(evaluate.USUAL),
         metavar="NAMES",
         help="off (the base alone), oracle (learns past references), self (its own output), source (each chunk's "
-        "source lines, before it is translated), corrections (the first references, see --given) (default: %(default)s)",
+        "source lines, before it is translated), corrections (the first references, see --given) "
+        "(default: %(default)s)",
     )
     verb.add_argument(
         "--generate",
