@@ -110,9 +110,9 @@ def evaluate(
         taught = _is_taught(protocol, block)
         learned: Learned | None = None
         if protocol == "source":
-            before = [pair.source for pair in text[index - 1].pairs] if index else []
-            sources = [pair.source for pair in block.pairs]
-            learned = lessons.teach_source((block.start, block.end), before, sources).learned
+            lines = [[pair.source for pair in one.pairs] for one in text[max(0, index - 1) : index + 1]]
+            passed, sources = lines if index else ([], lines[0])
+            learned = lessons.teach_source((block.start, block.end), passed, sources).learned
         # 1. translated by the adapter as it is
         texts: tuple[str, ...] = ()
         marked = 0
