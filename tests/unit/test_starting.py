@@ -67,6 +67,29 @@ def test_what_the_command_makes_after_its_imports_can_be_freed(tmp_path: Path) -
     assert done.stdout.splitlines()[-1] == "True"
 
 
+SCANNED = """
+from pathlib import Path
+import transformers
+from transformers.utils import import_utils
+from edge.weights import libraries
+
+folder = Path(transformers.__file__).parent / "models"
+scan, scanned = import_utils.create_import_structure_from_path, []
+import_utils.create_import_structure_from_path = lambda path: scanned.append(Path(path)) or scan(path)
+libraries.load()
+again = [path for path in scanned if path in (folder, folder / "__init__.py")]
+import_utils.define_import_structure.cache_clear()
+before = libraries.names_in(import_utils.define_import_structure(folder, prefix="models"))
+print(len(again), before == import_utils.define_import_structure(str(folder / "__init__.py")))
+"""
+
+
+def test_the_files_of_transformers_are_looked_through_once() -> None:
+    """And the names of its models are those that it would have found."""
+    done = subprocess.run([sys.executable, "-c", SCANNED], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 True"
+
+
 def test_no_compiler_is_imported_with_the_libraries() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
