@@ -3,8 +3,9 @@
 Owns: which class and which config make the language model alone, and what its tensors are called in such a folder.
 Does not know: how tensors are read (`checkpoint.py`), what the other parts are. Their weights are never read.
 
-A folder may name the same tensor in two ways, `language_model.model.layers.0` as it was published or
-`model.language_model.layers.0` as transformers writes it; alone it is `model.layers.0`.
+A folder may name the same tensor in three ways, `language_model.model.layers.0` as it was published,
+`model.language_model.layers.0` as transformers writes it, or `model.text_model.layers.0` (SmolVLM); alone it is
+`model.layers.0`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from ..errors import ModelError, describe
 from .alone import sealed
 
 NAMES = {
-    r"^(?:model\.)?language_model\.lm_head\.": "lm_head.",
-    r"^(?:model\.)?language_model\.(?:model\.)?(?!lm_head)": "model.",
+    r"^(?:model\.)?(?:language|text)_model\.lm_head\.": "lm_head.",
+    r"^(?:model\.)?(?:language|text)_model\.(?:model\.)?(?!lm_head)": "model.",
 }
 _OTHER = re.compile(r"(^|\.)(vision|visual|audio|speech|image|multi_modal|multimodal|embed_vision|embed_audio|mm_)")
 

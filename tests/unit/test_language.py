@@ -38,6 +38,10 @@ LARGER: dict[str, tuple[str, dict[str, Any]]] = {
                                "projector_output_dim": 64}),
     "gemma4": ("gemma4_text", {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
                                "num_key_value_heads": 2, "head_dim": 16, "patch_size": 16, "position_embedding_size": 64}),
+    "llava": ("llama", {"model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
+                        "num_attention_heads": 2, "image_size": 28, "patch_size": 14}),
+    "smolvlm": ("llama", {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+                          "image_size": 28, "patch_size": 14}),
 }  # fmt: skip
 
 
