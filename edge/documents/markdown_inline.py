@@ -40,6 +40,7 @@ _LINE_START = re.compile(
     r"|[:~](?=\s)|\[(?:[ xX]\]|!)|:{3}|!!!|\?\?\?|\$\$|\+\+\+|%%|\*\[)",
     re.MULTILINE,
 )
+_BEGINS = re.compile(f"[\\\\`*_\\[<&~{opaque.MASK}]|  \n")  # what inline markup begins with, or a hard line end
 _MASKS = re.compile(f"({opaque.MASK}+)")
 
 
@@ -58,6 +59,11 @@ class _Markup:
     name: str
     opened: str
     closed: str
+
+
+def _is_words(masked: str) -> bool:
+    """Whether no inline rule finds anything in a text: it is read as itself, without the parser."""
+    return _BEGINS.search(masked) is None
 
 
 def is_raw(nodes: Sequence[Node]) -> bool:
@@ -96,6 +102,8 @@ class Parser:
         """A paragraph's tree; a paragraph that cannot be followed is one text with its markup as it stands."""
         try:
             masked = self.masked(content)
+            if _is_words(masked):
+                return [Text(tree.fold(content))] if content else []
             if sum(masked.count(character) for character in _MARKUP) > _MOST:
                 raise _Misread
             tokens, spans = self._tokens(masked)
@@ -150,8 +158,11 @@ class Parser:
         return tokens, self._spans
 
     def _reads_as(self, text: str, nodes: Sequence[Node], *, html: bool) -> bool:
+        masked = self.masked(text)
+        if "\n" not in text and _is_words(masked):
+            return not _types(nodes, html=html) and text.split() == _words(nodes).split()
         try:
-            tokens, _ = self._tokens(self.masked(text))
+            tokens, _ = self._tokens(masked)
         except RecursionError:
             return False
         words = "".join(token.content for token in tokens if token.type in ("text", "text_special"))

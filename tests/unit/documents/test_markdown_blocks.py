@@ -34,3 +34,30 @@ def test_the_same_blocks_are_found(seed: int, monkeypatch: pytest.MonkeyPatch) -
     kinds = {block["type"] for blocks in found for block in blocks}
     wanted = {"table_open", "opaque", "bullet_list_open", "admonition_open", "footnote_reference_open", "hr", "dl_open"}
     assert wanted | {"heading_open", "fence", "html_block", "blockquote_open", "ordered_list_open"} <= kinds
+
+
+_PIECES = [
+    "word", "a", "  ", " ", "\n", "  \n", " \n", "\t", "\\", "`", "*", "**", "_", "[", "]", "<", "&", "&amp;", "~~", "!", "^[", "$", "{",
+    ":a:", "x@y.z", "http://a.b", "\u4f60\u597d", "\u3002", "-", "+ ", "1. ", "> ", "#", "|", "\xa0", "\u3000", "\u2028", "\ufdd0", '"', "==", "\x0b",
+]  # fmt: skip
+
+
+def test_words_alone_are_read_and_written_without_the_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And as the parser reads and writes them."""
+    chance = random.Random(0)
+    few = [piece for piece in _PIECES if piece.strip() in ("word", "a", "!", "-", "\u3002", "")]
+    texts = [
+        "".join(chance.choice(few if n % 3 else _PIECES) for _ in range(chance.randint(1, 9))) for n in range(6000)
+    ]
+    parser = Parser("x")
+    found, quick = [], 0
+    for text in texts:
+        nodes = parser.nodes(text.strip())
+        found.append((repr(nodes), parser.write(nodes), parser._reads_as(text.strip(), nodes, html=False)))
+        quick += markdown_inline._is_words(parser.masked(text))
+    assert 2000 < quick < 5000
+    monkeypatch.setattr(markdown_inline, "_is_words", lambda masked: False)
+    for text, (shown, written, same) in zip(texts, found, strict=True):
+        nodes = parser.nodes(text.strip())
+        assert (repr(nodes), parser.write(nodes)) == (shown, written), text
+        assert parser._reads_as(text.strip(), nodes, html=False) == same, text
