@@ -1,6 +1,6 @@
 """Where freed memory goes: back to the system, or kept for the next chunk.
 
-Owns: what glibc's and torch's allocators and the kernel are told, and how many matmul kernels oneDNN keeps.
+Owns: what glibc's and torch's allocators are told, and how many kernels oneDNN keeps.
 Does not know: what the memory is used for.
 Units: bytes.
 """
