@@ -21,8 +21,6 @@ KERNELS = 128  # that oneDNN keeps for matmuls: a chunk's scoring and learning n
 _M_ARENA_MAX = -8
 _M_MMAP_THRESHOLD = -3
 _M_TRIM_THRESHOLD = -1  # mallopt(3)
-_MADV_NOHUGEPAGE = 15  # madvise(2), of Linux
-_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 class _Heap:
@@ -118,30 +116,6 @@ def trim() -> None:
 def _malloc_trim() -> None:
     if (libc := _glibc()) is not None:
         libc.malloc_trim(0)
-        _no_huge_pages_in_the_heap(libc)
-
-
-def _no_huge_pages_in_the_heap(libc: Any) -> None:
-    """What went back to the system stays there.
-
-    torch asks for huge pages where a tensor of 2 MiB lay, and the kernel does not forget it when the tensor is freed:
-    in the minutes that follow it fills up every 2 MiB that still hold a page (khugepaged). Tensors ask anew.
-    """
-    start = _heap_start()
-    if start:
-        length = max(0, libc.sbrk(0) - start)
-        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_NOHUGEPAGE)
-
-
-@cache
-def _heap_start() -> int:
-    """The address where the heap begins, of a page; 0 where the system does not say it (`man proc`, `start_brk`)."""
-    try:
-        with open("/proc/self/stat", "rb") as file:
-            start = int(file.read().rpartition(b")")[2].split()[44])
-    except (OSError, ValueError, IndexError):
-        return 0
-    return -(-start // _PAGE) * _PAGE
 
 
 @cache
@@ -151,11 +125,7 @@ def _glibc() -> Any:
         libc = ctypes.CDLL("libc.so.6")
     except OSError:
         return None
-    if not all(hasattr(libc, name) for name in ("mallopt", "malloc_trim", "madvise", "sbrk")):
-        return None
-    libc.sbrk.restype = ctypes.c_size_t
-    libc.sbrk.argtypes = [ctypes.c_ssize_t]
-    return libc
+    return libc if hasattr(libc, "mallopt") else None
 
 
 def own_process() -> None:

@@ -50,40 +50,6 @@ def test_scratch_is_handed_out_again_inside_keep_scratch_alone() -> None:
     assert trimmed > 4 << 20  # what was kept goes back
 
 
-HUGE = """
-import re
-from edge.machine import allocator
-allocator.tune_allocator()
-import torch
-
-def wanted_huge():
-    found, length = 0, 0
-    for line in open("/proc/self/smaps"):
-        if area := re.match("([0-9a-f]+)-([0-9a-f]+) ", line):
-            length = int(area[2], 16) - int(area[1], 16) if "[heap]" in line else 0
-        found += length if line.startswith("VmFlags:") and " hg" in line else 0
-    return found
-
-kept = []
-for turn in range(10):
-    freed = [torch.ones(3 << 18) for _ in range(10)]  # 3 MiB each: below the size that is mapped by itself
-    kept.append(torch.ones(1000))
-    del freed
-before = wanted_huge()
-allocator.trim()
-print(before, wanted_huge())
-"""
-
-
-@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").is_dir(), reason="Linux with huge pages")
-def test_freed_memory_is_not_filled_up_with_huge_pages() -> None:
-    """The kernel would do that in the background, in a range that is marked for them."""
-    done = subprocess.run([sys.executable, "-c", HUGE], cwd=ROOT, capture_output=True, text=True, check=True)
-    before, after = map(int, done.stdout.split())
-    assert before > 8 << 20
-    assert after == 0
-
-
 KERNELS = """
 from edge.machine import allocator
 allocator.tune_allocator()
