@@ -194,6 +194,7 @@ class Learner:
         self._prefix = None
         if kept is not None and kept.holds(before) and self.forward.reaches(kept, labels):
             return kept
+        del kept  # its memory is what the new one takes
         return self.forward.read_prefix(before, self._limit, self._sinks)
 
     def _gradient_norm(self, like: Tensor) -> Tensor:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
+from typing import Any
+
 import pytest
 import torch
 from transformers import DynamicCache, cache_utils
 
-from edge.model.prefix import windows_of
+from edge.model.forward import TorchForward
+from edge.model.prefix import Prefix, windows_of
 from edge.session import Session
 from tests import tiny
 
@@ -100,6 +104,27 @@ def test_a_cached_prefix_is_kept_short_and_read_again_where_it_does_not_fit() ->
         learner._prefix.position = 500  # the model knows 512
         learner.learn(torch.cat([learner._prefix.ids, IDS[: LABELS + 1]]), LABELS)
         assert len(reads) == 3 and learner._prefix.position < 100
+
+
+def test_where_positions_run_out_the_old_keys_are_given_up_before_new_ones_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runtime = tiny.runtime("llama", "learn.prefix=cached", "learn.epochs=1")
+    monkeypatch.setattr(TorchForward, "position_limit", property(lambda self: 130))
+    read = TorchForward.read_prefix
+    made: list[weakref.ref[Prefix]] = []
+    held: list[int] = []
+
+    def watched(self: TorchForward, *args: Any, **kwargs: Any) -> Prefix:
+        held.append(sum(one() is not None for one in made))
+        prefix = read(self, *args, **kwargs)
+        made.append(weakref.ref(prefix))
+        return prefix
+
+    monkeypatch.setattr(TorchForward, "read_prefix", watched)
+    with runtime.session() as session:
+        list(session.score_ids(runtime.base.encode(tiny.TEXT)[:300]))
+    assert len(held) >= 3 and set(held) == {0}
 
 
 @pytest.mark.parametrize("prefix", ["frozen", "cached"])
