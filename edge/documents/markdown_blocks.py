@@ -37,25 +37,23 @@ class _ByMark(Ruler[RuleFuncBlockType]):  # type: ignore[misc]  # no types are r
     def __init__(self, rules: list[Rule[RuleFuncBlockType]]) -> None:
         super().__init__()
         self.__rules__ = rules
-        names = {"", *(name for rule in rules for name in rule.alt)}
-        self._chains = {
-            name: [_chain([rule for rule in rules if rule.enabled and (not name or name in rule.alt)])]
-            for name in names
-        }
 
-    def getRules(self, chainName: str = "") -> list[RuleFuncBlockType]:
-        return self._chains.get(chainName, [])
+    def __compile__(self) -> None:
+        super().__compile__()
+        names = {rule.fn: rule.name for rule in self.__rules__}
+        for chain, rules in self.__cache__.items():
+            self.__cache__[chain] = [_one(rules, names)]
 
 
 def by_mark(md: MarkdownIt) -> None:
-    """A plugin, to be used last: block rules are found by a line's first character. The same blocks are found."""
+    """A plugin: block rules are found by a line's first character. The same blocks are found."""
     md.block.ruler = _ByMark(md.block.ruler.__rules__)
 
 
-def _chain(rules: list[Rule[RuleFuncBlockType]]) -> RuleFuncBlockType:
-    anywhere = [rule.fn for rule in rules if rule.name not in _MARKS]
+def _one(rules: list[RuleFuncBlockType], names: dict[RuleFuncBlockType, str]) -> RuleFuncBlockType:
+    anywhere = [rule for rule in rules if names[rule] not in _MARKS]
     by_first = {
-        first: [rule.fn for rule in rules if first in _MARKS.get(rule.name, first)]
+        first: [rule for rule in rules if first in _MARKS.get(names[rule], first)]
         for first in set("".join(_MARKS.values()))
     }
 

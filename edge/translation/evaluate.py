@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from ..core.state import State
     from .lessons import Lessons
 
-PROTOCOLS = ("off", "oracle", "self", "source", "corrections")
 USUAL = ("off", "oracle", "self", "corrections")  # where none are named
+PROTOCOLS = (*USUAL, "source")
 GIVEN = 10  # of `corrections`: the first of so many chunks, where nothing else is said
 
 
@@ -102,7 +102,7 @@ def evaluate(
         One record per chunk, after it was learned.
     """
     references = [pair for block in text for pair in block.pairs]
-    memory = recall.memory_of(job, [pair.source for pair in references])
+    memory = recall.memory_of(job, _sources(references))
     own, pending = _done_before(protocol, done, text, lessons, memory)
     for index, block in list(enumerate(text))[len(done) :]:
         begin = time.perf_counter()
@@ -110,9 +110,8 @@ def evaluate(
         taught = _is_taught(protocol, block)
         learned: Learned | None = None
         if protocol == "source":
-            lines = [[pair.source for pair in one.pairs] for one in text[max(0, index - 1) : index + 1]]
-            passed, sources = lines if index else ([], lines[0])
-            learned = lessons.teach_source((block.start, block.end), passed, sources).learned
+            before = text[index - 1].pairs if index else ()
+            learned = lessons.teach_source((block.start, block.end), _sources(before), _sources(block.pairs)).learned
         # 1. translated by the adapter as it is
         texts: tuple[str, ...] = ()
         marked = 0
@@ -182,6 +181,10 @@ def reference_nll(
 def _taught(lesson: Lesson) -> tuple[int, float, Learned | None]:
     assert lesson.nll is not None
     return lesson.tokens, lesson.nll, lesson.learned
+
+
+def _sources(pairs: Sequence[Pair]) -> list[str]:
+    return [pair.source for pair in pairs]
 
 
 def _is_taught(protocol: str, block: Block) -> bool:

@@ -70,11 +70,10 @@ def _scan_once() -> None:
         import_utils.define_import_structure = scan
 
 
-def names_in(structure: Mapping[Any, Mapping[str, Any]], package: str = "models") -> dict[Any, dict[str, Any]]:
-    """A part of what transformers' `define_import_structure` found: {what is needed: {module: its names}}."""
-    start = f"{package}."
+def names_in(structure: Mapping[Any, Mapping[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """What transformers' `define_import_structure` found below `models`: {what is needed: {module: its names}}."""
     return {
-        needed: {name.removeprefix(start): names for name, names in modules.items() if name.startswith(start)}
+        needed: {name.removeprefix("models."): names for name, names in modules.items() if name.startswith("models.")}
         for needed, modules in structure.items()
     }
 

@@ -1,4 +1,4 @@
-"""Block rules found by a line's first character: the same blocks as when every rule is tried on every line."""
+"""The quick ways of reading Markdown: by a line's first character, and without the parser, the same is found."""
 
 from __future__ import annotations
 
