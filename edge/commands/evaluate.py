@@ -6,14 +6,15 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from .. import journal, places
 from ..errors import InputError, SettingsError
+from ..machine.allocator import release_memory
 from ..records import ChunkEvaluated, Record, finite, perplexity
-from ..terminal import Progress, Stop, print_table, say
+from ..terminal import Progress, Stop, print_table, say, working
 from ..translation import evaluate, glossary, languages, loop, pairs, prompts, scores
+from ..translation.learned import Metric, Sample
 from ..translation.prompts import Pair
 from . import options
 from .driver import drive
@@ -46,7 +47,10 @@ def add(verbs: options.Verbs) -> None:
     verb.add_argument("--chunks", type=options.positive, metavar="N", help="only the first N chunks")
     verb.add_argument("--given", type=options.positive, metavar="N",
                       help="corrections: the references of the first N chunks (default: a tenth of all)")  # fmt: skip
-    verb.add_argument("--comet", type=options.path, metavar="CKPT", help="a COMET checkpoint on this disk")
+    verb.add_argument(
+        "--metric", type=options.path, metavar="PATH",
+        help="a checkpoint of COMET or MetricX on this disk, which scores the translations too",
+    )  # fmt: skip
     verb.add_argument("--report", type=options.path, metavar="DIR", help="write eval.json to DIR")
     prompting(verb)
     verb.add_argument(
@@ -77,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     if settings.learn.mode == "none":
         raise SettingsError("learn.mode is none", "an adapter that can learn", "use --protocols off for the base alone")
+    metric = _metric(args)
     if args.report:
         options.make_folder(args.report)
     key = journal.fingerprint(json.dumps([chunks, args.generate, source.tag, target.tag, args.context_units]))
@@ -88,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
         decodes=True,
         writes=args.generate != "none" or "self" in protocols,
     )
+    if metric is not None:
+        metric.require_room(runtime.plan.prediction.baseline, runtime.plan.budget)
     made = prompts_of(args, runtime, job)
     key = journal.fingerprint(f"{key} names={job.names} candidates={job.candidates} given={args.given}")
     texts = {"text": key, "template": repr(made.template), "glossary": json.dumps(sorted(terms.terms.items()))}
@@ -97,11 +104,20 @@ def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     stopped = 0
     results = {}
+    outputs: dict[str, list[Sample]] = {}
     for name in protocols:
         done, stopped = _measure(args, name, chunks, wanted, job, made, runtime, places[name], texts)
-        results[name] = _result(done, references, scored, names, job, args.comet)
+        outputs[name] = _scored(done, references, scored)
+        results[name] = _result(done, outputs[name], names, job)
         if stopped:
             break
+    if metric is not None and not stopped:
+        device = runtime.base.device.name
+        del runtime, made  # the base's memory is what the metric takes
+        release_memory()
+        with working(f"scoring with {metric.name}"):
+            for name, found in metric.scores(device, outputs).items():
+                results[name]["metric"] = found
     result = {
         "command": "eval translate",
         "file": str(args.file),
@@ -115,14 +131,31 @@ def run(args: argparse.Namespace) -> int:
         "model": {"reference": args.model},
         "settings": settings.to_dict(),
     }
+    _show(args, result)
+    return stopped
+
+
+def _metric(args: argparse.Namespace) -> Metric | None:
+    """The learned metric that is asked for."""
+    from ..translation import metrics  # it needs torch
+
+    if args.metric is None:
+        return None
+    if args.generate == "none":
+        raise SettingsError("--metric without translations", "--generate all, or a file of chunks", "name them")
+    return metrics.find(args.metric)
+
+
+def _show(args: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Prints the table and what it was made with, and writes the report."""
     print_table(_table(result))
-    for signature in {r["overlap"][k] for r in results.values() if r["overlap"] for k in r["overlap"] if "sig" in k}:
+    overlaps = [row["overlap"] for row in result["protocols"].values() if row["overlap"]]
+    for signature in {overlap[key] for overlap in overlaps for key in overlap if "sig" in key}:
         print(signature)
     if args.report:
         options.write_text(args.report / "eval.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     if args.json:
         print(json.dumps(result))
-    return stopped
 
 
 def _wanted(which: str, source: languages.Language, target: languages.Language) -> Callable[[Sequence[Pair]], bool]:
@@ -190,41 +223,36 @@ def _measure(
     return done, stopped
 
 
+def _scored(done: Sequence[ChunkEvaluated], references: Sequence[Pair], scored: Sequence[bool]) -> list[Sample]:
+    """The translations that count, the same units in every protocol, with what they are held against."""
+    texts = [(record.start + i, text) for record in done for i, text in enumerate(record.texts)]
+    return [Sample(references[i].source, text, references[i].target) for i, text in texts if scored[i]]
+
+
 def _result(
-    done: Sequence[ChunkEvaluated],
-    references: Sequence[Pair],
-    scored: Sequence[bool],
-    names: Sequence[Any],
-    job: loop.Job,
-    checkpoint: Path | None,
+    done: Sequence[ChunkEvaluated], samples: Sequence[Sample], names: Sequence[Any], job: loop.Job
 ) -> dict[str, Any]:
-    """What a table says of a protocol; `scored`: whose translations count, the same pairs in every protocol."""
+    """What a table says of a protocol."""
     nll = sum(r.nll for r in done)
     tokens = sum(r.tokens for r in done)
-    texts = [(record.start + i, text) for record in done for i, text in enumerate(record.texts)]
-    made = [(references[number], text) for number, text in texts if scored[number]]
     result: dict[str, Any] = {
         "nll": nll,
         "tokens": tokens,
         "perplexity": finite(perplexity(nll, tokens)),
         "seconds": sum(r.seconds for r in done),
-        "translated": len(texts),
-        "scored": len(made),
+        "translated": sum(len(r.texts) for r in done),
+        "scored": len(samples),
         "marked": sum(r.marked for r in done),
         "overlap": None,
         "names": None,
-        "comet": None,
+        "metric": None,
         "chunks": [record.to_json() for record in done],
     }
-    if made:
-        hypotheses = [text for _, text in made]
-        targets = [pair.target for pair, _ in made]
-        sources = [pair.source for pair, _ in made]
-        result["overlap"] = scores.overlap(hypotheses, targets, job.target)
-        own = [Pair(pair.source, text) for pair, text in made]
+    if samples:
+        hypotheses = [sample.translation for sample in samples]
+        result["overlap"] = scores.overlap(hypotheses, [sample.reference for sample in samples], job.target)
+        own = [Pair(sample.source, sample.translation) for sample in samples]
         result["names"] = scores.name_consistency(names, own, job.target)
-        if checkpoint is not None:
-            result["comet"] = scores.comet(checkpoint, sources, hypotheses, targets)
     return result
 
 
@@ -232,17 +260,12 @@ def _table(result: dict[str, Any]) -> Any:
     from rich.table import Table
 
     table = Table(title=f"{result['file']}: {result['from']} → {result['to']}, by protocol", title_justify="left")
+    metric = next((row["metric"] for row in result["protocols"].values() if row["metric"]), None)
+    learned = [f"{metric['name']} ({metric['better']} is better)"] if metric else []
     for head in (
-        "protocol",
-        "perplexity",
-        "against off",
-        "BLEU",
-        "chrF",
-        "names always",
-        "names mean",
-        "marked",
+        "protocol", "perplexity", "against off", "BLEU", "chrF", *learned, "names always", "names mean", "marked",
         "s/chunk",
-    ):
+    ):  # fmt: skip
         table.add_column(head, justify="left" if head == "protocol" else "right")
     for name, row in result["protocols"].items():
         overlap = row["overlap"] or {}
@@ -254,6 +277,7 @@ def _table(result: dict[str, Any]) -> Any:
             _cell(change, "+.1%"),
             _cell(overlap.get("bleu"), ".2f"),
             _cell(overlap.get("chrf"), ".2f"),
+            *([_cell((row["metric"] or {}).get("score"), ".4f")] if learned else []),
             _cell(names.get("always"), ".0%"),
             _cell(names.get("mean"), ".0%"),
             f"{row['marked']} of {row['translated']}" if row["translated"] else "–",

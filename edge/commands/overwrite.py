@@ -35,7 +35,7 @@ READ = {  # the options that name what is read
     "preset": "the preset",
     "model": "the model",
     "generate": "the chunks to translate",
-    "comet": "the COMET checkpoint",
+    "metric": "the metric's checkpoint",
     "set": "the graph",
 }
 TEXTS = ("file", "book", "prompt_file", "glossary", "corrections", "template", "generate")  # may be private

@@ -1,4 +1,4 @@
-"""Scores of translations against references: BLEU, chrF, COMET where it is there, names.
+"""Scores of translations against references: BLEU, chrF, names.
 
 Owns: which scorer with which options, and its signature. Does not know: how translations were made, files, printing.
 Units: BLEU and chrF from 0 to 100 (sacrebleu, Post 2018); shares.
@@ -7,11 +7,8 @@ Units: BLEU and chrF from 0 to 100 (sacrebleu, Post 2018); shares.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError, SettingsError
 from . import consistency
 from .languages import Language
 from .prompts import Pair
@@ -30,27 +27,6 @@ def overlap(translations: Sequence[str], references: Sequence[str], target: Lang
         result[name] = score.score
         result[f"{name}_signature"] = str(metric.get_signature())
     return result
-
-
-def comet(checkpoint: Path, sources: Sequence[str], translations: Sequence[str], references: Sequence[str]) -> float:
-    """COMET's system score by a model that lies on this disk.
-
-    Raises:
-        SettingsError: the package `unbabel-comet` is not installed.
-        ModelError: the checkpoint is not there.
-    """
-    if find_spec("comet") is None:
-        raise SettingsError("--comet without the package unbabel-comet", "it installed", "leave --comet out")
-    if not checkpoint.is_file():
-        raise ModelError(f"there is no COMET checkpoint {checkpoint}", "a .ckpt file", "check the path")
-    import comet as library
-
-    model = library.load_from_checkpoint(str(checkpoint))
-    rows = [
-        {"src": source, "mt": translation, "ref": reference}
-        for source, translation, reference in zip(sources, translations, references, strict=True)
-    ]
-    return float(model.predict(rows, batch_size=8, gpus=0, progress_bar=False).system_score)
 
 
 def name_consistency(

@@ -134,8 +134,11 @@ def load_gguf(path: Path, dtype: torch.dtype) -> Any:
     return made
 
 
+WEIGHTS = "whole safetensors or GGUF weights of an architecture that transformers knows"
+
+
 @contextmanager
-def making(path: Path | str) -> Iterator[None]:
+def making(path: Path | str, expected: str = WEIGHTS) -> Iterator[None]:
     """Inside the block a model is made from `path`: whatever a library raises then is said of the model, in one line.
 
     A config may be wrong in more ways than can be foretold, and each shows somewhere else: in a constructor, in a
@@ -151,13 +154,9 @@ def making(path: Path | str) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise damaged(path, error) from error
+        raise damaged(path, error, expected) from error
 
 
-def damaged(path: Path | str, error: Exception) -> ModelError:
+def damaged(path: Path | str, error: Exception, expected: str = WEIGHTS) -> ModelError:
     """What is raised where a library cannot make a model of `path`."""
-    return ModelError(
-        f"{path} cannot be loaded ({describe(error)})",
-        "whole safetensors or GGUF weights of an architecture that transformers knows",
-        "check or download the model again",
-    )
+    return ModelError(f"{path} cannot be loaded ({describe(error)})", expected, "check or download it again")

@@ -20,8 +20,9 @@ import pytest
 from edge import cli
 from edge.documents import open_document
 from edge.machine import held
-from edge.translation import decoding, evaluate, guards, loop
-from tests import tiny
+from edge.translation import decoding, evaluate, guards, loop, metrics
+from edge.translation.learned import Sample
+from tests import comets, tiny
 from tests.unit.documents import books
 
 SMALL = [
@@ -378,6 +379,20 @@ def test_protocols_are_measured_and_kept_apart(
     assert cli.main([*args, *more, "--resume"]) == 0  # all is there: nothing is measured again
     again = last_json(capsys)
     assert again["protocols"] == found and again["seconds"] < 5
+    # 3. what was translated is scored by a learned metric, without being translated again
+    metric = comets.write(tmp_path / "metric", "regression")
+    assert cli.main([*args, *more, "--resume", "--metric", str(metric)]) == 0
+    scored = last_json(capsys)["protocols"]
+    samples = [Sample(line, GERMAN[line], GERMAN[line]) for line in LINES[16:20]]
+    wanted = metrics.find(metric).load("cpu")(samples)  # this model writes the references
+    for name, row in scored.items():
+        assert {**row, "metric": None} == found[name]
+        assert row["metric"]["name"] == "COMET" and row["metric"]["better"] == "higher"
+        assert row["metric"]["scores"] == pytest.approx(wanted, abs=2e-6)
+        assert row["metric"]["score"] == pytest.approx(sum(wanted) / 4, abs=2e-6)
+    tight = str(held.resident_memory() + 200_000_000)  # the model's need fits, the metric's does not
+    assert cli.main([*args, *more, "--resume", "--metric", str(metric), "--memory-budget", tight]) == 5
+    assert "COMET takes" in capsys.readouterr().err
 
 
 def test_a_stopped_measurement_says_how_to_go_on(
@@ -459,6 +474,12 @@ def mistakes(folder: Path) -> dict[str, tuple[list[str], int, str]]:
         "terms": (["glossary", b, *TO_GERMAN], 3, "no name or term"),
         "eval form": (["eval", "translate", at("n.json"), *TO_GERMAN], 3, "is not a list"),
         "eval protocol": (["eval", "translate", at("c.tsv"), *TO_GERMAN, "--protocols", "magic"], 2, "magic"),
+        "eval metric": (["eval", "translate", at("c.tsv"), *TO_GERMAN, "--metric", at("c.tsv")], 2, "--generate all"),
+        "eval no metric": (
+            ["eval", "translate", at("c.tsv"), *TO_GERMAN, "--generate", "all", "--metric", at("c.tsv")],
+            4,
+            "hparams",
+        ),
         "eval off": (["eval", "translate", at("c.tsv"), *TO_GERMAN, "--set", "learn.mode=none"], 2, "learn.mode"),
     }
 
@@ -466,7 +487,7 @@ def mistakes(folder: Path) -> dict[str, tuple[list[str], int, str]]:
 CASES = [
     "language", "no language", "missing", "damaged", "drm", "traversal", "bomb", "format", "empty", "blank", "glossary",
     "glossary tab", "learn", "learn from nothing", "corrections", "context", "same file", "model", "template", "chat", "resume",
-    "terms", "eval form", "eval protocol", "eval off",
+    "terms", "eval form", "eval protocol", "eval metric", "eval no metric", "eval off",
 ]  # fmt: skip
 
 

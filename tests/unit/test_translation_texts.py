@@ -337,12 +337,6 @@ def test_overlap_is_sacrebleus() -> None:
     assert "tok:zh" in scores.overlap(["你好"], ["你好"], ZH)["bleu_signature"]
 
 
-def test_comet_is_used_only_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scores, "find_spec", lambda name: None)
-    with pytest.raises(SettingsError, match="unbabel-comet"):
-        scores.comet(tmp_path / "x.ckpt", ["a"], ["b"], ["c"])
-
-
 # --- files of other tools ---
 
 
