@@ -13,6 +13,7 @@ empty thing is made.
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,7 @@ from .learned import ROOM, Metric, Sample, batches, padded, tokenizer_folder
 
 HPARAMS = "hparams.yaml"
 KINDS = ("regression_metric", "referenceless_regression_metric", "unified_metric")
+POOLS = ("avg", "max", "cls", "default")  # of a text: its words' mean, their largest, its first, the last layer's first
 ENCODERS = ("XLM-RoBERTa", "XLM-RoBERTa-XL")
 WHOLE = "a COMET checkpoint as it was published"
 MARGIN = 2  # positions that XLM-RoBERTa counts before a text's first
@@ -66,6 +68,8 @@ def find(path: Path) -> Metric:
             f"{folder} has the encoder '{known.get('encoder_model')}'", " or ".join(ENCODERS), "name another checkpoint"
         )
     words = tokenizer_folder(folder, [str(known.get("pretrained_model"))], "config.json")
+    if known.get("pool", "avg") not in POOLS:
+        raise ModelError(f"{folder} has the pooling '{known['pool']}'", " or ".join(POOLS), "name another checkpoint")
     size = sum(tensor.numel() * 4 for tensor in stored["state_dict"].values() if isinstance(tensor, Tensor))
     if kind == "unified_metric":
         reads = tuple(name for name, short in (("source", "src"), ("reference", "ref")) if short in _segments(known))
@@ -97,9 +101,10 @@ def _read(checkpoint: Path, device: str) -> dict[str, Any]:
     if not checkpoint.is_file():
         raise ModelError(f"there is no checkpoint {checkpoint}", "a COMET checkpoint", "check the path")
     try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(checkpoint)
+        archive = zipfile.is_zipfile(checkpoint)  # else from before torch 1.6: read at once, and nothing foreign in it
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(checkpoint) if archive else []
         with torch.serialization.safe_globals([(type("Empty", (_Empty,), {}), name) for name in names]):
-            read = torch.load(checkpoint, map_location=device, weights_only=True, mmap=True)
+            read = torch.load(checkpoint, map_location=device, weights_only=True, mmap=archive)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{checkpoint} is damaged, or names what must not be run", WHOLE, "get it again from its publisher"

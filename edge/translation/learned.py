@@ -6,13 +6,14 @@ Units: tokens, bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import BudgetError, ModelError
+from ..errors import BudgetError, ModelError, no_numbers
 from ..values.amounts import format_bytes
 
 BATCH = 2048  # tokens of a batch, padding included
@@ -63,11 +64,17 @@ class Metric:
             )  # fmt: skip
 
     def scores(self, device: str, texts: Mapping[str, Sequence[Sample]]) -> dict[str, dict[str, Any]]:
-        """For each of `texts` the mean score and those of its samples, for reports; loads the metric once."""
+        """For each of `texts` the mean score and those of its samples, for reports; loads the metric once.
+
+        Raises:
+            ModelError: a score is no number.
+        """
         score = self.load(device)
         found = {}
         for name, samples in texts.items():
             each = score(samples) if samples else []
+            if not all(map(math.isfinite, each)):
+                raise no_numbers(f"{self.name} gives scores that are no numbers", "finite scores")
             found[name] = {
                 "name": self.name,
                 "better": self.better,

@@ -40,6 +40,25 @@ def test_the_file_alone_is_as_good_as_its_folder(tmp_path: Path) -> None:
     assert found == metrics.find(folder).load("cpu")(SAMPLES[:2])
 
 
+def test_a_file_from_before_torch_had_archives_is_read_too(tmp_path: Path) -> None:
+    folder = comets.write(tmp_path / "metric", "sparse")
+    wanted = metrics.find(folder).load("cpu")(SAMPLES[:2])
+    path = folder / "checkpoints" / "model.ckpt"
+    stored = torch.load(path, weights_only=True)
+    torch.save(stored, path, _use_new_zipfile_serialization=False)
+    assert metrics.find(folder).load("cpu")(SAMPLES[:2]) == wanted
+
+
+def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    folder = comets.write(tmp_path / "metric", "regression")
+    path = folder / "checkpoints" / "model.ckpt"
+    stored = torch.load(path, weights_only=True)
+    stored["state_dict"]["estimator.ff.6.bias"].fill_(torch.nan)
+    torch.save(stored, path)
+    with pytest.raises(ModelError, match="no numbers"):
+        metrics.find(folder).scores("cpu", {"off": SAMPLES})
+
+
 def test_half_precision_is_widened_and_counted_so(tmp_path: Path) -> None:
     folder = comets.write(tmp_path / "metric", "regression")
     whole = metrics.find(folder)
@@ -93,6 +112,13 @@ def test_nothing_that_a_checkpoint_names_is_run(tmp_path: Path) -> None:
     assert not spied.exists()
 
 
+def _with(folder: Path, **said: Any) -> None:
+    path = folder / "checkpoints" / "model.ckpt"
+    stored = torch.load(path, weights_only=True)
+    stored["hyper_parameters"] |= said
+    torch.save(stored, path)
+
+
 def _said(change: Callable[[Path], object], folder: Path) -> str:
     change(folder)
     with pytest.raises(TemploraError) as caught:
@@ -107,6 +133,9 @@ def _said(change: Callable[[Path], object], folder: Path) -> str:
         (lambda folder: (folder / "hparams.yaml").unlink(), "neither COMET's nor MetricX's"),
         (lambda folder: (folder / "hparams.yaml").write_text("a: [", "utf-8"), "cannot be read"),
         (lambda folder: (folder / "hparams.yaml").write_text("class_identifier: xcomet_metric", "utf-8"), "xcomet_metric"),
+        (lambda folder: _with(folder, pool="median"), "the pooling 'median'"),
+        (lambda folder: _with(folder, layer=7), "cannot be loaded"),
+        (lambda folder: _with(folder, encoder_model="BERT"), "the encoder 'BERT'"),
         (lambda folder: (folder / "checkpoints" / "model.ckpt").unlink(), "there is no checkpoint"),
         (lambda folder: (folder / "checkpoints" / "model.ckpt").write_bytes(b"PK\3\4 no archive"), "cannot be loaded"),
         (lambda folder: torch.save([1], folder / "checkpoints" / "model.ckpt"), "no state_dict"),
