@@ -111,13 +111,6 @@ def run(args: argparse.Namespace) -> int:
         results[name] = _result(done, outputs[name], names, job)
         if stopped:
             break
-    if metric is not None and not stopped:
-        device = runtime.base.device.name
-        del runtime, made  # the base's memory is what the metric takes
-        release_memory()
-        with working(f"scoring with {metric.name}"):
-            for name, found in metric.scores(device, outputs).items():
-                results[name]["metric"] = found
     result = {
         "command": "eval translate",
         "file": str(args.file),
@@ -131,7 +124,16 @@ def run(args: argparse.Namespace) -> int:
         "model": {"reference": args.model},
         "settings": settings.to_dict(),
     }
-    _show(args, result)
+    try:
+        if metric is not None and not stopped:
+            device = runtime.base.device.name
+            del runtime, made  # the base's memory is what the metric takes
+            release_memory()
+            with working(f"scoring with {metric.name}"):
+                for name, found in metric.scores(device, outputs).items():
+                    results[name]["metric"] = found
+    finally:  # what was translated is worth its table, whatever the metric does
+        _show(args, result)
     return stopped
 
 

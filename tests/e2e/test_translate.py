@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from edge import cli
 from edge.documents import open_document
@@ -390,6 +391,12 @@ def test_protocols_are_measured_and_kept_apart(
         assert row["metric"]["name"] == "COMET" and row["metric"]["better"] == "higher"
         assert row["metric"]["scores"] == pytest.approx(wanted, abs=2e-6)
         assert row["metric"]["score"] == pytest.approx(sum(wanted) / 4, abs=2e-6)
+    stored = torch.load(metric / "checkpoints" / "model.ckpt", weights_only=True)
+    stored["state_dict"].pop("estimator.ff.6.bias")
+    torch.save(stored, metric / "checkpoints" / "model.ckpt")
+    assert cli.main([*args, *more, "--resume", "--metric", str(metric)]) == 4  # a metric that fails takes nothing along
+    out, err = capsys.readouterr()
+    assert json.loads(out.splitlines()[-1])["protocols"] == found and "model.ckpt cannot be loaded" in err
     tight = str(held.resident_memory() + 200_000_000)  # the model's need fits, the metric's does not
     assert cli.main([*args, *more, "--resume", "--metric", str(metric), "--memory-budget", tight]) == 5
     assert "COMET takes" in capsys.readouterr().err
