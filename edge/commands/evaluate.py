@@ -63,21 +63,16 @@ def add(verbs: options.Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
-    protocols = [name.strip() for name in args.protocols.split(",")]
-    if not set(protocols) <= set(evaluate.PROTOCOLS):
-        raise SettingsError(
-            f"--protocols is '{args.protocols}'", "some of " + ",".join(evaluate.PROTOCOLS), "correct it"
-        )
+    protocols = _protocols(args)
     source = languages.find(args.source)
     target = languages.find(args.target)
     chunks = pairs.read(args.file, source, target)[: args.chunks]
     wanted = _wanted(args.generate, source, target)
     terms = glossary.read(args.glossary) if args.glossary else glossary.Glossary({})
-    kept = args.names == "on"
     settings = side_by_side(args, options.settings_of(args))
     job = loop.Job(
         (), source, target, args.context_units, frozenset(), terms,
-        names=kept, candidates=args.candidates, lines=settings.generate.lines,
+        names=args.names == "on", candidates=args.candidates, lines=settings.generate.lines,
     )  # fmt: skip
     if settings.learn.mode == "none":
         raise SettingsError("learn.mode is none", "an adapter that can learn", "use --protocols off for the base alone")
@@ -135,6 +130,15 @@ def run(args: argparse.Namespace) -> int:
     finally:  # what was translated is worth its table, whatever the metric does
         _show(args, result)
     return stopped
+
+
+def _protocols(args: argparse.Namespace) -> list[str]:
+    names = [name.strip() for name in args.protocols.split(",")]
+    if not set(names) <= set(evaluate.PROTOCOLS):
+        raise SettingsError(
+            f"--protocols is '{args.protocols}'", "some of " + ",".join(evaluate.PROTOCOLS), "correct it"
+        )
+    return names
 
 
 def _metric(args: argparse.Namespace) -> Metric | None:

@@ -152,3 +152,24 @@ def test_walk_counts_what_each_loop_enters() -> None:
         assert {own, "core/state", "learning/learner", "model/adapter"} <= seen
         assert not {"cli", "resume", "journal/journal", "memory/planning"} & seen
     assert "translation/lessons" in names[2] and "score" not in names[2]
+
+
+def test_lab_genre(tmp_path: Path) -> None:
+    """A text that the adapter knows already: it need not learn again; a fresh one scores as a session does."""
+    model = tiny.folder(tmp_path / "model", "llama")
+    (tmp_path / "a.txt").write_text(tiny.TEXT)
+    args = [str(model), str(tmp_path / "a.txt"), str(tmp_path / "a.txt"), "--read", "200", "--tokens", "120"]
+    sets = [word for override in SET for word in ("--set", override)]
+    made = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/lab/genre"), *args, "--preset", "economical", *sets],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found = json.loads(made.stdout)
+    with edge.load(str(model), "economical", overrides=[*SET, "learn.guard=off"]).session() as session:
+        chunks = list(session.score(tiny.TEXT, max_tokens=120))
+    for name, kind in (("base", "base"), ("fresh, learning", "adapter")):
+        expected = records.total(chunks, kind)
+        assert found[name][0] == pytest.approx(math.exp(expected.nll / expected.tokens), rel=1e-4)
+    assert found["other's, as it is"][0] < found["fresh, learning"][0] < found["base"][0]
+    assert found["other's, learning on"][0] < found["other's, as it is"][0]
+    assert all(len(values) == 4 for values in found.values())
