@@ -35,6 +35,11 @@ CHECKPOINTS: dict[str, dict[str, Any]] = {
         "word_layer": 1,
     },
     "three texts": {"class_identifier": "unified_metric", "input_segments": ["mt", "src", "ref"]},
+    "pre-norm encoder": {
+        "class_identifier": "unified_metric",
+        "encoder_model": "XLM-RoBERTa-XL",
+        "input_segments": ["mt", "src"],
+    },
     "two texts": {"class_identifier": "unified_metric", "input_segments": ["mt", "ref"], "sent_layer": 1},
 }
 FEATURES = {"regression_metric": 6, "referenceless_regression_metric": 4, "unified_metric": 1}
@@ -48,7 +53,7 @@ def write(folder: Path, name: str, *, cut: str = "", foreign: Any = None) -> Pat
         foreign: something more that is pickled in it.
     """
     import yaml
-    from transformers import XLMRobertaConfig, XLMRobertaModel
+    from transformers import XLMRobertaConfig, XLMRobertaModel, XLMRobertaXLConfig, XLMRobertaXLModel
 
     said = {
         "encoder_model": "XLM-RoBERTa", "pretrained_model": str(folder), "pool": "avg", "layer": "mix",
@@ -56,13 +61,15 @@ def write(folder: Path, name: str, *, cut: str = "", foreign: Any = None) -> Pat
         "final_activation": None, "dropout": 0.1, "train_data": [], "validation_data": [], **CHECKPOINTS[name],
     }  # fmt: skip
     (folder / "checkpoints").mkdir(parents=True)
-    config = XLMRobertaConfig(
+    large = said["encoder_model"].endswith("-XL")
+    config = (XLMRobertaXLConfig if large else XLMRobertaConfig)(
         vocab_size=260, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=4, intermediate_size=64,
         max_position_embeddings=POSITIONS, type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2,
     )  # fmt: skip
     config.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
-    shapes = {f"encoder.model.{key}": value for key, value in _shapes(XLMRobertaModel(config, add_pooling_layer=False))}
+    encoder = (XLMRobertaXLModel if large else XLMRobertaModel)(config, add_pooling_layer=False)
+    shapes = {f"encoder.model.{key}": value for key, value in _shapes(encoder)}
     mixed = said.get("sent_layer", said["layer"]) == "mix"
     if mixed:
         shapes |= {f"layerwise_attention.scalar_parameters.{i}": (1,) for i in range(LAYERS + 1)}
@@ -93,7 +100,7 @@ def _numbers(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     count = math.prod(shape)
     waves = torch.sin(torch.arange(count, dtype=torch.float64) * 0.7391 + sum(name.encode()) % 97)
     size = 1.0 if "scalar_parameters" in name else 0.3
-    shift = 1.0 if "LayerNorm.weight" in name or name.endswith("gamma") else 0.0
+    shift = 1.0 if name.endswith(("LayerNorm.weight", "layer_norm.weight", "gamma")) else 0.0
     return (size * waves + shift).float().view(shape)
 
 

@@ -50,11 +50,7 @@ def find(path: Path) -> Metric:
     checkpoint = path / "checkpoints" / "model.ckpt" if path.is_dir() else path
     folder = checkpoint.parent.parent
     if not (folder / HPARAMS).is_file():
-        raise ModelError(
-            f"{checkpoint} has no {HPARAMS} in the folder above",
-            "a COMET checkpoint as it was published",
-            "get it whole",
-        )
+        raise ModelError(f"{checkpoint} has no {HPARAMS} in the folder above", WHOLE, "get it whole")
     said = _read_settings(folder / HPARAMS)
     kind = said.get("class_identifier")
     if kind not in KINDS:
