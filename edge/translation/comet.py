@@ -28,7 +28,7 @@ from ..errors import ModelError, describe
 from ..values import yamltext
 from ..weights.alone import damaged, making
 from ..weights.checkpoint import load_tokenizer
-from .learned import ROOM, Metric, Sample, batches, padded, tokenizer_folder
+from .learned import ROOM, Metric, Sample, Words, batches, padded, tokenizer_folder
 
 HPARAMS = "hparams.yaml"
 KINDS = ("regression_metric", "referenceless_regression_metric", "unified_metric")
@@ -126,7 +126,7 @@ def _load(
     state = {name: tensor.float() for name, tensor in _read(checkpoint, "cpu")["state_dict"].items()}
     with making(checkpoint, WHOLE):
         model = Comet(_encoder(words, _below(state, "encoder.model."), checkpoint), known, state).to(device).eval()
-        scorer = Scorer(model, load_tokenizer(words), kind, _segments(known), device)
+        scorer = Scorer(model, Words(load_tokenizer(words)), kind, _segments(known), device)
         scorer.scores([Sample("a", "a", "a")])  # what does not fit together shows here
     return scorer.scores
 
@@ -223,7 +223,7 @@ class Scorer:
     """A loaded checkpoint with its tokenizer."""
 
     model: Comet
-    tokenizer: Any
+    words: Words
     kind: str
     segments: list[str]
     device: str
@@ -246,14 +246,13 @@ class Scorer:
         return int(self.model.encoder.config.max_position_embeddings) - MARGIN
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
-        rows: list[list[int]] = self.tokenizer(texts, truncation=True, max_length=self._positions() - 2)["input_ids"]
-        return rows
+        return self.words.ids(texts, self._positions() - 2)
 
     def _sentences(self, rows: list[list[int]], pool: str) -> Tensor:
         """(N, H) of N texts."""
         found: dict[int, Tensor] = {}
         for batch in batches([len(row) for row in rows]):
-            ids, mask = padded([rows[i] for i in batch], self.tokenizer.pad_token_id, self.device)
+            ids, mask = padded([rows[i] for i in batch], self.words.filler, self.device)
             found |= zip(batch, self.model.sentences(ids, mask, pool), strict=True)
         return torch.stack([found[i] for i in range(len(rows))])
 
@@ -268,12 +267,11 @@ class Scorer:
 
     def _from_one_text(self, segments: Sequence[list[list[int]]]) -> list[float]:
         """<s> translation </s></s> source </s></s> ...: what is longer than the encoder's positions loses its end."""
-        end = self.tokenizer.sep_token_id or self.tokenizer.eos_token_id
         joined = []
         for parts in zip(*segments, strict=True):
             row = list(parts[0])
             for part in parts[1:]:
-                row += [end, *part[1:]]
+                row += [self.words.end, *part[1:]]
             joined.append(row[: self._positions()])
         result: list[float] = self.model.estimator(self._sentences(joined, "cls")).view(-1).tolist()
         return result

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BudgetError, ModelError, no_numbers
+from ..tokenstream import asked
 from ..values.amounts import format_bytes
 
 BATCH = 2048  # tokens of a batch, padding included
@@ -105,6 +106,27 @@ def tokenizer_folder(folder: Path, hub_ids: Sequence[str], needed: str) -> Path:
         f"{folder} has no tokenizer, and the cache of the hub has none of {' or '.join(hub_ids)}",
         f"{needed} and tokenizer.json beside the checkpoint", f"copy them from {hub_ids[0]}",
     )  # fmt: skip
+
+
+class Words:
+    """A metric's tokenizer.
+
+    Attributes:
+        filler: the id of padding. end: that of a text's end.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        """`tokenizer`: transformers' own, with an id for padding."""
+        self.tokenizer = tokenizer
+        self.filler: int = asked(lambda: int(tokenizer.pad_token_id))
+        self.end: int = asked(lambda: int(tokenizer.sep_token_id or tokenizer.eos_token_id))
+
+    def ids(self, texts: Sequence[str], limit: int) -> list[list[int]]:
+        """Token ids of each text with its special tokens, at most `limit` of them."""
+        return [
+            list(row)
+            for row in asked(lambda: self.tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"])
+        ]
 
 
 def batches(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..errors import ModelError
 from ..weights.alone import making, sealed
 from ..weights.checkpoint import load_tokenizer
-from .learned import ROOM, Metric, Sample, batches, padded, tokenizer_folder
+from .learned import ROOM, Metric, Sample, Words, batches, padded, tokenizer_folder
 
 ANSWER = 250089  # <extra_id_10>
 LARGEST = 25.0
@@ -88,7 +88,7 @@ def _load(
             raise ModelError(
                 f"{folder} lacks {min(found['missing_keys'], default='its embedding')}", WHOLE, "get it again"
             )
-        scorer = Scorer(model.to(device).eval(), answer, load_tokenizer(words), form, reads, device)
+        scorer = Scorer(model.to(device).eval(), answer, Words(load_tokenizer(words)), form, reads, device)
         scorer.scores([Sample("a", "a", "a")])  # what does not fit together shows here
     return scorer.scores
 
@@ -109,7 +109,7 @@ class Scorer:
 
     model: Any
     answer: Tensor
-    tokenizer: Any
+    words: Words
     form: str
     reads: tuple[str, ...]
     device: str
@@ -118,11 +118,12 @@ class Scorer:
     def scores(self, samples: Sequence[Sample]) -> list[float]:
         """One for each sample."""
         asked = [question(sample, self.form, self.reads) for sample in samples]
-        rows = self.tokenizer(asked, truncation=True, max_length=TOKENS[self.form])["input_ids"]
-        rows = [row[:-1] for row in rows]  # it was trained without the end of a text
+        rows = [
+            row[:-1] for row in self.words.ids(asked, TOKENS[self.form])
+        ]  # it was trained without the end of a text
         found: dict[int, float] = {}
         for batch in batches([len(row) for row in rows]):
-            ids, mask = padded([rows[i] for i in batch], self.tokenizer.pad_token_id, self.device)
+            ids, mask = padded([rows[i] for i in batch], self.words.filler, self.device)
             read = self.model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
             start = torch.zeros(len(batch), 1, dtype=torch.long, device=self.device)
             state = self.model.decoder(
