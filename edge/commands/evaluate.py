@@ -143,12 +143,12 @@ def _protocols(args: argparse.Namespace) -> list[str]:
 
 def _metric(args: argparse.Namespace) -> Metric | None:
     """The learned metric that is asked for."""
-    from ..translation import metrics  # it needs torch
-
     if args.metric is None:
         return None
     if args.generate == "none":
         raise SettingsError("--metric without translations", "--generate all, or a file of chunks", "name them")
+    from ..translation import metrics  # it needs torch
+
     return metrics.find(args.metric)
 
 

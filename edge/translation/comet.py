@@ -28,7 +28,7 @@ from ..errors import ModelError, describe
 from ..values import yamltext
 from ..weights.alone import damaged, making
 from ..weights.checkpoint import load_tokenizer
-from .learned import ROOM, Metric, Sample, Words, batches, padded, tokenizer_folder
+from .learned import ROOM, Metric, Sample, Words, in_batches, tokenizer_folder
 
 HPARAMS = "hparams.yaml"
 KINDS = ("regression_metric", "referenceless_regression_metric", "unified_metric")
@@ -63,7 +63,7 @@ def find(path: Path) -> Metric:
         raise ModelError(
             f"{folder} has the encoder '{known.get('encoder_model')}'", " or ".join(ENCODERS), "name another checkpoint"
         )
-    words = tokenizer_folder(folder, [str(known.get("pretrained_model"))], "config.json")
+    words = tokenizer_folder(folder, [str(known.get("pretrained_model"))])
     if known.get("pool", "avg") not in POOLS:
         raise ModelError(f"{folder} has the pooling '{known['pool']}'", " or ".join(POOLS), "name another checkpoint")
     size = sum(tensor.numel() * 4 for tensor in stored["state_dict"].values() if isinstance(tensor, Tensor))
@@ -82,9 +82,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     try:
         found = yamltext.read(path)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ModelError(
-            f"{path} cannot be read ({describe(error)})", "YAML of a COMET checkpoint", "get it again"
-        ) from error
+        raise ModelError(f"{path} cannot be read ({describe(error)})", WHOLE, "get it again") from error
     return found if isinstance(found, dict) else {}
 
 
@@ -95,7 +93,7 @@ def _read(checkpoint: Path, device: str) -> dict[str, Any]:
         ModelError: it is not there, or damaged.
     """
     if not checkpoint.is_file():
-        raise ModelError(f"there is no checkpoint {checkpoint}", "a COMET checkpoint", "check the path")
+        raise ModelError(f"there is no checkpoint {checkpoint}", WHOLE, "check the path")
     try:
         archive = zipfile.is_zipfile(checkpoint)  # else from before torch 1.6: read at once, and nothing foreign in it
         names = torch.serialization.get_unsafe_globals_in_checkpoint(checkpoint) if archive else []
@@ -250,11 +248,7 @@ class Scorer:
 
     def _sentences(self, rows: list[list[int]], pool: str) -> Tensor:
         """(N, H) of N texts."""
-        found: dict[int, Tensor] = {}
-        for batch in batches([len(row) for row in rows]):
-            ids, mask = padded([rows[i] for i in batch], self.words.filler, self.device)
-            found |= zip(batch, self.model.sentences(ids, mask, pool), strict=True)
-        return torch.stack([found[i] for i in range(len(rows))])
+        return in_batches(rows, self.words, self.device, partial(self.model.sentences, pool=pool))
 
     def _from_embeddings(self, texts: Mapping[str, list[list[int]]]) -> list[float]:
         mt, src = (self._sentences(texts[name], self.model.pool) for name in ("mt", "src"))

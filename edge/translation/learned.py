@@ -11,13 +11,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BudgetError, ModelError, no_numbers
 from ..tokenstream import asked
 from ..values.amounts import format_bytes
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 BATCH = 2048  # tokens of a batch, padding included
+CONFIG = "config.json"
 TOKENIZERS = ("tokenizer.json", "sentencepiece.bpe.model", "spiece.model")
 ROOM = 300 << 20  # bytes that a batch takes beside the weights: its attention scores, and three rows as wide as an MLP
 
@@ -86,8 +90,8 @@ class Metric:
         return found
 
 
-def tokenizer_folder(folder: Path, hub_ids: Sequence[str], needed: str) -> Path:
-    """The first folder that has a tokenizer and `needed`: the checkpoint's own, or one in the hub's cache.
+def tokenizer_folder(folder: Path, hub_ids: Sequence[str]) -> Path:
+    """The first folder that has a tokenizer and a config: the checkpoint's own, or one in the hub's cache.
 
     Raises:
         ModelError: there is none.
@@ -97,14 +101,14 @@ def tokenizer_folder(folder: Path, hub_ids: Sequence[str], needed: str) -> Path:
     places = [folder]
     for hub_id in hub_ids:
         with suppress(ValueError):  # the folder of whoever trained it is no hub id
-            found = try_to_load_from_cache(hub_id, needed)
+            found = try_to_load_from_cache(hub_id, CONFIG)
             places += [Path(found).parent] if isinstance(found, str) else []
     for place in places:
-        if (place / needed).is_file() and any((place / name).is_file() for name in TOKENIZERS):
+        if (place / CONFIG).is_file() and any((place / name).is_file() for name in TOKENIZERS):
             return place
     raise ModelError(
         f"{folder} has no tokenizer, and the cache of the hub has none of {' or '.join(hub_ids)}",
-        f"{needed} and tokenizer.json beside the checkpoint", f"copy them from {hub_ids[0]}",
+        f"{CONFIG} and tokenizer.json beside the checkpoint", f"copy them from {hub_ids[0]}",
     )  # fmt: skip
 
 
@@ -141,7 +145,7 @@ def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield batch
 
 
-def padded(rows: Sequence[Sequence[int]], filler: int, device: str) -> tuple[Any, Any]:
+def padded(rows: Sequence[Sequence[int]], filler: int, device: str) -> tuple[Tensor, Tensor]:
     """(N, S) token ids, and 1 where they are no padding."""
     import torch
 
@@ -149,3 +153,16 @@ def padded(rows: Sequence[Sequence[int]], filler: int, device: str) -> tuple[Any
     ids = torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows], device=device)
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
     return ids, mask
+
+
+def in_batches(
+    rows: Sequence[Sequence[int]], words: Words, device: str, compute: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """What `compute` gives for each of N texts, (N, ...): it is asked for some at a time, (n, S) ids and their mask."""
+    import torch
+
+    found: dict[int, Tensor] = {}
+    for batch in batches([len(row) for row in rows]):
+        ids, mask = padded([rows[i] for i in batch], words.filler, device)
+        found |= zip(batch, compute(ids, mask), strict=True)
+    return torch.stack([found[i] for i in range(len(rows))])

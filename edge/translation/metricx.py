@@ -10,6 +10,7 @@ question it was trained with; its published name does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +21,10 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
+from ..weights import tensorfile
 from ..weights.alone import making, sealed
-from ..weights.checkpoint import load_tokenizer
-from .learned import ROOM, Metric, Sample, Words, batches, padded, tokenizer_folder
+from ..weights.checkpoint import load_tokenizer, read_safetensors
+from .learned import ROOM, Metric, Sample, Words, in_batches, tokenizer_folder
 
 ANSWER = 250089  # <extra_id_10>
 LARGEST = 25.0
@@ -47,14 +49,13 @@ def find(folder: Path) -> Metric:
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
         raise ModelError(f"{folder} has no weights", "safetensors, or pytorch_model.bin", "get the folder again, whole")
-    words = tokenizer_folder(folder, VOCABULARIES, "config.json")
+    words = tokenizer_folder(folder, VOCABULARIES)
     alone = "-qe-" in str(folder.resolve()).lower()
     if form == "metricx-24":
         reads: tuple[str, ...] = ("source", "reference")
     else:
         reads = ("source",) if alone else ("reference",)
-    halves = "bfloat16" in (folder / "config.json").read_text("utf-8", "replace")
-    size = sum(path.stat().st_size for path in files) * (2 if halves else 1)
+    size = sum(4 * count for path in files for count in _sizes(path))
     return Metric("MetricX", "lower", reads, size + ROOM, partial(_load, folder, files, words, form, reads))
 
 
@@ -77,8 +78,8 @@ def _load(
         state = dict(_read(files))
         # files name the shared embedding by any of these; transformers would take the head for one that is not there
         shared = next(state[name] for name in EMBEDDINGS if name in state)
-        head = state.pop("lm_head.weight", shared * config.d_model**-0.5)
-        answer = head[ANSWER].to(device, copy=True)
+        head = state.pop("lm_head.weight", None)
+        answer = (shared[ANSWER] * config.d_model**-0.5 if head is None else head[ANSWER]).to(device, copy=True)
         del head
         model, found = MT5Model.from_pretrained(
             None, config=config, state_dict={**state, **dict.fromkeys(EMBEDDINGS, shared)}, dtype=torch.float32,
@@ -93,14 +94,25 @@ def _load(
     return scorer.scores
 
 
+def _sizes(path: Path) -> list[int]:
+    """How many numbers each tensor of a file has."""
+    if path.suffix == ".safetensors":
+        return [math.prod(entry.shape) for entry in tensorfile.entries(path)]
+    return [tensor.numel() for tensor in _pickled(path, "meta").values()]
+
+
 def _read(files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of the files, in float32."""
-    from safetensors.torch import load_file
-
     for path in files:
         safe = path.suffix == ".safetensors"
-        found = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        yield from ((name, tensor.float()) for name, tensor in found.items())
+        for name, tensor in read_safetensors(path) if safe else _pickled(path, "cpu").items():
+            yield name, tensor.float()
+
+
+def _pickled(path: Path, device: str) -> dict[str, Tensor]:
+    with making(path, WHOLE):
+        found: dict[str, Tensor] = torch.load(path, map_location=device, weights_only=True, mmap=True)
+    return found
 
 
 @dataclass(frozen=True)
@@ -118,16 +130,15 @@ class Scorer:
     def scores(self, samples: Sequence[Sample]) -> list[float]:
         """One for each sample."""
         asked = [question(sample, self.form, self.reads) for sample in samples]
-        rows = [
-            row[:-1] for row in self.words.ids(asked, TOKENS[self.form])
-        ]  # it was trained without the end of a text
-        found: dict[int, float] = {}
-        for batch in batches([len(row) for row in rows]):
-            ids, mask = padded([rows[i] for i in batch], self.words.filler, self.device)
-            read = self.model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-            start = torch.zeros(len(batch), 1, dtype=torch.long, device=self.device)
-            state = self.model.decoder(
-                input_ids=start, encoder_hidden_states=read, encoder_attention_mask=mask, use_cache=False
-            ).last_hidden_state[:, 0]
-            found |= zip(batch, (state @ self.answer).clamp(0, LARGEST).tolist(), strict=True)
-        return [found[i] for i in range(len(rows))]
+        rows = [row[:-1] for row in self.words.ids(asked, TOKENS[self.form])]  # trained without the end of a text
+        answers: list[float] = in_batches(rows, self.words, self.device, self._answers).tolist()
+        return answers
+
+    def _answers(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(n,) scores of (n, S) questions."""
+        read = self.model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        start = torch.zeros(len(ids), 1, dtype=torch.long, device=self.device)
+        state: Tensor = self.model.decoder(
+            input_ids=start, encoder_hidden_states=read, encoder_attention_mask=mask, use_cache=False
+        ).last_hidden_state[:, 0]
+        return (state @ self.answer).clamp(0, LARGEST)

@@ -250,6 +250,16 @@ def test_an_embedding_of_any_name_and_either_kind_of_file_give_the_same(mt5: Cal
     assert metrics.find(mt5(name, bins=True)).load("cpu")(SAMPLES) == wanted
 
 
+def test_a_metricx_in_half_precision_is_counted_as_it_is_widened(mt5: Callable[..., Path]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = mt5("metricx-24-hybrid-large-v2p6")
+    whole = metrics.find(folder).size
+    path = folder / "model.safetensors"
+    save_file({name: tensor.bfloat16() for name, tensor in load_file(path).items()}, path)
+    assert metrics.find(folder).size == whole == metrics.find(mt5("metricx-24-hybrid-large-v2p6", bins=True)).size
+
+
 def test_an_mt5_whose_path_does_not_say_what_it_was_asked_is_refused(mt5: Callable[..., Path]) -> None:
     with pytest.raises(ModelError, match="which MetricX"):
         metrics.find(mt5("my-metric"))
