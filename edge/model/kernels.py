@@ -4,11 +4,10 @@ Owns: which weights ours takes, how it is started, the choice between the two by
 Does not know: blocks, texts, when a row is computed.
 Units: rows (n, K) -> (n, N); seconds of the device.
 
-The usual way is bitsandbytes': it widens the scales of a matrix at each use, multiplies, and the adapter's products
-follow: five kernels for a row, and a whole widened matrix for several. Or it is a product with a copy in the compute
-dtype, four times as many bytes. Ours (`nf4_kernel.py`) does all but x A^T in one. Which is faster depends
-on the GPU and the shape, so both are measured on the base's own layers of that shape, once, in a recorded graph, as
-decoding has them. It needs Triton, which torch's builds for CUDA bring along.
+The usual way is bitsandbytes' kernel, after which the adapter's product follows, or a product with a copy in the
+compute dtype, four times as many bytes. Ours (`nf4_kernel.py`: one kernel for a row, one for several) do all but x A^T
+at once. Which is faster depends on the GPU and the shape, so both are measured on the base's own layers of that shape,
+once, in a recorded graph, as decoding has them. They need Triton, which torch's builds for CUDA bring along.
 """
 
 from __future__ import annotations
@@ -25,19 +24,27 @@ from ..machine.graphs import seconds_of
 BLOCK = 64  # values with one scale
 OF_SCALES = 256  # scales with one scale
 ROWS = 8  # at most; more rows fill the tensor cores of an ordinary product
+LEAST = 16  # of each side of a small product on tensor cores
 SAME = 0.02  # of the outputs' spread: 16 bits round the widened weights of one way, and not of the other
 Lora = tuple[Tensor, Tensor, float]
 
 
 class Form(NamedTuple):
-    """How the kernel divides its work: outputs and blocks of 64 values a program takes at a time, and its warps."""
+    """How a kernel divides its work: outputs and blocks of 64 values a program takes at a time, and its warps."""
 
     tile: int
     blocks: int
     warps: int
 
 
-FORMS = (Form(4, 16, 4), Form(8, 8, 4), Form(2, 32, 4))
+# The fastest ones of some thirty for the shapes of a 7B model on an H200, of one row and of several
+FORMS = {False: (Form(4, 16, 4), Form(4, 64, 4), Form(4, 32, 2)), True: (Form(32, 8, 4), Form(16, 16, 8))}
+_tables: dict[tuple[str, torch.dtype], Tensor] = {}
+
+
+def forms(rows: int) -> tuple[Form, ...]:
+    """Those that are tried for so many rows."""
+    return FORMS[rows > 1]
 
 
 def takes(state: Any) -> bool:
@@ -63,7 +70,7 @@ def product(
         lora: A^T (K, r), B^T (r, N) and s.
         low: (n, r), x A^T, where it is there already.
     """
-    from .nf4_kernel import nf4_rows
+    from .nf4_kernel import nf4_row, nf4_rows
 
     count, width = x.shape
     outputs = int(state.shape[0])
@@ -78,13 +85,31 @@ def product(
         rank = low.shape[1]
     low = x if low is None else low
     inner = state.state2
-    nf4_rows[(-(-outputs // form.tile),)](
-        x, packed, state.code, state.absmax, inner.code, inner.absmax, state.offset, x if bias is None else bias,
-        low, b, out, scaling, outputs, width, low.stride(0), b.stride(0),
-        ROWS=count, RANK=rank, HAS_BIAS=bias is not None, TILE=form.tile, BLOCKS=form.blocks,
-        PADDED=_power(count), RANKS=_power(max(rank, 1)), num_warps=form.warps,
+    several = count > 1
+    kernel = nf4_rows if several else nf4_row
+    kernel[(-(-outputs // form.tile),)](
+        x, packed, _table(state.code, x.dtype if several else torch.bfloat16), state.code, state.absmax, inner.code,
+        inner.absmax, state.offset, x if bias is None else bias, low, b, out, scaling, outputs, width, low.stride(0),
+        b.stride(0), ROWS=count, RANK=rank, HAS_BIAS=bias is not None, TILE=form.tile, BLOCKS=form.blocks,
+        RANKS=max(LEAST, _power(rank)) if rank else 1, PTX=_has_ptx(x), num_warps=form.warps,
     )  # fmt: skip
     return out
+
+
+def _has_ptx(x: Tensor) -> bool:
+    """Whether values may be unpacked as PTX does it: in 16 bits, on a GPU of NVIDIA's."""
+    return x.device.type == "cuda" and x.dtype.itemsize == 2 and torch.version.hip is None
+
+
+def _table(code: Tensor, dtype: torch.dtype) -> Tensor:
+    """(64, 8) int32, one for each block of a turn: the low bytes of 16 codes, four in each number, and the high ones."""
+    key = (str(code.device), dtype)
+    if dtype.itemsize != 2:
+        return code
+    if key not in _tables:
+        bits = code.to(dtype).view(torch.uint8).view(16, 2).T.contiguous()
+        _tables[key] = bits.view(torch.int32).view(1, 8).repeat(64, 1)
+    return _tables[key]
 
 
 def _power(count: int) -> int:
@@ -108,7 +133,7 @@ def choose(
     wanted = usual()
     best: Form | None = None
     least = seconds(usual)
-    for form in FORMS:
+    for form in forms(len(wanted[0])):
         try:
             if not all(_agree(one, other) for one, other in zip(ours(form), wanted, strict=True)):
                 continue

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from . import kernels
+from . import kernels, rows
 from .kernels import Form
 
 
@@ -23,8 +23,10 @@ class Line:
         forms: how our own kernel computes that many rows, where it does (`kernels.py`).
     """
 
-    def __init__(self, layer: nn.Linear, lora: tuple[Tensor, Tensor, float] | None) -> None:
-        """`lora`: A^T (K, r), B^T (r, N) and s; None without an adapter."""
+    def __init__(
+        self, layer: nn.Linear, lora: tuple[Tensor, Tensor, float] | None, *, fused: bool = False
+    ) -> None:
+        """`lora`: A^T (K, r), B^T (r, N) and s; None without an adapter. `fused`: x A^T by our own kernel."""
         self.bias = layer.bias
         self.weight: Tensor | None = None
         self.state = getattr(layer.weight, "quant_state", None)
@@ -35,6 +37,7 @@ class Line:
         elif self.state is None:
             self.weight = layer.weight.T
         self.lora = lora
+        self.fused = fused
         self.forms: dict[int, Form] = {}
 
     def use(self, form: Form | None, rows: int) -> None:
@@ -46,7 +49,7 @@ class Line:
     def __call__(self, x: Tensor, low: Tensor | None = None) -> Tensor:
         """(n, N) of rows (n, K). `low`: (n, r), x A^T where it is there already."""
         if low is None and self.lora is not None:
-            low = torch.mm(x, self.lora[0])
+            low = _low(x, self.lora[0], self.fused)
         form = self.forms.get(len(x)) if self.forms else None
         if form is not None:
             return kernels.product(x, self.packed.t(), self.state, self.bias, self.lora, form, low)
@@ -70,15 +73,22 @@ class Together:
 
     Attributes:
         a: (K, r of all), their A^T side by side, where they lie so: a small product costs a GPU what a larger one does.
+        fused: whether that product is our own kernel's.
     """
 
     lines: Sequence[Line]
     a: Tensor | None = None
+    fused: bool = False
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         """(n, N) of each."""
         if self.a is None:
             return [line(x) for line in self.lines]
         ranks = [0 if line.lora is None else line.lora[0].shape[1] for line in self.lines]
-        lows = torch.mm(x, self.a).split_with_sizes(ranks, 1)
+        lows = _low(x, self.a, self.fused).split_with_sizes(ranks, 1)
         return [line(x, low) for line, low in zip(self.lines, lows, strict=True)]
+
+
+def _low(x: Tensor, a: Tensor, fused: bool) -> Tensor:
+    """(n, r) of rows (n, K) times A^T (K, r)."""
+    return rows.times_a(x, a.T) if fused else torch.mm(x, a)

@@ -32,7 +32,7 @@ from ..errors import describe
 from ..machine.graphs import Captured
 from ..machine.held import is_out_of_memory, out_of_memory_among
 from ..memory.families import STEPPED
-from . import kernels
+from . import kernels, norms, rows
 from .adapter import Adapter
 from .base import Base
 from .blocks import Block, Norm, blocks_of, inner_of
@@ -92,6 +92,7 @@ class Step:
         captures: whether the step is captured, where the device can.
         chooses: whether products are measured before they are captured, and our own kernel is one of the ways.
         choices: what that found.
+        fused: whether the small work between products is done by our own kernels (`rows.py`).
         gap: how far the first token's logits were from the model's own, by their spread; None before.
         failure: why the step does not decode, or is not captured, where that was tried.
     """
@@ -102,6 +103,7 @@ class Step:
         self.static = base.device.kind == "cuda"
         self.captures = captures and self.static
         self.chooses = chooses and self.captures
+        self.fused = self.chooses
         self.choices = kernels.Choices()
         self.windows = [block.window for block in blocks]
         self.trusted: bool | None = None
@@ -112,6 +114,7 @@ class Step:
         decoder: Any = base.decoder
         self._embed = base.model.get_input_embeddings()
         self._norm = decoder.norm
+        self._last_norm = norms.scale_of(decoder.norm)
         self._rotary = decoder.rotary_emb
         self._by_kind = "layer_type" in inspect.signature(decoder.rotary_emb.forward).parameters
         self.heads = int(config.num_attention_heads)
@@ -211,12 +214,12 @@ class Step:
             if adapter is None or id(layer) not in names:
                 return Line(inner_of(layer), None)
             a, b, scaling = adapter.factors(names[id(layer)])
-            return Line(inner_of(layer), (a.T, b.T, scaling))
+            return Line(inner_of(layer), (a.T, b.T, scaling), fused=self.fused)
 
         stacks = [(stack(block.linears[:3]), stack(block.linears[4:6])) for block in self.blocks]  # before their parts
         lines = [tuple(line(layer) for layer in block.linears) for block in self.blocks]
         shared = [
-            (Together(of[:3], first), Together(of[4:6], second))
+            (Together(of[:3], first, self.fused), Together(of[4:6], second, self.fused))
             for of, (first, second) in zip(lines, stacks, strict=True)
         ]
         bound = Bound(lines, shared, self.base.weights_version)
@@ -282,27 +285,53 @@ class Step:
         if self.static or static.n > 1:
             masks = {count: self._mask(count, at) for count in places}
         # 2. the blocks
-        for block, lines, shared, room in zip(self.blocks, bound.lines, bound.shared, rooms.layers, strict=True):
+        row = self._summed(hidden, None, None, self.blocks[0].before[0])
+        following = [*(block.before[0] for block in self.blocks[1:]), self._last_norm]
+        for block, lines, shared, room, norm in zip(
+            self.blocks, bound.lines, bound.shared, rooms.layers, following, strict=True
+        ):
             held = room.held
             assert held is not None
             count = held.shape[3]
             turns = angles[block.kind if self._by_kind else None]
-            row = self._attention(block, shared[0], lines[3], hidden, turns, static,
+            first, second = block.after or (None, None)
+            row = self._attention(block, shared[0], lines[3], row, turns, static,
                                   held, slots[count], masks.get(count), min(position + 1, count))  # fmt: skip
-            hidden += row if block.after is None else _normed(row, block.after[0])
-            row = _normed(hidden, block.before[1])
+            row = self._summed(hidden, row, first, block.before[1])
             gate, up = shared[1](row)
-            row = lines[6](block.activation(gate).mul_(up))
-            hidden += row if block.after is None else _normed(row, block.after[1])
+            row = self._summed(hidden, lines[6](self._gated(block, gate, up)), second, norm)
         # 3. the head
-        return self.base.head.logits(self._norm(hidden))
+        return self.base.head.logits(row)
+
+    def _summed(self, hidden: Tensor, row: Tensor | None, after: Norm | None, norm: Norm | None) -> Tensor:
+        """(n, H) norm of hidden + row, which is in `hidden` afterwards. `after`: a norm of the row before that."""
+        if self.fused and norm is not None:
+            return rows.add_and_norm(hidden, row, after, norm)
+        if row is not None:
+            hidden += row if after is None else _normed(row, after)
+        if norm is None:  # the last one, where it is not known
+            out: Tensor = self._norm(hidden)
+            return out
+        return _normed(hidden, norm)
+
+    def _gated(self, block: Block, gate: Tensor, up: Tensor) -> Tensor:
+        """(n, I) of the network, before its last product."""
+        if self.fused and isinstance(block.activation, nn.SiLU):
+            return rows.silu_times(gate, up)
+        return block.activation(gate).mul_(up)
 
     def _attention(
-        self, block: Block, taken: Together, last: Line, hidden: Tensor, angles: tuple[Tensor, Tensor], static: Static,
+        self, block: Block, taken: Together, last: Line, row: Tensor, angles: tuple[Tensor, Tensor], static: Static,
         held: Tensor, slots: Tensor, mask: Tensor | None, count: int,
     ) -> Tensor:  # fmt: skip
         """(n, H) of what the tokens take from those before them; their keys and values are put into their places."""
-        row = _normed(hidden, block.before[0])
+        if held.shape[1] != static.n:
+            held = held[:, : static.n]  # the last texts have ended
+        if self.fused:
+            at = static.inputs[1]
+            query, key, value = taken(row)
+            query = rows.turn_and_keep(query, key, value, angles, at, block.head_norms, held)
+            return last(rows.attend(query, held, at, block.scaling, block.softcap))
         torch.cat(taken(row), 1, out=static.row)
         if block.head_norms is not None:
             for heads, norm in zip(static.of_heads, block.head_norms, strict=True):
@@ -310,8 +339,6 @@ class Step:
         cos, sin = angles
         halves = static.turned.roll(self.size // 2, 2)  # with the sign in `sin`: (-second half, first half)
         static.turned.mul_(cos).addcmul_(halves, sin)
-        if held.shape[1] != static.n:
-            held = held[:, : static.n]  # the last texts have ended
         if static.n == 1:
             held.index_copy_(3, slots, static.new)
         else:

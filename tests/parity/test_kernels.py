@@ -1,4 +1,4 @@
-"""Our own GPU kernel: its numbers under Triton's interpreter, its code for real GPUs, and when it is chosen."""
+"""Our own GPU kernels: their numbers under Triton's interpreter, their code for real GPUs, and when they are chosen."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 from edge.model import kernels
 from edge.model.kernels import Form
+from edge.model.nf4_kernel import UNPACK, WIDEN
 from tests.parity.test_step import IDS, gap, made
 
 SHAPES = [(40, 64), (70, 192), (64, 256), (33, 1088)]  # (N, K)
 
 
-@pytest.mark.parametrize("form", [*kernels.FORMS, Form(16, 2, 4)])
+@pytest.mark.parametrize("form", [None, Form(16, 2, 4)], ids=["those that are tried", "another"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_kernel_multiplies_with_what_bitsandbytes_widens(shape: tuple[int, int], form: Form) -> None:
+def test_the_kernels_multiply_with_what_bitsandbytes_widens(shape: tuple[int, int], form: Form | None) -> None:
     torch.manual_seed(0)
     packed, state = F.quantize_4bit(torch.randn(shape), quant_type="nf4", blocksize=64, compress_statistics=True)
     weight = F.dequantize_4bit(packed, state).double()
@@ -35,12 +36,65 @@ def test_the_kernel_multiplies_with_what_bitsandbytes_widens(shape: tuple[int, i
             wanted += bias.double()
         if lora is not None:
             wanted += 0.5 * (x.double() @ lora[0].double()) @ lora[1].double()
-        ours = kernels.product(x, packed, state, bias, lora, form)
-        assert ours.shape == wanted.shape and ours.dtype == x.dtype
-        assert float((ours.double() - wanted).abs().max()) < 1e-5 * float(wanted.abs().max())
-        if lora is not None:  # x A^T of several layers at once, of which this one's is a part
-            beside = torch.cat([torch.ones(rows, 3), x @ lora[0]], 1)[:, 3:]
-            assert gap(kernels.product(x, packed, state, bias, lora, form, beside), ours) < 1e-5
+        for tried in kernels.forms(rows) if form is None else (form,):
+            ours = kernels.product(x, packed, state, bias, lora, tried)
+            assert ours.shape == wanted.shape and ours.dtype == x.dtype
+            assert float((ours.double() - wanted).abs().max()) < 1e-5 * float(wanted.abs().max())
+            if lora is not None:  # x A^T of several layers at once, of which this one's is a part
+                beside = torch.cat([torch.ones(rows, 3), x @ lora[0]], 1)[:, 3:]
+                assert gap(kernels.product(x, packed, state, bias, lora, tried, beside), ours) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_bytes_are_unpacked_as_their_codes_say(dtype: torch.dtype) -> None:
+    """What the PTX does, instruction by instruction, with every byte at every place."""
+    code = F.quantize_4bit(torch.randn(64, 64), quant_type="nf4")[1].code
+    values = code.to(dtype)
+    tables = [number & 0xFFFFFFFF for number in kernels._table(code, dtype)[3].tolist()]
+    for start in range(256):
+        four = [(start + 71 * place) % 256 for place in range(4)]
+        wanted = [float(values[nibble]) for byte in four for nibble in (byte >> 4, byte & 15)]
+        word = sum(byte << 8 * place for place, byte in enumerate(four))
+        narrow = run(UNPACK.value, 4, word, tables)
+        assert torch.tensor(narrow, dtype=torch.uint32).view(dtype).tolist() == wanted
+        if dtype is torch.bfloat16:
+            wide = run(WIDEN.value, 8, word, tables)
+            assert torch.tensor(wide, dtype=torch.uint32).view(torch.float32).tolist() == wanted
+
+
+def run(ptx: str, outputs: int, word: int, tables: list[int]) -> list[int]:
+    """The registers that a text in PTX leaves, of the few instructions that are used here."""
+    registers = {f"${outputs}": word}
+    for table, number in enumerate(tables):
+        registers |= {f"${outputs + 1 + 4 * table + copy}": number for copy in range(4)}
+
+    def of(name: str) -> int:
+        return registers[name] if name in registers else int(name, 0)
+
+    for line in ptx.strip("{}\n").split("\n"):
+        what, _, rest = line.rstrip(";").partition(" ")
+        if what == ".reg":
+            continue
+        target, *given = rest.split(", ")
+        a, b, *others = map(of, given)
+        if what == "and.b32":
+            found = a & b
+        elif what == "shr.u32":
+            found = a >> b
+        elif what == "shl.b32":
+            found = a << b & 0xFFFFFFFF
+        elif what == "lop3.b32":
+            c, truth = others
+            assert truth == 0xCA  # a ? b : c
+            found = a & b | ~a & c
+        else:
+            assert what == "prmt.b32"
+            bytes_of = (a | b << 32).to_bytes(8, "little")
+            places = [others[0] >> 4 * place & 15 for place in range(4)]
+            assert all(place < 8 for place in places)  # 8 and more would spread a sign
+            found = int.from_bytes(bytes(bytes_of[place] for place in places), "little")
+        registers[target] = found
+    return [registers[f"${number}"] for number in range(outputs)]
 
 
 def test_only_weights_that_it_knows_are_taken() -> None:
@@ -68,7 +122,7 @@ def test_a_step_with_the_kernel_decodes_what_one_without_it_does(family: str) ->
         for line in [line for block in ours.step._lines(adapter).lines for line in block]:
             assert kernels.takes(line.state)
             for rows in (1, 3):
-                line.use(Form(128, 2, 4), rows)
+                line.use(Form(64, 2, 4), rows)
     for adapted in (True, False) if family == "llama" else (True,):
         found = []
         for forward in (ours, plain):
@@ -82,13 +136,13 @@ def test_a_step_with_the_kernel_decodes_what_one_without_it_does(family: str) ->
 
 
 def test_the_fastest_way_is_taken_and_a_wrong_or_broken_one_never() -> None:
-    right = [torch.randn(2, 50), torch.randn(2, 50)]
+    right = [torch.randn(1, 50), torch.randn(1, 50)]
 
     def chosen(ours: Callable[[Form], Sequence[Tensor]], *times: float) -> Form | None:
         order = iter(times)
         return kernels.choose(lambda: right, ours, lambda way: next(order))
 
-    _, second, third = kernels.FORMS
+    _, second, third = kernels.forms(1)
     assert chosen(lambda form: right, 1.0, 0.9, 0.5, 0.7) == second
     assert chosen(lambda form: right, 1.0, 1.1, 1.2, 1.3) is None
     wrong = [right[0], right[1] * 1.1]
@@ -147,37 +201,49 @@ COMPILE = """
 import sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from edge.model import kernels
-from edge.model.nf4_kernel import nf4_rows
+from edge.model import kernels, nf4_kernel, row_kernels
 
-pointers = {"x_at": "*bf16", "packed_at": "*u8", "code_at": "*fp32", "scales_at": "*u8", "inner_code_at": "*fp32",
-            "inner_scales_at": "*fp32", "offset_at": "*fp32", "bias_at": "*bf16", "low_at": "*bf16", "b_at": "*bf16",
-            "out_at": "*bf16"}
-numbers = {"scaling": "fp32", "N": "i32", "K": "i32", "low_step": "i32", "b_step": "i32"}
+WIDE = {"table_at": "*i32", "code_at": "*fp32", "inner_code_at": "*fp32", "inner_scales_at": "*fp32",
+        "offset_at": "*fp32", "sums_at": "*fp32", "tops_at": "*fp32", "at_at": "*i64", "packed_at": "*u8",
+        "scales_at": "*u8"}
+REAL = ("scaling", "softcap", "after_eps", "eps", "query_eps", "key_eps")
+cases = [
+    (nf4_kernel.nf4_row if rows == 1 else nf4_kernel.nf4_rows, form.warps,
+     dict(ROWS=rows, RANK=64, HAS_BIAS=False, TILE=form.tile, BLOCKS=form.blocks, RANKS=64, PTX=True))
+    for rows in (1, 4) for form in kernels.forms(rows)[:2]
+] + [
+    (row_kernels.add_and_norm, 16, dict(HAS_ROW=True, HAS_AFTER=True, WIDTH=4096)),
+    (row_kernels.turn_and_keep, 1, dict(D=128, WIDTH=128, HAS_NORM=True)),
+    (row_kernels.attend, 4, dict(GROUPS=8, EACH=4, EACH_WIDTH=16, D=128, WIDTH=128, TURN=64, TURNS=2, PARTS=24,
+                                 CAPPED=True)),
+    (row_kernels.gather, 4, dict(HEADS=32, EACH=4, D=128, WIDTH=128, SPAN=128, PARTS=24, PARTS_WIDTH=32)),
+    (row_kernels.times_a, 4, dict(RANK=192, ROWS=3, ROWS_WIDTH=4, PIECE=1024)),
+    (row_kernels.silu_times, 4, dict(PIECE=1024)),
+]
 for capability in (75, 87, 90):
-    for form in kernels.FORMS[:2]:
-        for rows in (1, 4):
-            constants = {"ROWS": rows, "RANK": 64, "HAS_BIAS": False, "TILE": form.tile, "BLOCKS": form.blocks,
-                         "PADDED": rows, "RANKS": 64}
-            names = nf4_rows.arg_names
-            aligned = [*pointers, "N", "K", "low_step", "b_step"]
-            source = ASTSource(
-                fn=nf4_rows, signature={**pointers, **numbers, **dict.fromkeys(constants, "constexpr")},
-                constexprs=constants, attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
-            )
-            made = compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": form.warps})
-            wide = [line for line in made.asm["ptx"].splitlines() if "ld.global.v4.b32" in line]
-            print(capability, rows, len(made.asm["cubin"]) > 0, len(wide))
+    narrow = "*fp16" if capability < 80 else "*bf16"
+    for kernel, warps, constants in cases:
+        kinds = {}
+        for name in kernel.arg_names:
+            pointer = WIDE.get(name, narrow) if name.endswith("_at") else "i32"
+            kinds[name] = "constexpr" if name in constants else "fp32" if name in REAL else pointer
+        aligned = [n for n, (name, kind) in enumerate(kinds.items()) if kind == "i32" or kind[0] == "*"]
+        source = ASTSource(fn=kernel, signature=kinds, constexprs=constants,
+                           attrs={(number,): [["tt.divisibility", 16]] for number in aligned})
+        made = compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
+        wide = [line for line in made.asm["ptx"].splitlines() if "ld.global.v4.b32" in line]
+        print(capability, kernel.__name__, len(made.asm["cubin"]) > 0, len(wide))
 """
 
 
-def test_the_kernel_compiles_for_the_gpus_that_it_is_meant_for() -> None:
-    """Turing to Hopper, Jetson's Orin among them; weights are read 16 bytes at a time."""
+def test_the_kernels_compile_for_the_gpus_that_they_are_meant_for() -> None:
+    """Turing to Hopper, Jetson's Orin among them; weights, keys and values are read 16 bytes at a time."""
     done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, check=False, env=_plain())
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [line.split() for line in done.stdout.splitlines()]
-    assert len(rows) == 3 * 2 * 2
-    assert all(row[2] == "True" and int(row[3]) >= 1 for row in rows)
+    assert len(rows) == 3 * 10
+    assert all(row[2] == "True" for row in rows)
+    assert all(int(row[3]) >= 1 for row in rows if row[1] in ("nf4_row", "nf4_rows", "attend", "times_a"))
 
 
 def _plain() -> dict[str, str]:

@@ -52,17 +52,20 @@ def decoded(forward: TorchForward, *, read: int = 20, adapter: bool = True) -> T
     return torch.stack([logits, *steps])
 
 
+WAYS = ["as it grows", "as it is captured", "by our kernels"]
+
+
 def gap(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).square().mean().sqrt() / theirs.std())
 
 
-@pytest.mark.parametrize("static", [False, True], ids=["as it grows", "as it is captured"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("family", KNOWN)
-def test_a_step_computes_what_the_models_own_forward_does(family: str, static: bool) -> None:
+def test_a_step_computes_what_the_models_own_forward_does(family: str, way: str) -> None:
     forward = made(family)
     step = forward.step
     if step is not None:
-        step.static = static
+        step.static, step.fused = way != "as it grows", way == "by our kernels"
     for adapter in (True, False):
         ours = decoded(forward, adapter=adapter)
         theirs = decoded(made(family, "step"), adapter=adapter)
@@ -116,13 +119,13 @@ def side_by_side(forward: TorchForward, prefix: Tensor, tails: list[Tensor], ste
     return [torch.stack(row) for row in found]
 
 
-@pytest.mark.parametrize("static", [False, True], ids=["as it grows", "as it is captured"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gemma3_text", "gemma2", "mistral"])
-def test_texts_side_by_side_are_the_texts_one_by_one(family: str, static: bool) -> None:
+def test_texts_side_by_side_are_the_texts_one_by_one(family: str, way: str) -> None:
     """Prefixes before and after sliding windows drop tokens (tiny ones see 8 to 32), tails of several lengths."""
     forward = made(family)
     assert forward.step is not None
-    forward.step.static = static
+    forward.step.static, forward.step.fused = way != "as it grows", way == "by our kernels"
     if family == "llama":
         forward.base.cache_weights()
     plain = made(family, "step")
