@@ -89,8 +89,8 @@ def product(
     kernel = nf4_rows if several else nf4_row
     kernel[(-(-outputs // form.tile),)](
         x, packed, _table(state.code, x.dtype if several else torch.bfloat16), state.code, state.absmax, inner.code,
-        inner.absmax, state.offset, x if bias is None else bias, low, b, out, scaling, outputs, width, low.stride(0),
-        b.stride(0), ROWS=count, RANK=rank, HAS_BIAS=bias is not None, TILE=form.tile, BLOCKS=form.blocks,
+        inner.absmax, state.offset, x if bias is None else bias, low, b, out, scaling, outputs, width, count,
+        low.stride(0), b.stride(0), RANK=rank, HAS_BIAS=bias is not None, TILE=form.tile, BLOCKS=form.blocks,
         RANKS=max(LEAST, _power(rank)) if rank else 1, PTX=_has_ptx(x), num_warps=form.warps,
     )  # fmt: skip
     return out

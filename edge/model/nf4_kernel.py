@@ -63,8 +63,8 @@ WIDEN_OPERANDS = tl.constexpr("=&r," * 8 + "r" + ",r" * 32)
 @triton.jit  # type: ignore[untyped-decorator]
 def nf4_row(  # type: ignore[no-untyped-def]  # Triton reads annotations as its own
     x_at, packed_at, table_at, code_at, scales_at, inner_code_at, inner_scales_at, offset_at, bias_at, low_at, b_at,
-    out_at, scaling, N, K, low_step, b_step,
-    ROWS: tl.constexpr, RANK: tl.constexpr, HAS_BIAS: tl.constexpr, TILE: tl.constexpr, BLOCKS: tl.constexpr,
+    out_at, scaling, N, K, count, low_step, b_step,
+    RANK: tl.constexpr, HAS_BIAS: tl.constexpr, TILE: tl.constexpr, BLOCKS: tl.constexpr,
     RANKS: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
     """TILE outputs of one row: y = x W^T + bias + scaling low B^T, summed up in float32.
@@ -137,8 +137,8 @@ def nf4_row(  # type: ignore[no-untyped-def]  # Triton reads annotations as its 
 @triton.jit  # type: ignore[untyped-decorator]
 def nf4_rows(  # type: ignore[no-untyped-def]
     x_at, packed_at, table_at, code_at, scales_at, inner_code_at, inner_scales_at, offset_at, bias_at, low_at, b_at,
-    out_at, scaling, N, K, low_step, b_step,
-    ROWS: tl.constexpr, RANK: tl.constexpr, HAS_BIAS: tl.constexpr, TILE: tl.constexpr, BLOCKS: tl.constexpr,
+    out_at, scaling, N, K, count, low_step, b_step,
+    RANK: tl.constexpr, HAS_BIAS: tl.constexpr, TILE: tl.constexpr, BLOCKS: tl.constexpr,
     RANKS: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
     """TILE outputs of each of up to 8 rows on tensor cores: what `nf4_row` gives of one.
@@ -190,7 +190,7 @@ def nf4_rows(  # type: ignore[no-untyped-def]
         scale = tl.load(inner_code_at + quantised) * inner + offset
         place = line[None, :, None, None] * K + block[:, None, None, None] * 64
         place = x_at + place + eight[None, None, :, None] * 8 + four[None, None, None, :]
-        seen = ((line < ROWS)[None, :] & there[:, None])[:, :, None, None]
+        seen = ((line < count)[None, :] & there[:, None])[:, :, None, None]
         before = tl.reshape(tl.load(place, mask=seen, other=0.0), (BLOCKS, 8, 32))
         behind = tl.reshape(tl.load(place + 4, mask=seen, other=0.0), (BLOCKS, 8, 32))
         product = tl.dot(first, tl.permute(before, (0, 2, 1)), input_precision="ieee")
@@ -199,12 +199,12 @@ def nf4_rows(  # type: ignore[no-untyped-def]
     total = tl.sum(parts, 0)
     if HAS_BIAS:
         total += tl.load(bias_at + rows, mask=inside, other=0.0).to(tl.float32)[:, None]
-    kept = inside[:, None] & (line < ROWS)[None, :]
+    kept = inside[:, None] & (line < count)[None, :]
     if RANK > 0:
         rank = tl.arange(0, RANKS)
         held = inside[:, None] & (rank < RANK)[None, :]
         b = tl.load(b_at + rows[:, None] * b_step + rank[None, :], mask=held, other=0.0)
-        held = (line < ROWS)[:, None] & (rank < RANK)[None, :]
+        held = (line < count)[:, None] & (rank < RANK)[None, :]
         low = tl.load(low_at + line[:, None] * low_step + rank[None, :], mask=held, other=0.0)
         total += tl.dot(b, tl.trans(low), input_precision="ieee") * scaling
     tl.store(out_at + line[None, :] * N + rows[:, None], total.to(out_at.dtype.element_ty), mask=kept)

@@ -83,14 +83,15 @@ def turn_and_keep(  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def attend(  # type: ignore[no-untyped-def]
-    query_at, held_at, at_at, sums_at, tops_at, scaling, softcap, places, kept_step, text_step, group_step,
+    query_at, held_at, at_at, sums_at, tops_at, scaling, softcap, places, parts, turns, kept_step, text_step,
+    group_step,
     GROUPS: tl.constexpr, EACH: tl.constexpr, EACH_WIDTH: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr,
-    TURN: tl.constexpr, TURNS: tl.constexpr, PARTS: tl.constexpr, CAPPED: tl.constexpr,
+    TURN: tl.constexpr, CAPPED: tl.constexpr,
 ):  # fmt: skip
-    """A part of what a group's queries take from the tokens before them: TURNS times TURN places.
+    """A part of what a group's queries take from the tokens before them: `turns` times TURN places.
 
-    A program for each text and group, and for each part. `sums`: (n, G, PARTS, EACH, D) float32, weighted values, to be
-    divided by the weights' sum; `tops`: (n, G, PARTS, EACH, 2), the largest score and the sum.
+    A program for each text and group, and for each part. `sums`: (n, G, parts, EACH, D) float32, weighted values, to be
+    divided by the weights' sum; `tops`: (n, G, parts, EACH, 2), the largest score and the sum.
     """
     row = tl.program_id(0)
     part = tl.program_id(1)
@@ -99,7 +100,7 @@ def attend(  # type: ignore[no-untyped-def]
     each = tl.arange(0, EACH_WIDTH)
     one = tl.arange(0, WIDTH)
     known = tl.minimum(tl.load(at_at + text) + 1, places)
-    first = part * TURN * TURNS
+    first = part * TURN * turns
     if first < known:
         mine = (each < EACH)[:, None] & (one < D)[None, :]
         query = tl.load(query_at + (row * EACH + each[:, None]) * D + one[None, :], mask=mine, other=0.0)
@@ -107,7 +108,7 @@ def attend(  # type: ignore[no-untyped-def]
         top = tl.full((EACH_WIDTH,), -float("inf"), dtype=tl.float32)
         total = tl.zeros((EACH_WIDTH,), dtype=tl.float32)
         sums = tl.zeros((EACH_WIDTH, WIDTH), dtype=tl.float32)
-        for turn in range(TURNS):
+        for turn in range(turns):
             place = first + turn * TURN + tl.arange(0, TURN)
             there = place < known
             held = there[:, None] & (one < D)[None, :]
@@ -125,7 +126,7 @@ def attend(  # type: ignore[no-untyped-def]
             total = total * before + tl.sum(weights, 1)
             sums = sums * before[:, None] + tl.dot(weights.to(value.dtype), value, input_precision="ieee")
             top = above
-        number = (row * PARTS + part) * EACH + each
+        number = (row * parts + part) * EACH + each
         tl.store(sums_at + number[:, None] * D + one[None, :], sums, mask=mine)
         tl.store(tops_at + number * 2, top, mask=each < EACH)
         tl.store(tops_at + number * 2 + 1, total, mask=each < EACH)
@@ -133,18 +134,17 @@ def attend(  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def gather(  # type: ignore[no-untyped-def]
-    sums_at, tops_at, at_at, out_at, places,
-    HEADS: tl.constexpr, EACH: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, SPAN: tl.constexpr,
-    PARTS: tl.constexpr, PARTS_WIDTH: tl.constexpr,
+    sums_at, tops_at, at_at, out_at, places, parts, span,
+    HEADS: tl.constexpr, EACH: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """The parts of `attend` together. A program for each text and head."""
+    """The parts of `attend` together, at most PARTS of `span` places each. A program for each text and head."""
     text = tl.program_id(0)
     head = tl.program_id(1)
-    part = tl.arange(0, PARTS_WIDTH)
+    part = tl.arange(0, PARTS)
     one = tl.arange(0, WIDTH)
     known = tl.minimum(tl.load(at_at + text) + 1, places)
-    there = (part < PARTS) & (part * SPAN < known)
-    number = ((text * HEADS + head) // EACH * PARTS + part) * EACH + head % EACH
+    there = (part < parts) & (part * span < known)
+    number = ((text * HEADS + head) // EACH * parts + part) * EACH + head % EACH
     tops = tl.load(tops_at + number * 2, mask=there, other=-float("inf"))
     totals = tl.load(tops_at + number * 2 + 1, mask=there, other=0.0)
     weights = tl.exp(tops - tl.max(tops, 0))
@@ -157,22 +157,22 @@ def gather(  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def times_a(  # type: ignore[no-untyped-def]
-    x_at, a_at, out_at, K, RANK: tl.constexpr, ROWS: tl.constexpr, ROWS_WIDTH: tl.constexpr, PIECE: tl.constexpr,
+    x_at, a_at, out_at, K, count, ranks, COUNT: tl.constexpr, PIECE: tl.constexpr,
 ):  # fmt: skip
-    """(n, RANK) of rows (n, K) times A^T: what an adapter makes of them first. A program for each row of A (RANK, K)."""
+    """(n, r) of rows (n, K) times A^T: what an adapter makes of them first. A program for each row of A (r, K)."""
     rank = tl.program_id(0)
-    line = tl.arange(0, ROWS_WIDTH)
+    line = tl.arange(0, COUNT)
     one = tl.arange(0, PIECE)
-    parts = tl.zeros((ROWS_WIDTH, PIECE), dtype=tl.float32)
+    parts = tl.zeros((COUNT, PIECE), dtype=tl.float32)
     for start in range(0, K, PIECE):
         inside = start + one < K
         a = tl.load(a_at + rank * K + start + one, mask=inside, other=0.0).to(tl.float32)
         x = tl.load(
-            x_at + line[:, None] * K + start + one[None, :], mask=(line < ROWS)[:, None] & inside[None, :], other=0.0
+            x_at + line[:, None] * K + start + one[None, :], mask=(line < count)[:, None] & inside[None, :], other=0.0
         ).to(tl.float32)
         parts += x * a[None, :]
     total = tl.sum(parts, 1)
-    tl.store(out_at + line * RANK + rank, total.to(out_at.dtype.element_ty), mask=line < ROWS)
+    tl.store(out_at + line * ranks + rank, total.to(out_at.dtype.element_ty), mask=line < count)
 
 
 @triton.jit  # type: ignore[untyped-decorator]

@@ -9,15 +9,22 @@ Keys and values lie with their last two dimensions contiguous.
 
 from __future__ import annotations
 
+import importlib.util
+
 import torch
 from torch import Tensor
 
 from .blocks import Norm
 
-TURN = 64  # places that a program takes at a time
-PARTS = 32  # at most, that the places are shared out to: so many texts and groups fill a large GPU
+PARTS = 32  # at most, that the places are shared out to: so many for each group fill a large GPU
+TURN_BYTES = 1 << 14  # of keys, and as many of values, that a program takes at a time
 PIECE = 1024  # values of a row
 _LEAST = 16  # of each side of a small product on tensor cores
+
+
+def are_there() -> bool:
+    """Whether there is what compiles them."""
+    return importlib.util.find_spec("triton") is not None
 
 
 def add_and_norm(hidden: Tensor, row: Tensor | None, after: Norm | None, norm: Norm) -> Tensor:
@@ -79,21 +86,21 @@ def attend(query: Tensor, held: Tensor, at: Tensor, scaling: float, softcap: flo
     _, _, groups, places, size = held.shape
     heads = query.shape[1] // size
     each = heads // groups
-    turns = -(-places // (TURN * PARTS))
-    parts = -(-places // (TURN * turns))
+    width = max(_LEAST, _power(size))
+    turn = max(_LEAST, min(64, TURN_BYTES // (width * query.dtype.itemsize)))
+    turns = -(-places // (turn * PARTS))
+    parts = -(-places // (turn * turns))
     sums = torch.empty(count * heads * parts * size, device=query.device)
     tops = torch.empty(count * heads * parts * 2, device=query.device)
-    width = _power(size)
     kernel[(count * groups, parts)](
-        query, held, at, sums, tops, scaling, softcap or 1.0, places, held.stride(0), held.stride(1), held.stride(2),
-        GROUPS=groups, EACH=each, EACH_WIDTH=max(_LEAST, _power(each)), D=size, WIDTH=max(_LEAST, width), TURN=TURN,
-        TURNS=turns, PARTS=parts, CAPPED=softcap is not None, num_warps=4,
+        query, held, at, sums, tops, scaling, softcap or 1.0, places, parts, turns, held.stride(0), held.stride(1),
+        held.stride(2), GROUPS=groups, EACH=each, EACH_WIDTH=max(_LEAST, _power(each)), D=size, WIDTH=width, TURN=turn,
+        CAPPED=softcap is not None, num_warps=4,
     )  # fmt: skip
     out = torch.empty_like(query)
     gather[(count, heads)](
-        sums, tops, at, out, places,
-        HEADS=heads, EACH=each, D=size, WIDTH=width, SPAN=TURN * turns, PARTS=parts, PARTS_WIDTH=_power(parts),
-        num_warps=4,
+        sums, tops, at, out, places, parts, turn * turns,
+        HEADS=heads, EACH=each, D=size, WIDTH=width, PARTS=PARTS, num_warps=4,
     )  # fmt: skip
     return out
 
@@ -105,7 +112,7 @@ def times_a(x: Tensor, a: Tensor) -> Tensor:
     count, width = x.shape
     out = torch.empty(count, len(a), dtype=x.dtype, device=x.device)
     kernel[(len(a),)](
-        x, a, out, width, RANK=len(a), ROWS=count, ROWS_WIDTH=_power(count), PIECE=PIECE, num_warps=4
+        x, a, out, width, count, len(a), COUNT=_power(count), PIECE=PIECE, num_warps=4
     )
     return out
 

@@ -44,6 +44,7 @@ SAME = 1e-3  # of the logits' spread: what is left out of a step makes ten times
 SAME_NARROW = 0.05  # in 16 bits: roundings make about 0.01 with few blocks
 # The same of families whose step is known to be right in float32: with 32 blocks 0.05 were measured; 1 is another text
 KNOWN_NARROW = 0.3
+MEASURED = 16  # lines of a kind, of which products are timed: more weights than a GPU's caches hold
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Step:
         self.static = base.device.kind == "cuda"
         self.captures = captures and self.static
         self.chooses = chooses and self.captures
-        self.fused = self.chooses
+        self.fused = self.chooses and rows.are_there()
         self.choices = kernels.Choices()
         self.windows = [block.window for block in blocks]
         self.trusted: bool | None = None
@@ -238,7 +239,7 @@ class Step:
                 kind = Kind(outputs, inputs, rows, adapter=line.lora is not None, copied=line.weight is not None)
                 alike.setdefault(kind, []).append(line)
         for kind, lines in alike.items():
-            way = partial(_computed, lines, self._noise(rows, kind.inputs))
+            way = partial(_computed, lines[:MEASURED], self._noise(rows, kind.inputs))
             measure = partial(kernels.choose, partial(way, None), way, failed=self.choices.failed)
             form = self.choices.of(kind, measure)
             for line in lines:
@@ -260,9 +261,16 @@ class Step:
                 self._choose(bound, static.n)
             try:
                 rooms.recorded[key] = Captured(lambda: self._run(rooms, bound, static, rooms.length))
-            except RuntimeError as error:
+            except Exception as error:  # what a kernel's compiler says depends on it
                 if (short := out_of_memory_among(error)) is not None:
                     raise short from None
+                if self.fused:  # the same step in torch's kernels
+                    self.choices.failed(error)
+                    self.fused = self.chooses = False
+                    self._bound = {}
+                    return self._captured_for(rooms, self._lines(adapter), static, adapter)
+                if not isinstance(error, RuntimeError):
+                    raise
                 self.failure = describe(error)
                 self.captures = self.chooses = False  # the same step decodes without, only slower
                 return None
@@ -280,9 +288,11 @@ class Step:
         hidden = self._embed(tokens[None])[0].clone()  # (n, H)
         angles = self._angles(hidden, at)
         places = {layer.held.shape[3]: None for layer in rooms.layers if layer.held is not None}
-        slots = {count: at % count for count in places}
+        slots: dict[int, Tensor] = {}
         masks: dict[int, Tensor] = {}
-        if self.static or static.n > 1:
+        if not self.fused:
+            slots = {count: at % count for count in places}
+        if not self.fused and (self.static or static.n > 1):
             masks = {count: self._mask(count, at) for count in places}
         # 2. the blocks
         row = self._summed(hidden, None, None, self.blocks[0].before[0])
@@ -296,7 +306,7 @@ class Step:
             turns = angles[block.kind if self._by_kind else None]
             first, second = block.after or (None, None)
             row = self._attention(block, shared[0], lines[3], row, turns, static,
-                                  held, slots[count], masks.get(count), min(position + 1, count))  # fmt: skip
+                                  held, slots.get(count, at), masks.get(count), min(position + 1, count))  # fmt: skip
             row = self._summed(hidden, row, first, block.before[1])
             gate, up = shared[1](row)
             row = self._summed(hidden, lines[6](self._gated(block, gate, up)), second, norm)

@@ -69,7 +69,7 @@ def test_queries_and_keys_are_turned_and_kept(heads: int, groups: int, size: int
 def test_attention_to_what_is_held(heads: int, groups: int, size: int, softcap: float | None) -> None:
     """One part and several, one turn of each and several, rooms that are not full and sliding ones that are."""
     torch.manual_seed(0)
-    for places, at in ((48, [0]), (200, [130, 20, 199]), (200, [1000]), (rows.TURN * rows.PARTS + 100, [2100])):
+    for places, at in ((48, [0]), (200, [130, 20, 199]), (200, [1000]), (64 * rows.PARTS + 100, [2100])):
         count = len(at)
         query = torch.randn(count, heads * size)
         held = torch.randn(2, count, groups, places, size)

@@ -18,6 +18,7 @@ from edge.machine.device import Device
 from edge.memory.families import REFUSED, STEPPED
 from edge.memory.sizes import ROOM_STEP
 from edge.model import base as bases
+from edge.model import rows
 from edge.model.adapter import Adapter
 from edge.model.caches import Grown, Rooms
 from edge.model.forward import TorchForward
@@ -52,20 +53,17 @@ def decoded(forward: TorchForward, *, read: int = 20, adapter: bool = True) -> T
     return torch.stack([logits, *steps])
 
 
-WAYS = ["as it grows", "as it is captured", "by our kernels"]
-
-
 def gap(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).square().mean().sqrt() / theirs.std())
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("static", [False, True], ids=["as it grows", "as it is captured"])
 @pytest.mark.parametrize("family", KNOWN)
-def test_a_step_computes_what_the_models_own_forward_does(family: str, way: str) -> None:
+def test_a_step_computes_what_the_models_own_forward_does(family: str, static: bool) -> None:
     forward = made(family)
     step = forward.step
     if step is not None:
-        step.static, step.fused = way != "as it grows", way == "by our kernels"
+        step.static = static
     for adapter in (True, False):
         ours = decoded(forward, adapter=adapter)
         theirs = decoded(made(family, "step"), adapter=adapter)
@@ -119,13 +117,13 @@ def side_by_side(forward: TorchForward, prefix: Tensor, tails: list[Tensor], ste
     return [torch.stack(row) for row in found]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("static", [False, True], ids=["as it grows", "as it is captured"])
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gemma3_text", "gemma2", "mistral"])
-def test_texts_side_by_side_are_the_texts_one_by_one(family: str, way: str) -> None:
+def test_texts_side_by_side_are_the_texts_one_by_one(family: str, static: bool) -> None:
     """Prefixes before and after sliding windows drop tokens (tiny ones see 8 to 32), tails of several lengths."""
     forward = made(family)
     assert forward.step is not None
-    forward.step.static, forward.step.fused = way != "as it grows", way == "by our kernels"
+    forward.step.static = static
     if family == "llama":
         forward.base.cache_weights()
     plain = made(family, "step")
@@ -137,6 +135,49 @@ def test_texts_side_by_side_are_the_texts_one_by_one(family: str, way: str) -> N
             _, cache = plain.prefill(whole[:-count])
             alone = torch.stack([plain.decode(int(token), cache).clone() for token in whole[-count:]])
             assert gap(row, alone) < 1e-4
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "gemma3_text"])
+def test_a_step_by_our_own_kernels_computes_what_the_models_own_forward_does(family: str) -> None:
+    """Under Triton's interpreter: a text before and after sliding windows drop tokens, and two side by side."""
+    forward, plain = made(family), made(family, "step")
+    step = forward.step
+    assert step is not None
+    step.static = step.fused = True
+    for adapter in (True, False) if family == "llama" else (True,):
+        for read in (4, 60):
+            found = []
+            for one in (forward, plain):
+                logits, cache = one.prefill(IDS[:read], adapter=adapter)
+                steps = [one.decode(int(token), cache, adapter=adapter).clone() for token in IDS[read : read + 3]]
+                found.append(torch.stack([logits, *steps]))
+            assert gap(*found) < 1e-4
+    assert step.trusted
+    tails, steps_of = [IDS[50:54], IDS[5:8]], [3, 2]
+    for row, tail, count in zip(side_by_side(forward, IDS[:20], tails, steps_of), tails, steps_of, strict=True):
+        _, cache = plain.prefill(torch.cat([IDS[:20], tail[:-count]]))
+        alone = torch.stack([plain.decode(int(token), cache).clone() for token in tail[-count:]])
+        assert gap(row, alone) < 1e-4
+
+
+def test_kernels_that_do_not_run_are_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without what compiles them, or with a compiler that fails: the step is captured in torch's own."""
+    monkeypatch.setattr("edge.model.step.Captured", _Replayed)
+    forward, step = capturing("llama")
+    step.fused = True
+    whole = made("llama", "step")
+    theirs = decoded(whole, read=110)
+
+    def broken(*given: object) -> Tensor:
+        raise ImportError("no ptxas")
+
+    monkeypatch.setattr("edge.model.rows.add_and_norm", broken)
+    assert gap(decoded(forward, read=110), theirs) < 1e-4
+    assert step.trusted and step.captures and not step.failure
+    assert not step.fused and step.choices.failure == "ImportError: no ptxas"
+    assert rows.are_there()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert not rows.are_there()
 
 
 def test_families_that_are_not_stepped_are_decoded_one_by_one() -> None:
