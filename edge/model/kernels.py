@@ -38,7 +38,7 @@ class Form(NamedTuple):
 
 
 # The fastest ones of some thirty for the shapes of a 7B model on an H200, of one row and of several
-FORMS = {False: (Form(4, 16, 4), Form(4, 64, 4), Form(4, 32, 2)), True: (Form(32, 8, 4), Form(16, 16, 8))}
+FORMS = {False: (Form(4, 16, 4), Form(4, 64, 4), Form(4, 32, 2)), True: (Form(32, 8, 4), Form(16, 16, 8), Form(16, 8, 4))}
 _tables: dict[tuple[str, torch.dtype], Tensor] = {}
 
 
@@ -92,6 +92,7 @@ def product(
         inner.absmax, state.offset, x if bias is None else bias, low, b, out, scaling, outputs, width, count,
         low.stride(0), b.stride(0), RANK=rank, HAS_BIAS=bias is not None, TILE=form.tile, BLOCKS=form.blocks,
         RANKS=max(LEAST, _power(rank)) if rank else 1, PTX=_has_ptx(x), num_warps=form.warps,
+        num_stages=1,  # what is fetched ahead goes through shared memory, which costs more than it gains
     )  # fmt: skip
     return out
 
@@ -122,6 +123,7 @@ def choose(
     ours: Callable[[Form], Sequence[Tensor]],
     seconds: Callable[[Callable[[], object]], float] = seconds_of,
     failed: Callable[[Exception], object] = lambda error: None,
+    timed: Callable[[Form | None, float], object] = lambda form, seconds: None,
 ) -> Form | None:
     """The fastest form of the kernel, or None where the usual way is as fast, or the kernel comes to other numbers.
 
@@ -129,15 +131,18 @@ def choose(
         usual, ours: the products of some layers of one shape, each way.
         seconds: what a way takes; measured on the GPU.
         failed: is told why the kernel does not run.
+        timed: is told what each way took, None the usual one.
     """
     wanted = usual()
     best: Form | None = None
     least = seconds(usual)
+    timed(None, least)
     for form in forms(len(wanted[0])):
         try:
             if not all(_agree(one, other) for one, other in zip(ours(form), wanted, strict=True)):
                 continue
             taken = seconds(lambda form=form: ours(form))  # type: ignore[misc]
+            timed(form, taken)
         except Exception as error:  # Triton or its compiler does not run here, which they say in many ways
             failed(error)
             return None
@@ -173,15 +178,21 @@ class Choices:
 
     Attributes:
         failure: why our kernel does not run, where it does not.
+        seconds: of each kind's lines that were measured, by form; None is the usual way.
     """
 
     def __init__(self) -> None:
         self.failure = ""
+        self.seconds: dict[Kind, dict[Form | None, float]] = {}
         self._found: dict[Kind, Form | None] = {}
 
     def failed(self, error: Exception) -> None:
         """Remembers why our kernel does not run."""
         self.failure = describe(error)
+
+    def timed(self, kind: Kind, form: Form | None, seconds: float) -> None:
+        """Remembers what a way took."""
+        self.seconds.setdefault(kind, {})[form] = seconds
 
     def of(self, kind: Kind, measure: Callable[[], Form | None]) -> Form | None:
         """The form for layers of a kind, None for the usual way; measured where it is not known."""

@@ -154,6 +154,11 @@ def test_the_fastest_way_is_taken_and_a_wrong_or_broken_one_never() -> None:
 
     assert chosen(broken, 1.0) is None
     choices = kernels.Choices()
+    kind = kernels.Kind(50, 64, 1, adapter=False, copied=False)
+    order = iter((1.0, 0.9, 0.5, 0.7))
+    told = {"timed": lambda form, seconds: choices.timed(kind, form, seconds)}
+    assert kernels.choose(lambda: right, lambda form: right, lambda way: next(order), **told) == second
+    assert list(choices.seconds[kind].items()) == [(None, 1.0), *zip(kernels.forms(1), (0.9, 0.5, 0.7), strict=True)]
     assert kernels.choose(lambda: right, broken, lambda way: 1.0, failed=choices.failed) is None
     assert choices.failure == "RuntimeError: no ptxas"
 
@@ -229,7 +234,7 @@ for capability in (75, 87, 90):
         aligned = [n for n, (name, kind) in enumerate(kinds.items()) if kind == "i32" or kind[0] == "*"]
         source = ASTSource(fn=kernel, signature=kinds, constexprs=constants,
                            attrs={(number,): [["tt.divisibility", 16]] for number in aligned})
-        made = compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
+        made = compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps, "num_stages": 1})
         wide = [line for line in made.asm["ptx"].splitlines() if "ld.global.v4.b32" in line]
         print(capability, kernel.__name__, len(made.asm["cubin"]) > 0, len(wide))
 """

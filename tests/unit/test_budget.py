@@ -8,6 +8,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -169,6 +170,21 @@ def test_what_a_gpu_was_seen_to_reserve_is_predicted_from_above(overrides: str, 
     chosen = settings.load("economical", list({text.partition("=")[0]: text for text in given}.values()))
     predicted = predict(chosen, LLAMA_7B, Machine("cuda", 2, 0)).peak(phase)
     assert reserved <= predicted <= 1.10 * reserved
+
+
+H200 = json.loads((Path(__file__).parent.parent / "measurements/gpu/h200-llama-2-7b-shape.json").read_text())
+
+
+@pytest.mark.parametrize("row", [row for row in H200["learn"] if "reserved" in row], ids=lambda row: str(row["plan"]))
+def test_what_another_gpu_was_seen_to_reserve_is_predicted_from_above(row: dict[str, Any]) -> None:
+    """One H200: plans that `scripts/gpu_check learn` ran, as they were settled there."""
+    preset = row["plan"].partition(",")[0]
+    settled = [f"compute.{name}={value}" for name, value in row["compute"].items()]
+    named = {"exact": ["learn.epochs=2", "learn.prefix=full"], "base alone": ["learn.mode=none"]}.get(preset, [])
+    chosen = settings.load(preset if preset in ("swift", "fine") else "economical", [*named, *settled])
+    chosen = dataclasses.replace(chosen, learn=dataclasses.replace(chosen.learn, prefix=row["prefix"]))
+    predicted = predict(chosen, LLAMA_7B, Machine("cuda", 2, 0)).peak(row["phase"])
+    assert row["reserved"] <= predicted <= 1.10 * row["reserved"]
 
 
 def test_gives_up_in_order_and_results_last() -> None:
