@@ -30,10 +30,12 @@ TOKENISING = 56_000_000  # of one piece of text: 4 to 17 MB for words, 55 MB whe
 UNITS_SLACK = 50_000_000  # what oneDNN holds for bfloat16 matmuls: 128 `allocator.KERNELS`, 0.31 to 0.47 MB each
 # On a GPU what is reserved beyond what is allocated, and the workspaces of cuBLAS, calibrated on two cards with a
 # Llama-2-7B shape. H100, when LoRA products still ran in float32: 0.07 GB were missing while the demo model was loaded,
-# 0.15 GB in one and 0.38 to 0.50 GB in three plans. H200, with products in 16 bits: up to 0.58 GB in seven plans.
+# 0.15 GB in one and 0.38 to 0.50 GB in three plans. H200, with products in 16 bits: 0.40 GB where weights are kept and
+# no activation is computed again, 0.50 to 0.58 GB in three plans that widen weights at each use, keys and values kept.
 CUDA_LOADING = 96_000_000
 CUDA_SLACK = 160_000_000
-CUDA_LEARNING = 640_000_000
+CUDA_LEARNING = 440_000_000
+CUDA_LEARNING_WIDENED = 55_000_000  # and one more widened weight: the one before is not free yet
 KEPT_SLACK = 330_000_000  # where it is kept between chunks: an upper bound, 60 to 305 MB were measured
 
 
@@ -279,6 +281,8 @@ class _Count(Lasting):
             held = CUDA_LOADING if phase == "load" else CUDA_SLACK
             if phase == "learn":
                 held = CUDA_LEARNING + self.parameters  # a quarter of the gradients
+                if self.scratch() and self.settings.learn.prefix != "full":
+                    held += CUDA_LEARNING_WIDENED + self.scratch()
             return terms | {"kernels and what the allocator holds": held}
         if phase == "load":
             return terms

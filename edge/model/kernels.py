@@ -38,7 +38,10 @@ class Form(NamedTuple):
 
 
 # The fastest ones of some thirty for the shapes of a 7B model on an H200, of one row and of several
-FORMS = {False: (Form(4, 16, 4), Form(4, 64, 4), Form(4, 32, 2)), True: (Form(32, 8, 4), Form(16, 16, 8), Form(16, 8, 4))}
+FORMS = {
+    False: (Form(4, 16, 4), Form(4, 64, 4), Form(4, 32, 2)),
+    True: (Form(32, 8, 4), Form(16, 16, 8), Form(16, 8, 4)),
+}
 _tables: dict[tuple[str, torch.dtype], Tensor] = {}
 
 
@@ -103,7 +106,7 @@ def _has_ptx(x: Tensor) -> bool:
 
 
 def _table(code: Tensor, dtype: torch.dtype) -> Tensor:
-    """(64, 8) int32, one for each block of a turn: the low bytes of 16 codes, four in each number, and the high ones."""
+    """(64, 8) int32, the same for each block of a turn: low bytes of 16 codes, four in a number, and the high ones."""
     key = (str(code.device), dtype)
     if dtype.itemsize != 2:
         return code

@@ -23,9 +23,7 @@ class Line:
         forms: how our own kernel computes that many rows, where it does (`kernels.py`).
     """
 
-    def __init__(
-        self, layer: nn.Linear, lora: tuple[Tensor, Tensor, float] | None, *, fused: bool = False
-    ) -> None:
+    def __init__(self, layer: nn.Linear, lora: tuple[Tensor, Tensor, float] | None, *, fused: bool = False) -> None:
         """`lora`: A^T (K, r), B^T (r, N) and s; None without an adapter. `fused`: x A^T by our own kernel."""
         self.bias = layer.bias
         self.weight: Tensor | None = None

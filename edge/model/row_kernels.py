@@ -148,9 +148,7 @@ def gather(  # type: ignore[no-untyped-def]
     tops = tl.load(tops_at + number * 2, mask=there, other=-float("inf"))
     totals = tl.load(tops_at + number * 2 + 1, mask=there, other=0.0)
     weights = tl.exp(tops - tl.max(tops, 0))
-    sums = tl.load(
-        sums_at + number[:, None] * D + one[None, :], mask=there[:, None] & (one < D)[None, :], other=0.0
-    )
+    sums = tl.load(sums_at + number[:, None] * D + one[None, :], mask=there[:, None] & (one < D)[None, :], other=0.0)
     out = tl.sum(sums * weights[:, None], 0) / tl.sum(totals * weights, 0)
     tl.store(out_at + (text * HEADS + head) * D + one, out.to(out_at.dtype.element_ty), mask=one < D)
 

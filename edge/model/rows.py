@@ -48,8 +48,8 @@ def add_and_norm(hidden: Tensor, row: Tensor | None, after: Norm | None, norm: N
 
 
 def turn_and_keep(
-    query: Tensor, key: Tensor, value: Tensor, angles: tuple[Tensor, Tensor], at: Tensor, norms: tuple[Norm, Norm] | None,
-    held: Tensor,
+    query: Tensor, key: Tensor, value: Tensor, angles: tuple[Tensor, Tensor], at: Tensor,
+    norms: tuple[Norm, Norm] | None, held: Tensor,
 ) -> Tensor:  # fmt: skip
     """(n, heads D) queries, normed and rotated; keys, too, which lie in `held` afterwards, and so do values.
 
@@ -111,9 +111,7 @@ def times_a(x: Tensor, a: Tensor) -> Tensor:
 
     count, width = x.shape
     out = torch.empty(count, len(a), dtype=x.dtype, device=x.device)
-    kernel[(len(a),)](
-        x, a, out, width, count, len(a), COUNT=_power(count), PIECE=PIECE, num_warps=4
-    )
+    kernel[(len(a),)](x, a, out, width, count, len(a), COUNT=_power(count), PIECE=PIECE, num_warps=4)
     return out
 
 

@@ -240,8 +240,8 @@ class Step:
                 alike.setdefault(kind, []).append(line)
         for kind, lines in alike.items():
             way = partial(_computed, lines[:MEASURED], self._noise(rows, kind.inputs))
-            told = {"failed": self.choices.failed, "timed": partial(self.choices.timed, kind)}
-            measure = partial(kernels.choose, partial(way, None), way, **told)
+            timed = partial(self.choices.timed, kind)
+            measure = partial(kernels.choose, partial(way, None), way, failed=self.choices.failed, timed=timed)
             form = self.choices.of(kind, measure)
             for line in lines:
                 line.use(form, rows)
