@@ -1,19 +1,24 @@
 """What a step (`step.py`) multiplies rows with: a linear layer's weights, kept or packed, and an adapter beside them.
 
-Owns: the products of a few rows, those with the same rows side by side. Does not know: blocks, texts, captures.
+Owns: the products of a few rows, those with the same rows side by side, which way each of them goes. Does not know: blocks, texts, captures.
 Units: rows (n, K) -> (n, N).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..machine.device import Device
 from . import kernels, rows
-from .kernels import Form
+from .kernels import Choices, Form, Kind
+
+MEASURED = 16  # lines of a kind, of which products are timed: more weights than a GPU's caches hold
 
 
 class Line:
@@ -90,3 +95,31 @@ class Together:
 def _low(x: Tensor, a: Tensor, fused: bool) -> Tensor:
     """(n, r) of rows (n, K) times A^T (K, r)."""
     return rows.times_a(x, a.T) if fused else torch.mm(x, a)
+
+
+def settle(lines: Iterable[Line], rows: int, choices: Choices, device: Device) -> None:
+    """Decides how each line computes that many rows, by the time that lines of its kind take: a row reads a quarter of
+    what a copy of the weights holds, so our kernel is tried where there are copies, too.
+    """
+    alike: dict[Kind, list[Line]] = {}
+    for line in lines:
+        state: Any = line.state
+        if kernels.takes(state):
+            outputs, inputs = state.shape
+            kind = Kind(outputs, inputs, rows, adapter=line.lora is not None, copied=line.weight is not None)
+            alike.setdefault(kind, []).append(line)
+    for kind, found in alike.items():
+        noise = torch.randn(rows, kind.inputs, generator=torch.Generator().manual_seed(0))  # as states after a norm
+        way = partial(_computed, found[:MEASURED], noise.to(device.name, device.torch_dtype))
+        timed = partial(choices.timed, kind)
+        measure = partial(kernels.choose, partial(way, None), way, failed=choices.failed, timed=timed)
+        form = choices.of(kind, measure)
+        for line in found:
+            line.use(form, rows)
+
+
+def _computed(lines: Sequence[Line], x: Tensor, form: Form | None) -> list[Tensor]:
+    """The lines' products with x (n, K), by our kernel in that form or in the usual way."""
+    for line in lines:
+        line.use(form, len(x))
+    return [line(x) for line in lines]

@@ -61,7 +61,34 @@ WIDEN_OPERANDS = tl.constexpr("=&r," * 8 + "r" + ",r" * 32)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def nf4_row(  # type: ignore[no-untyped-def]  # Triton reads annotations as its own
+def _tables(own):  # type: ignore[no-untyped-def]  # Triton reads annotations as its own
+    """The 8 registers of tables, one of each for each block."""
+    return (
+        tl.load(own), tl.load(own + 1), tl.load(own + 2), tl.load(own + 3),
+        tl.load(own + 4), tl.load(own + 5), tl.load(own + 6), tl.load(own + 7),
+    )  # fmt: skip
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _scale(scales_at, inner_code_at, inner_scales_at, offset, number, known):  # type: ignore[no-untyped-def]
+    """The scale of each block of 64 values, by the blocks' numbers."""
+    quantised = tl.load(scales_at + number, mask=known, other=0).to(tl.int32)
+    inner = tl.load(inner_scales_at + number // 256, mask=known, other=0.0)
+    return tl.load(inner_code_at + quantised) * inner + offset
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _looked_up(at, code_at, byte, known):  # type: ignore[no-untyped-def]
+    """What PTX unpacks, without it: of each 4 bytes v0 ... v3 and v4 ... v7. `byte`: their numbers, shaped."""
+    named = byte // 4 * 4 + byte % 4 // 2
+    shift = 4 - byte % 2 * 4
+    first = tl.load(at + named, mask=known, other=0).to(tl.int32)
+    second = tl.load(at + named + 2, mask=known, other=0).to(tl.int32)
+    return tl.load(code_at + (first >> shift & 15)), tl.load(code_at + (second >> shift & 15))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def nf4_row(  # type: ignore[no-untyped-def]
     x_at, packed_at, table_at, code_at, scales_at, inner_code_at, inner_scales_at, offset_at, bias_at, low_at, b_at,
     out_at, scaling, N, K, count, low_step, b_step,
     RANK: tl.constexpr, HAS_BIAS: tl.constexpr, TILE: tl.constexpr, BLOCKS: tl.constexpr,
@@ -81,15 +108,19 @@ def nf4_row(  # type: ignore[no-untyped-def]  # Triton reads annotations as its 
     four = tl.arange(0, 4)
     offset = tl.load(offset_at)
     if PTX:
-        own = table_at + group * 8
-        l0 = tl.load(own)[None, :, None, None]
-        l1 = tl.load(own + 1)[None, :, None, None]
-        l2 = tl.load(own + 2)[None, :, None, None]
-        l3 = tl.load(own + 3)[None, :, None, None]
-        h0 = tl.load(own + 4)[None, :, None, None]
-        h1 = tl.load(own + 5)[None, :, None, None]
-        h2 = tl.load(own + 6)[None, :, None, None]
-        h3 = tl.load(own + 7)[None, :, None, None]
+        l0, l1, l2, l3, h0, h1, h2, h3 = _tables(table_at + group * 8)
+        l0, l1, l2, l3 = (
+            l0[None, :, None, None],
+            l1[None, :, None, None],
+            l2[None, :, None, None],
+            l3[None, :, None, None],
+        )
+        h0, h1, h2, h3 = (
+            h0[None, :, None, None],
+            h1[None, :, None, None],
+            h2[None, :, None, None],
+            h3[None, :, None, None],
+        )
     parts = tl.zeros((TILE, BLOCKS, 2), dtype=tl.float32)
     for start in range(0, per_row, BLOCKS):
         block = start + group
@@ -105,17 +136,9 @@ def nf4_row(  # type: ignore[no-untyped-def]  # Triton reads annotations as its 
                 dtype=(tl.float32, tl.float32), is_pure=True, pack=4,
             )  # fmt: skip
         else:
-            named = byte // 4 * 4 + byte % 4 // 2
-            shift = (4 - byte % 2 * 4)[None, None, None, :]
-            pairs = tl.load(at + named[None, None, None, :], mask=known[:, :, None, None], other=0).to(tl.int32)
-            first = tl.load(code_at + (pairs >> shift & 15))
-            pairs = tl.load(at + named[None, None, None, :] + 2, mask=known[:, :, None, None], other=0).to(tl.int32)
-            second = tl.load(code_at + (pairs >> shift & 15))
-        # 2. the scale of each block of 64 values
-        quantised = tl.load(scales_at + number, mask=known, other=0).to(tl.int32)
-        inner = tl.load(inner_scales_at + number // 256, mask=known, other=0.0)
-        scale = tl.load(inner_code_at + quantised) * inner + offset
-        # 3. times x, which each thread reads in the order that it has the weights in
+            first, second = _looked_up(at, code_at, byte[None, None, None, :], known[:, :, None, None])
+        scale = _scale(scales_at, inner_code_at, inner_scales_at, offset, number, known)
+        # 2. times x, which each thread reads in the order that it has the weights in
         place = (block[None, :, None] * 64 + half[None, None, :] * 32 + rows[:, None, None] * 0)[:, :, :, None, None]
         place = x_at + place + four[None, None, None, :, None] * 8 + four[None, None, None, None, :]
         seen = known[:, :, None, None, None]
@@ -156,15 +179,9 @@ def nf4_rows(  # type: ignore[no-untyped-def]
     kind = x_at.dtype.element_ty
     offset = tl.load(offset_at)
     if PTX:
-        own = table_at + group * 8
-        l0 = tl.load(own)[:, None, None]
-        l1 = tl.load(own + 1)[:, None, None]
-        l2 = tl.load(own + 2)[:, None, None]
-        l3 = tl.load(own + 3)[:, None, None]
-        h0 = tl.load(own + 4)[:, None, None]
-        h1 = tl.load(own + 5)[:, None, None]
-        h2 = tl.load(own + 6)[:, None, None]
-        h3 = tl.load(own + 7)[:, None, None]
+        l0, l1, l2, l3, h0, h1, h2, h3 = _tables(table_at + group * 8)
+        l0, l1, l2, l3 = l0[:, None, None], l1[:, None, None], l2[:, None, None], l3[:, None, None]
+        h0, h1, h2, h3 = h0[:, None, None], h1[:, None, None], h2[:, None, None], h3[:, None, None]
     parts = tl.zeros((BLOCKS, TILE, 8), dtype=tl.float32)
     for start in range(0, per_row, BLOCKS):
         block = start + group
@@ -179,15 +196,9 @@ def nf4_rows(  # type: ignore[no-untyped-def]
                 dtype=(kind, kind), is_pure=True, pack=4,
             )  # fmt: skip
         else:
-            named = byte // 4 * 4 + byte % 4 // 2
-            shift = (4 - byte % 2 * 4)[None, None, :]
-            pairs = tl.load(at + named[None, None, :], mask=known[:, :, None], other=0).to(tl.int32)
-            first = tl.load(code_at + (pairs >> shift & 15)).to(kind)
-            pairs = tl.load(at + named[None, None, :] + 2, mask=known[:, :, None], other=0).to(tl.int32)
-            second = tl.load(code_at + (pairs >> shift & 15)).to(kind)
-        quantised = tl.load(scales_at + number, mask=known, other=0).to(tl.int32)
-        inner = tl.load(inner_scales_at + number // 256, mask=known, other=0.0)
-        scale = tl.load(inner_code_at + quantised) * inner + offset
+            first, second = _looked_up(at, code_at, byte[None, None, :], known[:, :, None])
+            first, second = first.to(kind), second.to(kind)
+        scale = _scale(scales_at, inner_code_at, inner_scales_at, offset, number, known)
         place = line[None, :, None, None] * K + block[:, None, None, None] * 64
         place = x_at + place + eight[None, None, :, None] * 8 + four[None, None, None, :]
         seen = ((line < count)[None, :] & there[:, None])[:, :, None, None]

@@ -21,7 +21,6 @@ import inspect
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -37,14 +36,12 @@ from .adapter import Adapter
 from .base import Base
 from .blocks import Block, Norm, blocks_of, inner_of
 from .caches import Rooms
-from .kernels import Form, Kind
-from .lines import Line, Together
+from .lines import Line, Together, settle
 
 SAME = 1e-3  # of the logits' spread: what is left out of a step makes ten times as much, roundings a hundredth of it
 SAME_NARROW = 0.05  # in 16 bits: roundings make about 0.01 with few blocks
 # The same of families whose step is known to be right in float32: with 32 blocks 0.05 were measured; 1 is another text
 KNOWN_NARROW = 0.3
-MEASURED = 16  # lines of a kind, of which products are timed: more weights than a GPU's caches hold
 
 
 @dataclass(frozen=True)
@@ -228,28 +225,7 @@ class Step:
         return bound
 
     def _choose(self, bound: Bound, rows: int) -> None:
-        """Settles how each line computes that many rows, by the time that the lines of its kind take: a row reads a
-        quarter of what a copy of the weights holds, so our kernel is tried where there are copies, too.
-        """
-        alike: dict[Kind, list[Line]] = {}
-        for line in itertools.chain.from_iterable(bound.lines):
-            state: Any = line.state
-            if kernels.takes(state):
-                outputs, inputs = state.shape
-                kind = Kind(outputs, inputs, rows, adapter=line.lora is not None, copied=line.weight is not None)
-                alike.setdefault(kind, []).append(line)
-        for kind, lines in alike.items():
-            way = partial(_computed, lines[:MEASURED], self._noise(rows, kind.inputs))
-            timed = partial(self.choices.timed, kind)
-            measure = partial(kernels.choose, partial(way, None), way, failed=self.choices.failed, timed=timed)
-            form = self.choices.of(kind, measure)
-            for line in lines:
-                line.use(form, rows)
-
-    def _noise(self, rows: int, width: int) -> Tensor:
-        """(rows, width) that look like hidden states after a norm."""
-        noise = torch.randn(rows, width, generator=torch.Generator().manual_seed(0))
-        return noise.to(self.base.device.name, self.base.device.torch_dtype)
+        settle(itertools.chain.from_iterable(bound.lines), rows, self.choices, self.base.device)
 
     def _captured_for(self, rooms: Rooms, bound: Bound, static: Static, adapter: Adapter | None) -> Captured | None:
         """The step on these rooms, which lies with them, and goes when they do; None where none can be captured."""
@@ -383,13 +359,6 @@ class Step:
             self._counts[count] = torch.arange(count, device=at.device)
         mask = torch.zeros(len(at), count, dtype=self._sign.dtype, device=at.device)
         return mask.masked_fill_(self._counts[count] > at[:, None], -torch.inf)[:, None, None]
-
-
-def _computed(lines: Sequence[Line], x: Tensor, form: Form | None) -> list[Tensor]:
-    """The lines' products with x (n, K), by our kernel in that form or in the usual way."""
-    for line in lines:
-        line.use(form, len(x))
-    return [line(x) for line in lines]
 
 
 def _changes(config: Any) -> bool:
