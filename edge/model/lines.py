@@ -1,6 +1,7 @@
 """What a step (`step.py`) multiplies rows with: a linear layer's weights, kept or packed, and an adapter beside them.
 
-Owns: the products of a few rows, those with the same rows side by side, which way each of them goes. Does not know: blocks, texts, captures.
+Owns: the products of a few rows, those with the same rows side by side; which way each of them goes.
+Does not know: blocks, texts, captures.
 Units: rows (n, K) -> (n, N).
 """
 

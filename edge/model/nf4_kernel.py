@@ -60,7 +60,7 @@ WIDEN = tl.constexpr(_unpacking(wide=True))
 WIDEN_OPERANDS = tl.constexpr("=&r," * 8 + "r" + ",r" * 32)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _tables(own):  # type: ignore[no-untyped-def]  # Triton reads annotations as its own
     """The 8 registers of tables, one of each for each block."""
     return (
@@ -69,7 +69,7 @@ def _tables(own):  # type: ignore[no-untyped-def]  # Triton reads annotations as
     )  # fmt: skip
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _scale(scales_at, inner_code_at, inner_scales_at, offset, number, known):  # type: ignore[no-untyped-def]
     """The scale of each block of 64 values, by the blocks' numbers."""
     quantised = tl.load(scales_at + number, mask=known, other=0).to(tl.int32)
@@ -77,7 +77,7 @@ def _scale(scales_at, inner_code_at, inner_scales_at, offset, number, known):  #
     return tl.load(inner_code_at + quantised) * inner + offset
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _looked_up(at, code_at, byte, known):  # type: ignore[no-untyped-def]
     """What PTX unpacks, without it: of each 4 bytes v0 ... v3 and v4 ... v7. `byte`: their numbers, shaped."""
     named = byte // 4 * 4 + byte % 4 // 2
