@@ -182,7 +182,7 @@ class ComputeSettings:
     `loss_slice`: label positions that meet the head at a time; 0 lets the planner choose.
     `plain`: what is computed in the plain way that the fast one is tested against: `loss` holds the full logits, `lora`
     is peft's own forward, `first_epoch` scores a chunk and learns it in two forwards, `step` decodes with the model's
-    own forward, `graph` records no step on a GPU, `kernel` multiplies without a kernel of ours there, `drafts` decodes
+    own forward, `graph` records no step on a GPU, `kernel` does without kernels of ours there, `drafts` decodes
     one token after the other, without looking up what may come next.
     """
 

@@ -62,9 +62,12 @@ def turn_and_keep(
 
     count = len(query)
     _, _, groups, places, size = held.shape
+    _known(held)
     heads = query.shape[1] // size
     out = torch.empty_like(query)
     cos, sin = angles
+    if cos.shape[-1] != size:
+        raise ValueError(f"{cos.shape[-1]} of {size} values of a head are rotated; expected all")
     (query_scale, query_eps), (key_scale, key_eps) = norms or ((cos, 0.0), (cos, 0.0))
     kernel[(count, heads + 2 * groups)](
         query, key, value, cos, sin, at, query_scale, key_scale, out, held, query_eps, key_eps, heads, groups, places,
@@ -84,6 +87,7 @@ def attend(query: Tensor, held: Tensor, at: Tensor, scaling: float, softcap: flo
 
     count = len(query)
     _, _, groups, places, size = held.shape
+    _known(held)
     heads = query.shape[1] // size
     each = heads // groups
     width = max(_LEAST, _power(size))
@@ -122,6 +126,12 @@ def silu_times(gate: Tensor, up: Tensor) -> Tensor:
     count = gate.numel()
     kernel[(-(-count // PIECE),)](gate, up, count, PIECE=PIECE, num_warps=4)
     return gate
+
+
+def _known(held: Tensor) -> None:
+    """Raises ValueError where keys and values do not lie as the kernels read them."""
+    if held.stride()[3:] != (held.shape[4], 1):
+        raise ValueError(f"keys and values with strides {held.stride()}; expected the last two dimensions in one piece")
 
 
 def _power(count: int) -> int:

@@ -94,3 +94,14 @@ def test_a_gate() -> None:
     gate, up = torch.randn(3, 700), torch.randn(3, 700)
     wanted = torch.nn.functional.silu(gate.double()) * up.double()
     assert near(rows.silu_times(gate, up), wanted)
+
+
+def test_what_the_kernels_would_misread_is_refused() -> None:
+    query, row = torch.randn(1, 64), torch.randn(1, 32)
+    at = torch.tensor([3])
+    apart = torch.randn(2, 1, 2, 16, 10).transpose(3, 4)
+    with pytest.raises(ValueError, match="in one piece"):
+        rows.attend(query, apart, at, 0.3)
+    half = torch.randn(1, 8)
+    with pytest.raises(ValueError, match="8 of 16 values"):
+        rows.turn_and_keep(query, row, row, (half, half), at, None, apart.contiguous())
