@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import StorageError
 from ..journal import RunInfo
 from ..memory.budget import Plan
+from ..memory.prediction import CUDA_CONTEXT
 from ..records import ChunkScore, Side, finite, perplexity, total
 from ..settings import Settings
 from ..values.amounts import format_bytes
@@ -117,6 +118,8 @@ def plan_summary(plan: Plan) -> str:
     """The peak beside the budget, and what was given up, in one line."""
     has = f"{format_bytes(plan.budget)} {'budget' if plan.named else 'free, less a margin'}"
     said = f"peak {format_bytes(plan.prediction.peak())} in phase {plan.prediction.highest}, of {has}"
+    if plan.machine.kind == "cuda":
+        said += f"; the process's CUDA context comes beside it ({format_bytes(CUDA_CONTEXT)} on an H200)"
     if plan.settings.graph_precision:
         said += f"; a graph writes ({plan.settings.graph_precision})"
     if plan.given_up:

@@ -15,6 +15,7 @@ import torch
 
 from edge import settings
 from edge.errors import BudgetError, ModelError
+from edge.measure import report
 from edge.memory import budget, flops, pace, planning, shape
 from edge.memory.prediction import Machine, predict
 from edge.store.sources import Source
@@ -152,6 +153,9 @@ def test_a_llama_7b_fits_small_gpus() -> None:
         assert plan.settings.learn.prefix == ("cached" if rank == 64 else "full")
         wide = budget.fit(dataclasses.replace(chosen, budget=24 << 30), LLAMA_7B, Machine("cuda", 2), 0)
         assert wide.settings.learn.prefix == "cached"
+        assert "; the process's CUDA context comes beside it (778 MB on an H200)" in report.plan_summary(plan)
+    on_cpu = budget.fit(settings.load("economical", ["budget=20GB"]), DEMO, CPU, 0)
+    assert "CUDA" not in report.plan_summary(on_cpu)
 
 
 @pytest.mark.parametrize(
