@@ -35,7 +35,9 @@ UNITS_SLACK = 50_000_000  # what oneDNN holds for bfloat16 matmuls: 128 `allocat
 CUDA_LOADING = 96_000_000
 CUDA_SLACK = 160_000_000
 CUDA_LEARNING = 440_000_000
-CUDA_LEARNING_WIDENED = 55_000_000  # and one more widened weight: the one before is not free yet
+CUDA_LEARNING_WIDENED = (
+    25_000_000  # and one more widened weight, for the one before is not free yet, and a sixth of logits
+)
 CUDA_CONTEXT = (
     778_000_000  # no part of a budget: what nvidia-smi shows of a process less what torch reserved, on an H200
 )
@@ -285,7 +287,7 @@ class _Count(Lasting):
             if phase == "learn":
                 held = CUDA_LEARNING + self.parameters  # a quarter of the gradients
                 if self.scratch() and self.settings.learn.prefix != "full":
-                    held += CUDA_LEARNING_WIDENED + self.scratch()
+                    held += CUDA_LEARNING_WIDENED + self.scratch() + self.slice * self.shape.vocab
             return terms | {"kernels and what the allocator holds": held}
         if phase == "load":
             return terms

@@ -154,6 +154,8 @@ def test_a_llama_7b_fits_small_gpus() -> None:
         wide = budget.fit(dataclasses.replace(chosen, budget=24 << 30), LLAMA_7B, Machine("cuda", 2), 0)
         assert wide.settings.learn.prefix == "cached"
         assert "; the process's CUDA context comes beside it (778 MB on an H200)" in report.plan_summary(plan)
+        assert plan.settings.compute.loss_slice == 1024  # wide again where giving up something else has made room
+        assert not any("logits slice" in said for said in plan.given_up)
     on_cpu = budget.fit(settings.load("economical", ["budget=20GB"]), DEMO, CPU, 0)
     assert "CUDA" not in report.plan_summary(on_cpu)
 

@@ -88,9 +88,47 @@ def test_our_kernel_multiplies_as_bitsandbytes_widens(rows: int) -> None:
     lora = (torch.randn(16, 4096).to(x).T, torch.randn(1000, 16).to(x).T, 0.5)
     wanted = x.double() @ F.dequantize_4bit(packed, state).double().T
     wanted += 0.5 * (x @ lora[0]).double() @ lora[1].double()
-    for form in kernels.FORMS:
+    for form in kernels.forms(rows):
         ours = kernels.product(x, packed, state, None, lora, form)
         assert float((ours.double() - wanted).square().mean().sqrt() / wanted.std()) < 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize(("heads", "groups", "size"), [(8, 8, 128), (12, 2, 128), (4, 1, 256)])
+def test_our_small_kernels_compute_what_torch_does(heads: int, groups: int, size: int, dtype: torch.dtype) -> None:
+    from edge.model import rows
+
+    torch.manual_seed(0)
+    bound = 1e-4 if dtype == torch.float32 else 0.02
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, device=GPU, dtype=dtype)
+
+    hidden, row, scale = random(3, 1000), random(3, 1000), random(1000)
+    whole = hidden.double() + row.double()
+    wanted = whole * (whole.square().mean(1, keepdim=True) + 1e-6).rsqrt() * scale.double()
+    assert gap(rows.add_and_norm(hidden, row, None, (scale, 1e-6)).double(), wanted) < bound
+    assert gap(hidden.double(), whole) < bound
+    for places, at in ((100, [3, 99]), (1536, [1100, 700]), (5000, [9000, 4999])):
+        held, positions = random(2, 2, groups, places, size), torch.tensor(at, device=GPU)
+        query, key, value = random(2, heads * size), random(2, groups * size), random(2, groups * size)
+        cos, sin = random(2, size), random(2, size)
+        turned = rows.turn_and_keep(query, key, value, (cos, sin), positions, None, held)
+        apart = query.double().view(2, heads, size)
+        rotated = apart * cos.double()[:, None] + apart.roll(size // 2, 2) * sin.double()[:, None]
+        assert gap(turned.double(), rotated.flatten(1)) < bound
+        for text, position in enumerate(at):
+            assert torch.equal(held[1, text, :, position % places], value[text].view(groups, size))
+        keys, values = held.double().unbind(0)
+        scores = turned.double().view(2, groups, -1, size) @ keys.transpose(2, 3) * size**-0.5
+        unseen = torch.arange(places, device=GPU) > positions[:, None]
+        seen = scores.masked_fill(unseen[:, None, None], -torch.inf).softmax(-1) @ values
+        assert gap(rows.attend(turned, held, positions, size**-0.5).double(), seen.flatten(1)) < bound
+    x, a = random(3, 5000), random(40, 5000)
+    assert gap(rows.times_a(x, a).double(), x.double() @ a.double().T) < bound
+    gate, up = random(3, 5000), random(3, 5000)
+    wanted = torch.nn.functional.silu(gate.double()) * up.double()
+    assert gap(rows.silu_times(gate, up).double(), wanted) < bound
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-3), ("auto", 0.02)])
@@ -115,6 +153,7 @@ def test_captured_tokens_are_those_of_the_models_own_forward(family: str) -> Non
             assert gap(*(decoded(one, begin, begin + 12, adapter=adapter) for one in (ours, theirs))) < 1e-3
     assert ours.step is not None
     assert ours.step.failure == ours.step.choices.failure == ""
+    assert ours.step.fused
     assert ours.step.trusted and ours.step.captures
 
 
