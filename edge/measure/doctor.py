@@ -126,6 +126,9 @@ def _device_checks(name: str) -> Iterator[Check]:
     nf4, adamw = (nf4_round_trip, eight_bit_step) if name == "cpu" else (alone(nf4_round_trip), alone(eight_bit_step))
     yield _try(f"{name} NF4 forward and backward", lambda: nf4(name), _nf4_remedy(name))
     yield _try(f"{name} 8-bit AdamW", lambda: adamw(name), "use --set learn.optimizer=adamw")
+    if name != "cpu":
+        slower = "tokens are decoded by torch's and bitsandbytes' kernels, only slower; pip install triton"
+        yield _try(f"{name} kernels that decode", lambda: decoding_kernels(name), slower)
 
 
 def alone(check: Callable[[str], tuple[str, float]]) -> Callable[[str], tuple[str, float]]:
@@ -185,6 +188,28 @@ def eight_bit_step(device: str) -> tuple[str, float]:
     if not 0 < moved < 0.1:
         raise RuntimeError(f"the step moved the parameter by {moved}")
     return "works", moved
+
+
+def decoding_kernels(device: str) -> tuple[str, float]:
+    """A row's norm and its product with A by our own kernels, compared with torch's.
+
+    Raises:
+        Exception: a kernel does not compile or run, which its compiler says in many ways.
+        RuntimeError: it gives other numbers.
+    """
+    import torch
+
+    from ..model import rows
+
+    dtype = devices.choose(device).torch_dtype
+    row, scale = (torch.randn(size, 256, device=device, dtype=dtype) for size in (3, 1))
+    a = torch.randn(8, 256, device=device, dtype=dtype) / 16
+    normed = rows.add_and_norm(row, None, None, (scale[0], 1e-6))
+    expected = torch.nn.functional.rms_norm(row.float(), (256,), scale[0].float(), 1e-6) @ a.float().T
+    error = float((rows.times_a(normed, a).float() - expected).abs().max() / expected.abs().max())
+    if not error < 0.05:
+        raise RuntimeError(f"a kernel's result is off by {error:.1%}")
+    return f"work, relative error {error:.1e}", error
 
 
 def _rate(device: Device) -> tuple[str, float]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from edge.measure import doctor
 from edge.model import rows
 
 EPS = 1e-5
@@ -105,3 +106,12 @@ def test_what_the_kernels_would_misread_is_refused() -> None:
     half = torch.randn(1, 8)
     with pytest.raises(ValueError, match="8 of 16 values"):
         rows.turn_and_keep(query, row, row, (half, half), at, None, apart.contiguous())
+
+
+def test_doctor_tries_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, error = doctor.decoding_kernels("cpu")
+    assert result.startswith("work, relative error") and 0 < error < 0.02
+    own = rows.times_a
+    monkeypatch.setattr(rows, "times_a", lambda x, a: own(x, a) * 1.2)
+    with pytest.raises(RuntimeError, match="off by"):
+        doctor.decoding_kernels("cpu")
