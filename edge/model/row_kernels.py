@@ -48,7 +48,7 @@ def turn_and_keep(  # type: ignore[no-untyped-def]
     A program for each text and head: `heads` of queries, `groups` of keys, `groups` of values.
     `cos`, `sin`: (n, D), the second with the sign of (-second half, first half).
     """
-    text = tl.program_id(0)
+    text = tl.program_id(0).to(tl.int64)  # texts side by side may hold more than 2**31 values
     head = tl.program_id(1)
     one = tl.arange(0, WIDTH)
     inside = one < D
@@ -93,7 +93,7 @@ def attend(  # type: ignore[no-untyped-def]
     A program for each text and group, and for each part. `sums`: (n, G, parts, EACH, D) float32, weighted values, to be
     divided by the weights' sum; `tops`: (n, G, parts, EACH, 2), the largest score and the sum.
     """
-    row = tl.program_id(0)
+    row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     text = row // GROUPS
     group = row % GROUPS
