@@ -174,7 +174,7 @@ def test_readme_library_snippet_runs(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 def test_gpu_check_runs_its_code_on_the_cpu(tmp_path: Path) -> None:
     out = tmp_path / "lines.jsonl"
-    stages = ["decode", "learn", "memory", "parity", "resume"]
+    stages = ["decode", "learn", "token", "memory", "parity", "resume"]
     tried = ["--device", "cpu", "--shape", "tiny", "--out", str(out)]
     for command in (["resume", "--limit", "300"], [*stages[:-1], "--here"]):  # stages of their own, and in one process
         done = subprocess.run(
@@ -199,6 +199,8 @@ def test_gpu_check_runs_its_code_on_the_cpu(tmp_path: Path) -> None:
     plans = {line["plan"]: line for line in of["learn"] if "plan" in line}
     assert len(plans) == 9 and all(len(line["seconds_per_chunk"]) >= 3 for line in plans.values())
     assert plans["exact"]["learn_flops"] > 1e8 and plans["exact"]["share_of_matmul_peak"] > 0
+    assert [(line["adapter"], line["lines"]) for line in of["token"]] == [(True, 1), (False, 1), (True, 4)]
+    assert all(line["microseconds"] > 0 and len(line["most"]) == 20 for line in of["token"])
     assert all(line["predicted_above"] for line in of["memory"])
     for line in of["parity"]:
         assert line["nats"]["cpu"] == line["nats"]["float32"]

@@ -65,8 +65,7 @@ def test_queries_and_keys_are_turned_and_kept(heads: int, groups: int, size: int
         assert near(held, wanted)
 
 
-@pytest.mark.parametrize("softcap", [None, 5.0])
-@pytest.mark.parametrize(("heads", "groups", "size"), [(4, 4, 16), (6, 2, 24)])
+@pytest.mark.parametrize(("heads", "groups", "size", "softcap"), [(4, 4, 16, None), (6, 2, 24, 5.0)])
 def test_attention_to_what_is_held(heads: int, groups: int, size: int, softcap: float | None) -> None:
     """One part and several, one turn of each and several, rooms that are not full and sliding ones that are."""
     torch.manual_seed(0)

@@ -137,21 +137,20 @@ def test_texts_side_by_side_are_the_texts_one_by_one(family: str, static: bool) 
             assert gap(row, alone) < 1e-4
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "gemma3_text"])
+@pytest.mark.parametrize("family", ["qwen3", "gemma2"])
 def test_a_step_by_our_own_kernels_computes_what_the_models_own_forward_does(family: str) -> None:
     """Under Triton's interpreter: a text before and after sliding windows drop tokens, and two side by side."""
     forward, plain = made(family), made(family, "step")
     step = forward.step
     assert step is not None
     step.static = step.fused = True
-    for adapter in (True, False) if family == "llama" else (True,):
-        for read in (4, 60):
-            found = []
-            for one in (forward, plain):
-                logits, cache = one.prefill(IDS[:read], adapter=adapter)
-                steps = [one.decode(int(token), cache, adapter=adapter).clone() for token in IDS[read : read + 3]]
-                found.append(torch.stack([logits, *steps]))
-            assert gap(*found) < 1e-4
+    for read, adapter in ((4, True), (60, True), (4, False)):
+        found = []
+        for one in (forward, plain):
+            logits, cache = one.prefill(IDS[:read], adapter=adapter)
+            steps = [one.decode(int(token), cache, adapter=adapter).clone() for token in IDS[read : read + 3]]
+            found.append(torch.stack([logits, *steps]))
+        assert gap(*found) < 1e-4
     assert step.trusted
     tails, steps_of = [IDS[50:54], IDS[5:8]], [3, 2]
     for row, tail, count in zip(side_by_side(forward, IDS[:20], tails, steps_of), tails, steps_of, strict=True):
