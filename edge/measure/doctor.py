@@ -22,6 +22,7 @@ from ..machine.device import Device
 from ..values.amounts import format_bytes
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "optimum", "onnxruntime", "onnxruntime-gpu")
+DECODING = "kernels that decode"  # what runs without them runs slower
 _OPTIONAL = ("optimum", "onnxruntime", "onnxruntime-gpu")
 
 
@@ -128,7 +129,7 @@ def _device_checks(name: str) -> Iterator[Check]:
     yield _try(f"{name} 8-bit AdamW", lambda: adamw(name), "use --set learn.optimizer=adamw")
     if name != "cpu":
         slower = "tokens are decoded by torch's and bitsandbytes' kernels, only slower; pip install triton"
-        yield _try(f"{name} kernels that decode", lambda: decoding_kernels(name), slower)
+        yield _try(f"{name} {DECODING}", lambda: alone(decoding_kernels)(name), slower)
 
 
 def alone(check: Callable[[str], tuple[str, float]]) -> Callable[[str], tuple[str, float]]:
@@ -201,7 +202,9 @@ def decoding_kernels(device: str) -> tuple[str, float]:
 
     from ..model import rows
 
-    dtype = devices.choose(device).torch_dtype
+    chosen = devices.choose(device)
+    devices.make_current(chosen)  # where a kernel is started
+    dtype = chosen.torch_dtype
     row, scale = (torch.randn(size, 256, device=device, dtype=dtype) for size in (3, 1))
     a = torch.randn(8, 256, device=device, dtype=dtype) / 16
     normed = rows.add_and_norm(row, None, None, (scale[0], 1e-6))

@@ -157,7 +157,7 @@ def _within_share(fast: Settings, shape: Shape, machine: Machine, limit: float, 
     Measured with 1.5 billion weights on a CPU: short pieces are read at 103 tokens a second with copies of all weights,
     at 9 without; recomputing activations costs a third of a lesson (by FLOPs).
     """
-    ceiling = kept_blocks(fast, shape)
+    first = fast
     while predict(fast, shape, machine, decodes=decodes).peak() > limit:
         paging = fast.compute.paging
         steps = (step for _, step in _steps(fast, shape, machine, decodes, False) if step.compute.paging == paging)
@@ -165,7 +165,7 @@ def _within_share(fast: Settings, shape: Shape, machine: Machine, limit: float, 
         if step is None:
             return None
         fast = step
-    return _filled(fast, shape, machine, limit, decodes, ceiling)
+    return _filled(fast, first, shape, machine, limit, decodes)
 
 
 def _give_up(
@@ -173,8 +173,7 @@ def _give_up(
 ) -> Plan | Prediction:
     """The first plan down the ladder that fits, or the smallest prediction on it."""
     given_up: tuple[str, ...] = ()
-    ceiling = kept_blocks(chosen, shape)
-    widest = chosen.compute.loss_slice
+    first = chosen
     best = prediction = predict(chosen, shape, machine, decodes=decodes)
     while prediction.peak() > budget:
         step = next(_steps(chosen, shape, machine, decodes, degrade), None)
@@ -184,26 +183,31 @@ def _give_up(
         given_up = _and(given_up, said)
         prediction = predict(chosen, shape, machine, decodes=decodes)
         best = min(best, prediction, key=Prediction.peak)
-    full = _filled(chosen, shape, machine, budget, decodes, ceiling) if given_up else chosen
-    if full != chosen:
+    full = _filled(chosen, first, shape, machine, budget, decodes) if given_up else chosen
+    if kept_blocks(full, shape) != kept_blocks(chosen, shape):
         given_up = _and(given_up, _kept_said(full, shape))
-    if machine.kind == "cuda" and widest > full.compute.loss_slice:  # each slice is work for a GPU to start
-        wider = _with(full, loss_slice=widest)
-        if predict(wider, shape, machine, decodes=decodes).peak() <= budget:
-            full = wider
-            given_up = tuple(one for one in given_up if not one.startswith(SLICED))
+    if full.compute.loss_slice != chosen.compute.loss_slice:
+        given_up = tuple(one for one in given_up if not one.startswith(SLICED))
     prediction = predict(full, shape, machine, decodes=decodes)
     return Plan(full, prediction, shape, machine, budget, named, decodes, given_up)
 
 
-def _filled(settings: Settings, shape: Shape, machine: Machine, limit: float, decodes: bool, ceiling: int) -> Settings:
-    """Copies of as many blocks as fit, up to `ceiling`: the ladder's steps are several blocks wide, and what it gave up
-    after a step may have made that one needless.
+def _filled(
+    settings: Settings, first: Settings, shape: Shape, machine: Machine, limit: float, decodes: bool
+) -> Settings:
+    """Copies of as many blocks as fit, up to those of `first`: the ladder's steps are several blocks wide, and what it
+    gave up after a step may have made that one needless. On a GPU, where each slice of logits is work to start, slices
+    as wide as those of `first`, too.
     """
-    for kept in range(ceiling, kept_blocks(settings, shape), -1):
+    for kept in range(kept_blocks(first, shape), kept_blocks(settings, shape), -1):
         more = _with(settings, weights="cached" if kept == shape.layers else f"some:{kept}")
         if predict(more, shape, machine, decodes=decodes).peak() <= limit:
-            return more
+            settings = more
+            break
+    if machine.kind == "cuda" and first.compute.loss_slice > settings.compute.loss_slice:
+        wider = _with(settings, loss_slice=first.compute.loss_slice)
+        if predict(wider, shape, machine, decodes=decodes).peak() <= limit:
+            return wider
     return settings
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..errors import describe
 from ..machine.graphs import seconds_of
+from ..machine.held import out_of_memory_among
 
 BLOCK = 64  # values with one scale
 OF_SCALES = 256  # scales with one scale
@@ -147,8 +148,10 @@ def choose(
             taken = seconds(lambda form=form: ours(form))  # type: ignore[misc]
             timed(form, taken)
         except Exception as error:  # Triton or its compiler does not run here, which they say in many ways
+            if (short := out_of_memory_among(error)) is not None:
+                raise short from None
             failed(error)
-            return None
+            continue
         if taken < least:
             least = taken
             best = form

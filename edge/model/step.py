@@ -42,6 +42,7 @@ SAME = 1e-3  # of the logits' spread: what is left out of a step makes ten times
 SAME_NARROW = 0.05  # in 16 bits: roundings make about 0.01 with few blocks
 # The same of families whose step is known to be right in float32: with 32 blocks 0.05 were measured; 1 is another text
 KNOWN_NARROW = 0.3
+SILU = ("SiLU", "SiLUActivation")  # torch's and transformers' names of one function
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,9 @@ class Step:
         static = self._static[n]
         static.inputs.copy_(torch.tensor([tokens, positions]), non_blocking=True)
         recorded = self._captured_for(rooms, bound, static, adapter) if self.captures else None
-        return self._run(rooms, bound, static, max(positions)) if recorded is None else recorded.replay()
+        if recorded is None:  # by the lines as they are now: a capture that failed may have changed them
+            return self._run(rooms, self._lines(adapter), static, max(positions))
+        return recorded.replay()
 
     def tried(self, token: int, rooms: Rooms, adapter: Adapter | None) -> Tensor | None:
         """`logits` of a token that is computed both ways; None where a part of the model wants something else."""
@@ -234,14 +237,15 @@ class Step:
             stale = [other for other in rooms.recorded if other[1] != bound.weights]
             for other in stale:
                 del rooms.recorded[other]
-            if self.chooses and static.n <= kernels.ROWS:
-                self._choose(bound, static.n)
             try:
+                if self.chooses and static.n <= kernels.ROWS:
+                    self._choose(bound, static.n)
                 rooms.recorded[key] = Captured(lambda: self._run(rooms, bound, static, rooms.length))
             except Exception as error:  # what a kernel's compiler says depends on it
                 if (short := out_of_memory_among(error)) is not None:
                     raise short from None
                 if self.fused:  # the same step in torch's kernels
+                    self.choices = kernels.Choices()
                     self.choices.failed(error)
                     self.fused = self.chooses = False
                     self._bound = {}
@@ -303,7 +307,7 @@ class Step:
 
     def _gated(self, block: Block, gate: Tensor, up: Tensor) -> Tensor:
         """(n, I) of the network, before its last product."""
-        if self.fused and isinstance(block.activation, nn.SiLU):
+        if self.fused and type(block.activation).__name__ in SILU:
             return rows.silu_times(gate, up)
         return block.activation(gate).mul_(up)
 

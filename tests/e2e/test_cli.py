@@ -127,6 +127,18 @@ def test_doctor_tries_things(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
+def test_doctor_asks_for_what_is_needed_and_not_for_what_is_faster(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edge.measure import doctor
+
+    slower = doctor.Check(f"cuda:0 {doctor.DECODING}", False, "ModuleNotFoundError: no triton", "pip install triton")
+    for checks, code in (([slower], 0), ([slower, doctor.Check("cuda:0 8-bit AdamW", False, "broken")], 6)):
+        monkeypatch.setattr(doctor, "examine", lambda checks=checks: iter(checks))
+        assert cli.main(["doctor"]) == code
+        assert "FAIL cuda:0 kernels that decode: ModuleNotFoundError: no triton" in capsys.readouterr().out
+
+
 def mistakes(tmp_path: Path) -> dict[str, tuple[list[str], int, str]]:
     files = {
         "empty": b"",

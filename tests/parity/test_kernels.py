@@ -153,6 +153,21 @@ def test_the_fastest_way_is_taken_and_a_wrong_or_broken_one_never() -> None:
         raise RuntimeError("no ptxas")
 
     assert chosen(broken, 1.0) is None
+    errors = (RuntimeError("out of resource: shared memory"), None, None)
+
+    def partly(form: Form) -> Sequence[Tensor]:  # a form that is too large is no word against the others
+        error = errors[kernels.forms(1).index(form)]
+        if error is not None:
+            raise error
+        return right
+
+    assert chosen(partly, 1.0, 0.9, 0.7) == third
+
+    def short(form: Form) -> Sequence[Tensor]:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    with pytest.raises(RuntimeError, match="out of memory"):  # which is no word against a kernel
+        chosen(short, 1.0)
     choices = kernels.Choices()
     kind = kernels.Kind(50, 64, 1, adapter=False, copied=False)
     order = iter((1.0, 0.9, 0.5, 0.7))
@@ -213,20 +228,20 @@ WIDE = {"table_at": "*i32", "code_at": "*fp32", "inner_code_at": "*fp32", "inner
         "scales_at": "*u8"}
 REAL = ("scaling", "softcap", "after_eps", "eps", "query_eps", "key_eps")
 cases = [
-    (nf4_kernel.nf4_row if rows == 1 else nf4_kernel.nf4_rows, form.warps,
+    (nf4_kernel.nf4_row if rows == 1 else nf4_kernel.nf4_rows, {"num_warps": form.warps, "num_stages": 1},
      dict(RANK=64, HAS_BIAS=False, TILE=form.tile, BLOCKS=form.blocks, RANKS=64, PTX=True))
     for rows in (1, 4) for form in kernels.forms(rows)[:2]
 ] + [
-    (row_kernels.add_and_norm, 16, dict(HAS_ROW=True, HAS_AFTER=True, WIDTH=4096)),
-    (row_kernels.turn_and_keep, 1, dict(D=128, WIDTH=128, HAS_NORM=True)),
-    (row_kernels.attend, 4, dict(GROUPS=8, EACH=4, EACH_WIDTH=16, D=128, WIDTH=128, TURN=64, CAPPED=True)),
-    (row_kernels.gather, 4, dict(HEADS=32, EACH=4, D=128, WIDTH=128, PARTS=32)),
-    (row_kernels.times_a, 4, dict(COUNT=4, PIECE=1024)),
-    (row_kernels.silu_times, 4, dict(PIECE=1024)),
+    (row_kernels.add_and_norm, {"num_warps": 16}, dict(HAS_ROW=True, HAS_AFTER=True, WIDTH=4096)),
+    (row_kernels.turn_and_keep, {"num_warps": 1}, dict(D=128, WIDTH=128, HAS_NORM=True)),
+    (row_kernels.attend, {}, dict(GROUPS=8, EACH=4, EACH_WIDTH=16, D=128, WIDTH=128, TURN=64, CAPPED=True)),
+    (row_kernels.gather, {}, dict(HEADS=32, EACH=4, D=128, WIDTH=128, PARTS=32)),
+    (row_kernels.times_a, {}, dict(COUNT=4, PIECE=1024)),
+    (row_kernels.silu_times, {}, dict(PIECE=1024)),
 ]
 for capability in (75, 87, 90):
     narrow = "*fp16" if capability < 80 else "*bf16"
-    for kernel, warps, constants in cases:
+    for kernel, options, constants in cases:
         kinds = {}
         for name in kernel.arg_names:
             pointer = WIDE.get(name, narrow) if name.endswith("_at") else "i32"
@@ -234,9 +249,9 @@ for capability in (75, 87, 90):
         aligned = [n for n, (name, kind) in enumerate(kinds.items()) if kind == "i32" or kind[0] == "*"]
         source = ASTSource(fn=kernel, signature=kinds, constexprs=constants,
                            attrs={(number,): [["tt.divisibility", 16]] for number in aligned})
-        made = compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps, "num_stages": 1})
+        made = compile(source, target=GPUTarget("cuda", capability, 32), options=options)
         wide = [line for line in made.asm["ptx"].splitlines() if "ld.global.v4.b32" in line]
-        print(capability, kernel.__name__, len(made.asm["cubin"]) > 0, len(wide))
+        print(capability, kernel.__name__, len(made.asm["cubin"]) > 0, len(wide), made.metadata.shared)
 """
 
 
@@ -247,6 +262,7 @@ def test_the_kernels_compile_for_the_gpus_that_they_are_meant_for() -> None:
     rows = [line.split() for line in done.stdout.splitlines()]
     assert len(rows) == 3 * 10
     assert all(row[2] == "True" for row in rows)
+    assert all(int(row[4]) <= {"75": 64, "87": 163, "90": 227}[row[0]] << 10 for row in rows)  # of shared memory
     assert all(int(row[3]) >= 1 for row in rows if row[1] in ("nf4_row", "attend", "times_a"))
 
 

@@ -138,12 +138,17 @@ def test_texts_side_by_side_are_the_texts_one_by_one(family: str, static: bool) 
 
 
 @pytest.mark.parametrize("family", ["qwen3", "gemma2"])
-def test_a_step_by_our_own_kernels_computes_what_the_models_own_forward_does(family: str) -> None:
+def test_a_step_by_our_own_kernels_computes_what_the_models_own_forward_does(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Under Triton's interpreter: a text before and after sliding windows drop tokens, and two side by side."""
     forward, plain = made(family), made(family, "step")
     step = forward.step
     assert step is not None
     step.static = step.fused = True
+    gates: list[Tensor] = []
+    own = rows.silu_times
+    monkeypatch.setattr(rows, "silu_times", lambda gate, up: (gates.append(gate), own(gate, up))[1])
     for read, adapter in ((4, True), (60, True), (4, False)):
         found = []
         for one in (forward, plain):
@@ -152,6 +157,7 @@ def test_a_step_by_our_own_kernels_computes_what_the_models_own_forward_does(fam
             found.append(torch.stack([logits, *steps]))
         assert gap(*found) < 1e-4
     assert step.trusted
+    assert bool(gates) is (family != "gemma2")  # whose gate is another function
     tails, steps_of = [IDS[50:54], IDS[5:8]], [3, 2]
     for row, tail, count in zip(side_by_side(forward, IDS[:20], tails, steps_of), tails, steps_of, strict=True):
         _, cache = plain.prefill(torch.cat([IDS[:20], tail[:-count]]))
@@ -171,9 +177,23 @@ def test_kernels_that_do_not_run_are_done_without(monkeypatch: pytest.MonkeyPatc
         raise ImportError("no ptxas")
 
     monkeypatch.setattr("edge.model.rows.add_and_norm", broken)
+    monkeypatch.setattr("edge.model.rows.times_a", broken)
     assert gap(decoded(forward, read=110), theirs) < 1e-4
     assert step.trusted and step.captures and not step.failure
     assert not step.fused and step.choices.failure == "ImportError: no ptxas"
+    assert not list(step.choices)
+
+    def refused(run: Callable[[], Tensor]) -> Tensor:
+        run()
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+    monkeypatch.setattr("edge.model.step.Captured", refused)  # and then nothing can be recorded at all
+    forward, step = capturing("llama")
+    step.fused = step.chooses = True
+    monkeypatch.setattr("edge.model.kernels.choose", lambda *given, **told: refused(lambda: theirs))
+    assert gap(decoded(forward, read=110), theirs) < 1e-4
+    assert step.trusted and not step.captures and not step.fused
+    assert step.failure.startswith("RuntimeError: CUDA error: operation not permitted")
     assert rows.are_there()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert not rows.are_there()

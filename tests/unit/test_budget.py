@@ -156,6 +156,9 @@ def test_a_llama_7b_fits_small_gpus() -> None:
         assert "; the process's CUDA context comes beside it (778 MB on an H200)" in report.plan_summary(plan)
         assert plan.settings.compute.loss_slice == 1024  # wide again where giving up something else has made room
         assert not any("logits slice" in said for said in plan.given_up)
+    for free in (16, 24, 32, 40):  # and where no budget was named
+        plan = budget.fit(settings.load("economical"), LLAMA_7B, Machine("cuda", 2), free << 30, share=0.5)
+        assert plan.settings.compute.loss_slice == 1024 and plan.prediction.peak() <= free << 30
     on_cpu = budget.fit(settings.load("economical", ["budget=20GB"]), DEMO, CPU, 0)
     assert "CUDA" not in report.plan_summary(on_cpu)
 
