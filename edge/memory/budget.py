@@ -261,8 +261,8 @@ def _steps(
     Result-preserving first: freed memory that is kept, logits slice (where whole rows of logits exist); then what costs
     the fewest estimated seconds for a byte of activation checkpointing, a part of the dequantised copies and, after a
     still smaller slice, paging: of the guard's copy, of the KV cache while learning, of the optimiser's state. On a GPU
-    that slice comes last: a chunk's forward took 0.1 s longer in 128 slices than in 2 (H200), for 9 MB. After them, only
-    with `degrade`: 8-bit optimiser state (it rounds differently), rank, adapted blocks, window.
+    that slice comes last: a forward took 0.1 s longer in 128 slices than in 2 (H200), for 9 MB. After them, only with
+    `degrade`: 8-bit optimiser state (it rounds differently), rank, adapted blocks, window.
     """
     compute = settings.compute
     learns = settings.learn.mode != "none"
