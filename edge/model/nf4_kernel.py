@@ -4,10 +4,10 @@ Owns: the kernels. Does not know: when they are chosen (`kernels.py`). Imported 
 Units: x (n, K), packed weights of two values a byte, the first in the high half, row by row; a scale for each 64
 values, which is a byte itself with a scale for each 256 of them and one offset for all (QLoRA, arXiv 2305.14314).
 
-A row times NF4 takes a large GPU as long as one times four times the bytes in 16 bits (H200), so what is done for a byte
-counts more than reading it. A value is not looked up in memory: four bytes of weights name eight of sixteen values of
-16 bits, and `prmt`, which permutes the bytes of two registers, finds four low or high halves of them at a time. Without
-PTX, values are looked up.
+A row times NF4 takes a large GPU as long as one times four times the bytes in 16 bits (H200), so what is done for a
+byte counts more than reading it. A value is not looked up in memory: four bytes of weights name eight of sixteen values
+of 16 bits, and `prmt`, which permutes the bytes of two registers, finds four low or high halves of them at a time.
+Without PTX, values are looked up.
 """
 
 from __future__ import annotations
