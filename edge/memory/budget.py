@@ -188,7 +188,8 @@ def _give_up(
         given_up = _and(given_up, _kept_said(full, shape))
     if full.compute.loss_slice != chosen.compute.loss_slice:
         given_up = tuple(one for one in given_up if not one.startswith(SLICED))
-    prediction = predict(full, shape, machine, decodes=decodes)
+    if full != chosen:
+        prediction = predict(full, shape, machine, decodes=decodes)
     return Plan(full, prediction, shape, machine, budget, named, decodes, given_up)
 
 

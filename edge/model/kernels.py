@@ -21,11 +21,11 @@ from torch import Tensor
 from ..errors import describe
 from ..machine.graphs import seconds_of
 from ..machine.held import out_of_memory_among
+from .rows import LEAST, power
 
 BLOCK = 64  # values with one scale
 OF_SCALES = 256  # scales with one scale
 ROWS = 8  # at most; more rows fill the tensor cores of an ordinary product
-LEAST = 16  # of each side of a small product on tensor cores
 SAME = 0.02  # of the outputs' spread: 16 bits round the widened weights of one way, and not of the other
 Lora = tuple[Tensor, Tensor, float]
 
@@ -95,7 +95,7 @@ def product(
         x, packed, _table(state.code, x.dtype if several else torch.bfloat16), state.code, state.absmax, inner.code,
         inner.absmax, state.offset, x if bias is None else bias, low, b, out, scaling, outputs, width, count,
         low.stride(0), b.stride(0), RANK=rank, HAS_BIAS=bias is not None, TILE=form.tile, BLOCKS=form.blocks,
-        RANKS=max(LEAST, _power(rank)) if rank else 1, PTX=_has_ptx(x), num_warps=form.warps,
+        RANKS=max(LEAST, power(rank)) if rank else 1, PTX=_has_ptx(x), num_warps=form.warps,
         num_stages=1,  # what is fetched ahead goes through shared memory, which costs more than it gains
     )  # fmt: skip
     return out
@@ -115,11 +115,6 @@ def _table(code: Tensor, dtype: torch.dtype) -> Tensor:
         bits = code.to(dtype).view(torch.uint8).view(16, 2).T.contiguous()
         _tables[key] = bits.view(torch.int32).view(1, 8).repeat(64, 1)
     return _tables[key]
-
-
-def _power(count: int) -> int:
-    """The least power of 2 that is not below it."""
-    return 1 << (count - 1).bit_length()
 
 
 def choose(

@@ -77,19 +77,17 @@ class Together:
 
     Attributes:
         a: (K, r of all), their A^T side by side, where they lie so: a small product costs a GPU what a larger one does.
-        fused: whether that product is our own kernel's.
     """
 
     lines: Sequence[Line]
     a: Tensor | None = None
-    fused: bool = False
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         """(n, N) of each."""
         if self.a is None:
             return [line(x) for line in self.lines]
         ranks = [0 if line.lora is None else line.lora[0].shape[1] for line in self.lines]
-        lows = _low(x, self.a, self.fused).split_with_sizes(ranks, 1)
+        lows = _low(x, self.a, self.lines[0].fused).split_with_sizes(ranks, 1)
         return [line(x, low) for line, low in zip(self.lines, lows, strict=True)]
 
 

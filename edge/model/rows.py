@@ -19,7 +19,7 @@ from .blocks import Norm
 PARTS = 32  # at most, that the places are shared out to: so many for each group fill a large GPU
 TURN_BYTES = 1 << 14  # of keys, and as many of values, that a program takes at a time
 PIECE = 1024  # values of a row
-_LEAST = 16  # of each side of a small product on tensor cores
+LEAST = 16  # of each side of a small product on tensor cores
 
 
 def are_there() -> bool:
@@ -39,7 +39,7 @@ def add_and_norm(hidden: Tensor, row: Tensor | None, after: Norm | None, norm: N
     out = torch.empty_like(hidden)
     scale, eps = norm
     own, own_eps = after or norm
-    width = _power(size)
+    width = power(size)
     kernel[(count,)](
         hidden, hidden if row is None else row, own, scale, out, own_eps, eps, size,
         HAS_ROW=row is not None, HAS_AFTER=after is not None, WIDTH=width, num_warps=min(16, max(1, width // 256)),
@@ -71,7 +71,7 @@ def turn_and_keep(
     (query_scale, query_eps), (key_scale, key_eps) = norms or ((cos, 0.0), (cos, 0.0))
     kernel[(count, heads + 2 * groups)](
         query, key, value, cos, sin, at, query_scale, key_scale, out, held, query_eps, key_eps, heads, groups, places,
-        held.stride(0), held.stride(1), held.stride(2), D=size, WIDTH=_power(size), HAS_NORM=norms is not None,
+        held.stride(0), held.stride(1), held.stride(2), D=size, WIDTH=power(size), HAS_NORM=norms is not None,
         num_warps=1,
     )  # fmt: skip
     return out
@@ -90,15 +90,15 @@ def attend(query: Tensor, held: Tensor, at: Tensor, scaling: float, softcap: flo
     _known(held)
     heads = query.shape[1] // size
     each = heads // groups
-    width = max(_LEAST, _power(size))
-    turn = max(_LEAST, min(64, TURN_BYTES // (width * query.dtype.itemsize)))
+    width = max(LEAST, power(size))
+    turn = max(LEAST, min(64, TURN_BYTES // (width * query.dtype.itemsize)))
     turns = -(-places // (turn * PARTS))
     parts = -(-places // (turn * turns))
     sums = torch.empty(count * heads * parts * size, device=query.device)
     tops = torch.empty(count * heads * parts * 2, device=query.device)
     kernel[(count * groups, parts)](
         query, held, at, sums, tops, scaling, softcap or 1.0, places, parts, turns, held.stride(0), held.stride(1),
-        held.stride(2), GROUPS=groups, EACH=each, EACH_WIDTH=max(_LEAST, _power(each)), D=size, WIDTH=width, TURN=turn,
+        held.stride(2), GROUPS=groups, EACH=each, EACH_WIDTH=max(LEAST, power(each)), D=size, WIDTH=width, TURN=turn,
         CAPPED=softcap is not None, num_warps=4,
     )  # fmt: skip
     out = torch.empty_like(query)
@@ -115,7 +115,7 @@ def times_a(x: Tensor, a: Tensor) -> Tensor:
 
     count, width = x.shape
     out = torch.empty(count, len(a), dtype=x.dtype, device=x.device)
-    kernel[(len(a),)](x, a, out, width, count, len(a), COUNT=_power(count), PIECE=PIECE, num_warps=4)
+    kernel[(len(a),)](x, a, out, width, count, len(a), COUNT=power(count), PIECE=PIECE, num_warps=4)
     return out
 
 
@@ -134,6 +134,6 @@ def _known(held: Tensor) -> None:
         raise ValueError(f"keys and values with strides {held.stride()}; expected the last two dimensions in one piece")
 
 
-def _power(count: int) -> int:
+def power(count: int) -> int:
     """The least power of 2 that is not below it."""
     return 1 << (count - 1).bit_length()

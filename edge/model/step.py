@@ -220,7 +220,7 @@ class Step:
         stacks = [(stack(block.linears[:3]), stack(block.linears[4:6])) for block in self.blocks]  # before their parts
         lines = [tuple(line(layer) for layer in block.linears) for block in self.blocks]
         shared = [
-            (Together(of[:3], first, self.fused), Together(of[4:6], second, self.fused))
+            (Together(of[:3], first), Together(of[4:6], second))
             for of, (first, second) in zip(lines, stacks, strict=True)
         ]
         bound = Bound(lines, shared, self.base.weights_version)
@@ -271,10 +271,10 @@ class Step:
         places = {layer.held.shape[3]: None for layer in rooms.layers if layer.held is not None}
         slots: dict[int, Tensor] = {}
         masks: dict[int, Tensor] = {}
-        if not self.fused:
+        if not self.fused:  # else the kernels find both
             slots = {count: at % count for count in places}
-        if not self.fused and (self.static or static.n > 1):
-            masks = {count: self._mask(count, at) for count in places}
+            if self.static or static.n > 1:
+                masks = {count: self._mask(count, at) for count in places}
         # 2. the blocks
         row = self._summed(hidden, None, None, self.blocks[0].before[0])
         following = [*(block.before[0] for block in self.blocks[1:]), self._last_norm]

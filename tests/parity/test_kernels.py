@@ -17,7 +17,7 @@ from edge.model.kernels import Form
 from edge.model.nf4_kernel import UNPACK, WIDEN
 from tests.parity.test_step import IDS, gap, made
 
-SHAPES = [(40, 64), (70, 192), (33, 1088)]  # (N, K)
+SHAPES = [(40, 64), (70, 192), (64, 256), (33, 1088)]  # (N, K)
 
 
 @pytest.mark.parametrize("form", [None, Form(16, 2, 4)], ids=["those that are tried", "another"])
