@@ -99,10 +99,10 @@ class Run:
     @property
     def adapter(self) -> dict[str, Any] | None:
         """What `keep_adapter` has said of the adapter that the run holds; None where it holds none."""
-        path = self.journal.root / "files" / _ABOUT if self.journal else None
-        if path is None or not path.is_file():
+        files = self.journal.root / "files" if self.journal else None
+        if files is None or not all((files / name).is_file() for name in (_ABOUT, journal.ADAPTER)):
             return None
-        about: dict[str, Any] = json.loads(path.read_bytes())
+        about: dict[str, Any] = json.loads((files / _ABOUT).read_bytes())
         return about
 
     def keep_adapter(self, session: Session) -> None:

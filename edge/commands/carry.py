@@ -1,12 +1,14 @@
-"""What an earlier volume leaves to the next one: its adapter, its corrections, its terms.
+"""What an earlier volume leaves to the next one: its adapter, and where it was translated its corrections and terms.
 
-Owns: what `--carry` takes from a run or a peft folder, what it refuses, how it is said; what a run leaves for that.
+Owns: what `--carry` takes from a run or a peft folder, what it refuses, how it is said; what a run leaves for that, and
+`--keep-adapter`, which asks for it.
 Does not know: how an adapter fits a session (`State.begin_with`), loops.
 Units: pairs, terms.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from ..journal import RunInfo
 from ..terminal import say
 from ..translation import glossary, loop, settled
 from ..translation.prompts import Pair
+from . import options
 
 if TYPE_CHECKING:
     from ..resume import Run
@@ -81,7 +84,8 @@ class Carried:
                 "the same model, byte for byte", "use the model that it was made on",
             )  # fmt: skip
         session.begin_with(kept)
-        more = f", {len(self.corrections)} corrections and {len(self.terms or {})} terms" if self.found else ""
+        translated = self.found is not None and self.found.command == "translate"
+        more = f", {len(self.corrections)} corrections and {len(self.terms or {})} terms" if translated else ""
         say(f"begins with the adapter{more} of {self.where}")
 
 
@@ -97,6 +101,8 @@ def find(name: str) -> Carried:
         return Carried(where, None, journal.file_fingerprint(where / "adapter_model.safetensors"))
     found = journal.Journal.peek(where)
     about = _about(found)
+    if found.command != "translate":
+        return Carried(where, found, about["sha256"])
     left = _left(found)
     done = settled.of(records.from_json(record) for record in found.records())
     accepted = [Pair(unit.source, unit.text) for unit in done.units.values() if unit.status in ("model", "pieces")]
@@ -120,7 +126,7 @@ def with_what_was_left(found: RunInfo, job: loop.Job) -> loop.Job:
 
 
 def adapter_of(found: RunInfo) -> Kept:
-    """The adapter that a finished run of `translate` has kept.
+    """The adapter that a finished run has kept.
 
     Raises:
         JournalError: it has none.
@@ -157,20 +163,63 @@ def check_learns(carried: Carried | None, settings: Settings) -> None:
         SettingsError: the settings leave it out.
     """
     if carried and settings.learn.mode == "none":
-        raise SettingsError("--carry with learn.mode=none", "an adapter", "use --learn off: it is used, and not taught")
+        hint = "use --learn off (translate) or learn.lr=1e-12: it is used, and not taught"
+        raise SettingsError("--carry with learn.mode=none", "an adapter", hint)
+
+
+def add(verb: argparse.ArgumentParser) -> None:
+    """The options of a verb that reads or writes one text."""
+    verb.add_argument(
+        "--carry", type=options.named, metavar="RUN",
+        help="begin with the adapter of another text's run, or of a peft folder",
+    )  # fmt: skip
+    verb.add_argument(
+        "--keep-adapter", action="store_true",
+        help="keep the adapter in the run at its end, for --carry and `templora runs export-adapter`",
+    )  # fmt: skip
+
+
+def asked(args: argparse.Namespace, settings: Settings) -> Carried | None:
+    """What these options ask to begin with.
+
+    Raises:
+        SettingsError: there is no adapter, or no run to keep it in.
+        JournalError, StorageError: see `find`.
+    """
+    if args.keep_adapter and args.no_run:
+        raise SettingsError("--keep-adapter with --no-run", "a run that can keep it", "leave one of them out")
+    if args.keep_adapter and settings.learn.mode == "none":
+        raise SettingsError("--keep-adapter with learn.mode=none", "an adapter", "leave one of them out")
+    carried = find(args.carry) if args.carry else None
+    check_learns(carried, settings)
+    return carried
+
+
+def is_kept(args: argparse.Namespace, run: Run) -> bool:
+    """Whether a run whose records are all there needs no session any more to keep its adapter as asked for.
+
+    Raises:
+        JournalError: it is finished, and has not kept it.
+    """
+    if not args.keep_adapter or run.adapter is not None:
+        return True
+    if run.finished:
+        raise JournalError(
+            f"the run in {run.folder} is finished, and its adapter was discarded or removed", "a run that keeps it",
+            "give --fresh with --keep-adapter",
+        )  # fmt: skip
+    return False
 
 
 def _about(found: RunInfo) -> dict[str, Any]:
     """Rank, scale and sums of the adapter that a run has kept."""
-    if found.command != "translate":
-        raise JournalError(f"{found.folder} is a run of {found.command}", "a run of translate", "see templora runs")
     if found.summary is None:
         raise JournalError(f"{found.folder} is {found.state}", "a finished run", "let it come to its end first")
     about = found.summary.get("adapter")
     if not isinstance(about, dict):
         raise JournalError(
             f"{found.folder} learned nothing that was kept", "a run with an adapter",
-            "carry a run that ended with learning on",
+            "carry one that translated with learning on, or one with --keep-adapter",
         )  # fmt: skip
     if not (found.folder / "files" / journal.ADAPTER).is_file():
         raise JournalError(f"the adapter of {found.folder} was removed", "a run that has it", "see templora runs prune")

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..measure import report
 from ..records import ChunkScore, Record
 from ..terminal import Progress, Stop, print_table, say
-from . import options
+from . import carry, options
 from .driver import drive
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def add(verbs: options.Verbs) -> None:
         help="score also with what the adapter competes with: full, the base with attention over all that was read",
     )
     score.add_argument("--report", type=options.path, metavar="DIR", help="write report.json and perplexity.png to DIR")
+    carry.add(score)
     options.resumable(score)
     options.forward(score)
     options.common(score)
@@ -43,6 +44,7 @@ def add(verbs: options.Verbs) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
     settings = options.settings_of(args)
+    carried = carry.asked(args, settings)
     text = open_text(args.file)
     if args.report:
         options.make_folder(args.report)
@@ -51,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         "text": text,
         "options": f"max_tokens={args.max_tokens} base={not args.no_base} full={full}",
     }
+    if carried:
+        what["carried"] = carried.text()
     where = options.place(args, Path(args.file).stem, settings, text.sha256, what)
     runtime = options.load(args, options.as_begun(args, where, settings), decodes=False)
     ids = runtime.base.stream(text.parts(), limit=args.max_tokens)
@@ -65,8 +69,11 @@ def run(args: argparse.Namespace) -> int:
         runtime.session() as session,
         Stop() as stop,
     ):
+        if carried:
+            carried.begin(session, runtime)
         kept = cast(list[ChunkScore], run.kept)
         whole = run.finished or bool(kept and kept[-1].end == total and run.knows(session))
+        whole = carry.is_kept(args, run) and whole
 
         def begin(done: list[Record]) -> Iterable[Record]:
             chunks.extend(cast(list[ChunkScore], done))
@@ -85,9 +92,12 @@ def run(args: argparse.Namespace) -> int:
                 "file": args.file,
                 "document_tokens": total or (None if stopped else read),
                 "stopped": bool(stopped),
+                "carried": carried and carried.to_json(),
                 **_circumstances(args.model, runtime, session, settings),
             }
             result.update(report.score_json(chunks, time.perf_counter() - start, ends))
+            if args.keep_adapter and not stopped and not whole:
+                run.keep_adapter(session)
             if args.report and chunks:
                 options.write_text(args.report / "report.json", json.dumps(result, indent=1) + "\n")
                 plot = report.score_plot(chunks, Path(args.file).name)

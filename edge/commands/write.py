@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..documents.text import Text, open_text
 from ..records import ChunkRead, ChunkWritten, Record, TextPiece
 from ..terminal import Progress, Stop, say
-from . import options
+from . import carry, options
 from .driver import drive
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def add(verbs: options.Verbs) -> None:
         "--tokens", type=options.positive, default=256, metavar="N", help="how many tokens (default: %(default)s)"
     )
     write.add_argument("--out", type=options.path, metavar="FILE", help="also write the new text to FILE")
+    carry.add(write)
     options.resumable(write)
     options.forward(write)
     options.common(write)
@@ -42,11 +43,14 @@ def add(verbs: options.Verbs) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
     settings = options.settings_of(args)
+    carried = carry.asked(args, settings)
     prompt = Text.of(args.prompt) if args.prompt is not None else open_text(args.prompt_file, strip=True)
     if args.out:
         options.make_folder(args.out.parent)
     name = Path(args.prompt_file).stem if args.prompt_file else "prompt"
     what: dict[str, str | Text] = {"prompt": prompt, "options": f"tokens={args.tokens}"}
+    if carried:
+        what["carried"] = carried.text()
     where = options.place(args, name, settings, prompt.sha256, what)
     runtime = options.load(args, options.as_begun(args, where, settings), decodes=True, writes=True)
     shown = Shown()
@@ -56,11 +60,16 @@ def run(args: argparse.Namespace) -> int:
         runtime.session() as session,
         Stop() as stop,
     ):
+        if carried:
+            carried.begin(session, runtime)
         whole = bool(run.kept) and not _is_open(run.kept[-1]) and run.knows(session)
+        whole = carry.is_kept(args, run) and whole
         memory: dict[str, Any] = {}
 
         def outputs(stopped: int) -> dict[str, int]:
             memory.update(runtime.memory(session))
+            if args.keep_adapter and not stopped and not whole:
+                run.keep_adapter(session)
             if args.out:
                 options.write_text(args.out, shown.text)
             return {"tokens": sum(chunk.tokens for chunk in shown.chunks)}
@@ -84,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
             "tokens": made,
             "seconds": time.perf_counter() - start,
             "peak_bytes": max(memory["measured"].values(), default=0),
+            "carried": carried and carried.to_json(),
             "finish": "stopped" if stopped or not shown.chunks else shown.chunks[-1].finish,
             "text": shown.text,
             "read": [chunk.to_json() for chunk in shown.reads],
