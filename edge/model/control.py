@@ -1,4 +1,4 @@
-"""Tokens that no text holds: control, special, unused and padding ones, which are never written.
+"""Tokens that are never written: what no text holds (control, special, unused, padding), what a script is written with.
 
 Owns: which token ids those are, for a base. Does not know: how a token is chosen (`picking.Picker`).
 Units: token ids.
@@ -17,14 +17,20 @@ import torch
 from torch import Tensor
 
 from ..tokenstream import asked
+from ..values import scripts
+from ..weights import plainwords
 from .base import Base
 
+BROKEN = "\ufffd"  # what a part of a character is decoded to
+SIGNS = 0xE2  # the first byte of quotation marks and dashes, and of few letters
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 # Bytes (<0x0A>) and markup (<b>, </table>) are text.
 _FORM = re.compile(
     r"<\|[^|<>\s]{1,80}\|>|<｜[^｜<>\s]{1,80}｜>|[<\[]unused_?\d+[>\]]|<(?:extra_id|reserved(?:_token|_special_token)?)_?\d+>"
     r"|<(?:start|end)_of_\w{1,40}>|<(?:pad|unk|mask|bos|eos|image_soft_token|audio_soft_token)>|\[(?:PAD|UNK|CLS|SEP|MASK|multimodal)\]"
 )
 _FOUND: weakref.WeakKeyDictionary[Any, Tensor] = weakref.WeakKeyDictionary()
+_WRITTEN: weakref.WeakKeyDictionary[Any, dict[tuple[str, ...], Tensor]] = weakref.WeakKeyDictionary()
 
 
 def barred(base: Base) -> Tensor:
@@ -33,6 +39,41 @@ def barred(base: Base) -> Tensor:
     if found is None:
         found = _FOUND[base.model] = torch.tensor(sorted(_ids(base)), dtype=torch.int64)
     return found
+
+
+def written_in(base: Base, names: tuple[str, ...]) -> Tensor:
+    """(n,) ids that hold a character of these scripts, or begin one with its first bytes; ascending, without those that
+    end a text; looked for once for each base (half a second for 262K words).
+    """
+    known = _WRITTEN.setdefault(base.model, {})
+    if names not in known:
+        size = min(int(base.config.vocab_size), asked(lambda: len(base.tokenizer)))
+        each = [[index] for index in range(size)]
+        texts = asked(lambda: base.tokenizer.backend_tokenizer.decode_batch(each, skip_special_tokens=False))
+        holds = scripts.characters(names)
+        found = {index for index, text in enumerate(texts) if holds.search(text)}
+        parts = [index for index, text in enumerate(texts) if BROKEN in text]
+        codes = (*range(0x80, 0xD800), *range(0xE000, 0x10000))  # beyond them: signs, rare letters
+        firsts = {chr(code).encode()[0] for code in codes if holds.match(chr(code))} - {SIGNS}
+        words = asked(lambda: base.tokenizer.convert_ids_to_tokens(parts))
+        found |= {index for index, word in zip(parts, words, strict=True) if _begun(word) in firsts}
+        known[names] = torch.tensor(sorted(found - base.eos_ids), dtype=torch.int64)
+    return known[names]
+
+
+def _begun(word: str) -> int | None:
+    """The first byte of the character that a token ends in the middle of; None where it ends behind one."""
+    letters = plainwords.alphabet()
+    if single := _BYTE.fullmatch(word):
+        data = bytes([int(single[1], 16)])
+    elif all(letter in letters for letter in word):
+        data = bytes(letters.index(letter) for letter in word)
+    else:
+        return None
+    rest = data.rstrip(bytes(range(0x80, 0xC0)))
+    following = len(data) - len(rest)
+    first = rest[-1] if rest else 0
+    return first if first >= 0xC0 and following < (first >= 0xE0) + (first >= 0xF0) + 1 else None
 
 
 def _ids(base: Base) -> set[int]:

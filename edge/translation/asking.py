@@ -14,7 +14,8 @@ from typing import NamedTuple, Protocol
 from ..documents import Unit, placeholders, segments
 from ..journal import fingerprint
 from ..records import UnitTranslated
-from . import drafts, guards
+from ..values import scripts
+from . import drafts, guards, languages
 from .context import Context
 from .drafts import Checked, Judge
 from .guards import Case
@@ -24,6 +25,7 @@ from .prompts import Pair, Terms, key
 from .similar import Similar
 
 SOFT = guards.SOFT  # problems with which a text is still better than none
+UNTRANSLATED = ("script", "copy", "language")  # of the source's own characters: the next draft is written without them
 
 
 class Request(NamedTuple):
@@ -32,6 +34,7 @@ class Request(NamedTuple):
     Attributes:
         seed: below 2^31, follows from the unit and the attempt.
         similar: translations of lines like it, which a draft may be found by sooner; no draft is another one for them.
+        without: scripts that the draft holds no character of.
     """
 
     source: str
@@ -40,6 +43,7 @@ class Request(NamedTuple):
     attempt: Attempt
     seed: int
     similar: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
 
 class Draft(NamedTuple):
@@ -131,6 +135,11 @@ class Tries:
         self.problems: list[str] = []
         self.usable = ""
 
+    @property
+    def untranslated(self) -> bool:
+        """Whether a draft had characters of the source left in it."""
+        return any(problem.startswith(UNTRANSLATED) for problem in self.problems)
+
     def failed(self, found: Sequence[str]) -> None:
         """Notes the problems of a kind that is new."""
         kinds = {problem.partition(":")[0] for problem in self.problems}
@@ -159,7 +168,10 @@ class Asking(NamedTuple):
         earlier = context.last()
         kept: Checked | None = None  # passed, with doubts
         for number in range(len(attempts)):
-            draft = self.translator.translate(self.request(source, context, [*terms, *names], number, piece))
+            request = self.request(source, context, [*terms, *names], number, piece)
+            if tries.untranslated:
+                request = request._replace(without=self.left_behind(request.terms))
+            draft = self.translator.translate(request)
             text = placeholders.tidy(" ".join(draft.text.split("\n")).strip())
             tries.count += 1
             tries.tokens += draft.tokens
@@ -193,6 +205,12 @@ class Asking(NamedTuple):
         """What is asked for at first: the whole unit."""
         terms = self.job.glossary.applying(self.unit.text)
         return self.request(self.unit.text, context, [*terms, *self.names(self.unit.text, terms)])
+
+    def left_behind(self, terms: Terms) -> tuple[str, ...]:
+        """Scripts that no draft needs; none where one of the terms is written in them."""
+        found = languages.left_behind(self.job.source, self.job.target)
+        needed = any(scripts.characters(found).search(target) for _, target in terms)
+        return () if needed else found
 
     def names(self, source: str, terms: Terms) -> Terms:
         """The remembered names of a line; where a term of the glossary overlaps with one, the glossary's word holds."""

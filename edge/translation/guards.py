@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import regex
 
 from ..documents import placeholders
+from ..values import scripts
 from . import copies, languages, numerals, spelling
 from .languages import Language
 
@@ -246,11 +247,8 @@ def _talk(case: Case, limits: Limits) -> str:
 
 def _script(case: Case, limits: Limits) -> str:
     """Characters of the source's script that the target language is not written in, Latin ones aside."""
-    scripts = set(case.source_language.scripts) - set(case.target_language.scripts) - {"Latin"}
-    if not scripts:
-        return ""
-    text = _bare_text(case)
-    runs = regex.findall("[" + "".join(rf"\p{{Script={script}}}" for script in sorted(scripts)) + "]+", text)
+    left_behind = languages.left_behind(case.source_language, case.target_language)
+    runs = regex.findall(f"{scripts.characters(left_behind).pattern}+", _bare_text(case))
     # a character that is spoken of stays: the character 人
     left = [run for run in runs if not regex.search(_SPOKEN_OF.format(run), case.source)]
     return f"'{_short(left[0])}' is left in it" if left else ""

@@ -157,6 +157,11 @@ def share_in(text: str, scripts: Sequence[str]) -> float:
     return len(_of(tuple(scripts)).findall(text)) / every if every else 1.0
 
 
+def left_behind(source: Language, target: Language) -> tuple[str, ...]:
+    """Scripts of the source that a translation is not written in; Latin words may stand in any language."""
+    return tuple(sorted(set(source.scripts) - set(target.scripts) - {"Latin"}))
+
+
 def likelihood(text: str, among: Sequence[str] = ()) -> dict[str, float]:
     """The probability of each language, or of those `among`; codes that the identifier does not know are left out."""
     ranked = {code: float(p) for code, p in _identifier().rank(text)}

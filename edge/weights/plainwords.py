@@ -128,7 +128,7 @@ def _by_rank(vocabulary: Vocabulary, index: dict[str, int], ranks: dict[tuple[st
         pieces = [part for piece in pieces for part in _cut(pattern, piece)]
     ids: list[int] = []
     for piece in pieces:
-        parts = [_alphabet()[byte] for byte in piece.encode("utf-8")]
+        parts = [alphabet()[byte] for byte in piece.encode("utf-8")]
         if vocabulary.whole_words and "".join(parts) in index:
             parts = ["".join(parts)]
         while True:
@@ -156,7 +156,7 @@ def _cut(pattern: str, text: str) -> Iterator[str]:
 
 
 @functools.cache
-def _alphabet() -> list[str]:
+def alphabet() -> list[str]:
     """The character that stands for each byte: itself where it can be seen, else the next one from 256 on."""
     seen = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     hidden = [byte for byte in range(256) if byte not in seen]
