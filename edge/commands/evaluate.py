@@ -269,7 +269,7 @@ def _table(result: dict[str, Any]) -> Any:
     metric = next((row["metric"] for row in result["protocols"].values() if row["metric"]), None)
     learned = [f"{metric['name']} ({metric['better']} is better)"] if metric else []
     for head in (
-        "protocol", "perplexity", "against off", "BLEU", "chrF", *learned, "names always", "names mean", "marked",
+        "protocol", "perplexity", "against off", "BLEU", "chrF", *learned, "names", "names mean", "marked",
         "s/chunk",
     ):  # fmt: skip
         table.add_column(head, justify="left" if head == "protocol" else "right")
@@ -284,7 +284,7 @@ def _table(result: dict[str, Any]) -> Any:
             _cell(overlap.get("bleu"), ".2f"),
             _cell(overlap.get("chrf"), ".2f"),
             *([_cell((row["metric"] or {}).get("score"), ".4f")] if learned else []),
-            _cell(names.get("always"), ".0%"),
+            _cell(names.get("share"), ".0%"),
             _cell(names.get("mean"), ".0%"),
             f"{row['marked']} of {row['translated']}" if row["translated"] else "–",
             _cell(row["seconds"] / max(1, len(row["chunks"])), ".1f"),

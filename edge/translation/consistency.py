@@ -69,14 +69,15 @@ def follow(sources: Iterable[str], pairs: Sequence[Pair], target: Language) -> l
 
 def steadiness(found: Sequence[Name]) -> dict[str, float | int | None]:
     """How many names there are, and different translations of them; the share always given the same translation; the
-    mean share of units that have it.
+    mean share of units that have it, name by name; the share of all units, where frequent names count for more.
     """
     if not found:
-        return {"names": 0, "distinct": 0, "always": None, "mean": None}
+        return {"names": 0, "distinct": 0, "always": None, "mean": None, "share": None}
     always = sum(name.steady == name.units for name in found)
     mean = sum(name.share for name in found) / len(found)
     distinct = len({name.target for name in found})
-    return {"names": len(found), "distinct": distinct, "always": always / len(found), "mean": mean}
+    share = sum(name.steady for name in found) / sum(name.units for name in found)
+    return {"names": len(found), "distinct": distinct, "always": always / len(found), "mean": mean, "share": share}
 
 
 def is_name(name: Name) -> bool:

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import consistency
+from .candidates import Candidates
 from .languages import Language
+from .names import Memory
 from .prompts import Pair
 
 
@@ -38,5 +40,9 @@ def name_consistency(
 
 
 def reference_names(pairs: Sequence[Pair], source: Language, target: Language) -> list[consistency.Name]:
-    """The recurring names of the source that the references render steadily."""
-    return [name for name in consistency.names(pairs, source, target) if consistency.is_name(name)]
+    """The names of the source that the references render steadily: those that a memory of all of them has found."""
+    memory = Memory(Candidates([pair.source for pair in pairs], source), target)
+    for pair in pairs:
+        memory.learn(pair)
+    found = consistency.follow([name.source for name in memory.names()], pairs, target)
+    return [name for name in found if consistency.is_name(name)]

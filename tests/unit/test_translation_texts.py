@@ -271,8 +271,34 @@ def test_name_consistency() -> None:
     assert found["苏绵"].target == "Su Mian" and found["苏绵"].share == 1.0
     assert found["何勤"].steady == 2 and found["何勤"].units == 3 and "无此" not in found
     result = consistency.steadiness(list(found.values()))
-    assert result == {"names": 2, "distinct": 2, "always": 0.5, "mean": pytest.approx(5 / 6)}
+    assert result == {
+        "names": 2,
+        "distinct": 2,
+        "always": 0.5,
+        "mean": pytest.approx(5 / 6),
+        "share": pytest.approx(5 / 6),
+    }
     assert consistency.steadiness([])["always"] is None
+
+
+def test_the_names_of_references_are_names() -> None:
+    """A word that goes with a name's unit again and again, and is none, is not counted."""
+    people = ("韩梅梅", "Han Meimei"), ("李雷", "Li Lei"), ("吴峰", "Wu Feng")
+    said = [
+        ("把门关上了", "closed the door"),
+        ("喝了中药", "drank Chinese herbs"),
+        ("走了", "went away"),
+        ("笑了", "laughed"),
+    ]
+    said += [("回来喝中药", "came back to her Chinese herbs"), ("看着他", "looked at him"), ("坐下了", "sat down")]
+    pairs = [Pair(f"{name}{what}。", f"{called} {done}.") for what, done in said for name, called in people]
+    found = {name.source: name.target for name in scores.reference_names(pairs, ZH, EN)}
+    assert found == dict(people)
+    drifting = [
+        Pair(pair.source, pair.target.replace("Li Lei", "Lily")) if n % 2 else pair for n, pair in enumerate(pairs)
+    ]
+    result = scores.name_consistency(scores.reference_names(pairs, ZH, EN), drifting, EN)
+    assert result["names"] == 3 and result["share"] == pytest.approx((7 + 7 + 4) / 21)
 
 
 def test_a_name_in_two_spellings_is_found() -> None:
