@@ -72,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
         if carried:
             carried.begin(session, runtime)
         kept = cast(list[ChunkScore], run.kept)
-        whole = run.finished or bool(kept and kept[-1].end == total and run.knows(session))
-        whole = carry.is_kept(args, run) and whole
+        there = run.finished or bool(kept and kept[-1].end == total and run.knows(session))
+        whole = carry.is_kept(args, run) and there
 
         def begin(done: list[Record]) -> Iterable[Record]:
             chunks.extend(cast(list[ChunkScore], done))
@@ -99,12 +99,20 @@ def run(args: argparse.Namespace) -> int:
             if args.keep_adapter and not stopped and not whole:
                 run.keep_adapter(session)
             if args.report and chunks:
-                options.write_text(args.report / "report.json", json.dumps(result, indent=1) + "\n")
-                plot = report.score_plot(chunks, Path(args.file).name)
-                options.write_bytes(args.report / "perplexity.png", plot)
+                _write(args.report, Path(args.file).name, chunks, result)
             return {"tokens": read}
 
         stopped = drive(run, session, stop, begin, shown, outputs, whole=whole, more=lambda _: bool(ids.look(1)))
+    _tell(args, chunks, result)
+    if stopped:
+        of = f" of {total}" if total else ""
+        say(f"stopped after {chunks[-1].end if chunks else 0}{of} tokens; what was done is reported above")
+        options.say_how_to_go_on(run)
+    return stopped
+
+
+def _tell(args: argparse.Namespace, chunks: list[ChunkScore], result: dict[str, Any]) -> None:
+    """What was found, on standard output."""
     if chunks:
         print_table(report.score_table(chunks))
         print(report.summary(chunks, result["peak_bytes"]))
@@ -112,11 +120,12 @@ def run(args: argparse.Namespace) -> int:
         print(f"report: {args.report / 'report.json'}, plot: {args.report / 'perplexity.png'}")
     if args.json:
         print(json.dumps(result))
-    if stopped:
-        of = f" of {total}" if total else ""
-        say(f"stopped after {chunks[-1].end if chunks else 0}{of} tokens; what was done is reported above")
-        options.say_how_to_go_on(run)
-    return stopped
+
+
+def _write(folder: Path, name: str, chunks: list[ChunkScore], result: dict[str, Any]) -> None:
+    """The report and its plot."""
+    options.write_text(folder / "report.json", json.dumps(result, indent=1) + "\n")
+    options.write_bytes(folder / "perplexity.png", report.score_plot(chunks, name))
 
 
 def _circumstances(model: str, runtime: Runtime, session: Session, settings: Settings) -> dict[str, Any]:

@@ -62,8 +62,8 @@ def run(args: argparse.Namespace) -> int:
     ):
         if carried:
             carried.begin(session, runtime)
-        whole = bool(run.kept) and not _is_open(run.kept[-1]) and run.knows(session)
-        whole = carry.is_kept(args, run) and whole
+        there = bool(run.kept) and not _is_open(run.kept[-1]) and run.knows(session)
+        whole = carry.is_kept(args, run) and there
         memory: dict[str, Any] = {}
 
         def outputs(stopped: int) -> dict[str, int]:
