@@ -97,6 +97,11 @@ class Run:
             self.journal.write_file(name, data)
 
     @property
+    def has_kept(self) -> bool:
+        """Whether it has kept an adapter at its end, which may have been removed since."""
+        return self.journal is not None and (self.journal.root / "files" / _ABOUT).is_file()
+
+    @property
     def adapter(self) -> dict[str, Any] | None:
         """What `keep_adapter` has said of the adapter that the run holds; None where it holds none."""
         files = self.journal.root / "files" if self.journal else None

@@ -23,6 +23,7 @@ from ..translation.prompts import Pair
 from . import options
 
 if TYPE_CHECKING:
+    from ..places import Place
     from ..resume import Run
     from ..session import Runtime, Session
     from ..settings import Settings
@@ -42,6 +43,8 @@ class Carried:
         corrections: the user's translations, its own carried ones first.
         terms: its glossary.
         earlier: the pairs that were accepted there and before it, for the names in them.
+        config: of a peft folder, the sum of its other file.
+        adapter_alone: nothing but the adapter is taken.
     """
 
     where: Path
@@ -50,6 +53,8 @@ class Carried:
     corrections: tuple[Pair, ...] = ()
     terms: dict[str, str] | None = None
     earlier: tuple[Pair, ...] = ()
+    config: str = ""
+    adapter_alone: bool = False
 
     def into(self, job: loop.Job) -> loop.Job:
         """A job that begins with it; what the job says itself goes first."""
@@ -58,7 +63,8 @@ class Carried:
 
     def text(self) -> str:
         """What of it decides the outcome, for a run's fingerprints."""
-        return json.dumps([self.sha256, self.corrections, sorted((self.terms or {}).items()), self.earlier])
+        own = [self.sha256, self.config] if self.config else [self.sha256]
+        return json.dumps([*own, self.corrections, sorted((self.terms or {}).items()), self.earlier])
 
     def to_json(self) -> dict[str, Any]:
         """For reports."""
@@ -84,13 +90,15 @@ class Carried:
                 "the same model, byte for byte", "use the model that it was made on",
             )  # fmt: skip
         session.begin_with(kept)
-        translated = self.found is not None and self.found.command == "translate"
-        more = f", {len(self.corrections)} corrections and {len(self.terms or {})} terms" if translated else ""
+        whole = self.found is not None and not self.adapter_alone
+        more = f", {len(self.corrections)} corrections and {len(self.terms or {})} terms" if whole else ""
         say(f"begins with the adapter{more} of {self.where}")
 
 
-def find(name: str) -> Carried:
+def find(name: str, *, adapter_alone: bool = False) -> Carried:
     """What `--carry` names: the run of an earlier volume, or a folder with a peft adapter.
+
+    `adapter_alone`: corrections and terms are of no use.
 
     Raises:
         JournalError: there is neither, or the run is not one that ended and kept its adapter.
@@ -98,11 +106,12 @@ def find(name: str) -> Carried:
     """
     where = journal.find(name)
     if (where / "adapter_config.json").is_file() and (where / "adapter_model.safetensors").is_file():
-        return Carried(where, None, journal.file_fingerprint(where / "adapter_model.safetensors"))
+        sums = [journal.file_fingerprint(where / name) for name in ("adapter_model.safetensors", "adapter_config.json")]
+        return Carried(where, None, sums[0], config=sums[1])
     found = journal.Journal.peek(where)
     about = _about(found)
-    if found.command != "translate":
-        return Carried(where, found, about["sha256"])
+    if adapter_alone or found.command != "translate":
+        return Carried(where, found, about["sha256"], adapter_alone=True)
     left = _left(found)
     done = settled.of(records.from_json(record) for record in found.records())
     accepted = [Pair(unit.source, unit.text) for unit in done.units.values() if unit.status in ("model", "pieces")]
@@ -190,25 +199,37 @@ def asked(args: argparse.Namespace, settings: Settings) -> Carried | None:
         raise SettingsError("--keep-adapter with --no-run", "a run that can keep it", "leave one of them out")
     if args.keep_adapter and settings.learn.mode == "none":
         raise SettingsError("--keep-adapter with learn.mode=none", "an adapter", "leave one of them out")
-    carried = find(args.carry) if args.carry else None
+    carried = find(args.carry, adapter_alone=True) if args.carry else None
     check_learns(carried, settings)
     return carried
 
 
-def is_kept(args: argparse.Namespace, run: Run) -> bool:
-    """Whether a run whose records are all there needs no session any more to keep its adapter as asked for.
+def key(text: str, carried: Carried | None) -> str:
+    """What a run's default folder is named by: its text's sum, and what it began with."""
+    return journal.fingerprint(f"{text}\n{carried.text()}") if carried else text
+
+
+def check_kept(args: argparse.Namespace, where: Place) -> None:
+    """A run that has ended without keeping its adapter cannot keep it any more.
 
     Raises:
-        JournalError: it is finished, and has not kept it.
+        JournalError: this is one, and it was asked for.
     """
-    if not args.keep_adapter or run.adapter is not None:
-        return True
-    if run.finished:
+    found = where.there
+    if args.keep_adapter and found is not None and found.summary is not None and "adapter" not in found.summary:
         raise JournalError(
-            f"the run in {run.folder} is finished, and its adapter was discarded or removed", "a run that keeps it",
+            f"the run in {found.folder} is finished, and its adapter was discarded", "a run that keeps it",
             "give --fresh with --keep-adapter",
         )  # fmt: skip
-    return False
+
+
+def is_kept(args: argparse.Namespace, run: Run) -> bool:
+    """Whether a run whose records are all there needs no session any more to keep its adapter as asked for; says so
+    where it was removed since.
+    """
+    if args.keep_adapter and run.finished and run.adapter is None:
+        say(f"note: the adapter of {run.folder} was removed; --fresh learns it anew")
+    return not args.keep_adapter or run.finished or run.has_kept
 
 
 def _about(found: RunInfo) -> dict[str, Any]:

@@ -38,7 +38,7 @@ READ = {  # the options that name what is read
     "metric": "the metric's checkpoint",
     "set": "the graph",
 }
-TEXTS = ("file", "book", "prompt_file", "glossary", "corrections", "template", "generate")  # may be private
+TEXTS = ("file", "book", "prompt_file", "carry", "glossary", "corrections", "template", "generate")  # may be private
 RUNS = ("rendered", "carry")  # those of them that name a run, by its folder or name
 REPORTS = {  # what --report DIR leaves there, by verb
     "score": ("report.json", "perplexity.png"),

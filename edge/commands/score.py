@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     }
     if carried:
         what["carried"] = carried.text()
-    where = options.place(args, Path(args.file).stem, settings, text.sha256, what)
+    where = options.place(args, Path(args.file).stem, settings, carry.key(text.sha256, carried), what)
+    carry.check_kept(args, where)
     runtime = options.load(args, options.as_begun(args, where, settings), decodes=False)
     ids = runtime.base.stream(text.parts(), limit=args.max_tokens)
     _require_two(ids, args.file)

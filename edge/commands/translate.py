@@ -247,7 +247,7 @@ class _Book:
             return False
         if done < len(units):
             return True
-        if not run.finished and self.session.adapter is not None and run.adapter is None and run.folder is not None:
+        if not run.finished and self.session.adapter is not None and not run.has_kept and run.folder is not None:
             return False  # its last lessons are not kept
         late = revision.noticed()
         if late is None:

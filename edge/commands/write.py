@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     what: dict[str, str | Text] = {"prompt": prompt, "options": f"tokens={args.tokens}"}
     if carried:
         what["carried"] = carried.text()
-    where = options.place(args, name, settings, prompt.sha256, what)
+    where = options.place(args, name, settings, carry.key(prompt.sha256, carried), what)
+    carry.check_kept(args, where)
     runtime = options.load(args, options.as_begun(args, where, settings), decodes=True, writes=True)
     shown = Shown()
     start = time.perf_counter()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import weakref
+from collections import Counter
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from ..weights import plainwords
 from .base import Base
 
 BROKEN = "\ufffd"  # what a part of a character is decoded to
-SIGNS = 0xE2  # the first byte of quotation marks and dashes, and of few letters
+LAST_LETTER = 0x32400  # behind it there are no letters
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 # Bytes (<0x0A>) and markup (<b>, </table>) are text.
 _FORM = re.compile(
@@ -30,7 +31,7 @@ _FORM = re.compile(
     r"|<(?:start|end)_of_\w{1,40}>|<(?:pad|unk|mask|bos|eos|image_soft_token|audio_soft_token)>|\[(?:PAD|UNK|CLS|SEP|MASK|multimodal)\]"
 )
 _FOUND: weakref.WeakKeyDictionary[Any, Tensor] = weakref.WeakKeyDictionary()
-_WRITTEN: weakref.WeakKeyDictionary[Any, dict[tuple[str, ...], Tensor]] = weakref.WeakKeyDictionary()
+_WRITTEN: weakref.WeakKeyDictionary[Any, dict[tuple[tuple[str, ...], ...], Tensor]] = weakref.WeakKeyDictionary()
 
 
 def barred(base: Base) -> Tensor:
@@ -41,39 +42,55 @@ def barred(base: Base) -> Tensor:
     return found
 
 
-def written_in(base: Base, names: tuple[str, ...]) -> Tensor:
-    """(n,) ids that hold a character of these scripts, or begin one with its first bytes; ascending, without those that
-    end a text; looked for once for each base (half a second for 262K words).
+def written_in(base: Base, names: tuple[str, ...], kept: tuple[str, ...]) -> Tensor:
+    """(n,) ids that hold a character of these scripts, or can only be the first bytes of one: not where those may as
+    well begin a character of the scripts `kept` or a Latin one, nor where most that they begin are signs. Ascending,
+    without those that end a text; looked for once for each base (a second or two for 262K words).
     """
     known = _WRITTEN.setdefault(base.model, {})
-    if names not in known:
-        size = min(int(base.config.vocab_size), asked(lambda: len(base.tokenizer)))
+    if (names, kept) not in known:
+        tokenizer = base.tokenizer
+        size = min(int(base.config.vocab_size), asked(lambda: len(tokenizer)))
         each = [[index] for index in range(size)]
-        texts = asked(lambda: base.tokenizer.backend_tokenizer.decode_batch(each, skip_special_tokens=False))
+        backend = getattr(tokenizer, "backend_tokenizer", tokenizer)  # many times as fast, where there is one
+        decode = getattr(backend, "decode_batch", None) or tokenizer.batch_decode
+        texts = asked(lambda: decode(each, skip_special_tokens=False))
         holds = scripts.characters(names)
         found = {index for index, text in enumerate(texts) if holds.search(text)}
         parts = [index for index, text in enumerate(texts) if BROKEN in text]
-        codes = (*range(0x80, 0xD800), *range(0xE000, 0x10000))  # beyond them: signs, rare letters
-        firsts = {chr(code).encode()[0] for code in codes if holds.match(chr(code))} - {SIGNS}
-        words = asked(lambda: base.tokenizer.convert_ids_to_tokens(parts))
+        words = asked(lambda: tokenizer.convert_ids_to_tokens(parts))
+        firsts = _firsts(names, kept) if parts else frozenset()
         found |= {index for index, word in zip(parts, words, strict=True) if _begun(word) in firsts}
-        known[names] = torch.tensor(sorted(found - base.eos_ids), dtype=torch.int64)
-    return known[names]
+        known[names, kept] = torch.tensor(sorted(found - base.eos_ids), dtype=torch.int64)
+    return known[names, kept]
 
 
-def _begun(word: str) -> int | None:
-    """The first byte of the character that a token ends in the middle of; None where it ends behind one."""
+def _firsts(names: tuple[str, ...], kept: tuple[str, ...]) -> frozenset[bytes]:
+    """The first bytes of characters that are barred."""
+    counts: tuple[Counter[bytes], ...] = (Counter(), Counter(), Counter())
+    patterns = [scripts.characters(of) for of in (names, (*kept, "Latin"), ("Common", "Inherited"))]
+    for code in (*range(0x80, 0xD800), *range(0xE000, LAST_LETTER)):
+        for count, pattern in zip(counts, patterns, strict=True):
+            if pattern.match(chr(code)):
+                data = chr(code).encode()
+                count.update(data[:size] for size in range(1, len(data)))
+    barred, needed, signs = counts
+    return frozenset(first for first in barred if first not in needed and barred[first] > signs[first])
+
+
+def _begun(word: str) -> bytes:
+    """The bytes of the character that a token ends in the middle of; none where it ends behind one."""
     letters = plainwords.alphabet()
     if single := _BYTE.fullmatch(word):
         data = bytes([int(single[1], 16)])
     elif all(letter in letters for letter in word):
         data = bytes(letters.index(letter) for letter in word)
     else:
-        return None
+        return b""
     rest = data.rstrip(bytes(range(0x80, 0xC0)))
-    following = len(data) - len(rest)
     first = rest[-1] if rest else 0
-    return first if first >= 0xC0 and following < (first >= 0xE0) + (first >= 0xF0) + 1 else None
+    begun = data[len(rest) - 1 :]
+    return begun if first >= 0xC0 and len(begun) < (first >= 0xE0) + (first >= 0xF0) + 2 else b""
 
 
 def _ids(base: Base) -> set[int]:

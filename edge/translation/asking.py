@@ -14,7 +14,6 @@ from typing import NamedTuple, Protocol
 from ..documents import Unit, placeholders, segments
 from ..journal import fingerprint
 from ..records import UnitTranslated
-from ..values import scripts
 from . import drafts, guards, languages
 from .context import Context
 from .drafts import Checked, Judge
@@ -25,7 +24,13 @@ from .prompts import Pair, Terms, key
 from .similar import Similar
 
 SOFT = guards.SOFT  # problems with which a text is still better than none
-UNTRANSLATED = ("script", "copy", "language")  # of the source's own characters: the next draft is written without them
+
+
+class Without(NamedTuple):
+    """Scripts that a draft holds no character of, and those of its language."""
+
+    scripts: tuple[str, ...]
+    kept: tuple[str, ...]
 
 
 class Request(NamedTuple):
@@ -34,7 +39,7 @@ class Request(NamedTuple):
     Attributes:
         seed: below 2^31, follows from the unit and the attempt.
         similar: translations of lines like it, which a draft may be found by sooner; no draft is another one for them.
-        without: scripts that the draft holds no character of.
+        without: scripts that the draft holds no character of, and those that it is written in.
     """
 
     source: str
@@ -43,7 +48,7 @@ class Request(NamedTuple):
     attempt: Attempt
     seed: int
     similar: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
+    without: Without | None = None
 
 
 class Draft(NamedTuple):
@@ -128,17 +133,14 @@ class Tries:
     Attributes:
         problems: of failed attempts, each kind once.
         usable: the first attempt at the whole unit in which only soft problems were found.
+        without: set once a draft had characters of the source left in it.
     """
 
     def __init__(self) -> None:
         self.count = self.tokens = 0
         self.problems: list[str] = []
         self.usable = ""
-
-    @property
-    def untranslated(self) -> bool:
-        """Whether a draft had characters of the source left in it."""
-        return any(problem.startswith(UNTRANSLATED) for problem in self.problems)
+        self.without: Without | None = None
 
     def failed(self, found: Sequence[str]) -> None:
         """Notes the problems of a kind that is new."""
@@ -169,9 +171,7 @@ class Asking(NamedTuple):
         kept: Checked | None = None  # passed, with doubts
         for number in range(len(attempts)):
             request = self.request(source, context, [*terms, *names], number, piece)
-            if tries.untranslated:
-                request = request._replace(without=self.left_behind(request.terms))
-            draft = self.translator.translate(request)
+            draft = self.translator.translate(request._replace(without=tries.without))
             text = placeholders.tidy(" ".join(draft.text.split("\n")).strip())
             tries.count += 1
             tries.tokens += draft.tokens
@@ -188,6 +188,8 @@ class Asking(NamedTuple):
             elif kept is not None:
                 return kept.text
             tries.failed(found)
+            if guards.left_in(case) and not guards.may_stay(case):
+                tries.without = Without(languages.left_behind(job.source, job.target), job.target.scripts)
             if piece is None and not tries.usable and all(problem.startswith(SOFT) for problem in found):
                 tries.usable = text
         return kept.text if kept is not None else None
@@ -205,12 +207,6 @@ class Asking(NamedTuple):
         """What is asked for at first: the whole unit."""
         terms = self.job.glossary.applying(self.unit.text)
         return self.request(self.unit.text, context, [*terms, *self.names(self.unit.text, terms)])
-
-    def left_behind(self, terms: Terms) -> tuple[str, ...]:
-        """Scripts that no draft needs; none where one of the terms is written in them."""
-        found = languages.left_behind(self.job.source, self.job.target)
-        needed = any(scripts.characters(found).search(target) for _, target in terms)
-        return () if needed else found
 
     def names(self, source: str, terms: Terms) -> Terms:
         """The remembered names of a line; where a term of the glossary overlaps with one, the glossary's word holds."""

@@ -50,14 +50,18 @@ def names(pairs: Sequence[Pair], language: Language, target: Language) -> list[N
 
 
 def follow(sources: Iterable[str], pairs: Sequence[Pair], target: Language) -> list[Name]:
-    """The usual translation of each of `sources` in `pairs`; those that do not occur are left out."""
+    """The usual translation of each of `sources` in `pairs`; those that do not occur are left out. One that stands only
+    in a longer one of them, or in a word, does not occur.
+    """
+    sources = list(sources)
     texts = [(placeholders.plain(pair.source), _phrases(placeholders.plain(pair.target), target)) for pair in pairs]
     everywhere = Counter(phrase for _, phrases in texts for phrase in phrases)
     cased = bool({"Latin", "Cyrillic", "Greek", "Armenian"} & set(target.scripts))
     proper = {phrase for phrase in everywhere if not cased or _is_proper(phrase, everywhere)}
     result = []
     for source in sources:
-        here = [phrases for text, phrases in texts if source in text]
+        longer = sorted((other for other in sources if source in other and source != other), key=len, reverse=True)
+        here = [phrases for text, phrases in texts if source in text and _stands(source, text, longer)]
         counts = Counter(phrase for phrases in here for phrase in phrases & proper)
         if not here:
             continue
@@ -83,6 +87,14 @@ def steadiness(found: Sequence[Name]) -> dict[str, float | int | None]:
 def is_name(name: Name) -> bool:
     """Whether a term is rendered steadily enough to be one."""
     return name.dice >= 0.5 and name.share >= 0.5
+
+
+def _stands(name: str, text: str, longer: Sequence[str]) -> bool:
+    """Whether a name stands in a text outside the `longer` ones, as words of its own where there are words."""
+    for other in longer:
+        text = text.replace(other, "\0")
+    letter = r"[\p{L}\p{M}]" if name.lower() != name.upper() else r"(?!)"
+    return regex.search(rf"(?<!{letter}){regex.escape(name)}(?!{letter})", text) is not None
 
 
 def _is_proper(phrase: str, everywhere: Counter[str]) -> bool:

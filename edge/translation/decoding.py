@@ -293,7 +293,7 @@ class Line:
         # the penalty looks at this line alone: names of the context are meant to come again
         barred = control.barred(session.base)
         if request.without:
-            barred = torch.cat([barred, control.written_in(session.base, request.without)])
+            barred = torch.cat([barred, control.written_in(session.base, *request.without)])
         self._picker = Picker(settings, barred, request.seed)
         self._stream = TextStream(session.base, list(chain(*parts)), ("\n",))
         self._expects_loop = guards.loop(request.source, guards.Limits.loop // 3)

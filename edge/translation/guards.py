@@ -247,11 +247,29 @@ def _talk(case: Case, limits: Limits) -> str:
 
 def _script(case: Case, limits: Limits) -> str:
     """Characters of the source's script that the target language is not written in, Latin ones aside."""
+    left = left_in(case)
+    return f"'{_short(left[0])}' is left in it" if left else ""
+
+
+def left_in(case: Case) -> list[str]:
+    """Runs of the source's script in a translation into a language that is not written in it. A character that is
+    spoken of stays: the character 人.
+    """
     left_behind = languages.left_behind(case.source_language, case.target_language)
     runs = regex.findall(f"{scripts.characters(left_behind).pattern}+", _bare_text(case))
-    # a character that is spoken of stays: the character 人
-    left = [run for run in runs if not regex.search(_SPOKEN_OF.format(run), case.source)]
-    return f"'{_short(left[0])}' is left in it" if left else ""
+    return [run for run in runs if not regex.search(_SPOKEN_OF.format(run), case.source)]
+
+
+def may_stay(case: Case) -> bool:
+    """Whether a translation has a place for characters of the source's script: in an address, a term, where one is
+    spoken of.
+    """
+    pattern = scripts.characters(languages.left_behind(case.source_language, case.target_language))
+    addresses = (found[0] for found in copies.ADDRESS.finditer(placeholders.plain(case.source)))
+    terms = (target for _, target in (*case.terms, *case.names))
+    runs = regex.findall(f"{pattern.pattern}+", case.target)
+    spoken_of = (regex.search(_SPOKEN_OF.format(run), case.source) for run in runs)
+    return any(pattern.search(text) for text in (*addresses, *terms)) or any(spoken_of)
 
 
 def _words(case: Case, limits: Limits) -> str:

@@ -11,6 +11,7 @@ import torch
 
 import edge
 from edge import cli, journal, score
+from edge.commands import carry
 from edge.records import ChunkScore
 from edge.weights import tensorfile
 from tests import tiny
@@ -162,4 +163,60 @@ def test_what_cannot_be_kept_is_refused_in_one_line(
     refused(2, "--carry with learn.mode=none", [*carrying, *COMMON, *off])
     assert cli.main(["runs", "prune", "first", "--root", str(tmp_path)]) == 0
     refused(7, "was removed", [*carrying, *COMMON])
-    refused(7, "its adapter was discarded or removed", [*score_one, "--keep-adapter", "--run", str(first)])
+    # the outputs of a finished run are written again all the same
+    assert cli.main([*score_one, "--keep-adapter", "--run", str(first)]) == 0
+    assert "was removed; --fresh learns it anew" in capsys.readouterr().err
+
+
+def test_a_carried_run_is_not_taken_for_the_plain_one(
+    model: str, texts: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """In the folders that nobody names."""
+    one, two = texts
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    first = tmp_path / "first"
+    assert cli.main(["score", str(one), "--model", model, *COMMON, "--keep-adapter", "--run", str(first)]) == 0
+    plain = ["score", str(two), "--model", model, *COMMON, "--json"]
+    plainly = score.score
+
+    def stopping(*args: Any, **more: Any) -> Any:
+        yield next(plainly(*args, **more))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(score, "score", stopping)
+    assert cli.main([*plain, "--carry", str(first)]) == 130
+    monkeypatch.setattr(score, "score", plainly)
+    capsys.readouterr()
+    assert cli.main(plain) == 0
+    assert result(capsys)["carried"] is None
+    assert cli.main([*plain, "--carry", str(first)]) == 0
+    carried = result(capsys)
+    assert carried["carried"]["from"] == str(first)
+    assert cli.main(plain) == 0
+    captured = capsys.readouterr()
+    assert "is finished: its outputs are written again" in captured.err
+    assert nats(json.loads(captured.out.splitlines()[-1])["chunks"]) != nats(carried["chunks"])
+
+
+def test_of_another_run_a_score_takes_the_adapter_alone(model: str, texts: tuple[Path, Path], tmp_path: Path) -> None:
+    one, two = texts
+    first = tmp_path / "first"
+    assert cli.main(["score", str(one), "--model", model, *COMMON, "--keep-adapter", "--run", str(first)]) == 0
+    found = carry.find(str(first))
+    assert found.adapter_alone and not found.corrections
+    (first / "files" / carry.JOB).write_text("no JSON", "utf-8")  # of no use here
+    assert carry.find(str(first), adapter_alone=True).text() == found.text()
+    assert cli.main(["score", str(two), "--model", model, *COMMON, "--carry", str(first), "--no-run"]) == 0
+
+
+def test_what_is_learned_of_a_private_text_is_private(model: str, texts: tuple[Path, Path], tmp_path: Path) -> None:
+    one, two = texts
+    first, second = tmp_path / "first", tmp_path / "second"
+    one.chmod(0o600)
+    two.chmod(0o644)
+    assert cli.main(["score", str(one), "--model", model, *COMMON, "--keep-adapter", "--run", str(first)]) == 0
+    assert (first / "files" / journal.ADAPTER).stat().st_mode & 0o077 == 0
+    more = ["--carry", str(first), "--keep-adapter", "--run", str(second)]
+    assert cli.main(["score", str(two), "--model", model, *COMMON, *more]) == 0
+    assert (second / "files" / journal.ADAPTER).stat().st_mode & 0o077 == 0

@@ -301,6 +301,20 @@ def test_the_names_of_references_are_names() -> None:
     assert result["names"] == 3 and result["share"] == pytest.approx((7 + 7 + 4) / 21)
 
 
+def test_a_name_inside_another_or_inside_a_word_does_not_occur() -> None:
+    called = {"Ann": "Anne", "Annie": "Anni"}
+    pairs = [Pair(f"{name} came. Then the Annotation.", f"{called[name]} kam.") for name in ("Ann", "Annie") * 2]
+    found = {name.source: (name.target, name.units) for name in consistency.follow(["Ann", "Annie"], pairs, DE)}
+    assert found == {"Ann": ("Anne", 2), "Annie": ("Anni", 2)}
+    lines = [
+        ("韩梅走了", "Han Mei went."),
+        ("韩梅梅走了", "Han Meimei went."),
+        ("韩梅和韩梅梅", "Han Mei, Han Meimei."),
+    ]
+    chinese = [Pair(*line) for line in lines]
+    assert [name.units for name in consistency.follow(["韩梅", "韩梅梅"], chinese, EN)] == [2, 2]
+
+
 def test_a_name_in_two_spellings_is_found() -> None:
     pairs = [
         Pair(f"约书亚{verb}了", f"Then Joshua {what}.")

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from edge.documents import Unit
 from edge.model import control
 from edge.translation import languages, loop
-from edge.translation.asking import Draft, Request
+from edge.translation.asking import Draft, Request, Without
 from edge.translation.context import Context
 from edge.translation.decoding import Line
 from edge.translation.glossary import Glossary
@@ -23,6 +23,7 @@ from tests import tiny
 from tests.translators import OneByOne
 
 ZH, EN, DE, RU = (languages.find(tag) for tag in ("zh", "en", "de", "ru"))
+WITHOUT = Without(("Han",), ("Latin",))
 TEXT = "爵士把门关上了。韩梅梅看见李雷，“你好”，他说。 The knight closed the door; “hello”, she said — naïve café … Дверь 😀 ไทย"
 HAN = regex.compile(r"\p{Script=Han}")
 
@@ -58,14 +59,23 @@ def test_no_character_of_a_script_can_be_written_and_all_others_can(make: Any) -
     base: Any = SimpleNamespace(
         model=torch.nn.Linear(1, 1), tokenizer=tokenizer, config=SimpleNamespace(vocab_size=600), eos_ids=frozenset()
     )
-    barred = set(control.written_in(base, ("Han",)).tolist())
-    for character in "爵士把门关上了韩梅李雷龘〇":
+    barred = set(control.written_in(base, ("Han",), ("Latin",)).tolist())
+    for character in "爵士把门关上了韩梅李雷龘":
         assert barred & set(tokenizer.encode(character, add_special_tokens=False)), character
     for text in ("The knight closed the door;", "“hello”, she said — …", "naïve café", "Дверь", "😀", "ไทย"):
         assert not barred & set(tokenizer.encode(text, add_special_tokens=False)), text
-    letters = set(control.written_in(base, ("Cyrillic",)).tolist())
+    letters = set(control.written_in(base, ("Cyrillic",), ("Latin",)).tolist())
     assert letters & set(tokenizer.encode("Дверь", add_special_tokens=False))
-    assert not letters & set(tokenizer.encode("The knight — “hello” café 爵士", add_special_tokens=False))
+    assert not letters & set(tokenizer.encode("The knight — “hello” café ḥ ﬁ 爵士", add_special_tokens=False))
+    # scripts that share their first bytes with the one that is left behind
+    for names, kept, text in (
+        ("Devanagari", "Bengali", "তিনি দরজা বন্ধ করলেন।"),
+        ("Devanagari", "Thai", "เขาปิดประตู"),
+        ("Cyrillic", "Georgian", "მან კარი დახურა"),
+        ("Arabic", "Devanagari", "उसने दरवाज़ा बंद किया।"),
+    ):
+        gone = set(control.written_in(base, (names,), (kept,)).tolist())
+        assert not gone & set(tokenizer.encode(text, add_special_tokens=False)), text
 
 
 def test_a_line_without_a_script_takes_the_next_best_token() -> None:
@@ -73,7 +83,7 @@ def test_a_line_without_a_script_takes_the_next_best_token() -> None:
     with runtime.session() as session:
         ids = runtime.base.tokenizer("爵 a", add_special_tokens=False)["input_ids"]
 
-        def written(without: tuple[str, ...]) -> str:
+        def written(without: Without | None) -> str:
             request = Request("爵士", Context(), [], Attempt(), 1, without=without)
             line = Line(session, [[5]], 30, request)
             for token in ids:
@@ -83,8 +93,8 @@ def test_a_line_without_a_script_takes_the_next_best_token() -> None:
                 line.take(logits)
             return line.draft().text
 
-        assert written(()) == "爵 a"
-        plain = written(("Han",))
+        assert written(None) == "爵 a"
+        plain = written(WITHOUT)
         assert plain.endswith(" a") and plain.startswith("a") and not HAN.search(plain)
 
 
@@ -100,7 +110,7 @@ class Careless(OneByOne):
         return Draft(self.drafts[min(len(self.asked), len(self.drafts)) - 1], 1)
 
 
-def asked(translator: Careless, source: Any, target: Any, text: str, **more: Any) -> list[tuple[str, ...]]:
+def asked(translator: Careless, source: Any, target: Any, text: str, **more: Any) -> list[Without | None]:
     job = Job([Unit("u0", text)], source, target, **more)
     loop.translate_unit(job, translator, 0, job.units[0], Context(), {})
     return [request.without for request in translator.asked]
@@ -110,23 +120,36 @@ def test_only_after_a_draft_that_left_some_in_it() -> None:
     line = "白帽爵士拿着一块手帕，看了看她。"
     left = "The white-capped爵士 held a handkerchief and looked at her."
     right = "The white-capped knight held a handkerchief and looked at her."
-    assert asked(Careless(left, right), ZH, EN, line) == [(), ("Han",)]
-    assert asked(Careless(line, left, right), ZH, EN, line) == [(), ("Han",), ("Han",)]
-    assert asked(Careless("", right), ZH, EN, line) == [(), ()]
-    assert asked(Careless(right), ZH, EN, line) == [()]
+    german = "Der Ritter mit der weißen Haube hielt ein Taschentuch in der Hand und sah sie lange an."
+    assert asked(Careless(left, right), ZH, EN, line) == [None, WITHOUT]
+    assert asked(Careless(line, left, right), ZH, EN, line) == [None, WITHOUT, WITHOUT]
+    assert asked(Careless("", right), ZH, EN, line) == [None, None]
+    assert asked(Careless(german, right), ZH, EN, line) == [None, None]
+    assert asked(Careless(right), ZH, EN, line) == [None]
 
 
 def test_a_term_that_is_written_so_may_be_written() -> None:
     line = "白帽爵士拿着一块手帕，看了看她。"
     left = "The white-capped爵士 held a 手帕 and looked at her."
     right = "The white-capped 爵士 held a handkerchief and looked at her."
-    assert asked(Careless(left, right), ZH, EN, line, glossary=Glossary({"爵士": "爵士"})) == [(), ()]
+    assert asked(Careless(left, right), ZH, EN, line, glossary=Glossary({"爵士": "爵士"})) == [None, None]
 
 
 def test_latin_words_may_stand_in_any_language() -> None:
     line = "The knight held a handkerchief in her hand and looked."
-    assert set(asked(Careless(line), EN, RU, line)) == {()}
-    assert set(asked(Careless(line), EN, DE, line)) == {()}
+    assert set(asked(Careless(line), EN, RU, line)) == {None}
+    assert set(asked(Careless(line), EN, DE, line)) == {None}
+
+
+def test_characters_that_belong_in_a_translation_may_be_written() -> None:
+    spoken = "他在纸上写了“人”字，爵士看了看。"
+    first = "He wrote the character “人” on the paper; the 爵士 looked."
+    right = "He wrote the character “人” on the paper; the knight looked."
+    assert asked(Careless(first, right), ZH, EN, spoken) == [None, None]
+    address = "爵士看了 https://zh.wikipedia.org/wiki/爵士 的文章。"
+    first = "The 爵士 read the article at https://zh.wikipedia.org/wiki/爵士."
+    right = "The knight read the article at https://zh.wikipedia.org/wiki/爵士."
+    assert asked(Careless(first, right), ZH, EN, address) == [None, None]
 
 
 def test_the_pieces_of_a_line_are_asked_for_without_it_too() -> None:
@@ -134,4 +157,24 @@ def test_the_pieces_of_a_line_are_asked_for_without_it_too() -> None:
     translator = Careless(
         *["He held a 手帕 and looked at her."] * 4, "The knight held a handkerchief.", "He looked at her."
     )
-    assert asked(translator, ZH, EN, line) == [(), *[("Han",)] * 5]
+    assert asked(translator, ZH, EN, line) == [None, *[WITHOUT] * 5]
+
+
+def test_a_tokenizer_without_a_backend_is_asked_itself() -> None:
+    tokenizer = trained()
+
+    class Slow:
+        batch_decode = staticmethod(tokenizer.batch_decode)
+        convert_ids_to_tokens = staticmethod(tokenizer.convert_ids_to_tokens)
+
+        def __len__(self) -> int:
+            return len(tokenizer)
+
+    def found(of: Any) -> list[int]:
+        base: Any = SimpleNamespace(
+            model=torch.nn.Linear(1, 1), tokenizer=of, config=SimpleNamespace(vocab_size=600), eos_ids=frozenset()
+        )
+        ids: list[int] = control.written_in(base, *WITHOUT).tolist()
+        return ids
+
+    assert found(Slow()) == found(tokenizer)
