@@ -18,15 +18,15 @@ from .. import journal, records
 from ..errors import JournalError, ModelError, SettingsError
 from ..journal import RunInfo
 from ..terminal import say
-from ..translation import glossary, loop, settled
-from ..translation.prompts import Pair
 from . import options
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what does not translate begins without the rooms that do
     from ..places import Place
     from ..resume import Run
     from ..session import Runtime, Session
     from ..settings import Settings
+    from ..translation import loop
+    from ..translation.prompts import Pair
     from ..weights.adapterfolder import Kept
 
 JOB = "job.json"  # of a run's files: what its records do not hold
@@ -58,6 +58,8 @@ class Carried:
 
     def into(self, job: loop.Job) -> loop.Job:
         """A job that begins with it; what the job says itself goes first."""
+        from ..translation import glossary
+
         terms = {**(self.terms or {}), **job.glossary.terms}
         return replace(job, carried=self.corrections, glossary=glossary.Glossary(terms), earlier=self.earlier)
 
@@ -112,6 +114,9 @@ def find(name: str, *, adapter_alone: bool = False) -> Carried:
     about = _about(found)
     if adapter_alone or found.command != "translate":
         return Carried(where, found, about["sha256"], adapter_alone=True)
+    from ..translation import settled
+    from ..translation.prompts import Pair
+
     left = _left(found)
     done = settled.of(records.from_json(record) for record in found.records())
     accepted = [Pair(unit.source, unit.text) for unit in done.units.values() if unit.status in ("model", "pieces")]
@@ -129,6 +134,8 @@ def leave(run: Run, job: loop.Job) -> None:
 
 def with_what_was_left(found: RunInfo, job: loop.Job) -> loop.Job:
     """The job of a run with what `leave` has kept of it."""
+    from ..translation import glossary
+
     left = _left(found)
     terms = glossary.Glossary(left.glossary)
     return replace(job, glossary=terms, corrections=left.corrections, earlier=left.earlier)
@@ -270,6 +277,8 @@ def _left(found: RunInfo) -> Left:
 
 def _pair(value: Any) -> Pair:
     """Two texts; whatever else the file holds is damage."""
+    from ..translation.prompts import Pair
+
     source, target = value
     if not (isinstance(source, str) and isinstance(target, str)):
         raise TypeError(value)

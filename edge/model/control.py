@@ -53,8 +53,8 @@ def written_in(base: Base, names: tuple[str, ...], kept: tuple[str, ...]) -> Ten
         size = min(int(base.config.vocab_size), asked(lambda: len(tokenizer)))
         each = [[index] for index in range(size)]
         backend = getattr(tokenizer, "backend_tokenizer", tokenizer)  # many times as fast, where there is one
-        decode = getattr(backend, "decode_batch", None) or tokenizer.batch_decode
-        texts = asked(lambda: decode(each, skip_special_tokens=False))
+        decode = getattr(backend, "decode_batch", None)
+        texts = asked(lambda: (decode or tokenizer.batch_decode)(each, skip_special_tokens=False))
         holds = scripts.characters(names)
         found = {index for index, text in enumerate(texts) if holds.search(text)}
         parts = [index for index, text in enumerate(texts) if BROKEN in text]

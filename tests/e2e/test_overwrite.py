@@ -22,6 +22,7 @@ PLAIN = {  # options that name no file
     "context_units", "learn", "judge", "least", "most", "no_translations", "task", "protocols", "chunks", "given", "decode", "limit",
     "contenders", "repair", "repair_rank", "repair_texts", "repair_epochs", "score_only", "action", "names", "root", "whole",
     "unfinished", "dry_run", "precision", "against", "name", "verify", "chapters", "side_by_side", "redo", "candidates", "lines",
+    "keep_adapter",
 }  # fmt: skip
 WRITTEN = ("out", "bilingual_out", "review", "report", "run_folder")  # the options that name what is written
 # What each verb needs; IN stands for the file that is read by the option under test.

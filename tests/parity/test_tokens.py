@@ -75,7 +75,7 @@ def spm(*, prefix: bool = True, byte_tokens: bool = True) -> vocabulary.Vocabula
 
 def bpe(pre: str) -> vocabulary.Vocabulary:
     """A byte-level vocabulary with the merges that a few texts give, under one of the pre-tokenizers."""
-    letters = plainwords._alphabet()
+    letters = plainwords.alphabet()
     pieces = [[letters[byte] for byte in text.encode()] for text in plainwords.TEXTS]
     merges: list[tuple[str, str]] = []
     for _ in range(400):  # the most frequent pair each time, across all borders: so that the borders matter
