@@ -18,7 +18,7 @@ from ..translation.learned import Metric, Sample
 from ..translation.prompts import Pair
 from . import options
 from .driver import drive
-from .prompting import TRANSLATOR, prompting, prompts_of, side_by_side
+from .prompting import TRANSLATOR, knowing_words, prompting, prompts_of, side_by_side
 
 if TYPE_CHECKING:
     from ..session import Runtime
@@ -91,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
     if metric is not None:
         metric.require_room(runtime.plan.prediction.baseline, runtime.plan.budget)
     made = prompts_of(args, runtime, job)
+    job = knowing_words(job, runtime)
     key = journal.fingerprint(f"{key} names={job.names} candidates={job.candidates} given={args.given}")
     texts = {"text": key, "template": repr(made.template), "glossary": json.dumps(sorted(terms.terms.items()))}
     references = [pair for chunk in chunks for pair in chunk]

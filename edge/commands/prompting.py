@@ -11,6 +11,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
+from .. import tokenstream
 from ..documents import Document, in_chapters
 from ..errors import SettingsError
 from ..settings import Settings
@@ -117,6 +118,12 @@ def prompts_of(args: argparse.Namespace, runtime: Runtime, job: loop.Job) -> pro
     if args.model == "demo":
         say(f"warning: demo is a base model of 270M parameters that cannot translate; {TRANSLATOR} can")
     return prompts.Prompts(prompts.load_template(args.template or fitting), job.source, job.target, base.tokenizer)
+
+
+def knowing_words(job: loop.Job, runtime: Runtime) -> loop.Job:
+    """The job, with what the model's tokenizer knows of words."""
+    tokenizer = runtime.base.tokenizer
+    return dataclasses.replace(job, is_word=lambda text: len(tokenstream.ids_of(tokenizer, text)) == 1)
 
 
 def settings_for(args: argparse.Namespace, job: loop.Job) -> Settings:

@@ -21,7 +21,7 @@ from ..translation.revision import Revision, no_edits
 from . import carry, options, outputs, overwrite
 from .driver import drive
 from .options import path
-from .prompting import TRANSLATOR, job_of, prompting, prompts_of, settings_for, texts_of, words_of
+from .prompting import TRANSLATOR, job_of, knowing_words, prompting, prompts_of, settings_for, texts_of, words_of
 
 if TYPE_CHECKING:
     from ..resume import Run
@@ -144,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
                 outputs.write_report(args.report, result, done, job, args.book.name)
             return {"units": len(job.units)} if result["units"]["done"] == len(job.units) else None
 
-        book = _Book(args, job, run, session, files, wanted)
+        book = _Book(args, knowing_words(job, runtime), run, session, files, wanted)
         stopped = book.translate(made, progress, stop, write)
     return _tell(args, result, run, stopped)
 

@@ -25,13 +25,14 @@ from .languages import Language
 LEAST = 2  # times that a candidate occurs
 UNCASED = {"Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar"}
 LONGEST = 4  # characters of a candidate where words are not separated; words where they are
-_SURNAMES = frozenset(
+SURNAMES = frozenset(
     "王李张刘陈杨赵黄周吴徐孙胡朱高林何郭马罗梁宋郑谢韩唐冯于董萧程曹袁邓许傅沈曾彭吕苏卢蒋蔡贾丁魏薛叶阎余潘杜戴夏钟汪田任姜"
     "范方石姚谭廖邹熊金陆郝孔白崔康毛邱秦江史顾侯邵孟龙万段雷钱汤尹黎易常武乔贺赖龚文庞樊兰殷施陶洪翟安颜倪严牛温芦季俞章鲁葛"
     "伍韦申尤毕聂丛焦向柳邢路岳齐沿梅莫庄辛管祝左涂谷祁时舒耿牟卜詹关苗凌费纪靳盛童欧甄项曲成游阳裴席卫查屈鲍位覃霍翁隋植甘景薄"
     "單楚柏宁桂容慕云解房艾沙麦蓝冷岑敖宫丘"
 )
-_PREFIXES = frozenset("小老阿大")
+NICKNAMES = "小老阿"  # before a surname
+_PREFIXES = frozenset(NICKNAMES + "大")
 # characters that no name begins or ends with: what is left of a sentence around one
 _LOOSE = frozenset(
     "的了是在不我你他她它们这那也就都又还很把被让给对从跟和与或但而并着过吗呢吧啊呀嘛么什怎哪谁几个有没会能要想说道看听去来到上下里"
@@ -218,7 +219,7 @@ def _neighbours(runs: Sequence[str], counts: Counter[str]) -> tuple[dict[str, tu
 
 def _stands_alone(name: str, count: int, beside: dict[str, tuple[set[str], set[str]]], longer: Counter[str]) -> bool:
     """Whether a sequence is no piece of a sentence and no piece of a longer one."""
-    if (name[0] in _LOOSE and name[0] not in _SURNAMES) or name[-1] in _LOOSE - _SURNAMES:
+    if (name[0] in _LOOSE and name[0] not in SURNAMES) or name[-1] in _LOOSE - SURNAMES:
         return False
     before, after = beside[name]
     return min(len(before), len(after)) >= 2 and longer[name] < 0.8 * count
@@ -249,4 +250,4 @@ def sounds_alike(name: str, run: str) -> bool:
 
 
 def _begins_as_a_person(name: str) -> bool:
-    return len(name) <= 3 and (name[0] in _SURNAMES or name[0] in _PREFIXES)
+    return len(name) <= 3 and (name[0] in SURNAMES or name[0] in _PREFIXES)

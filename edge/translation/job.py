@@ -6,7 +6,7 @@ Units: units of a document, tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..documents import Unit
@@ -45,6 +45,7 @@ class Job:
         names: whether names that were found are shown and looked for.
         carried: corrections of an earlier volume, which its adapter has learned; those of this one go before them.
         earlier: pairs that were accepted in earlier volumes: what names are called there.
+        is_word: whether the model's tokenizer has a text whole; None where no model is there (`sounds`).
         lines: how many units are decoded side by side (`together`).
         candidates: drafts of a unit where the first leaves doubts (`drafts`): 1 looks at names alone.
     """
@@ -62,5 +63,6 @@ class Job:
     names: bool = True
     candidates: int = 1
     lines: int = 1
+    is_word: Callable[[str], bool] | None = None
     carried: Sequence[Pair] = ()
     earlier: Sequence[Pair] = ()

@@ -63,9 +63,21 @@ class Name:
 class Memory:
     """The names of a book as far as it was read."""
 
-    def __init__(self, candidates: Candidates, target: Language, given: Mapping[str, str] | None = None) -> None:
-        """`given`: the user's glossary; its terms are never remembered otherwise, and its targets are taken."""
+    def __init__(
+        self,
+        candidates: Candidates,
+        target: Language,
+        given: Mapping[str, str] | None = None,
+        readings: Mapping[str, str] | None = None,
+    ) -> None:
+        """A memory that remembers nothing yet.
+
+        Args:
+            given: the user's glossary; its terms are never remembered otherwise, and its targets are taken.
+            readings: what names are called as long as nothing else is remembered of them (`sounds`).
+        """
         given = given or {}
+        self._readings = dict(readings or {})
         self._candidates = candidates
         self._target = target
         self._cased = not UNCASED & set(target.scripts) and target.code not in ("ar", "fa", "he", "hi", "ko", "ur")
@@ -155,10 +167,18 @@ class Memory:
         rest = placeholders.plain(text)
         found = []
         for name in sorted(self._candidates.within(text), key=lambda name: (-len(name), name)):
-            if name in self._names and name in rest:
-                found.append((name, self._names[name]))
+            called = self._names.get(name) or self._read(name)
+            if called and name in rest:
+                found.append((name, called))
                 rest = rest.replace(name, "\0")
         return found[:SHOWN]
+
+    def _read(self, name: str) -> str | None:
+        """How a name is read, where nobody else is called so and the user has not said otherwise."""
+        called = self._readings.get(name)
+        if called is None or name.casefold() in self._given or called in self._wrong.get(name, ()):
+            return None
+        return None if called.casefold() in self._owner or called.casefold() in self._taken else called
 
     def names(self) -> list[Name]:
         """All names that are remembered, the most frequent first."""

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from ..records import Corrected, Record, UnitTranslated
+from . import sounds
 from .candidates import Candidates
 from .job import Job
 from .languages import Language
@@ -24,7 +25,9 @@ from .similar import Similar
 
 def memory_of(job: Job, sources: Sequence[str]) -> Memory:
     """A name memory for a text with these sources, which knows the user's own translations."""
-    memory = Memory(_candidates(tuple(sources) if job.names else (), job.source), job.target, job.glossary.terms)
+    candidates = _candidates(tuple(sources) if job.names else (), job.source)
+    read = job.is_word and sounds.readings(sources, candidates, (job.source, job.target), job.is_word)
+    memory = Memory(candidates, job.target, job.glossary.terms, read)
     for pair in job.earlier if job.names else ():
         memory.learn(pair)
     for pair in (*job.carried, *job.corrections):

@@ -1,0 +1,181 @@
+"""Sounds: what a Chinese name is called in Latin letters, before anybody has called it something.
+
+Owns: which candidates are surely people's names, how they are written in pinyin.
+Does not know: prompts, records, models, which names are remembered.
+Units: units of a document in which a name stands.
+
+A small model calls somebody who comes up for the first time what it likes, or leaves him out. Pinyin is what
+translators write there, and it follows from the characters alone: surname, then given name in one word ("Su Mian",
+"Li Xi'an"; Basic rules of the Chinese phonetic alphabet orthography, GB/T 16159). A word that is taken for a name is
+worse than a name that is not found: so a name begins with a surname, recurs, often stands where a clause begins, is no
+word that the model's tokenizer has whole, and none of the characters that foreign names are written with is in it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import regex
+
+from ..documents import placeholders
+from .candidates import NICKNAMES, SURNAMES, Candidates
+from .languages import Language
+
+LEAST = 5  # units in which a name stands
+SHARE = 400  # and one of so many of all
+BEGINS = 0.2  # the share of its places at which a run of characters begins
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_OTHERWISE = frozenset({"vi"})  # languages in Latin letters that write Chinese names otherwise
+_DOUBLE = _words(
+    """
+    欧阳 司马 上官 诸葛 慕容 司徒 皇甫 尉迟 公孙 令狐 长孙 宇文 东方 南宫 夏侯 独孤 轩辕 端木 西门
+    东郭 百里 呼延 澹台 淳于 申屠 太史 钟离 闻人 濮阳 歐陽 諸葛 長孫 東方 獨孤 鍾離
+    """
+)
+# surnames that are read otherwise than the character mostly is, and characters of given names that are
+_READ = dict(
+    zip(
+        "曾单單解查翟卜覃薄仇区盖朴",
+        _words("zeng shan shan xie zha zhai bu qin bo qiu ou ge piao"),
+        strict=True,
+    )
+) | {"尉迟": "yuchi", "澹台": "tantai", "长孙": "zhangsun", "長孫": "zhangsun"}
+_GIVEN = dict(zip("长長行重晟", _words("chang chang xing chong sheng"), strict=True))
+# what names that are no Chinese ones are written with, and titles that follow a surname
+_FOREIGN = frozenset(
+    "斯克特尔爾德姆恩伯普布格蒂丁诺諾塔拉贝貝卡弗夫托奥奧巴迪帕萨薩莱萊洛鲁魯伊尼娅婭妮莎莉蕾琳顿頓逊遜勒基瑟丝絲"
+)
+_TITLES = _words(
+    """
+    先生 小姐 太太 夫人 医生 大夫 神医 老师 教授 经理 局长 队长 连长 团长 师长 主任 校长 书记 同志
+    师傅 大伯 大叔 大婶 大妈 大娘 大爷 大哥 大姐 公子 姑娘 少爷 将军 大人 老板 总管 秘书 警官 护士
+    叔 伯 婶 哥 姐 弟 妹 爷 奶 嫂 姨 家 总 工 氏 某
+    """
+)
+# words that a tokenizer with Chinese words has whole: with one that lacks them no word could be told from a name
+PLAIN = _words(
+    """
+    时间 问题 可以 没有 知道 自己 他们 已经 什么 因为 但是 如果 任务 方法 容易 关系 高兴 白色 严重
+    解释
+    """
+)
+_KNOWN = 0.75
+# surnames with which foreign names do not begin, and how many of the names in a text must have one; foreign first names
+# that look like Chinese ones
+_PLAIN_SURNAMES = frozenset(
+    "王李张張刘劉陈陳杨楊赵趙黄黃周吴吳徐孙孫胡朱郭何林梁宋郑鄭谢謝韩韓唐冯馮董程曹袁邓鄧许許傅沈曾彭吕呂蒋蔣蔡魏薛阎余潘杜夏钟鍾田任姜方石姚谭"
+    "廖邹熊陆陸郝孔崔邱秦顾顧侯邵孟段钱錢尹贺龚庞樊殷施陶洪翟颜严嚴牛季俞章"
+)
+_CHINESE = (2, 0.25)
+_FIRST_NAMES = frozenset(
+    _words(
+        """
+    安娜 安妮 安东 安德 安琪 艾伦 艾玛 艾米 艾达 艾琳 艾丽 白兰度 戴维 费雪 高文 葛兰 葛丽 霍金
+    江森 乔安 乔纳 乔治 路易 路加 路西 罗宾 罗杰 雷蒙 雷欧 马可 马丁 马克 麦琪 查理 苏珊 苏菲 汤米
+    汤姆 温蒂 文森 易卜生 尤金 尤利 于连 约翰 柏林 万达 康德 左拉 简爱 龙格 洛克 金姆 萨姆 鲍勃
+    鲍比 哈利 唐娜 杰克 杰森 亨利 丹尼 毕加索 米莉 莫娜
+    """
+    )
+)
+_HAN = regex.compile(r"\p{Script=Han}+")
+
+
+def readings(
+    sources: Sequence[str], candidates: Candidates, languages: tuple[Language, Language], is_word: Callable[[str], bool]
+) -> dict[str, str]:
+    """Names of people in a Chinese text, each with its pinyin.
+
+    Args:
+        sources: the text, unit by unit; `candidates`: its candidates.
+        languages: source, target.
+        is_word: whether the model's tokenizer has a text whole.
+    """
+    source, target = languages
+    if source.code != "zh" or "Latin" not in target.scripts or target.code in _OTHERWISE:
+        return {}
+    if any(regex.search(r"[·•・]", name) for name in candidates.found):
+        return {}  # foreigners are about
+    likely = {name for name in candidates.found if _is_likely(name)}
+    counts: Counter[str] = Counter()
+    for text in sources:
+        counts.update(likely.intersection(candidates.alone(text)))
+    often = {name for name, count in counts.items() if count >= max(LEAST, len(sources) / SHARE)}
+    if not often or sum(map(is_word, PLAIN)) < _KNOWN * len(PLAIN):
+        return {}
+    begins = _begins(sources, often)
+    found = {name: pinyin(name) for name in sorted(often) if begins[name] >= BEGINS and not _has_word(name, is_word)}
+    longer = {name for name in found if any(name[:size] in often for size in range(2, len(name)))}
+    least, share = _CHINESE
+    if sum(name[:2].strip(NICKNAMES)[:1] in _PLAIN_SURNAMES for name in found) < max(least, share * len(found)):
+        return {}
+    said = Counter(called for name, called in found.items() if name not in longer)
+    return {name: called for name, called in found.items() if name not in longer and said[called] == 1}
+
+
+def pinyin(name: str) -> str:
+    """A Chinese name of two characters and more in pinyin without tones: "Surname Givenname"."""
+    size = 2 if name[:2] in _DOUBLE else 1
+    family, given = name[:size], name[size:]
+    given_word = [_GIVEN.get(char) or _reader()(char)[0] for char in given]
+    if name == 2 * family:
+        return _word(2 * given_word)  # a pet name
+    return f"{_word([_READ[family]] if family in _READ else _reader()(family))} {_word(given_word)}"
+
+
+def _word(syllables: Sequence[str]) -> str:
+    """Syllables in one word, an apostrophe before one that begins with a vowel."""
+    return "".join(f"'{s}" if n and s[0] in "aeo" else s for n, s in enumerate(syllables)).capitalize()
+
+
+@cache
+def _reader() -> Callable[[str], list[str]]:
+    """pypinyin, each character by itself: its dictionary of phrases takes 40 MB, and names are none."""
+    wanted = {"PYPINYIN_NO_PHRASES": "true"}
+    before = {key: os.environ.get(key) for key in wanted}
+    os.environ.update(wanted)
+    try:
+        from pypinyin import lazy_pinyin
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
+    return lambda text: lazy_pinyin(text, v_to_u=True)
+
+
+def _has_word(name: str, is_word: Callable[[str], bool]) -> bool:
+    """Whether a word is what a name seems to be, or begins it."""
+    return is_word(name) or (name[:2] not in _DOUBLE and len(name) > 2 and is_word(name[:2]))
+
+
+def _is_likely(name: str) -> bool:
+    """Whether a candidate is written as a Chinese name."""
+    if not _HAN.fullmatch(name) or name.endswith(_TITLES) or name in _FIRST_NAMES or _FOREIGN & set(name[1:]):
+        return False
+    if name[:2] in _DOUBLE:
+        return len(name) > 2
+    if name[0] in NICKNAMES:
+        return len(name) == 2 and name[1] in _PLAIN_SURNAMES
+    return name[0] in SURNAMES and len(name) <= 3
+
+
+def _begins(sources: Sequence[str], names: set[str]) -> dict[str, float]:
+    """The share of a name's places at which a run of characters begins, by name."""
+    places: Counter[str] = Counter()
+    first: Counter[str] = Counter()
+    for text in sources:
+        for run in _HAN.findall(placeholders.plain(text)):
+            for start in range(len(run)):
+                here = names.intersection(run[start : start + size] for size in (2, 3, 4))
+                places.update(here)
+                first.update(here if start == 0 else ())
+    return {name: first[name] / places[name] for name in names}
