@@ -10,10 +10,10 @@ from ..documents import Unit, open_document
 from ..errors import InputError
 from ..settings import Settings
 from ..terminal import Progress, say
-from ..translation import glossary, languages, loop
+from ..translation import glossary, languages, loop, recall
 from ..translation.context import Context
 from . import options
-from .prompting import TRANSLATOR, prompts_of, template
+from .prompting import TRANSLATOR, knowing_words, prompts_of, template
 
 
 def add(verbs: options.Verbs) -> None:
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         options.make_folder(args.out.parent)
     job = loop.Job((), source, target, context_units=0, learn=frozenset())
-    translations = {} if args.no_translations else _translate(args, settings, job, [term for term, _ in terms])
+    translations = {} if args.no_translations else _translate(args, settings, job, [term for term, _ in terms], texts)
     rows = [(term, translations.get(term, ""), f"in {count} units") for term, count in terms]
     text = f"# {args.book.name}, {source.tag} to {target.tag}: edit the second column; lines without one are not used\n"
     text += glossary.write(rows)
@@ -59,8 +59,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _translate(args: argparse.Namespace, settings: Settings, job: loop.Job, terms: list[str]) -> dict[str, str]:
-    """What the base makes of each term alone; terms that fail the guards are left out."""
+def _translate(
+    args: argparse.Namespace, settings: Settings, job: loop.Job, terms: list[str], texts: list[str]
+) -> dict[str, str]:
+    """What the base makes of each term alone, a Chinese name's pinyin; terms that fail the guards are left out."""
     from ..translation.decoding import ModelTranslator, require_languages
 
     without = dataclasses.replace(settings, learn=dataclasses.replace(settings.learn, mode="none"))
@@ -69,9 +71,10 @@ def _translate(args: argparse.Namespace, settings: Settings, job: loop.Job, term
     with runtime.session() as session, Progress("translating", len(terms), "terms") as progress:
         require_languages(session, terms, job.source, job.target)
         translator = ModelTranslator(session, prompts_of(args, runtime, job))
+        known = recall.read(knowing_words(job, runtime), texts)
         for number, term in enumerate(terms):
-            record = loop.translate_unit(job, translator, number, Unit(f"t{number:06d}", term), Context(), {})
-            if record.status == "model":
+            record = loop.translate_unit(job, translator, number, Unit(f"t{number:06d}", term), Context(), known)
+            if record.status in ("model", "corrected"):
                 found[term] = record.text.rstrip(".。")
             progress(number + 1)
     if len(found) < len(terms):

@@ -26,13 +26,19 @@ from .similar import Similar
 def memory_of(job: Job, sources: Sequence[str]) -> Memory:
     """A name memory for a text with these sources, which knows the user's own translations."""
     candidates = _candidates(tuple(sources) if job.names else (), job.source)
-    read = job.is_word and sounds.readings(sources, candidates, (job.source, job.target), job.is_word)
-    memory = Memory(candidates, job.target, job.glossary.terms, read)
+    memory = Memory(candidates, job.target, job.glossary.terms, read(job, sources))
     for pair in job.earlier if job.names else ():
         memory.learn(pair)
     for pair in (*job.carried, *job.corrections):
         memory.learn(pair, by_user=True)
     return memory
+
+
+def read(job: Job, sources: Sequence[str]) -> dict[str, str]:
+    """The names in a text with these sources that are called as they are read (`sounds`)."""
+    if job.is_word is None or not job.names:
+        return {}
+    return sounds.readings(sources, _candidates(tuple(sources), job.source), (job.source, job.target), job.is_word)
 
 
 @lru_cache(maxsize=1)

@@ -14,18 +14,10 @@ from edge.translation.candidates import Candidates
 from edge.translation.loop import Draft, Job, Request
 from edge.translation.names import Memory
 from edge.translation.prompts import Pair
+from tests.chinese import SCENES, book, is_word
 from tests.translators import OneByOne
 
 ZH, EN, JA, VI = (languages.find(code) for code in ("zh", "en", "ja", "vi"))
-SCENES = [
-    "{}走进了院子。",
-    "大家都看着{}，没有人说话。",
-    "“{}，快回家吧！”",
-    "我听见{}在唱歌。",
-    "{}笑了笑，关上门。",
-    "昨天晚上是{}做的饭。",
-    "{}把信交给了他。",
-]
 # as they are written in English by those who bear or publish them
 SPELLED = {
     "曾国藩": "Zeng Guofan",
@@ -46,15 +38,6 @@ SPELLED = {
     "小张": "Xiao Zhang",
     "文文": "Wenwen",
 }
-
-
-def is_word(text: str) -> bool:
-    """A tokenizer that knows the usual words."""
-    return text in sounds.PLAIN or text in ("解放", "关上", "高大")
-
-
-def book(*names: str, scenes: Sequence[str] = SCENES) -> list[str]:
-    return [scene.format(name) for scene in scenes for name in names]
 
 
 def readings(
@@ -192,9 +175,7 @@ class Teaches:
 
 
 @pytest.mark.parametrize(("names", "word"), [(True, is_word), (True, None), (False, is_word)])
-def test_the_first_prompt_that_holds_a_name_shows_its_reading(
-    names: bool, word: Callable[[str], bool] | None
-) -> None:
+def test_the_first_prompt_that_holds_a_name_shows_its_reading(names: bool, word: Callable[[str], bool] | None) -> None:
     units = [Unit(f"u{n}", text) for n, text in enumerate(book("张艳杰", "魏敏"))]
     job = Job(units, ZH, EN, learn=frozenset(), names=names, is_word=word)
     translator = Knows()
