@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import cache
 
 import regex
@@ -55,11 +55,25 @@ _FOREIGN = frozenset(
 )
 _TITLES = _words(
     """
-    先生 小姐 太太 夫人 医生 大夫 神医 老师 教授 经理 局长 队长 连长 团长 师长 主任 校长 书记 同志
-    师傅 大伯 大叔 大婶 大妈 大娘 大爷 大哥 大姐 公子 姑娘 少爷 将军 大人 老板 总管 秘书 警官 护士
-    叔 伯 婶 哥 姐 弟 妹 爷 奶 嫂 姨 家 总 工 氏 某
+    先生 小姐 太太 夫人 医生 大夫 神医 太医 老师 教授 经理 主任 主席 书记 同志 干事 律师 师傅 伙计 大伯 大叔 大婶
+    大爷 大哥 大姐 公子 姑娘 少爷 老爷 丫头 将军 大人 老板 总管 主管 秘书 警官 护士 道士 行者 长老 和尚 太尉 太师
+    御史 状元 学究 中书 守备 千户 大户 太监 姥姥 嬷嬷 夫子 叔 伯 婶 哥 姐 弟 妹 爷 奶 嫂 姨 舅 妈 爹 娘 婆 妻 公 侯
+    王 妃 母 父 家 总 工 官 长 主 僧 氏 某 贼 府 门 州 县 城 村 镇 街 寺 庙 庄 宫 洞 岭 冈 等 儿 子 口 老 身
     """
 )
+# surnames that are words of their own: those must be met often, where one character follows; what follows some of them as
+# such a word; whole words that begin as names do
+_OWN_WORDS = frozenset(
+    "何方任向管莫余时左常位从于文万高金白石马牛龙安温冷路房容童甘宫阳水明花叶江夏毛祝游解查单成景沙蓝关连平柳兰梅桂苗麦"
+    "车云丁全"
+)
+OFTEN = 100  # of such a one, one unit of so many
+_AFTER = frozenset(
+    "必敢用苦尝曾等故人处时事物者知欲罢进回妙渐凭凡何意性由从便若如要须想起才能可是有在不得止年里外前中下上后"
+    "法向日晚边官字章化件消怪哭忙念怕教管取待情丈劫古岁望叫呼声"
+)
+_NOUNS = frozenset(_words("胡乱 胡说 胡闹 胡话 黄金 黄昏 金银 金玉 金光 白银 白狼 高粱 石头 马车 毛钱 路滑 冷峻 费劲"))
+_DOUBLED = frozenset("常白高单時时冷温毛满齐")  # which doubled are no pet names
 # words that a tokenizer with Chinese words has whole: with one that lacks them no word could be told from a name
 PLAIN = _words(
     """
@@ -79,7 +93,7 @@ _FIRST_NAMES = frozenset(
     _words(
         """
     安娜 安妮 安东 安德 安琪 艾伦 艾玛 艾米 艾达 艾琳 艾丽 白兰度 戴维 费雪 高文 葛兰 葛丽 霍金
-    江森 乔安 乔纳 乔治 路易 路加 路西 罗宾 罗杰 雷蒙 雷欧 马可 马丁 马克 麦琪 查理 苏珊 苏菲 汤米
+    江森 乔安 乔纳 乔治 路易 路加 路西 罗宾 罗杰 罗素 雷蒙 雷欧 马可 马丁 马克 麦琪 查理 苏珊 苏菲 汤米
     汤姆 温蒂 文森 易卜生 尤金 尤利 于连 约翰 柏林 万达 康德 左拉 简爱 龙格 洛克 金姆 萨姆 鲍勃
     鲍比 哈利 唐娜 杰克 杰森 亨利 丹尼 毕加索 米莉 莫娜
     """
@@ -101,23 +115,24 @@ def readings(
     source, target = languages
     if source.code != "zh" or "Latin" not in target.scripts or target.code in _OTHERWISE:
         return {}
-    if any(regex.search(r"[·•・]", name) for name in candidates.found):
-        return {}  # foreigners are about
-    likely = {name for name in candidates.found if _is_likely(name)}
+    people = {name for name in candidates.found if _begins_as_one(name)}
     counts: Counter[str] = Counter()
     for text in sources:
-        counts.update(likely.intersection(candidates.alone(text)))
-    often = {name for name, count in counts.items() if count >= max(LEAST, len(sources) / SHARE)}
-    if not often or sum(map(is_word, PLAIN)) < _KNOWN * len(PLAIN):
+        counts.update(people.intersection(candidates.alone(text)))
+    often = {name for name, count in counts.items() if count >= max(LEAST, len(sources) / _share(name))}
+    likely = {name for name in often if _is_likely(name, candidates.found) and not _is_longer(name, counts)}
+    if not likely or sum(map(is_word, PLAIN)) < _KNOWN * len(PLAIN):
         return {}
-    begins = _begins(sources, often)
-    found = {name: pinyin(name) for name in sorted(often) if begins[name] >= BEGINS and not _has_word(name, is_word)}
-    longer = {name for name in found if any(name[:size] in often for size in range(2, len(name)))}
+    begins = _begins(sources, likely)
+    found = {name: pinyin(name) for name in sorted(likely) if begins[name] >= BEGINS and not _has_word(name, is_word)}
+    foreign = sum(any(dot in name for dot in "·•・") for name in candidates.found)
+    if foreign > len(found):
+        return {}
     least, share = _CHINESE
     if sum(name[:2].strip(NICKNAMES)[:1] in _PLAIN_SURNAMES for name in found) < max(least, share * len(found)):
         return {}
-    said = Counter(called for name, called in found.items() if name not in longer)
-    return {name: called for name, called in found.items() if name not in longer and said[called] == 1}
+    said = Counter(found.values())
+    return {name: called for name, called in found.items() if said[called] == 1}  # two people never share one
 
 
 def pinyin(name: str) -> str:
@@ -157,15 +172,34 @@ def _has_word(name: str, is_word: Callable[[str], bool]) -> bool:
     return is_word(name) or (name[:2] not in _DOUBLE and len(name) > 2 and is_word(name[:2]))
 
 
-def _is_likely(name: str) -> bool:
-    """Whether a candidate is written as a Chinese name."""
-    if not _HAN.fullmatch(name) or name.endswith(_TITLES) or name in _FIRST_NAMES or _FOREIGN & set(name[1:]):
+def _begins_as_one(name: str) -> bool:
+    """Whether a candidate may be a Chinese name by its length and by what it begins with."""
+    if not _HAN.fullmatch(name):
         return False
     if name[:2] in _DOUBLE:
         return len(name) > 2
+    return len(name) <= 3 and (name[0] in SURNAMES or (name[0] in NICKNAMES and name[1] in _PLAIN_SURNAMES))
+
+
+def _is_likely(name: str, candidates: Set[str]) -> bool:
+    """Whether what begins as a name goes on as one."""
+    if name.endswith(_TITLES) or name in _FIRST_NAMES or name in _NOUNS or _FOREIGN & set(name[1:]):
+        return False
     if name[0] in NICKNAMES:
-        return len(name) == 2 and name[1] in _PLAIN_SURNAMES
-    return name[0] in SURNAMES and len(name) <= 3
+        return len(name) == 2
+    if name[0] in _OWN_WORDS and name[0] != name[1]:
+        return name[1] not in _AFTER and name[1:] not in candidates
+    return name[0] != name[1] or name[0] not in _DOUBLED
+
+
+def _share(name: str) -> int:
+    """One of how many units a name must stand in."""
+    return OFTEN if len(name) == 2 and name[0] in _OWN_WORDS else SHARE
+
+
+def _is_longer(name: str, counts: Mapping[str, int]) -> bool:
+    """Whether a name is another one and what stands behind it."""
+    return any(counts.get(name[:size], 0) > counts[name] for size in range(2, len(name)))
 
 
 def _begins(sources: Sequence[str], names: set[str]) -> dict[str, float]:

@@ -72,6 +72,14 @@ def test_people_of_a_book_have_their_readings() -> None:
         "高大",  # is one
         "张大夫",  # a title
         "王老师",
+        "秦处长",
+        "贾母",
+        "向魏敏",  # towards her
+        "何苦",  # words of their own
+        "方知",
+        "胡乱",
+        "快快",
+        "白白",
         "小猫",  # no surname
         "老虎",
         "马克",  # foreign first names
@@ -82,6 +90,11 @@ def test_people_of_a_book_have_their_readings() -> None:
 )
 def test_what_is_no_chinese_name_has_none(other: str) -> None:
     assert readings(book("张艳杰", "魏敏", "吴峰", other)).keys() == {"张艳杰", "魏敏", "吴峰"}
+
+
+def test_what_stands_behind_a_name_is_no_part_of_it() -> None:
+    sources = [*book("张艳杰", "魏敏"), *book("魏敏便", scenes=SCENES[:6])]
+    assert readings(sources).keys() == {"张艳杰", "魏敏"}
 
 
 def test_a_word_that_mostly_stands_inside_has_none() -> None:
@@ -96,8 +109,10 @@ def test_a_book_about_foreigners_has_none(names: tuple[str, ...]) -> None:
     assert readings(book(*names)) == {}
 
 
-def test_a_book_with_foreign_names_in_full_has_none() -> None:
-    assert readings(book("张艳杰", "魏敏", "约翰·史密斯")) == {}
+def test_a_book_with_more_foreign_names_in_full_than_chinese_ones_has_none() -> None:
+    foreign = ["约翰·史密斯", "安娜·卡列宁", "皮埃尔·别祖霍夫"]
+    assert readings(book("张艳杰", "魏敏", *foreign)) == {}
+    assert readings(book("张艳杰", "魏敏", foreign[0])).keys() == {"张艳杰", "魏敏"}
 
 
 def test_no_two_people_share_a_reading() -> None:
