@@ -61,8 +61,8 @@ _TITLES = _words(
     王 妃 母 父 家 总 工 官 长 主 僧 氏 某 贼 府 门 州 县 城 村 镇 街 寺 庙 庄 宫 洞 岭 冈 等 儿 子 口 老 身
     """
 )
-# surnames that are words of their own: those must be met often, where one character follows; what follows some of them as
-# such a word; whole words that begin as names do
+# surnames that are words of their own: such a name must be met often, where one character follows; what follows some of
+# them as such a word; whole words that begin as names do
 _OWN_WORDS = frozenset(
     "何方任向管莫余时左常位从于文万高金白石马牛龙安温冷路房容童甘宫阳水明花叶江夏毛祝游解查单成景沙蓝关连平柳兰梅桂苗麦"
     "车云丁全"
@@ -124,7 +124,12 @@ def readings(
     if not likely or sum(map(is_word, PLAIN)) < _KNOWN * len(PLAIN):
         return {}
     begins = _begins(sources, likely)
-    found = {name: pinyin(name) for name in sorted(likely) if begins[name] >= BEGINS and not _has_word(name, is_word)}
+    given = {name[1:] for name, count in counts.items() if count >= LEAST}
+    found = {
+        name: _word(_read(name)) if name in given else pinyin(name)
+        for name in sorted(likely)
+        if begins[name] >= BEGINS and not _has_word(name, is_word)
+    }
     foreign = sum(any(dot in name for dot in "·•・") for name in candidates.found)
     if foreign > len(found):
         return {}
@@ -139,10 +144,14 @@ def pinyin(name: str) -> str:
     """A Chinese name of two characters and more in pinyin without tones: "Surname Givenname"."""
     size = 2 if name[:2] in _DOUBLE else 1
     family, given = name[:size], name[size:]
-    given_word = [_GIVEN.get(char) or _reader()(char)[0] for char in given]
     if name == 2 * family:
-        return _word(2 * given_word)  # a pet name
-    return f"{_word([_READ[family]] if family in _READ else _reader()(family))} {_word(given_word)}"
+        return _word(_read(name))  # a pet name
+    return f"{_word([_READ[family]] if family in _READ else _reader()(family))} {_word(_read(given))}"
+
+
+def _read(characters: str) -> list[str]:
+    """The syllables of a given name."""
+    return [_GIVEN.get(char) or _reader()(char)[0] for char in characters]
 
 
 def _word(syllables: Sequence[str]) -> str:

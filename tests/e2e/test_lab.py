@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 import edge
 from edge import records
-from tests import tiny
+from edge.translation import sounds
+from tests import chinese, tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 SET = [*tiny.WINDOW, "compute.threads=1", "compute.matmul=float32"]
@@ -173,3 +175,13 @@ def test_lab_genre(tmp_path: Path) -> None:
     assert found["other's, as it is"][0] < found["fresh, learning"][0] < found["base"][0]
     assert found["other's, learning on"][0] < found["other's, as it is"][0]
     assert all(len(values) == 4 for values in found.values())
+
+
+def test_lab_sounds(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(models.WordLevel({"?": 0, **{word: n for n, word in enumerate(sounds.PLAIN, 1)}}, "?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("|".join((*sounds.PLAIN, "."))), "isolated")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "book.txt").write_text("\n\n".join(chinese.book("张艳杰", "魏敏")))
+    args = [sys.executable, str(ROOT / "scripts/lab/sounds"), str(tmp_path / "book.txt"), "--tokenizer"]
+    made = subprocess.run([*args, str(tmp_path / "tokenizer.json")], capture_output=True, text=True, check=True)
+    assert made.stdout == "book.txt: 14 units, 2 names\n  张艳杰\tZhang Yanjie\t7\n  魏敏\tWei Min\t7\n"

@@ -65,6 +65,10 @@ def test_people_of_a_book_have_their_readings() -> None:
     }
 
 
+def test_a_given_name_alone_is_one_word() -> None:
+    assert readings(book("张艳杰", "魏敏", "赵辛楣", "辛楣"))["辛楣"] == "Xinmei"
+
+
 @pytest.mark.parametrize(
     "other",
     [
