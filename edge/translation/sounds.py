@@ -59,13 +59,14 @@ _TITLES = _words(
     大爷 大哥 大姐 公子 姑娘 少爷 老爷 丫头 将军 大人 老板 总管 主管 秘书 警官 护士 道士 行者 长老 和尚 太尉 太师
     御史 状元 学究 中书 守备 千户 大户 太监 姥姥 嬷嬷 夫子 叔 伯 婶 哥 姐 弟 妹 爷 奶 嫂 姨 舅 妈 爹 娘 婆 妻 公 侯
     王 妃 母 父 家 总 工 官 长 主 僧 氏 某 贼 府 门 州 县 城 村 镇 街 寺 庙 庄 宫 洞 岭 冈 等 儿 子 口 老 身
+    爺 爹 媽 嬸 嬤嬤 醫生 老師 經理 主任 書記 師傅 將軍 老闆 總 總管 長 縣 鎮 廟 莊 嶺 岡 門 賊 兒 夥計 姑孃 姑娘
     """
 )
 # surnames that are words of their own: such a name must be met often, where one character follows; what follows some of
 # them as such a word; whole words that begin as names do
 _OWN_WORDS = frozenset(
     "何方任向管莫余时左常位从于文万高金白石马牛龙安温冷路房容童甘宫阳水明花叶江夏毛祝游解查单成景沙蓝关连平柳兰梅桂苗麦"
-    "车云丁全"
+    "车云丁全時萬馬龍溫陽葉江蘭連關單遊雲麥車藍餘從於"
 )
 OFTEN = 100  # of such a one, one unit of so many
 _AFTER = frozenset(
@@ -146,7 +147,7 @@ def pinyin(name: str) -> str:
     family, given = name[:size], name[size:]
     if name == 2 * family:
         return _word(_read(name))  # a pet name
-    return f"{_word([_READ[family]] if family in _READ else _reader()(family))} {_word(_read(given))}"
+    return f"{_word([_READ[family]] if family in _READ else _reader()(family))} {_word(_read(given))}".rstrip()
 
 
 def _read(characters: str) -> list[str]:

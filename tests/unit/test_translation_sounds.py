@@ -36,6 +36,8 @@ SPELLED = {
     "李西安": "Li Xi'an",
     "张恩恩": "Zhang En'en",
     "小张": "Xiao Zhang",
+    "歐陽脩": "Ouyang Xiu",
+    "司马": "Sima",
     "文文": "Wenwen",
 }
 
@@ -94,6 +96,14 @@ def test_a_given_name_alone_is_one_word() -> None:
 )
 def test_what_is_no_chinese_name_has_none(other: str) -> None:
     assert readings(book("张艳杰", "魏敏", "吴峰", other)).keys() == {"张艳杰", "魏敏", "吴峰"}
+
+
+def test_traditional_characters_are_known() -> None:
+    assert readings(book("張豔傑", "蔣平", "歐陽鋒")) == {
+        "張豔傑": "Zhang Yanjie",
+        "蔣平": "Jiang Ping",
+        "歐陽鋒": "Ouyang Feng",
+    }
 
 
 def test_what_stands_behind_a_name_is_no_part_of_it() -> None:
