@@ -33,7 +33,7 @@ from .records import Record
 from .session import Runtime, Session
 from .weights import packed, tensorfile
 
-LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "pypinyin")
 _SUM = "adapter.sha256"  # of a run's files: the fingerprint of the adapter after the last record
 _ABOUT = "adapter.json"  # of a run's files: rank, scale and sums of the adapter that is kept beside it
 TIMINGS = (

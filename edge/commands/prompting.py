@@ -123,7 +123,8 @@ def prompts_of(args: argparse.Namespace, runtime: Runtime, job: loop.Job) -> pro
 def knowing_words(job: loop.Job, runtime: Runtime) -> loop.Job:
     """The job, with what the model's tokenizer knows of words."""
     tokenizer = runtime.base.tokenizer
-    return dataclasses.replace(job, is_word=lambda text: len(tokenstream.ids_of(tokenizer, text)) == 1)
+    before = len(tokenstream.ids_of(tokenizer, "\n"))  # some write a space of their own before a text
+    return dataclasses.replace(job, is_word=lambda text: len(tokenstream.ids_of(tokenizer, "\n" + text)) == before + 1)
 
 
 def settings_for(args: argparse.Namespace, job: loop.Job) -> Settings:

@@ -78,6 +78,7 @@ class Memory:
         """
         given = given or {}
         self._readings = dict(readings or {})
+        self._unread: set[str] = set()  # names that were called otherwise than they are read
         self._candidates = candidates
         self._target = target
         self._cased = not UNCASED & set(target.scripts) and target.code not in ("ar", "fa", "he", "hi", "ko", "ur")
@@ -102,6 +103,8 @@ class Memory:
         if by_user:  # who goes back to a name that was corrected has it again
             for called in self._wrong.values():
                 called -= {run for run in called if stands(run, target, self._target)}
+            if self._readings:
+                self._read_by_user(pair.source, target)
         here = [name for name in self._here(pair.source) if not self._is_wrong(name, target)]
         whole = self._seen(target)[1]
         kept = {name for name in here if self._names.get(name) in whole}
@@ -154,6 +157,14 @@ class Memory:
                 counts.pop(name, None)
         self.learn(pair, by_user=True)
 
+    def _read_by_user(self, source: str, target: str) -> None:
+        """The user's own translation says how its names are read: one whose reading is not in it is not shown so."""
+        for name in self._readings.keys() & set(self._here(source)):
+            if stands(self._readings[name], target, self._target):
+                self._unread.discard(name)
+            else:
+                self._unread.add(name)
+
     def _here(self, source: str) -> list[str]:
         """The candidates in a source text of which the glossary says nothing."""
         return [name for name in self._candidates.alone(source) if name.casefold() not in self._given]
@@ -176,7 +187,7 @@ class Memory:
     def _read(self, name: str) -> str | None:
         """How a name is read, where nobody else is called so and the user has not said otherwise."""
         called = self._readings.get(name)
-        if called is None or name.casefold() in self._given or called in self._wrong.get(name, ()):
+        if called is None or name in self._unread or name.casefold() in self._given:
             return None
         return None if called.casefold() in self._owner or called.casefold() in self._taken else called
 
@@ -249,6 +260,8 @@ class Memory:
                 del self._names[owner]
             self._names[name] = run
             self._owner[run.casefold()] = name
+            if run != self._readings.get(name):
+                self._unread.add(name)
             return owner
         return None
 

@@ -2,13 +2,14 @@
 
 Owns: which candidates are surely people's names, how they are written in pinyin.
 Does not know: prompts, records, models, which names are remembered.
-Units: units of a document in which a name stands.
+Units: units of a document in which a name stands: a book in fewer than `LEAST` of them has no reading.
 
 A small model calls somebody who comes up for the first time what it likes, or leaves him out. Pinyin is what
 translators write there, and it follows from the characters alone: surname, then given name in one word ("Su Mian",
 "Li Xi'an"; Basic rules of the Chinese phonetic alphabet orthography, GB/T 16159). A word that is taken for a name is
 worse than a name that is not found: so a name begins with a surname, recurs, often stands where a clause begins, is no
-word that the model's tokenizer has whole, and none of the characters that foreign names are written with is in it.
+word that the model's tokenizer has whole and begins with none, and goes on with no character that foreign names are
+written with.
 """
 
 from __future__ import annotations
@@ -33,22 +34,32 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-_OTHERWISE = frozenset({"vi"})  # languages in Latin letters that write Chinese names otherwise
+_OTHERWISE = frozenset(_words("vi lv lt az uz hu"))  # written in Latin letters, and Chinese names not in pinyin
 _DOUBLE = _words(
     """
-    欧阳 司马 上官 诸葛 慕容 司徒 皇甫 尉迟 公孙 令狐 长孙 宇文 东方 南宫 夏侯 独孤 轩辕 端木 西门
-    东郭 百里 呼延 澹台 淳于 申屠 太史 钟离 闻人 濮阳 歐陽 諸葛 長孫 東方 獨孤 鍾離
+    欧阳 司马 上官 诸葛 慕容 司徒 皇甫 尉迟 公孙 令狐 长孙 宇文 东方 南宫 夏侯 独孤 轩辕 端木 西门 东郭 百里 呼延
+    澹台 淳于 申屠 太史 钟离 闻人 濮阳 万俟
+    歐陽 司馬 諸葛 尉遲 公孫 長孫 東方 獨孤 軒轅 西門 東郭 澹臺 淳於 鍾離 聞人 濮陽 萬俟
     """
+)
+_TRADITIONAL = frozenset(
+    "張劉陳楊趙黃吳孫馬鄭謝韓馮蕭許鄧呂蘇盧蔣賈葉閻餘鍾譚鄒陸龍萬錢湯賴龐蘭顏溫蘆魯韋畢聶叢齊莊塗時關費紀歐項衛鮑雲麥藍寧顧"
+    "嚴賀鄔紐喬龔"
 )
 # surnames that are read otherwise than the character mostly is, and characters of given names that are
 _READ = dict(
+    zip("曾单單解查翟卜覃薄仇区區盖朴", _words("zeng shan shan xie zha zhai bu qin bo qiu ou ou ge piao"), strict=True)
+) | dict(
     zip(
-        "曾单單解查翟卜覃薄仇区盖朴",
-        _words("zeng shan shan xie zha zhai bu qin bo qiu ou ge piao"),
+        _words("尉迟 尉遲 澹台 澹臺 长孙 長孫 万俟 萬俟"),
+        _words("yuchi yuchi tantai tantai zhangsun zhangsun moqi moqi"),
         strict=True,
     )
-) | {"尉迟": "yuchi", "澹台": "tantai", "长孙": "zhangsun", "長孫": "zhangsun"}
-_GIVEN = dict(zip("长長行重晟", _words("chang chang xing chong sheng"), strict=True))
+)
+_GIVEN = dict(
+    zip("长長行重晟桧檜隽率都还", _words("chang chang xing chong sheng hui hui jun shuai du huan"), strict=True)
+)
+_UNSURE = frozenset("柏参參藏")  # read in two ways in given names
 # what names that are no Chinese ones are written with, and titles that follow a surname
 _FOREIGN = frozenset(
     "斯克特尔爾德姆恩伯普布格蒂丁诺諾塔拉贝貝卡弗夫托奥奧巴迪帕萨薩莱萊洛鲁魯伊尼娅婭妮莎莉蕾琳顿頓逊遜勒基瑟丝絲"
@@ -59,6 +70,7 @@ _TITLES = _words(
     大爷 大哥 大姐 公子 姑娘 少爷 老爷 丫头 将军 大人 老板 总管 主管 秘书 警官 护士 道士 行者 长老 和尚 太尉 太师
     御史 状元 学究 中书 守备 千户 大户 太监 姥姥 嬷嬷 夫子 叔 伯 婶 哥 姐 弟 妹 爷 奶 嫂 姨 舅 妈 爹 娘 婆 妻 公 侯
     王 妃 母 父 家 总 工 官 长 主 僧 氏 某 贼 府 门 州 县 城 村 镇 街 寺 庙 庄 宫 洞 岭 冈 等 儿 子 口 老 身
+    圣 聖 顶 得 不 诗 詩 编 編
     爺 爹 媽 嬸 嬤嬤 醫生 老師 經理 主任 書記 師傅 將軍 老闆 總 總管 長 縣 鎮 廟 莊 嶺 岡 門 賊 兒 夥計 姑孃 姑娘
     """
 )
@@ -73,7 +85,9 @@ _AFTER = frozenset(
     "必敢用苦尝曾等故人处时事物者知欲罢进回妙渐凭凡何意性由从便若如要须想起才能可是有在不得止年里外前中下上后"
     "法向日晚边官字章化件消怪哭忙念怕教管取待情丈劫古岁望叫呼声"
 )
-_NOUNS = frozenset(_words("胡乱 胡说 胡闹 胡话 黄金 黄昏 金银 金玉 金光 白银 白狼 高粱 石头 马车 毛钱 路滑 冷峻 费劲"))
+_NOUNS = frozenset(
+    _words("胡乱 胡说 胡闹 胡话 黄金 黄昏 金银 金玉 金光 白银 白狼 高粱 石头 马车 毛钱 路滑 冷峻 费劲 单于 單于")
+)
 _DOUBLED = frozenset("常白高单時时冷温毛满齐")  # which doubled are no pet names
 # words that a tokenizer with Chinese words has whole: with one that lacks them no word could be told from a name
 PLAIN = _words(
@@ -101,38 +115,40 @@ _FIRST_NAMES = frozenset(
     )
 )
 _HAN = regex.compile(r"\p{Script=Han}+")
+_LATIN = regex.compile(r"[\p{Script=Latin}' ]+")
+_TITLE = regex.compile("[《〈][^》〉]*[》〉]")
 
 
 def readings(
     sources: Sequence[str], candidates: Candidates, languages: tuple[Language, Language], is_word: Callable[[str], bool]
 ) -> dict[str, str]:
-    """Names of people in a Chinese text, each with its pinyin.
+    """Names of people in a Chinese text, each with its pinyin; of two who would be called the same, neither.
+
+    There are none in a text with more foreign names in full than Chinese ones, in one where too few have a surname that
+    is Chinese beyond doubt, for languages that write them otherwise, and with a tokenizer that lacks Chinese words.
 
     Args:
-        sources: the text, unit by unit; `candidates`: its candidates.
+        sources: the whole text, unit by unit; `candidates`: its candidates.
         languages: source, target.
         is_word: whether the model's tokenizer has a text whole.
     """
     source, target = languages
-    if source.code != "zh" or "Latin" not in target.scripts or target.code in _OTHERWISE:
+    if source.code != "zh" or target.scripts[0] != "Latin" or target.code in _OTHERWISE:
         return {}
     people = {name for name in candidates.found if _begins_as_one(name)}
+    if not people or sum(map(is_word, PLAIN)) < _KNOWN * len(PLAIN):
+        return {}
     counts: Counter[str] = Counter()
     for text in sources:
         counts.update(people.intersection(candidates.alone(text)))
     often = {name for name, count in counts.items() if count >= max(LEAST, len(sources) / _share(name))}
     likely = {name for name in often if _is_likely(name, candidates.found) and not _is_longer(name, counts)}
-    if not likely or sum(map(is_word, PLAIN)) < _KNOWN * len(PLAIN):
-        return {}
     begins = _begins(sources, likely)
-    given = {name[1:] for name, count in counts.items() if count >= LEAST}
-    found = {
-        name: _word(_read(name)) if name in given else pinyin(name)
-        for name in sorted(likely)
-        if begins[name] >= BEGINS and not _has_word(name, is_word)
-    }
-    foreign = sum(any(dot in name for dot in "·•・") for name in candidates.found)
-    if foreign > len(found):
+    sure = [name for name in sorted(likely) if begins[name] >= BEGINS and not _has_word(name, is_word)]
+    given = {name[1:] for name in sure}
+    called = {name: _word(_read(name)) if name in given else pinyin(name) for name in sure}
+    found = {name: reading for name, reading in called.items() if _LATIN.fullmatch(reading)}
+    if _foreigners(sources, candidates) > len(found):
         return {}
     least, share = _CHINESE
     if sum(name[:2].strip(NICKNAMES)[:1] in _PLAIN_SURNAMES for name in found) < max(least, share * len(found)):
@@ -147,7 +163,14 @@ def pinyin(name: str) -> str:
     family, given = name[:size], name[size:]
     if name == 2 * family:
         return _word(_read(name))  # a pet name
-    return f"{_word([_READ[family]] if family in _READ else _reader()(family))} {_word(_read(given))}".rstrip()
+    if name[0] in NICKNAMES:
+        return f"{_word(_read(family))} {_word(_surname(given))}"
+    return f"{_word(_surname(family))} {_word(_read(given))}".rstrip()
+
+
+def _surname(characters: str) -> list[str]:
+    """The syllables of a surname."""
+    return [_READ[characters]] if characters in _READ else _reader()(characters)
 
 
 def _read(characters: str) -> list[str]:
@@ -177,6 +200,13 @@ def _reader() -> Callable[[str], list[str]]:
     return lambda text: lazy_pinyin(text, v_to_u=True)
 
 
+def _foreigners(sources: Sequence[str], candidates: Candidates) -> int:
+    """How many candidates are foreign names in full, with a dot; titles of books have such dots too."""
+    dotted = {name for name in candidates.found if any(dot in name for dot in "·•・")}
+    plain = [_TITLE.sub(" ", text) for text in sources] if dotted else []
+    return sum(any(name in text for text in plain) for name in dotted)
+
+
 def _has_word(name: str, is_word: Callable[[str], bool]) -> bool:
     """Whether a word is what a name seems to be, or begins it."""
     return is_word(name) or (name[:2] not in _DOUBLE and len(name) > 2 and is_word(name[:2]))
@@ -188,12 +218,14 @@ def _begins_as_one(name: str) -> bool:
         return False
     if name[:2] in _DOUBLE:
         return len(name) > 2
-    return len(name) <= 3 and (name[0] in SURNAMES or (name[0] in NICKNAMES and name[1] in _PLAIN_SURNAMES))
+    return len(name) <= 3 and (
+        name[0] in SURNAMES | _TRADITIONAL or (name[0] in NICKNAMES and name[1] in _PLAIN_SURNAMES)
+    )
 
 
 def _is_likely(name: str, candidates: Set[str]) -> bool:
     """Whether what begins as a name goes on as one."""
-    if name.endswith(_TITLES) or name in _FIRST_NAMES or name in _NOUNS or _FOREIGN & set(name[1:]):
+    if name.endswith(_TITLES) or name in _FIRST_NAMES or name in _NOUNS or (_FOREIGN | _UNSURE) & set(name[1:]):
         return False
     if name[0] in NICKNAMES:
         return len(name) == 2

@@ -6,13 +6,15 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from edge import cli
+from edge.commands import prompting
 from edge.translation import decoding, glossary, loop
-from tests import tiny
+from tests import chinese, tiny
 from tests.scenes import SCENES
 
 SMALL = [
@@ -114,3 +116,77 @@ def test_a_stopped_run_remembers_the_same(
     assert len(asked) < len(GERMAN)
     assert cli.main(command(model, book, "--run", str(tmp_path / "run"), "--report", str(rep))) == 0
     assert ((tmp_path / "book.de.txt").read_bytes(), (rep / "names.tsv").read_bytes(), asked) == whole
+
+
+ENGLISH = [
+    "{} walked into the yard.", "Everybody looked at {}, and nobody spoke.", "“{}, come home quickly!”", "I heard {} singing.",
+    "{} smiled and closed the door.", "Last night it was {} who cooked.", "{} gave him the letter.",
+]  # fmt: skip
+READ = {"张艳杰": "Zhang Yanjie", "魏敏": "Wei Min"}
+
+
+@pytest.fixture
+def chinese_model(monkeypatch: pytest.MonkeyPatch) -> list[loop.Request]:
+    """A model with Chinese words that calls people as it is told, and Somebody who is told nothing."""
+    requests: list[loop.Request] = []
+    lines = {scene.format(n): (said, n) for scene, said in zip(chinese.SCENES, ENGLISH, strict=True) for n in READ}
+
+    def ids_of(tokenizer: Any, text: str) -> list[int]:
+        assert hasattr(tokenizer, "decode") and text[0] == "\n"
+        return [0] * (1 if text == "\n" else 2 if chinese.is_word(text[1:]) else 3)
+
+    def translate(self: Any, request: loop.Request) -> loop.Draft:
+        self.session.at_rest = False
+        requests.append(request)
+        said, name = lines[request.source]
+        return loop.Draft(said.format(dict(request.terms).get(name, "Somebody")), 9)
+
+    monkeypatch.setattr(prompting, "tokenstream", SimpleNamespace(ids_of=ids_of))
+    monkeypatch.setattr(decoding.ModelTranslator, "translate", translate)
+    return requests
+
+
+def chinese_command(model: str, book: Path, *more: str) -> list[str]:
+    return ["translate", str(book), "--from", "zh", "--to", "en", "--model", model, *SMALL, "--learn", "off", *more]
+
+
+def test_chinese_names_are_called_as_they_are_read(
+    model: str, tmp_path: Path, chinese_model: list[loop.Request]
+) -> None:
+    book = tmp_path / "book.txt"
+    book.write_text("\n\n".join(chinese.book(*READ)) + "\n", "utf-8")
+    out = tmp_path / "book.en.txt"
+    rep = tmp_path / "rep"
+    assert cli.main(chinese_command(model, book, "--no-run", "--report", str(rep))) == 0
+    assert all(request.terms for request in chinese_model)
+    assert "Somebody" not in out.read_text("utf-8")
+    assert dict(glossary.read(rep / "names.tsv").terms) == READ  # remembered, as they were accepted
+    terms = tmp_path / "terms.tsv"
+    terms.write_text("魏敏\tVimin\n", "utf-8")
+    assert cli.main(chinese_command(model, book, "--no-run", "--glossary", str(terms))) == 0
+    text = out.read_text("utf-8")
+    assert text.count("Vimin") == text.count("Zhang Yanjie") == 7 and "Wei Min" not in text
+    assert cli.main(chinese_command(model, book, "--no-run", "--names", "off")) == 0
+    assert out.read_text("utf-8").count("Somebody") == 14
+
+
+def test_a_stopped_run_calls_chinese_names_the_same(
+    model: str, tmp_path: Path, chinese_model: list[loop.Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = tmp_path / "book.txt"
+    book.write_text("\n\n".join(chinese.book(*READ)) + "\n", "utf-8")
+    assert cli.main(chinese_command(model, book, "--run", str(tmp_path / "whole"))) == 0
+    whole, asked = (tmp_path / "book.en.txt").read_bytes(), list(chinese_model)
+    chinese_model.clear()
+    translate = decoding.ModelTranslator.translate
+
+    def stopping(self: Any, request: loop.Request) -> loop.Draft:
+        if len(chinese_model) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return translate(self, request)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(decoding.ModelTranslator, "translate", stopping)
+        assert cli.main(chinese_command(model, book, "--run", str(tmp_path / "run"))) == 130
+    assert cli.main(chinese_command(model, book, "--run", str(tmp_path / "run"))) == 0
+    assert (tmp_path / "book.en.txt").read_bytes() == whole and chinese_model == asked

@@ -340,13 +340,12 @@ def test_a_proposed_glossary_has_chinese_names_in_pinyin(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "book.txt"
-    path.write_text("\n\n".join(chinese.book("张艳杰", "魏敏", "铁匠")))
+    path.write_text("\n\n".join(chinese.book("张艳杰", "魏敏")))
     knows = partial(replace, is_word=chinese.is_word)  # a tokenizer that has the usual words: the tiny one has none
     monkeypatch.setattr("edge.commands.glossary.knowing_words", lambda job, runtime: knows(job))
     assert cli.main(["glossary", str(path), "--from", "zh", "--to", "en", "--model", model, *SMALL]) == 0
     rows = dict(line.split("\t")[:2] for line in capsys.readouterr().out.splitlines() if "\t" in line)
     assert rows["张艳杰"] == "Zhang Yanjie" and rows["魏敏"] == "Wei Min"
-    assert rows["铁匠"] != "Tie Jiang"
 
 
 def test_a_glossary_is_proposed(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

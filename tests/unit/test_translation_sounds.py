@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from edge.translation.prompts import Pair
 from tests.chinese import SCENES, book, is_word
 from tests.translators import OneByOne
 
-ZH, EN, JA, VI = (languages.find(code) for code in ("zh", "en", "ja", "vi"))
+ZH, EN, JA = (languages.find(code) for code in ("zh", "en", "ja"))
 # as they are written in English by those who bear or publish them
 SPELLED = {
     "曾国藩": "Zeng Guofan",
@@ -38,6 +39,13 @@ SPELLED = {
     "小张": "Xiao Zhang",
     "歐陽脩": "Ouyang Xiu",
     "司马": "Sima",
+    "司馬懿": "Sima Yi",
+    "尉遲恭": "Yuchi Gong",
+    "万俟卨": "Moqi Xie",
+    "秦桧": "Qin Hui",
+    "小曾": "Xiao Zeng",
+    "老翟": "Lao Zhai",
+    "张率": "Zhang Shuai",
     "文文": "Wenwen",
 }
 
@@ -95,11 +103,14 @@ def test_a_given_name_alone_is_one_word() -> None:
     ],
 )
 def test_what_is_no_chinese_name_has_none(other: str) -> None:
-    assert readings(book("张艳杰", "魏敏", "吴峰", other)).keys() == {"张艳杰", "魏敏", "吴峰"}
+    people = {"张艳杰": "Zhang Yanjie", "魏敏": "Wei Min", "吴峰": "Wu Feng"}
+    assert readings(book(*people, other)) == people
 
 
 def test_traditional_characters_are_known() -> None:
-    assert readings(book("張豔傑", "蔣平", "歐陽鋒")) == {
+    chance = random.Random(0)  # what else is in a book
+    filler = ["".join(chr(chance.randrange(0x5000, 0x7000)) for _ in range(40)) for _ in range(60)]
+    assert readings([*book("張豔傑", "蔣平", "歐陽鋒"), *filler]) == {
         "張豔傑": "Zhang Yanjie",
         "蔣平": "Jiang Ping",
         "歐陽鋒": "Ouyang Feng",
@@ -129,6 +140,16 @@ def test_a_book_with_more_foreign_names_in_full_than_chinese_ones_has_none() -> 
     assert readings(book("张艳杰", "魏敏", foreign[0])).keys() == {"张艳杰", "魏敏"}
 
 
+def test_titles_of_books_are_no_foreign_names() -> None:
+    books = ["他读过《诗经·大雅》。", "《史记·本纪》在这里。", "还有《礼记·中庸》。"] * 3
+    assert readings([*book("张艳杰", "魏敏"), *books]).keys() == {"张艳杰", "魏敏"}
+
+
+def test_a_name_that_cannot_be_read_has_none() -> None:
+    assert readings(book("张艳杰", "魏敏", "吴峰", "王亚\u3402")).keys() == {"张艳杰", "魏敏", "吴峰"}
+    assert "王柏" not in readings(book("张艳杰", "魏敏", "吴峰", "王柏"))  # Bai or Bo
+
+
 def test_no_two_people_share_a_reading() -> None:
     assert readings(book("张艳杰", "魏敏", "吴峰", "吴锋")).keys() == {"张艳杰", "魏敏"}
 
@@ -149,8 +170,9 @@ def test_other_languages_and_tokenizers_without_words_have_none() -> None:
     sources = book("张艳杰", "魏敏")
     assert readings(sources)
     assert readings(sources, JA) == {}
-    assert readings(sources, target=VI) == {}
-    assert readings(sources, target=JA) == {}
+    for code in ("vi", "lv", "lt", "az", "uz", "hu", "sr", "ru", "ja", "ar"):
+        assert readings(sources, target=languages.find(code)) == {}
+    assert readings(sources, target=languages.find("de")) == readings(sources)
     assert readings(sources, word=lambda text: False) == {}  # as with a byte-level vocabulary
     assert readings([]) == {}
 
@@ -173,13 +195,29 @@ def test_what_the_user_says_and_what_was_accepted_go_before_it() -> None:
 
 def test_a_reading_that_the_user_has_corrected_is_not_shown() -> None:
     sources = book("张艳杰", "魏敏")
+    for known in (sources, ()):  # the model's name is remembered; it was shown, and no more
+        memory = Memory(Candidates(sources, ZH), EN, readings=readings(sources))
+        for source in known:
+            if "魏敏" in source:
+                memory.learn(Pair(source, "I heard Wei Min singing."))
+        assert memory.applying("魏敏来了。") == [("魏敏", "Wei Min")]
+        memory.correct("Wei Min came into the yard.", Pair("魏敏走进了院子。", "Vimin came into the yard."))
+        assert memory.applying("魏敏来了。") == []
+        assert memory.applying("张艳杰来了。") == [("张艳杰", "Zhang Yanjie")]
+    memory.learn(Pair("我听见魏敏在唱歌。", "I heard Wei Min singing."), by_user=True)
+    assert memory.applying("魏敏来了。") == [("魏敏", "Wei Min")]
+
+
+def test_what_somebody_was_called_is_not_exchanged_for_a_reading() -> None:
+    sources = book("张艳杰", "魏敏")
     memory = Memory(Candidates(sources, ZH), EN, readings=readings(sources))
     for source in sources:
         if "魏敏" in source:
-            memory.learn(Pair(source, "I heard Wei Min singing."))
-    assert memory.applying("魏敏来了。") == [("魏敏", "Wei Min")]
-    memory.correct("I heard Wei Min singing.", Pair(sources[1], "I heard Vimin singing."))
-    assert ("魏敏", "Wei Min") not in memory.applying("魏敏来了。")
+            memory.learn(Pair(source, "There was Wiley again, and nobody spoke."))
+    assert memory.applying("魏敏来了。") == [("魏敏", "Wiley")]
+    for _ in range(40):
+        memory.learn(Pair("大家都看着魏敏，没有人说话。", "Everybody looked, and nobody spoke."))
+    assert memory.applying("魏敏来了。") == []  # forgotten
 
 
 class Knows(OneByOne):
