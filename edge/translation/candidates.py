@@ -31,6 +31,7 @@ SURNAMES = frozenset(
     "伍韦申尤毕聂丛焦向柳邢路岳齐沿梅莫庄辛管祝左涂谷祁时舒耿牟卜詹关苗凌费纪靳盛童欧甄项曲成游阳裴席卫查屈鲍位覃霍翁隋植甘景薄"
     "單楚柏宁桂容慕云解房艾沙麦蓝冷岑敖宫丘"
 )
+DOTS = "·•・"  # in a foreign name in full
 NICKNAMES = "小老阿"  # before a surname
 _PREFIXES = frozenset(NICKNAMES + "大")
 # characters that no name begins or ends with: what is left of a sentence around one
@@ -42,8 +43,10 @@ _RUN = regex.compile(
     r"[\p{Script=Han}々]+|[\p{Script=Katakana}ー・]{2,}|[[\p{L}\p{M}]--[\p{Script=Han}\p{Script=Katakana}]]+", regex.V1
 )
 _HALF = r"[\p{Script=Han}\p{Script=Katakana}ー]"
-_DOTS = regex.compile(rf"(?P<before>{_HALF}{{1,6}})(?P<dots>[·•・](?:{_HALF}{{1,6}}[·•・])?)(?P<after>{_HALF}{{1,6}})")
-_FOREIGN = regex.compile(r"[\p{Script=Katakana}ー・]+|.*[·•・].*")
+_DOTS = regex.compile(
+    rf"(?P<before>{_HALF}{{1,6}})(?P<dots>[{DOTS}](?:{_HALF}{{1,6}}[{DOTS}])?)(?P<after>{_HALF}{{1,6}})"
+)
+_FOREIGN = regex.compile(rf"[\p{{Script=Katakana}}ー・]+|.*[{DOTS}].*")
 _WORD = regex.compile(r"[\p{L}\p{M}]+(?:['’-][\p{L}\p{M}]+)*")
 _BEGINS = regex.compile(r"(?:^|[.!?…:;。！？]|[\"“”‘«»„(\[—–-])\s*$")
 _TITLES = frozenset(["Mr", "Mrs", "Ms", "Dr", "St", "Mme", "Mlle", "Prof", "Sr", "Jr"])

@@ -22,6 +22,7 @@ from ..documents import placeholders
 from . import glossary
 from .languages import Language
 from .prompts import Pair
+from .settled import is_word_of
 
 LEAST = 3  # units that a recurring name is in
 _WORD = regex.compile(r"[\p{L}\p{M}]+(?:['’-][\p{L}\p{M}]+)*")
@@ -93,8 +94,7 @@ def _stands(name: str, text: str, longer: Sequence[str]) -> bool:
     """Whether a name stands in a text outside the `longer` ones, as words of its own where there are words."""
     for other in longer:
         text = text.replace(other, "\0")
-    letter = r"[\p{L}\p{M}]" if name.lower() != name.upper() else r"(?!)"
-    return regex.search(rf"(?<!{letter}){regex.escape(name)}(?!{letter})", text) is not None
+    return is_word_of(name, text) if name.lower() != name.upper() else name in text
 
 
 def _is_proper(phrase: str, everywhere: Counter[str]) -> bool:

@@ -77,13 +77,17 @@ class Memory:
             readings: what names are called as long as nothing else is remembered of them (`sounds`).
         """
         given = given or {}
-        self._readings = dict(readings or {})
-        self._unread: set[str] = set()  # names that were called otherwise than they are read
         self._candidates = candidates
         self._target = target
         self._cased = not UNCASED & set(target.scripts) and target.code not in ("ar", "fa", "he", "hi", "ko", "ur")
         self._given = frozenset(source.casefold() for source in given)
         self._taken = frozenset(target.casefold() for target in given.values())
+        self._readings = {
+            name: called
+            for name, called in (readings or {}).items()
+            if name.casefold() not in self._given and called.casefold() not in self._taken
+        }
+        self._unread: set[str] = set()  # names that were called otherwise than they are read
         self._pairs: Counter[str] = Counter()  # of a candidate
         self._runs: Counter[str] = Counter()  # of a target run
         self._inside: Counter[str] = Counter()  # of those, where it does not begin a sentence
@@ -100,12 +104,12 @@ class Memory:
         """Takes in a pair that was accepted."""
         weight = TAUGHT if by_user else 1
         target = placeholders.plain(pair.target)
+        found = self._here(pair.source)
         if by_user:  # who goes back to a name that was corrected has it again
             for called in self._wrong.values():
                 called -= {run for run in called if stands(run, target, self._target)}
-            if self._readings:
-                self._read_by_user(pair.source, target)
-        here = [name for name in self._here(pair.source) if not self._is_wrong(name, target)]
+            self._read_by_user(found, target)
+        here = [name for name in found if not self._is_wrong(name, target)]
         whole = self._seen(target)[1]
         kept = {name for name in here if self._names.get(name) in whole}
         for name in here:
@@ -125,8 +129,8 @@ class Memory:
                 self._runs[run] += weight
                 self._inside[run] += weight * inside
                 self._whole[run] += weight * (run in whole)
-        found = [name for name in here if name not in kept]
-        for name in found:
+        new = [name for name in here if name not in kept]
+        for name in new:
             self._pairs[name] += weight
             both = self._both.setdefault(name, Counter())
             for run in runs:
@@ -135,8 +139,8 @@ class Memory:
                 had = self._names.get(name, "")
                 most = sorted(both.items(), key=lambda item: (item[0] != had, -item[1], item[0]))[:KEPT]
                 self._both[name] = Counter(dict(most))
-        for name in found:
-            self._settle(name, found)
+        for name in new:
+            self._settle(name, new)
 
     def correct(self, before: str, pair: Pair) -> None:
         """Learns a pair of the user's that stands in place of the translation `before`.
@@ -157,9 +161,9 @@ class Memory:
                 counts.pop(name, None)
         self.learn(pair, by_user=True)
 
-    def _read_by_user(self, source: str, target: str) -> None:
+    def _read_by_user(self, names: Sequence[str], target: str) -> None:
         """The user's own translation says how its names are read: one whose reading is not in it is not shown so."""
-        for name in self._readings.keys() & set(self._here(source)):
+        for name in self._readings.keys() & set(names):
             if stands(self._readings[name], target, self._target):
                 self._unread.discard(name)
             else:
@@ -187,9 +191,7 @@ class Memory:
     def _read(self, name: str) -> str | None:
         """How a name is read, where nobody else is called so and the user has not said otherwise."""
         called = self._readings.get(name)
-        if called is None or name in self._unread or name.casefold() in self._given:
-            return None
-        return None if called.casefold() in self._owner or called.casefold() in self._taken else called
+        return None if called is None or name in self._unread or called.casefold() in self._owner else called
 
     def names(self) -> list[Name]:
         """All names that are remembered, the most frequent first."""

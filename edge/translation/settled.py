@@ -147,9 +147,12 @@ def wrong_names(before: str, after: str, language: Language, ordinary: AbstractS
 def stands(name: str, text: str, language: Language) -> bool:
     """Whether a name stands in a text, as whole words where words are separated."""
     plain = placeholders.plain(text)
-    if not language.spaced:
-        return name in plain
-    return regex.search(rf"(?<![\p{{L}}\p{{M}}]){regex.escape(name)}(?![\p{{L}}\p{{M}}])", plain) is not None
+    return is_word_of(name, plain) if language.spaced else name in plain
+
+
+def is_word_of(name: str, text: str) -> bool:
+    """Whether a name stands in a text as a word, or words, of its own."""
+    return regex.search(rf"(?<![\p{{L}}\p{{M}}]){regex.escape(name)}(?![\p{{L}}\p{{M}}])", text) is not None
 
 
 def share_a_name(first: str, second: str, language: Language, ordinary: AbstractSet[str] = frozenset()) -> bool:

@@ -22,7 +22,7 @@ from functools import cache
 import regex
 
 from ..documents import placeholders
-from .candidates import NICKNAMES, SURNAMES, Candidates
+from .candidates import DOTS, NICKNAMES, SURNAMES, Candidates
 from .languages import Language
 
 LEAST = 5  # units in which a name stands
@@ -35,14 +35,16 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 _OTHERWISE = frozenset(_words("vi lv lt az uz hu"))  # written in Latin letters, and Chinese names not in pinyin
-_DOUBLE = _words(
-    """
+_DOUBLE = frozenset(
+    _words(
+        """
     欧阳 司马 上官 诸葛 慕容 司徒 皇甫 尉迟 公孙 令狐 长孙 宇文 东方 南宫 夏侯 独孤 轩辕 端木 西门 东郭 百里 呼延
     澹台 淳于 申屠 太史 钟离 闻人 濮阳 万俟
     歐陽 司馬 諸葛 尉遲 公孫 長孫 東方 獨孤 軒轅 西門 東郭 澹臺 淳於 鍾離 聞人 濮陽 萬俟
     """
+    )
 )
-_TRADITIONAL = frozenset(
+_SURNAMES = SURNAMES | frozenset(  # in traditional characters too
     "張劉陳楊趙黃吳孫馬鄭謝韓馮蕭許鄧呂蘇盧蔣賈葉閻餘鍾譚鄒陸龍萬錢湯賴龐蘭顏溫蘆魯韋畢聶叢齊莊塗時關費紀歐項衛鮑雲麥藍寧顧"
     "嚴賀鄔紐喬龔"
 )
@@ -59,19 +61,20 @@ _READ = dict(
 _GIVEN = dict(
     zip("长長行重晟桧檜隽率都还", _words("chang chang xing chong sheng hui hui jun shuai du huan"), strict=True)
 )
-_UNSURE = frozenset("柏参參藏")  # read in two ways in given names
-# what names that are no Chinese ones are written with, and titles that follow a surname
-_FOREIGN = frozenset(
+# what names that are no Chinese ones are written with, and what is read in two ways in given names; titles that follow
+# a surname
+_REFUSED = frozenset(
     "斯克特尔爾德姆恩伯普布格蒂丁诺諾塔拉贝貝卡弗夫托奥奧巴迪帕萨薩莱萊洛鲁魯伊尼娅婭妮莎莉蕾琳顿頓逊遜勒基瑟丝絲"
+    "柏参參藏"
 )
 _TITLES = _words(
     """
-    先生 小姐 太太 夫人 医生 大夫 神医 太医 老师 教授 经理 主任 主席 书记 同志 干事 律师 师傅 伙计 大伯 大叔 大婶
-    大爷 大哥 大姐 公子 姑娘 少爷 老爷 丫头 将军 大人 老板 总管 主管 秘书 警官 护士 道士 行者 长老 和尚 太尉 太师
-    御史 状元 学究 中书 守备 千户 大户 太监 姥姥 嬷嬷 夫子 叔 伯 婶 哥 姐 弟 妹 爷 奶 嫂 姨 舅 妈 爹 娘 婆 妻 公 侯
-    王 妃 母 父 家 总 工 官 长 主 僧 氏 某 贼 府 门 州 县 城 村 镇 街 寺 庙 庄 宫 洞 岭 冈 等 儿 子 口 老 身
-    圣 聖 顶 得 不 诗 詩 编 編
-    爺 爹 媽 嬸 嬤嬤 醫生 老師 經理 主任 書記 師傅 將軍 老闆 總 總管 長 縣 鎮 廟 莊 嶺 岡 門 賊 兒 夥計 姑孃 姑娘
+    先生 太太 夫人 医生 大夫 神医 太医 老师 教授 经理 主任 主席 书记 同志 干事 律师 师傅 伙计 丫头
+    将军 大人 老板 总管 主管 秘书 护士 道士 行者 和尚 太尉 太师 御史 状元 学究 中书 守备 千户 大户
+    太监 姥姥 嬷嬷 叔 伯 婶 哥 姐 弟 妹 爷 奶 嫂 姨 舅 妈 爹 娘 婆 妻 公 侯 王 妃 母 父 家 总
+    工 官 长 主 僧 氏 某 贼 府 门 州 县 城 村 镇 街 寺 庙 庄 宫 洞 岭 冈 等 儿 子 口 老 身
+    圣 聖 顶 得 不 诗 詩 编 編 爺 媽 嬸 嬤嬤 醫生 老師 經理 書記 師傅 將軍 老闆 總 總管 長 縣 鎮
+    廟 莊 嶺 岡 門 賊 兒 夥計 姑孃
     """
 )
 # surnames that are words of their own: such a name must be met often, where one character follows; what follows some of
@@ -114,6 +117,7 @@ _FIRST_NAMES = frozenset(
     """
     )
 )
+_WITHOUT = "PYPINYIN_NO_PHRASES"
 _HAN = regex.compile(r"\p{Script=Han}+")
 _LATIN = regex.compile(r"[\p{Script=Latin}' ]+")
 _TITLE = regex.compile("[《〈][^》〉]*[》〉]")
@@ -186,23 +190,21 @@ def _word(syllables: Sequence[str]) -> str:
 @cache
 def _reader() -> Callable[[str], list[str]]:
     """pypinyin, each character by itself: its dictionary of phrases takes 40 MB, and names are none."""
-    wanted = {"PYPINYIN_NO_PHRASES": "true"}
-    before = {key: os.environ.get(key) for key in wanted}
-    os.environ.update(wanted)
+    before = os.environ.get(_WITHOUT)
+    os.environ[_WITHOUT] = "true"
     try:
         from pypinyin import lazy_pinyin
     finally:
-        for key, value in before.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value
+        if before is None:
+            del os.environ[_WITHOUT]
+        else:
+            os.environ[_WITHOUT] = before
     return lambda text: lazy_pinyin(text, v_to_u=True)
 
 
 def _foreigners(sources: Sequence[str], candidates: Candidates) -> int:
     """How many candidates are foreign names in full, with a dot; titles of books have such dots too."""
-    dotted = {name for name in candidates.found if any(dot in name for dot in "·•・")}
+    dotted = {name for name in candidates.found if any(dot in name for dot in DOTS)}
     plain = [_TITLE.sub(" ", text) for text in sources] if dotted else []
     return sum(any(name in text for text in plain) for name in dotted)
 
@@ -218,14 +220,12 @@ def _begins_as_one(name: str) -> bool:
         return False
     if name[:2] in _DOUBLE:
         return len(name) > 2
-    return len(name) <= 3 and (
-        name[0] in SURNAMES | _TRADITIONAL or (name[0] in NICKNAMES and name[1] in _PLAIN_SURNAMES)
-    )
+    return len(name) <= 3 and (name[0] in _SURNAMES or (name[0] in NICKNAMES and name[1] in _PLAIN_SURNAMES))
 
 
 def _is_likely(name: str, candidates: Set[str]) -> bool:
     """Whether what begins as a name goes on as one."""
-    if name.endswith(_TITLES) or name in _FIRST_NAMES or name in _NOUNS or (_FOREIGN | _UNSURE) & set(name[1:]):
+    if name.endswith(_TITLES) or name in _FIRST_NAMES or name in _NOUNS or _REFUSED & set(name[1:]):
         return False
     if name[0] in NICKNAMES:
         return len(name) == 2

@@ -35,6 +35,14 @@ def texts(tmp_path: Path) -> tuple[Path, Path]:
     return one, two
 
 
+@pytest.fixture
+def first(model: str, texts: tuple[Path, Path], tmp_path: Path) -> Path:
+    """The run of the first volume, which has kept its adapter."""
+    run = tmp_path / "first"
+    assert cli.main(["score", str(texts[0]), "--model", model, *COMMON, "--keep-adapter", "--run", str(run)]) == 0
+    return run
+
+
 def kept(run: Path) -> dict[str, torch.Tensor]:
     return dict(tensorfile.TensorFile(run / "files" / journal.ADAPTER).items())
 
@@ -49,12 +57,10 @@ def nats(chunks: list[dict[str, Any]]) -> list[tuple[float, float]]:
 
 
 def test_a_score_begins_with_another_texts_adapter(
-    model: str, texts: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str, texts: tuple[Path, Path], first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same numbers as of a session whose adapter was put there by hand."""
-    one, two = texts
-    first = tmp_path / "first"
-    assert cli.main(["score", str(one), "--model", model, *COMMON, "--keep-adapter", "--run", str(first)]) == 0
+    _, two = texts
     runtime = edge.load(model, overrides=SET)
     with runtime.session() as session:
         list(session.score(OTHER))
@@ -83,12 +89,10 @@ def test_a_score_begins_with_another_texts_adapter(
 
 
 def test_a_carried_score_goes_on_where_it_was_stopped(
-    model: str, texts: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    model: str, texts: tuple[Path, Path], first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    one, two = texts
-    first = tmp_path / "first"
-    assert cli.main(["score", str(one), "--model", model, *COMMON, "--keep-adapter", "--run", str(first)]) == 0
+    _, two = texts
 
     def command(run: str) -> list[str]:
         more = ["--carry", str(first), "--keep-adapter", "--snapshot-every", "1", "--json"]
@@ -169,14 +173,12 @@ def test_what_cannot_be_kept_is_refused_in_one_line(
 
 
 def test_a_carried_run_is_not_taken_for_the_plain_one(
-    model: str, texts: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    model: str, texts: tuple[Path, Path], first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """In the folders that nobody names."""
-    one, two = texts
+    _, two = texts
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    first = tmp_path / "first"
-    assert cli.main(["score", str(one), "--model", model, *COMMON, "--keep-adapter", "--run", str(first)]) == 0
     plain = ["score", str(two), "--model", model, *COMMON, "--json"]
     plainly = score.score
 
@@ -199,10 +201,8 @@ def test_a_carried_run_is_not_taken_for_the_plain_one(
     assert nats(json.loads(captured.out.splitlines()[-1])["chunks"]) != nats(carried["chunks"])
 
 
-def test_of_another_run_a_score_takes_the_adapter_alone(model: str, texts: tuple[Path, Path], tmp_path: Path) -> None:
-    one, two = texts
-    first = tmp_path / "first"
-    assert cli.main(["score", str(one), "--model", model, *COMMON, "--keep-adapter", "--run", str(first)]) == 0
+def test_of_another_run_a_score_takes_the_adapter_alone(model: str, texts: tuple[Path, Path], first: Path) -> None:
+    _, two = texts
     found = carry.find(str(first))
     assert found.adapter_alone and not found.corrections
     (first / "files" / carry.JOB).write_text("no JSON", "utf-8")  # of no use here

@@ -95,6 +95,18 @@ def test_without_names_nothing_is_shown(model: str, book: Path, asked: list[loop
     assert not (rep / "names.tsv").exists()
 
 
+def interrupted(patched: pytest.MonkeyPatch, asked: list[loop.Request], after: int) -> None:
+    """The process is interrupted when the model has been asked so often."""
+    translate = decoding.ModelTranslator.translate
+
+    def stopping(self: Any, request: loop.Request) -> loop.Draft:
+        if len(asked) == after:
+            os.kill(os.getpid(), signal.SIGINT)
+        return translate(self, request)
+
+    patched.setattr(decoding.ModelTranslator, "translate", stopping)
+
+
 @pytest.mark.parametrize("stop", [4, 9])
 def test_a_stopped_run_remembers_the_same(
     stop: int, model: str, book: Path, asked: list[loop.Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -103,15 +115,8 @@ def test_a_stopped_run_remembers_the_same(
     assert cli.main(command(model, book, "--run", str(tmp_path / "whole"), "--report", str(rep))) == 0
     whole = (tmp_path / "book.de.txt").read_bytes(), (rep / "names.tsv").read_bytes(), list(asked)
     asked.clear()
-    translate = decoding.ModelTranslator.translate
-
-    def stopping(self: Any, request: loop.Request) -> loop.Draft:
-        if len(asked) == stop:
-            os.kill(os.getpid(), signal.SIGINT)
-        return translate(self, request)
-
     with monkeypatch.context() as patched:
-        patched.setattr(decoding.ModelTranslator, "translate", stopping)
+        interrupted(patched, asked, stop)
         assert cli.main(command(model, book, "--run", str(tmp_path / "run"), "--report", str(rep))) == 130
     assert len(asked) < len(GERMAN)
     assert cli.main(command(model, book, "--run", str(tmp_path / "run"), "--report", str(rep))) == 0
@@ -178,15 +183,8 @@ def test_a_stopped_run_calls_chinese_names_the_same(
     assert cli.main(chinese_command(model, book, "--run", str(tmp_path / "whole"))) == 0
     whole, asked = (tmp_path / "book.en.txt").read_bytes(), list(chinese_model)
     chinese_model.clear()
-    translate = decoding.ModelTranslator.translate
-
-    def stopping(self: Any, request: loop.Request) -> loop.Draft:
-        if len(chinese_model) == 5:
-            os.kill(os.getpid(), signal.SIGINT)
-        return translate(self, request)
-
     with monkeypatch.context() as patched:
-        patched.setattr(decoding.ModelTranslator, "translate", stopping)
+        interrupted(patched, chinese_model, 5)
         assert cli.main(chinese_command(model, book, "--run", str(tmp_path / "run"))) == 130
     assert cli.main(chinese_command(model, book, "--run", str(tmp_path / "run"))) == 0
     assert (tmp_path / "book.en.txt").read_bytes() == whole and chinese_model == asked

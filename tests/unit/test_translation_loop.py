@@ -17,7 +17,7 @@ from edge.translation.guards import Limits
 from edge.translation.log import Log
 from edge.translation.loop import Attempt, Draft, Job, Request
 from edge.translation.prompts import Pair
-from tests.translators import OneByOne
+from tests.translators import Notes, OneByOne
 from tests.unit.documents import books
 
 EN, DE = languages.find("en"), languages.find("de")
@@ -33,27 +33,6 @@ class Upper(OneByOne):
     def translate(self, request: Request) -> Draft:
         self.asked.append(request)
         return Draft(books.upper(request.source), 1)
-
-
-class Notes:
-    """A teacher that writes down what it is to teach; a chunk is four pairs or lines."""
-
-    def __init__(self) -> None:
-        self.taught: list[tuple[str, tuple[int, int], list[Pair] | list[str], list[Pair] | list[str]]] = []
-
-    def full(self, pairs: Sequence[Pair]) -> bool:
-        return len(pairs) > 4
-
-    def source_full(self, sources: Sequence[str]) -> bool:
-        return len(sources) > 4
-
-    def teach(self, of: str, span: tuple[int, int], context: Sequence[Pair], pairs: Sequence[Pair]) -> Lesson:
-        self.taught.append((of, span, list(context), list(pairs)))
-        return Lesson(len(self.taught) - 1, of, *span, len(pairs), None, 0.0, 0)
-
-    def teach_source(self, span: tuple[int, int], before: Sequence[str], sources: Sequence[str]) -> Lesson:
-        self.taught.append(("source", span, list(before), list(sources)))
-        return Lesson(len(self.taught) - 1, "source", *span, len(sources), None, 0.0, 0)
 
 
 def units(texts: Sequence[str]) -> list[Unit]:

@@ -16,7 +16,7 @@ from edge.translation.loop import Draft, Job, Request
 from edge.translation.names import Memory
 from edge.translation.prompts import Pair
 from tests.chinese import SCENES, book, is_word
-from tests.translators import OneByOne
+from tests.translators import Notes, OneByOne
 
 ZH, EN, JA = (languages.find(code) for code in ("zh", "en", "ja"))
 # as they are written in English by those who bear or publish them
@@ -231,22 +231,12 @@ class Knows(OneByOne):
         return Draft(f"Here came {' and '.join(t for _, t in request.terms) or 'somebody'}, and it was a fine day.", 9)
 
 
-class Teaches:
-    """Teaches nothing."""
-
-    def full(self, pairs: Sequence[Pair]) -> bool:
-        return False
-
-    def source_full(self, sources: Sequence[str]) -> bool:
-        return False
-
-
 @pytest.mark.parametrize(("names", "word"), [(True, is_word), (True, None), (False, is_word)])
 def test_the_first_prompt_that_holds_a_name_shows_its_reading(names: bool, word: Callable[[str], bool] | None) -> None:
     units = [Unit(f"u{n}", text) for n, text in enumerate(book("张艳杰", "魏敏"))]
     job = Job(units, ZH, EN, learn=frozenset(), names=names, is_word=word)
     translator = Knows()
-    list(loop.translate(job, translator, Teaches()))  # type: ignore[arg-type]
+    list(loop.translate(job, translator, Notes()))
     shown = [("张艳杰", "Zhang Yanjie")] if names and word else []
     assert list(translator.seen[0].terms) == shown
 
