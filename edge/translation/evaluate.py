@@ -126,7 +126,7 @@ def evaluate(
             tokens, nll = reference_nll(lessons, context, block.pairs, adapter=protocol != "off")
             # 3. what the protocol may know is learned
             if taught:
-                learned = lessons.teach(protocol, (block.start, block.end), context, block.pairs).learned
+                learned = _teach(protocol, lessons, block, references, job.context_units)
         if protocol == "self":
             pairs = _accepted(block, texts)
             if _is_full(pending, pairs, lessons):
@@ -149,6 +149,22 @@ def evaluate(
             marked=marked,
             learned=learned,
         )
+
+
+def _teach(
+    protocol: str, lessons: Lessons, block: Block, references: Sequence[Pair], context_units: int
+) -> Learned | None:
+    """Teaches the references of a chunk, in as many lessons as `loop` would make of them; the last one's numbers."""
+    parts = [block.pairs]
+    if protocol == "corrections":
+        parts = [part for _, part in loop.chunks(block.pairs, 0, lessons, protocol)]
+    learned: Learned | None = None
+    start = block.start
+    for part in parts:
+        context = references[max(0, start - context_units) : start]
+        learned = lessons.teach(protocol, (start, start + len(part)), context, part).learned
+        start += len(part)
+    return learned
 
 
 def _done_before(

@@ -45,7 +45,7 @@ _SPOKEN = regex.compile(r"[“”„‟\"«»「」『』]|(?<!\p{L})[‘‚'‹
 _QUOTED = regex.compile(r"[“”„\"«»「」『』]")
 # each group holds marks that are pairs in one language or another; single ones are apostrophes as well
 _PAIRED = ('“”„"‟', "«»", "「」", "『』")
-SOFT = ("numbers", "terms", "names", "quotes", "end", "words")  # a text with these problems is better than none
+SOFT = ("numbers", "terms", "names", "quotes", "end", "words", "echo")  # a text with these problems is better than none
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ def problems(case: Case, limits: Limits | None = None) -> list[str]:
         "loop": _loop,
         "copy": _copy,
         "again": _again,
+        "echo": _echo,
         "talk": _talk,
         "language": _language,
         "script": _script,
@@ -197,6 +198,24 @@ def _again(case: Case, limits: Limits) -> str:
         if _bare(translation) == target and difflib.SequenceMatcher(None, _bare(other), source).ratio() < 0.5:
             return f"it is the translation of '{_short(placeholders.plain(other))}'"
     return ""
+
+
+def _echo(case: Case, limits: Limits) -> str:
+    """A sentence of another line's translation, word for word, where the two sources have too little in common."""
+    source = _bare(case.source)
+    for sentence in _SENTENCES.findall(placeholders.plain(case.target)):
+        said = _bare(sentence)
+        for other, translation in case.earlier if len(said) >= 20 else ():
+            if said in _bare(translation) and not _both_say(said, _bare(other), source):
+                return f"'{_short(sentence.strip())}' is of the translation of '{_short(placeholders.plain(other))}'"
+    return ""
+
+
+def _both_say(said: str, one: str, other: str) -> bool:
+    """Whether two sources are alike, or have a run in common that weighs half of a sentence."""
+    matcher = difflib.SequenceMatcher(None, one, other, autojunk=False)
+    match = matcher.find_longest_match()
+    return 2 * weight(one[match.a : match.a + match.size]) >= weight(said) or matcher.ratio() >= 0.5
 
 
 def _language(case: Case, limits: Limits) -> str:

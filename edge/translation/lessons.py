@@ -31,6 +31,7 @@ from .prompts import Pair, Prompts
 if TYPE_CHECKING:
     from ..core.state import State
 
+SMALL = 256  # tokens of a lesson on corrections: one pass in small steps teaches most, tests/measurements/LOG.md
 OWN_SHARE = 0.25  # of the rate, for the model's own translations; divided by the number of the lesson
 
 
@@ -50,11 +51,14 @@ class Lessons:
         self.judges = judges
         self._since = time.perf_counter()
 
-    def full(self, pairs: Sequence[Pair]) -> bool:
-        """Whether what is learned is more than a chunk, or, even without context, all of it more than a window."""
+    def full(self, pairs: Sequence[Pair], of: str = "self") -> bool:
+        """Whether what is learned is more than a chunk, or, even without context, all of it more than a window; for
+        corrections more than `SMALL`.
+        """
         ids, marks = self._ids([], pairs, whole=False)
         window = self.session.settings.window
-        return len(ids) - marks.index(True) > window.chunk or len(ids) > window.size
+        most = min(window.chunk, SMALL) if of == "corrections" else window.chunk
+        return len(ids) - marks.index(True) > most or len(ids) > window.size
 
     def source_full(self, sources: Sequence[str]) -> bool:
         """Whether source lines are more than a chunk."""

@@ -37,8 +37,8 @@ LEARN = ("self", "source", "corrections")
 class Teacher(Protocol):
     """Whoever packs pairs into chunks and teaches them."""
 
-    def full(self, pairs: Sequence[Pair]) -> bool:
-        """Whether `pairs` are more than one chunk."""
+    def full(self, pairs: Sequence[Pair], of: str = "self") -> bool:
+        """Whether `pairs` are more than one lesson `of` that kind holds: a chunk, for corrections a part of one."""
         ...
 
     def source_full(self, sources: Sequence[str]) -> bool:
@@ -124,7 +124,7 @@ def _known(job: Job) -> dict[str, str]:
 
 def _corrections(job: Job, teacher: Teacher, log: Log, done: int, pairs: Sequence[Pair]) -> Iterator[Lesson]:
     """Lessons on the user's own translations, after `done` units."""
-    for context, chunk in chunks(pairs, job.context_units, teacher):
+    for context, chunk in chunks(pairs, job.context_units, teacher, "corrections"):
         yield from log.lesson(partial(teacher.teach, "corrections", (done, done), context, chunk))
 
 
@@ -141,11 +141,13 @@ def _once_more(job: Job, once: Callable[..., UnitTranslated], revision: Revision
     return replace(record, end=len(done))
 
 
-def chunks(pairs: Sequence[Pair], context_units: int, teacher: Teacher) -> Iterator[tuple[list[Pair], list[Pair]]]:
-    """All of `pairs` as (context, chunk), each chunk as long as the teacher takes it."""
+def chunks(
+    pairs: Sequence[Pair], context_units: int, teacher: Teacher, of: str = "self"
+) -> Iterator[tuple[list[Pair], list[Pair]]]:
+    """All of `pairs` as (context, chunk), each chunk as long as the teacher takes it in a lesson `of` that kind."""
     start = 0
     for end in range(1, len(pairs) + 1):
-        if end == len(pairs) or teacher.full(pairs[start : end + 1]):
+        if end == len(pairs) or teacher.full(pairs[start : end + 1], of):
             yield list(pairs[max(0, start - context_units) : start]), list(pairs[start:end])
             start = end
 
