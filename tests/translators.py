@@ -27,7 +27,7 @@ class Notes:
     def __init__(self) -> None:
         self.taught: list[tuple[str, tuple[int, int], list[Pair] | list[str], list[Pair] | list[str]]] = []
 
-    def full(self, pairs: Sequence[Pair]) -> bool:
+    def full(self, pairs: Sequence[Pair], of: str = "self") -> bool:
         """See `Teacher`."""
         return len(pairs) > 4
 

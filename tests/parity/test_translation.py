@@ -13,6 +13,7 @@ from edge.model import control
 from edge.records import ChunkEvaluated
 from edge.session import Session
 from edge.translation import evaluate, languages, loop, prompts
+from edge.translation import lessons as lessons_module
 from edge.translation.context import Context
 from edge.translation.decoding import ModelTranslator, encode_more, require_languages
 from edge.translation.glossary import Glossary
@@ -279,6 +280,32 @@ def test_chunks_never_hold_more_labels_than_a_chunk(runtime: Any) -> None:
         for (_, chunk), (_, after) in zip(packed, packed[1:], strict=False):  # none could have been longer
             ids, marks = lessons.window([], [*chunk, after[0]])
             assert len(ids) - marks.index(True) > 96
+
+
+def test_corrections_are_learned_in_small_steps(runtime: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lessons_module, "SMALL", 48)
+    with runtime.session() as session:
+        lessons = Lessons(session, made(session))
+        packed = list(loop.chunks(PAIRS, 2, lessons, "corrections"))
+        assert [pair for _, chunk in packed for pair in chunk] == PAIRS
+        assert len(packed) > len(list(loop.chunks(PAIRS, 2, lessons)))
+        for _, chunk in packed:
+            ids, marks = lessons.window([], chunk)
+            assert len(ids) - marks.index(True) <= 48 or len(chunk) == 1
+    taught: list[tuple[tuple[int, int], list[Pair], list[Pair]]] = []
+    teach = Lessons.teach
+    monkeypatch.setattr(
+        Lessons, "teach", lambda self, of, span, c, p: taught.append((span, [*c], [*p])) or teach(self, of, span, c, p)
+    )
+    text = [PAIRS[:4], PAIRS[4:]]
+    with runtime.session() as session:  # an evaluation teaches as a translation does
+        lessons = Lessons(session, made(session))
+        blocks = [evaluate.Block(4 * number, pairs, False, number == 0) for number, pairs in enumerate(text)]
+        translator = ModelTranslator(session, made(session))
+        list(evaluate.evaluate("corrections", blocks, JOB, session, translator, lessons))
+        given = list(loop.chunks(PAIRS[:4], JOB.context_units, lessons, "corrections"))
+        assert [(context, pairs) for _, context, pairs in taught] == given and len(given) > 1
+        assert [span for span, _, _ in taught][0][0] == 0 and [span for span, _, _ in taught][-1][1] == 4
 
 
 def test_a_line_longer_than_a_chunk_is_taught_whole(runtime: Any) -> None:

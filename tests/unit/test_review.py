@@ -260,7 +260,7 @@ def test_the_same_line_may_be_corrected_in_two_ways(tmp_path: Path) -> None:
 class NoModel:
     """Nothing is to be translated or taught."""
 
-    def full(self, pairs: Sequence[Pair]) -> bool:
+    def full(self, pairs: Sequence[Pair], of: str = "self") -> bool:
         return False
 
     def __getattr__(self, name: str) -> None:

@@ -90,7 +90,7 @@ class Parrot(OneByOne):
     def translate(self, request: loop.Request) -> loop.Draft:
         return loop.Draft(request.source, 1)
 
-    def full(self, pairs: Sequence[Pair]) -> bool:
+    def full(self, pairs: Sequence[Pair], of: str = "self") -> bool:
         return False
 
 

@@ -88,7 +88,12 @@ def test_the_translation_of_another_line_is_refused() -> None:
 
 
 def test_a_sentence_of_another_line_is_noticed() -> None:
-    before = [("大花一晚上没见到苏绵，看她进来也不吃草了。", "Su Mian was not seen for a night. She did not eat grass. She ran.")]
+    before = [
+        (
+            "大花一晚上没见到苏绵，看她进来也不吃草了。",
+            "Su Mian was not seen for a night. She did not eat grass. She ran.",
+        )
+    ]
     sound = "Today Da Hua held the grass in her paws. She ran."
     assert kinds("今天大花却用两只爪子捧着那几根草。", sound, (ZH, EN), earlier=before) == set()
     echoed = f"Su Mian was not seen for a night. {sound}"

@@ -233,6 +233,23 @@ def test_a_run_goes_on_from_any_record(learn: str) -> None:
             assert len(translator.asked) == len(fresh)
 
 
+def test_a_run_goes_on_that_was_begun_with_fewer_lessons() -> None:
+    class Small(Notes):
+        def full(self, pairs: Sequence[Pair], of: str = "self") -> bool:
+            return len(pairs) > (1 if of == "corrections" else 4)
+
+    given_pairs = [Pair(f"Not in the book, {number}.", f"Nicht im Buch, {number}.") for number in range(3)]
+    what = job(WORDS, learn=frozenset({"self", "corrections"}), corrections=given_pairs)
+    whole = list(loop.translate(what, Upper(), Notes()))  # one lesson on three pairs
+    assert [isinstance(record, Lesson) for record in whole[:2]] == [True, False]
+    for kept in range(2, len(whole) + 1):
+        again, translator = Small(), Upper()
+        rest = list(loop.translate(what, translator, again, Log(whole[:kept], kept)))
+        assert [(r.kind, r.end) for r in rest] == [(r.kind, r.end) for r in whole[kept:]]
+        assert len(translator.asked) == sum(isinstance(record, UnitTranslated) for record in whole[kept:])
+        assert all(of == "self" for of, *_ in again.taught)
+
+
 # --- documents ---
 
 

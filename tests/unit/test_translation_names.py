@@ -258,7 +258,7 @@ def test_a_draft_that_lacks_a_name() -> None:
 class Notes:
     """A teacher of chunks of four pairs."""
 
-    def full(self, pairs: Sequence[Pair]) -> bool:
+    def full(self, pairs: Sequence[Pair], of: str = "self") -> bool:
         return len(pairs) > 4
 
     def source_full(self, sources: Sequence[str]) -> bool:
