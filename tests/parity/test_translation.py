@@ -305,7 +305,8 @@ def test_corrections_are_learned_in_small_steps(runtime: Any, monkeypatch: pytes
         list(evaluate.evaluate("corrections", blocks, JOB, session, translator, lessons))
         given = list(loop.chunks(PAIRS[:4], JOB.context_units, lessons, "corrections"))
         assert [(context, pairs) for _, context, pairs in taught] == given and len(given) > 1
-        assert [span for span, _, _ in taught][0][0] == 0 and [span for span, _, _ in taught][-1][1] == 4
+        spans = [span for span, _, _ in taught]
+        assert spans[0][0] == 0 and spans[-1][1] == 4
 
 
 def test_a_line_longer_than_a_chunk_is_taught_whole(runtime: Any) -> None:
