@@ -46,7 +46,7 @@ class Log:
         return notice()
 
     def lesson(self, make: Callable[[], Lesson]) -> Iterator[Lesson]:
-        """A lesson that the adapter does not hold yet; none where the run went on without one, as another version did."""
+        """A lesson that the adapter does not hold yet; none where another version went on without one."""
         if self.count < len(self.kept) and not isinstance(self.kept[self.count], Lesson):
             return
         self.lessons += 1
