@@ -45,6 +45,7 @@ _SPOKEN = regex.compile(r"[“”„‟\"«»「」『』]|(?<!\p{L})[‘‚'‹
 _QUOTED = regex.compile(r"[“”„\"«»「」『』]")
 # each group holds marks that are pairs in one language or another; single ones are apostrophes as well
 _PAIRED = ('“”„"‟', "«»", "「」", "『』")
+ECHO = 36  # letters of other translations that are no chance
 SOFT = ("numbers", "terms", "names", "quotes", "end", "words", "echo")  # a text with these problems is better than none
 
 
@@ -201,14 +202,21 @@ def _again(case: Case, limits: Limits) -> str:
 
 
 def _echo(case: Case, limits: Limits) -> str:
-    """A sentence of another line's translation, word for word, where the two sources have too little in common."""
+    """Sentences of other lines' translations, word for word, where the sources have too little in common. A short one
+    may be right twice.
+    """
     source = _bare(case.source)
+    found = []
     for sentence in _SENTENCES.findall(placeholders.plain(case.target)):
         said = _bare(sentence)
-        for other, translation in case.earlier if len(said) >= 20 else ():
+        for other, translation in case.earlier if len(said) >= ECHO // 3 else ():
             if said in _bare(translation) and not _both_say(said, _bare(other), source):
-                return f"'{_short(sentence.strip())}' is of the translation of '{_short(placeholders.plain(other))}'"
-    return ""
+                found.append((said, sentence.strip(), other))
+                break
+    if sum(len(said) for said, _, _ in found) < ECHO:
+        return ""
+    _, sentence, other = max(found, key=lambda one: len(one[0]))
+    return f"'{_short(sentence)}' is of the translation of '{_short(placeholders.plain(other))}'"
 
 
 def _both_say(said: str, one: str, other: str) -> bool:

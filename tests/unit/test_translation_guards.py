@@ -82,7 +82,7 @@ def test_untranslated_script_is_the_wrong_language() -> None:
 
 def test_the_translation_of_another_line_is_refused() -> None:
     before = [("He went out.", "Er ging in den dunklen Wald hinaus."), ("She sat.", "Ja.")]
-    assert kinds("What did they see there?", "Er ging in den dunklen Wald hinaus.", earlier=before) == {"again", "echo"}
+    assert kinds("What did they see there?", "Er ging in den dunklen Wald hinaus.", earlier=before) == {"again"}
     assert kinds("He went out!", "Er ging in den dunklen Wald hinaus.", earlier=before) == set()
     assert kinds("Yes.", "Ja.", earlier=before) == set()
 
@@ -96,10 +96,12 @@ def test_a_sentence_of_another_line_is_noticed() -> None:
     ]
     sound = "Today Da Hua held the grass in her paws. She ran."
     assert kinds("今天大花却用两只爪子捧着那几根草。", sound, (ZH, EN), earlier=before) == set()
-    echoed = f"Su Mian was not seen for a night. {sound}"
+    echoed = f"Su Mian was not seen for a night. She did not eat grass. {sound}"
     assert kinds("今天大花却用两只爪子捧着那几根草。", echoed, (ZH, EN), earlier=before) == {"echo"}
-    again = "She ran. Su Mian was not seen for a night."  # the source says it again
-    assert kinds("她跑了。大花一晚上没见到苏绵，看她进来。", again, (ZH, EN), earlier=before) == set()
+    short = f"Su Mian was not seen for a night. {sound}"
+    assert kinds("今天大花却用两只爪子捧着那几根草。", short, (ZH, EN), earlier=before) == set()
+    again = "She ran. Su Mian was not seen for a night. She did not eat grass."  # the source says it again
+    assert kinds("她跑了。大花一晚上没见到苏绵，也不吃草了。", again, (ZH, EN), earlier=before) == set()
 
 
 def test_cut_and_terms() -> None:
