@@ -134,6 +134,7 @@ class Tries:
         problems: of failed attempts, each kind once.
         usable: the first attempt at the whole unit in which only soft problems were found.
         without: set once a draft had characters of the source left in it.
+        echoed: whether a draft has said what other lines say: they are not shown any more.
     """
 
     def __init__(self) -> None:
@@ -141,6 +142,7 @@ class Tries:
         self.problems: list[str] = []
         self.usable = ""
         self.without: Without | None = None
+        self.echoed = False
 
     def failed(self, found: Sequence[str]) -> None:
         """Notes the problems of a kind that is new."""
@@ -170,7 +172,8 @@ class Asking(NamedTuple):
         earlier = context.last()
         kept: Checked | None = None  # passed, with doubts
         for number in range(len(attempts)):
-            request = self.request(source, context, [*terms, *names], number, piece)
+            shown = context.only(0) if tries.echoed else context
+            request = self.request(source, shown, [*terms, *names], number, piece)
             draft = self.translator.translate(request._replace(without=tries.without))
             text = placeholders.tidy(" ".join(draft.text.split("\n")).strip())
             tries.count += 1
@@ -190,6 +193,7 @@ class Asking(NamedTuple):
             tries.failed(found)
             if guards.left_in(case) and not guards.may_stay(case):
                 tries.without = Without(languages.left_behind(job.source, job.target), job.target.scripts)
+            tries.echoed = tries.echoed or any(problem.startswith("echo") for problem in found)
             if piece is None and not tries.usable and all(problem.startswith(SOFT) for problem in found):
                 tries.usable = text
         return kept.text if kept is not None else None

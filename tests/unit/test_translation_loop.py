@@ -143,6 +143,20 @@ def test_a_term_that_stays_missing_marks_the_unit_but_keeps_its_text() -> None:
     )
 
 
+def test_a_draft_that_echoes_other_lines_is_asked_for_without_them() -> None:
+    texts = ["A grey gull cried above the harbour in the morning.", "He said that the boat had to be mended."]
+    said = "EINE GRAUE MÖWE SCHRIE AM MORGEN ÜBER DEM HAFEN."
+    translator = Script(said, f"{said} ER SPRACH.", "ER SAGTE, DASS DAS BOOT AUSGEBESSERT WERDEN MUSS.")
+    _, record = translated(list(loop.translate(job(texts), translator, Notes())))
+    assert record.status == "model" and record.attempts == 2 and record.text.startswith("ER SAGTE")
+    (problem,) = record.problems
+    assert problem.startswith("echo: 'EINE GRAUE MÖWE") and "of the translation of 'A grey gull" in problem
+    assert [len(request.context.last()) for request in translator.asked] == [0, 1, 0]
+    translator = Script(said, *[f"{said} ER SPRACH."] * 99)  # it insists
+    _, record = translated(list(loop.translate(job(texts), translator, Notes())))
+    assert record.status == "marked" and record.text == f"{said} ER SPRACH."
+
+
 def test_what_has_no_letters_is_never_asked() -> None:
     translator = Upper()
     found = translated(list(loop.translate(job(["* * *", "1894", "Word"]), translator, Notes())))
