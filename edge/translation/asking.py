@@ -132,7 +132,8 @@ class Tries:
 
     Attributes:
         problems: of failed attempts, each kind once.
-        usable: the first attempt at the whole unit in which only soft problems were found.
+        usable: the first attempt at the whole unit in which only soft problems were found; one without an echo goes
+            before one with.
         without: set once a draft had characters of the source left in it.
         echoed: whether a draft has said what other lines say: they are not shown any more.
     """
@@ -143,6 +144,13 @@ class Tries:
         self.usable = ""
         self.without: Without | None = None
         self.echoed = False
+        self._usable_echoes = False
+
+    def use(self, text: str, *, echoes: bool) -> None:
+        """An attempt that is better than none."""
+        if not self.usable or (self._usable_echoes and not echoes):
+            self.usable = text
+            self._usable_echoes = echoes
 
     def failed(self, found: Sequence[str]) -> None:
         """Notes the problems of a kind that is new."""
@@ -169,7 +177,7 @@ class Asking(NamedTuple):
         job = self.job
         terms = job.glossary.applying(source)
         names = self.names(source, terms)
-        earlier = context.last()
+        earlier = context.last(2 * context.keep)  # all that a prompt may show
         kept: Checked | None = None  # passed, with doubts
         for number in range(len(attempts)):
             shown = context.only(0) if tries.echoed else context
@@ -193,9 +201,10 @@ class Asking(NamedTuple):
             tries.failed(found)
             if guards.left_in(case) and not guards.may_stay(case):
                 tries.without = Without(languages.left_behind(job.source, job.target), job.target.scripts)
-            tries.echoed = tries.echoed or any(problem.startswith("echo") for problem in found)
-            if piece is None and not tries.usable and all(problem.startswith(SOFT) for problem in found):
-                tries.usable = text
+            echoes = any(problem.startswith("echo") for problem in found)
+            tries.echoed = tries.echoed or echoes
+            if piece is None and all(problem.startswith(SOFT) for problem in found):
+                tries.use(text, echoes=echoes)
         return kept.text if kept is not None else None
 
     def request(

@@ -9,7 +9,6 @@ A problem is one line for people, its kind first: "loop: ...", "language: ...".
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,16 +18,13 @@ import regex
 
 from ..documents import placeholders
 from ..values import scripts
-from . import copies, languages, numerals, spelling
+from . import copies, echoes, languages, numerals, spelling
+from .echoes import SENTENCES, bare, weight
 from .languages import Language
 
 _LOOP = re.compile(r"(.{1,80}?)\1{2,}", re.DOTALL)
 _BROKEN = regex.compile(r"[\p{Cc}\p{Cn}\p{Co}\p{Cs}\uFFFD]")
-_SENTENCES = re.compile(r"[^.!?。！？…]+[.!?。！？…]*")
 _WORD = regex.compile(r"[\p{L}\p{M}]+(?:['’.-][\p{L}\p{M}]+)*")
-_SAID = regex.compile(r"[\p{L}\p{N}]")
-_DENSE = regex.compile(r"[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}]")
-_SYLLABLE = regex.compile(r"\p{Script=Hangul}")
 _TALK = regex.compile(
     r"^\s*(?:(?:sure|certainly|of course|okay|ok)\b.{0,40}\btranslat|here(?:'s| is| are)\b.{0,40}\btranslat"
     r"|(?:the )?(?:english |german |french )?translat(?:ion|ed text)\s*(?:of .{0,40})?:"
@@ -45,7 +41,6 @@ _SPOKEN = regex.compile(r"[“”„‟\"«»「」『』]|(?<!\p{L})[‘‚'‹
 _QUOTED = regex.compile(r"[“”„\"«»「」『』]")
 # each group holds marks that are pairs in one language or another; single ones are apostrophes as well
 _PAIRED = ('“”„"‟', "«»", "「」", "『』")
-ECHO = 36  # letters of other translations that are no chance
 SOFT = ("numbers", "terms", "names", "quotes", "end", "words", "echo")  # a text with these problems is better than none
 
 
@@ -141,11 +136,6 @@ def loop(text: str, limit: int = Limits.loop) -> str:
     return ""
 
 
-def weight(text: str) -> float:
-    """How much a text says, roughly: letters and digits, those of Chinese and Japanese counted three times."""
-    return len(_SAID.findall(text)) + 2 * len(_DENSE.findall(text)) + len(_SYLLABLE.findall(text))
-
-
 # --- the checks: what is wrong, or an empty string ---
 
 
@@ -166,20 +156,20 @@ def _loop(case: Case, limits: Limits) -> str:
     target = placeholders.plain(case.target)
     if (unit := loop(target, limits.loop)) and not loop(placeholders.plain(case.source), limits.loop // 3):
         return f"'{_short(unit)}' over and over"
-    spoken = Counter(s for part in _SENTENCES.findall(target) if languages.letters(s := part.strip().casefold()) > 8)
-    sources = Counter(part.strip() for part in _SENTENCES.findall(case.source))
+    spoken = Counter(s for part in SENTENCES.findall(target) if languages.letters(s := part.strip().casefold()) > 8)
+    sources = Counter(part.strip() for part in SENTENCES.findall(case.source))
     often = max(sources.values(), default=1)
     repeated = [sentence for sentence, count in spoken.items() if count > 2 and count > often]
     return f"'{_short(repeated[0])}' said {spoken[repeated[0]]} times" if repeated else ""
 
 
 def _copy(case: Case, limits: Limits) -> str:
-    source = _bare(case.source)
-    target = _bare(case.target)
+    source = bare(case.source)
+    target = bare(case.target)
     if source == target and copies.stays(case.source):
         return ""
     if (
-        len(_bare(copies.ADDRESS.sub(" ", placeholders.plain(case.source)))) < limits.copy
+        len(bare(copies.ADDRESS.sub(" ", placeholders.plain(case.source)))) < limits.copy
         or case.source_language.code == case.target_language.code
     ):
         return ""
@@ -193,44 +183,25 @@ def _copy(case: Case, limits: Limits) -> str:
 
 def _again(case: Case, limits: Limits) -> str:
     """The translation of another line, word for word: short answers may be the same, longer ones may not."""
-    source = _bare(case.source)
-    target = _bare(case.target)
-    for other, translation in case.earlier if len(target) >= 20 else ():
-        if _bare(translation) == target and difflib.SequenceMatcher(None, _bare(other), source).ratio() < 0.5:
-            return f"it is the translation of '{_short(placeholders.plain(other))}'"
-    return ""
+    other = echoes.whole(case.source, case.target, case.earlier)
+    return f"it is the translation of '{_short(placeholders.plain(other))}'" if other else ""
 
 
 def _echo(case: Case, limits: Limits) -> str:
-    """Sentences of other lines' translations, word for word, where the sources have too little in common. A short one
-    may be right twice.
-    """
-    source = _bare(case.source)
-    found = []
-    for sentence in _SENTENCES.findall(placeholders.plain(case.target)):
-        said = _bare(sentence)
-        for other, translation in case.earlier if len(said) >= ECHO // 3 else ():
-            if said in _bare(translation) and not _both_say(said, _bare(other), source):
-                found.append((said, sentence.strip(), other))
-                break
-    if sum(len(said) for said, _, _ in found) < ECHO:
+    """Sentences of other lines' translations, word for word."""
+    known = [target for _, target in (*case.terms, *case.names)]
+    found = echoes.sentences(case.source, case.target, case.earlier, known)
+    if not found:
         return ""
-    _, sentence, other = max(found, key=lambda one: len(one[0]))
+    sentence, other = found
     return f"'{_short(sentence)}' is of the translation of '{_short(placeholders.plain(other))}'"
-
-
-def _both_say(said: str, one: str, other: str) -> bool:
-    """Whether two sources are alike, or have a run in common that weighs half of a sentence."""
-    matcher = difflib.SequenceMatcher(None, one, other, autojunk=False)
-    match = matcher.find_longest_match()
-    return 2 * weight(one[match.a : match.a + match.size]) >= weight(said) or matcher.ratio() >= 0.5
 
 
 def _language(case: Case, limits: Limits) -> str:
     """Wrong script first; where the scripts are shared, the identifier's word.
     Glossary targets and names are left aside.
     """
-    if _bare(case.source) == _bare(case.target) and copies.stays(case.source):
+    if bare(case.source) == bare(case.target) and copies.stays(case.source):
         return ""
     text = copies.ADDRESS.sub(" ", placeholders.plain(case.target))
     for _, target in case.terms:
@@ -387,11 +358,6 @@ def _names(case: Case, limits: Limits) -> str:
         if other := spelling.misspelt(target, name, case.target_language, known):
             return f"'{_short(other)}' for '{_short(name)}'"
     return ""
-
-
-def _bare(text: str) -> str:
-    """Letters and digits alone, in one case."""
-    return "".join(_SAID.findall(placeholders.plain(text).casefold()))
 
 
 def _short(text: str) -> str:

@@ -45,10 +45,14 @@ class Log:
             return found if isinstance(found, Corrected) else None
         return notice()
 
-    def lesson(self, make: Callable[[], Lesson]) -> Iterator[Lesson]:
-        """A lesson that the adapter does not hold yet; none where another version went on without one."""
-        if self.count < len(self.kept) and not isinstance(self.kept[self.count], Lesson):
-            return
+    def lesson(self, make: Callable[[], Lesson], span: tuple[int, int]) -> Iterator[Lesson]:
+        """A lesson that the adapter does not hold yet, on units [start, end); none where the run went on without it, as
+        it did where another version made fewer of them.
+        """
+        if self.count < len(self.kept):
+            found = self.kept[self.count]
+            if not isinstance(found, Lesson) or (found.start, found.end) != span:
+                return
         self.lessons += 1
         if self.new():
             yield make()

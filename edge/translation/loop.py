@@ -110,7 +110,8 @@ def translate(
         if passed.pending and teacher.full([*passed.pending, pair]):
             yield from revise()
             pair = Pair(record.source, revision.settled.units[unit.id].text)
-            yield from log.lesson(partial(teacher.teach, of, (passed.taught, number), passed.before, passed.pending))
+            span = passed.taught, number
+            yield from log.lesson(partial(teacher.teach, of, span, passed.before, passed.pending), span)
             passed.close(number)
         passed.pending.append(pair)
     yield from revise()
@@ -125,7 +126,7 @@ def _known(job: Job) -> dict[str, str]:
 def _corrections(job: Job, teacher: Teacher, log: Log, done: int, pairs: Sequence[Pair]) -> Iterator[Lesson]:
     """Lessons on the user's own translations, after `done` units."""
     for context, chunk in chunks(pairs, job.context_units, teacher, "corrections"):
-        yield from log.lesson(partial(teacher.teach, "corrections", (done, done), context, chunk))
+        yield from log.lesson(partial(teacher.teach, "corrections", (done, done), context, chunk), (done, done))
 
 
 def _once_more(job: Job, once: Callable[..., UnitTranslated], revision: Revision, id: str) -> UnitTranslated:
@@ -169,7 +170,8 @@ class _Ahead:
         before = self._lines
         self._lines = self._chunk(number)
         self._end = number + len(self._lines)
-        yield from self._log.lesson(partial(self._teacher.teach_source, (number, self._end), before, self._lines))
+        span = number, self._end
+        yield from self._log.lesson(partial(self._teacher.teach_source, span, before, self._lines), span)
 
     def _chunk(self, first: int) -> list[str]:
         """The source lines from unit `first` on that make one chunk; at least one."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edge.documents import Unit, open_document, placeholders
 from edge.records import Lesson, Record, UnitTranslated
 from edge.translation import languages, loop, report
+from edge.translation.context import arrange
 from edge.translation.glossary import Glossary
 from edge.translation.guards import Limits
 from edge.translation.log import Log
@@ -155,6 +156,27 @@ def test_a_draft_that_echoes_other_lines_is_asked_for_without_them() -> None:
     translator = Script(said, *[f"{said} ER SPRACH."] * 99)  # it insists
     _, record = translated(list(loop.translate(job(texts), translator, Notes())))
     assert record.status == "marked" and record.text == f"{said} ER SPRACH."
+    texts[1] = "He said that the boat had to be mended in 1894."  # a lost number is less than another line's sentence
+    translator = Script(said, f"{said} ER SPRACH.", *["ER SAGTE, DASS DAS BOOT AUSGEBESSERT WERDEN MUSS."] * 99)
+    _, record = translated(list(loop.translate(job(texts), translator, Notes())))
+    assert record.status == "marked" and record.text.startswith("ER SAGTE")
+
+
+def test_an_echo_of_any_line_that_is_shown_is_seen() -> None:
+    texts = [
+        "A grey gull cried above the harbour in the morning.",
+        *WORDS[:14],
+        "He said that the boat had to be mended.",
+    ]
+    said = "EINE GRAUE MÖWE SCHRIE AM MORGEN ÜBER DEM HAFEN."
+    for before in range(1, 15):
+        lines = [texts[0], *texts[1:before], texts[-1]]
+        translator = Script(said, *map(str.upper, lines[1:-1]), f"{said} ER SPRACH.")
+        *_, record = translated(list(loop.translate(job(lines, context_units=8), translator, Notes())))
+        shown = translator.asked[len(lines) - 1].context
+        block, after = arrange(shown, 10_000, lambda pair: 1)
+        echoed = any(pair.source == texts[0] for pair in [*block, *after])
+        assert echoed <= any(problem.startswith("echo") for problem in record.problems), before
 
 
 def test_what_has_no_letters_is_never_asked() -> None:
@@ -262,6 +284,13 @@ def test_a_run_goes_on_that_was_begun_with_fewer_lessons() -> None:
         assert [(r.kind, r.end) for r in rest] == [(r.kind, r.end) for r in whole[kept:]]
         assert len(translator.asked) == sum(isinstance(record, UnitTranslated) for record in whole[kept:])
         assert all(of == "self" for of, *_ in again.taught)
+    ahead = job(WORDS, learn=frozenset({"source", "corrections"}), corrections=given_pairs)
+    whole = list(loop.translate(ahead, Upper(), Notes()))  # a lesson on the source comes right after it
+    for kept in range(2, len(whole) + 1):
+        again = Small()
+        rest = list(loop.translate(ahead, Upper(), again, Log(whole[:kept], kept)))
+        assert [(r.kind, r.end) for r in rest] == [(r.kind, r.end) for r in whole[kept:]]
+        assert all(of != "corrections" for of, *_ in again.taught)
 
 
 # --- documents ---
