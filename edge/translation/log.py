@@ -45,7 +45,7 @@ class Log:
             return found if isinstance(found, Corrected) else None
         return notice()
 
-    def lesson(self, make: Callable[[], Lesson], span: tuple[int, int]) -> Iterator[Lesson]:
+    def lesson(self, span: tuple[int, int], make: Callable[[tuple[int, int]], Lesson]) -> Iterator[Lesson]:
         """A lesson that the adapter does not hold yet, on units [start, end); none where the run went on without it, as
         it did where another version made fewer of them.
         """
@@ -55,4 +55,4 @@ class Log:
                 return
         self.lessons += 1
         if self.new():
-            yield make()
+            yield make(span)

@@ -83,7 +83,7 @@ def translate(
     teach = partial(_corrections, job, teacher, log)
     again = partial(_once_more, job, once, revision)
     ahead = _Ahead(job.units, teacher, log)
-    of = "self" if "self" in job.learn else "none"
+    own = partial(teacher.teach, "self" if "self" in job.learn else "none")
 
     def revise() -> Generator[Record, None, None]:
         passed.change((yield from revision.take_in(log, known, teach, again, recall.see)))
@@ -110,8 +110,7 @@ def translate(
         if passed.pending and teacher.full([*passed.pending, pair]):
             yield from revise()
             pair = Pair(record.source, revision.settled.units[unit.id].text)
-            span = passed.taught, number
-            yield from log.lesson(partial(teacher.teach, of, span, passed.before, passed.pending), span)
+            yield from log.lesson((passed.taught, number), partial(own, context=passed.before, pairs=passed.pending))
             passed.close(number)
         passed.pending.append(pair)
     yield from revise()
@@ -126,7 +125,7 @@ def _known(job: Job) -> dict[str, str]:
 def _corrections(job: Job, teacher: Teacher, log: Log, done: int, pairs: Sequence[Pair]) -> Iterator[Lesson]:
     """Lessons on the user's own translations, after `done` units."""
     for context, chunk in chunks(pairs, job.context_units, teacher, "corrections"):
-        yield from log.lesson(partial(teacher.teach, "corrections", (done, done), context, chunk), (done, done))
+        yield from log.lesson((done, done), partial(teacher.teach, "corrections", context=context, pairs=chunk))
 
 
 def _once_more(job: Job, once: Callable[..., UnitTranslated], revision: Revision, id: str) -> UnitTranslated:
@@ -170,8 +169,8 @@ class _Ahead:
         before = self._lines
         self._lines = self._chunk(number)
         self._end = number + len(self._lines)
-        span = number, self._end
-        yield from self._log.lesson(partial(self._teacher.teach_source, span, before, self._lines), span)
+        lesson = partial(self._teacher.teach_source, before=before, sources=self._lines)
+        yield from self._log.lesson((number, self._end), lesson)
 
     def _chunk(self, first: int) -> list[str]:
         """The source lines from unit `first` on that make one chunk; at least one."""
