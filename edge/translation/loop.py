@@ -144,12 +144,20 @@ def _once_more(job: Job, once: Callable[..., UnitTranslated], revision: Revision
 def chunks(
     pairs: Sequence[Pair], context_units: int, teacher: Teacher, of: str = "self"
 ) -> Iterator[tuple[list[Pair], list[Pair]]]:
-    """All of `pairs` as (context, chunk), each chunk as long as the teacher takes it in a lesson `of` that kind."""
-    start = 0
-    for end in range(1, len(pairs) + 1):
-        if end == len(pairs) or teacher.full(pairs[start : end + 1], of):
+    """All of `pairs` as (context, chunk), each chunk as long as the teacher takes it in a lesson `of` that kind. What is
+    left over, less than half of one, goes with the one before where a chunk of text has room: a lesson on little is
+    a step as large as any.
+    """
+    starts = [0]
+    for end in range(2, len(pairs) + 1):
+        if teacher.full(pairs[starts[-1] : end], of):
+            starts.append(end - 1)
+    over = pairs[starts[-1] :] if len(starts) > 1 else ()
+    if over and not teacher.full([*over, *over], of) and not teacher.full(pairs[starts[-2] :]):
+        starts.pop()
+    for start, end in zip(starts, [*starts[1:], len(pairs)], strict=True):
+        if end > start:
             yield list(pairs[max(0, start - context_units) : start]), list(pairs[start:end])
-            start = end
 
 
 class _Ahead:

@@ -70,10 +70,10 @@ def test_long_units_take_little_time() -> None:
     def text(size: int) -> str:
         return "".join(chance.choice("abcdefghijklmnopqrstuvwxyz     .") for _ in range(size))
 
-    source, other, said = text(100_000), text(100_000), text(100_000)
+    source, other, said = text(40_000), text(40_000), text(40_000)
     begin = time.process_time()
-    assert echoes.sentences(source, text(100_000), [(other, said)] * 8) is None
+    assert echoes.sentences(source, text(40_000), [(other, said)] * 8) is None
     assert echoes.sentences(source, said, [(other, said)] * 8) is not None
     assert echoes.sentences(f"{other} x", said, [(other, said)] * 8) is None
     assert echoes.whole(source, said, [(other, said)] * 8) == other
-    assert time.process_time() - begin < 20
+    assert time.process_time() - begin < 10

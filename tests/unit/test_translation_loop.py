@@ -269,6 +269,21 @@ def test_a_run_goes_on_from_any_record(learn: str) -> None:
             assert len(translator.asked) == len(fresh)
 
 
+@pytest.mark.parametrize(
+    "count, sizes", [(0, []), (1, [1]), (6, [6]), (7, [7]), (8, [8]), (9, [6, 3]), (12, [6, 6]), (14, [6, 8]), (15, [6, 6, 3])]
+)  # fmt: skip
+def test_what_is_left_over_goes_with_the_lesson_before(count: int, sizes: list[int]) -> None:
+    class Six(Notes):
+        def full(self, pairs: Sequence[Pair], of: str = "self") -> bool:
+            return len(pairs) > (6 if of == "corrections" else 8)
+
+    given_pairs = [Pair(f"Line {number}.", f"Zeile {number}.") for number in range(count)]
+    found = [chunk for _, chunk in loop.chunks(given_pairs, 2, Six(), "corrections")]
+    assert [len(chunk) for chunk in found] == sizes and [pair for chunk in found for pair in chunk] == given_pairs
+    whole = [len(chunk) for _, chunk in loop.chunks(given_pairs, 2, Six())]  # others are as long as can be
+    assert sum(whole) == count and all(size == 8 for size in whole[:-1])
+
+
 def test_a_run_goes_on_that_was_begun_with_fewer_lessons() -> None:
     class Small(Notes):
         def full(self, pairs: Sequence[Pair], of: str = "self") -> bool:
