@@ -146,8 +146,8 @@ def chunks(
 ) -> Iterator[tuple[list[Pair], list[Pair]]]:
     """All of `pairs` as (context, chunk), each chunk as long as the teacher takes it in a lesson `of` that kind.
 
-    What is left over, less than half of one, goes with the one before where a chunk of text has room: a lesson on little
-    is a step as large as any.
+    What is left over, less than half of one, goes with the one before where a chunk of text has room: a lesson on
+    little is a step as large as any.
     """
     starts = [0]
     for end in range(2, len(pairs) + 1):
