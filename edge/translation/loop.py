@@ -83,7 +83,7 @@ def translate(
     teach = partial(_corrections, job, teacher, log)
     again = partial(_once_more, job, once, revision)
     ahead = _Ahead(job.units, teacher, log)
-    own = partial(teacher.teach, "self" if "self" in job.learn else "none")
+    of = "self" if "self" in job.learn else "none"
 
     def revise() -> Generator[Record, None, None]:
         passed.change((yield from revision.take_in(log, known, teach, again, recall.see)))
@@ -110,7 +110,7 @@ def translate(
         if passed.pending and teacher.full([*passed.pending, pair]):
             yield from revise()
             pair = Pair(record.source, revision.settled.units[unit.id].text)
-            yield from log.lesson((passed.taught, number), partial(own, context=passed.before, pairs=passed.pending))
+            yield from log.lesson((passed.taught, number), passed.lesson(teacher.teach, of))
             passed.close(number)
         passed.pending.append(pair)
     yield from revise()

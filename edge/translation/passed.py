@@ -1,13 +1,15 @@
 """The pairs that passed the guards: those that a prompt shows, and those that the next lesson teaches.
 
-Owns: what was taught and what was not. Does not know: prompts, how a lesson is learned, records.
+Owns: what was taught and what was not. Does not know: prompts, how a lesson is learned, which records there are.
 Units: units of the document.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
+from ..records import Lesson
 from .context import Context
 from .prompts import Pair
 
@@ -31,6 +33,10 @@ class Passed:
     def shown(self) -> Context:
         """What the next prompt shows."""
         return Context(self.before, tuple(self.pending), self.keep)
+
+    def lesson(self, teach: Callable[..., Lesson], of: str) -> Callable[[tuple[int, int]], Lesson]:
+        """The lesson on all that is pending, to be called with its span; `teach`: see `loop.Teacher`."""
+        return partial(teach, of, context=self.before, pairs=self.pending)
 
     def close(self, number: int) -> None:
         """All that was pending is taught; the next lesson begins with unit `number`."""

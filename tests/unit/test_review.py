@@ -263,8 +263,5 @@ class NoModel:
     def full(self, pairs: Sequence[Pair], of: str = "self") -> bool:
         return False
 
-    def teach(self, *args: object, **named: object) -> None:
-        raise AssertionError("teach")
-
     def __getattr__(self, name: str) -> None:
         raise AssertionError(name)
