@@ -14,8 +14,8 @@ from .placeholders import MARK, marks
 
 _CLOSERS = "\"'’”»›)\\]}」』】〉》）］｝〕"
 _WIDE = "。！？｡"  # these end a sentence without white space after them
-_ENDS = f".!?…؟۔।॥{_WIDE}"
-_END = re.compile(rf"(?<![{_ENDS}])[{_ENDS}]++(?:[{_CLOSERS}]|⟦/[0-9]++⟧|⟦[0-9]++/⟧)*+\s*+|\n\s*+")
+ENDS = f".!?…؟۔।॥{_WIDE}"
+_END = re.compile(rf"(?<![{ENDS}])[{ENDS}]++(?:[{_CLOSERS}]|⟦/[0-9]++⟧|⟦[0-9]++/⟧)*+\s*+|\n\s*+")
 _ABBREVIATIONS = names(
     "mr mrs ms dr prof st sr jr vs etc no vol fig cf pp ed eds gen col capt lt sgt rev hon approx e.g i.e "
     "p.s bzw z.b d.h usw hr nr m mme mlle"

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Sequence
 import regex
 
 from ..documents import placeholders
+from ..documents.segments import ENDS
 
-SENTENCES = re.compile(r"[^.!?。！？…؟۔।॥]+[.!?。！？…؟۔।॥]*")
+SENTENCES = re.compile(rf"[^{ENDS}]+[{ENDS}]*")  # abbreviations end one, too
 ECHO = 36  # weight of other lines' sentences that is no chance; a sentence of a third of it counts
 AGAIN = 20  # letters of a whole translation that may not be another line's
 LONG = 2000  # letters of two sources that are compared
@@ -63,7 +64,9 @@ def sentences(
         if said in found or 3 * weight(said) < ECHO or any(said in word for word in words):
             continue
         for other in [other for other, translation in others if said in translation]:
-            shared, alike = common.get(other) or common.setdefault(other, _common(bare(other), own))
+            if other not in common:
+                common[other] = _common(bare(other), own)
+            shared, alike = common[other]
             if alike or 2 * shared >= weight(said):  # it is right here, too
                 found.pop(said, None)
                 break
