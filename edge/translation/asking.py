@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from ..documents import Unit, placeholders, segments
 from ..journal import fingerprint
 from ..records import UnitTranslated
-from . import drafts, guards, languages
+from . import drafts, guards, languages, quotes
 from .context import Context
 from .drafts import Checked, Judge
 from .guards import Case
@@ -184,6 +184,7 @@ class Asking(NamedTuple):
             request = self.request(source, shown, [*terms, *names], number, piece)
             draft = self.translator.translate(request._replace(without=tries.without))
             text = placeholders.tidy(" ".join(draft.text.split("\n")).strip())
+            text = quotes.unwrapped(source, text, [pair.source for pair in earlier])
             tries.count += 1
             tries.tokens += draft.tokens
             case = Case(source, text, job.source, job.target, terms, draft.cut, earlier, names)

@@ -3,10 +3,10 @@
 Owns: what counts as a doubt, how two drafts are compared. Does not know: how drafts are made, how many are tried.
 Units: nats per token, shares of names.
 
-A doubt is worth a second draft, never a mark: a name of the source is missing, or spelled otherwise; with two
-candidates also a guard that was near its limit, and a source that is hardly likelier after this draft than after
-another text (`meaning`, where somebody judges). Of two drafts that with the higher score is taken, the first where
-they are equal.
+A doubt is worth a second draft, never a mark: a name of the source is missing, or one of the book is spelled
+otherwise; with two candidates also a guard that was near its limit, and a source that is hardly likelier after this
+draft than after another text (`meaning`, where somebody judges). Of two drafts that with the higher score is taken, the
+first where they are equal.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def check(case: Case, limits: Limits, names: Terms, memory: Memory, judge: Judge
     lost = _lost(case, names, memory)
     if lost:
         doubts.append(f"names: {lost[0]}")
-        score -= NAME * len(lost) / len(names)
+        score -= NAME * len(lost) / max(1, len(names))
     if candidates > 1:
         near = [f"near {problem}" for problem in guards.problems(case, nearer(lenient(limits)))]
         doubts += near
@@ -74,13 +74,15 @@ def _lost(case: Case, names: Terms, memory: Memory) -> list[str]:
     """What is said of each name that is missing or spelled otherwise."""
     text = placeholders.plain(case.target)
     missing = memory.missing(names, text)
-    found = []
-    for name in names:
-        if other := spelling.misspelt(text, name[1], case.target_language):
-            found.append(f"'{other}' for '{name[1]}'")
-        elif name in missing:
-            found.append(f"'{name[1]}' is missing")
-    return found
+    found: dict[str, str] = {}
+    for source, name in names:
+        if other := spelling.misspelt(text, name, case.target_language):
+            found[name] = f"'{other}' for '{name}'"
+        elif (source, name) in missing:
+            found[name] = f"'{name}' is missing"
+    for other, name in memory.misspelt([*names, *case.terms], text):
+        found.setdefault(name, f"'{other}' for '{name}'")
+    return list(found.values())
 
 
 def lenient(limits: Limits) -> Limits:

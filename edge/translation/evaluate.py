@@ -14,8 +14,8 @@ Protocols, never mixed:
 
 Perplexity is teacher-forced, in the paper's form: each chunk's reference lines after its source lines, with the
 reference pairs before it as context in every protocol, so that only the adapter differs; torch computes it, whatever
-translates. A prompt that translates shows what its protocol knows: the references of past chunks in `oracle`, else the
-translations made so far.
+translates. A prompt that translates shows what its protocol knows of the lines before: the references of past chunks in
+`oracle`, those that are given in `corrections`, else the translations made so far.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def evaluate(
         if block.translated or protocol == "self":
             history = context if protocol == "oracle" else own[max(0, len(own) - job.context_units) :]
             texts, marked = _translated(job, translator, block, history, memory, judge)
-            own += _accepted(block, texts)
+        own += _shown(protocol, block, texts)
         # 2. the references are scored; one forward does it where they are learned too
         if protocol == "oracle" and session.settings.lessons_score:
             tokens, nll, learned = _taught(lessons.teach(protocol, (block.start, block.end), context, block.pairs))
@@ -177,7 +177,7 @@ def _done_before(
         pairs = _accepted(block, record.texts)
         _remember(memory, block, pairs, _is_taught(protocol, block))
         pending = pairs if _is_full(pending, pairs, lessons) else [*pending, *pairs]
-        own += pairs
+        own += _shown(protocol, block, record.texts)
     return own, pending
 
 
@@ -212,6 +212,11 @@ def _remember(memory: Memory, block: Block, own: Sequence[Pair], given: bool) ->
     """The names of a chunk: of its references where they are given, as the user's own, else of what was translated."""
     for pair in block.pairs if given else own:
         memory.learn(pair, by_user=given)
+
+
+def _shown(protocol: str, block: Block, texts: Sequence[str]) -> Sequence[Pair]:
+    """What later prompts show of a chunk: its references where they are corrections, else what was translated."""
+    return block.pairs if protocol == "corrections" and block.given else _accepted(block, texts)
 
 
 def _translated(

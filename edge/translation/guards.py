@@ -18,7 +18,7 @@ import regex
 
 from ..documents import placeholders
 from ..values import scripts
-from . import copies, echoes, languages, numerals, spelling
+from . import copies, echoes, languages, numerals, quotes, spelling
 from .echoes import SENTENCES, bare, weight
 from .languages import Language
 
@@ -36,11 +36,6 @@ _TALK = regex.compile(
 _SPOKEN_OF = r"(?:[“\"‘「『'«„]{0}[”\"’」』'»“])|{0}(?:这个|這個|二|两个|兩個)?[字词詞]|[字词詞]{0}"
 _SMALL_WORD = regex.compile(r"(?<![\p{Latin}\p{M}\d_.@/-])\p{Ll}{4,}(?![\p{Latin}\p{M}\d_@/-])")
 _ENDED = regex.compile(r"[.!?。！？…][\"”’»)）」』】\]]*\s*$")
-_SPEECH = regex.compile(r"^\s*[“„\"«»「『]|[”“\"»«」』]\s*$")
-_SPOKEN = regex.compile(r"[“”„‟\"«»「」『』]|(?<!\p{L})[‘‚'‹›]|[’'](?!\p{L})|^\s*[-–—―]")
-_QUOTED = regex.compile(r"[“”„\"«»「」『』]")
-# each group holds marks that are pairs in one language or another; single ones are apostrophes as well
-_PAIRED = ('“”„"‟', "«»", "「」", "『』")
 SOFT = ("numbers", "terms", "names", "quotes", "end", "words", "echo")  # a text with these problems is better than none
 
 
@@ -318,24 +313,7 @@ def _placeholders(case: Case, limits: Limits) -> str:
 
 
 def _quotes(case: Case, limits: Limits) -> str:
-    """Speech without any mark of it; or a mark that stands alone, where those of the source are pairs."""
-    source = placeholders.plain(case.source)
-    target = placeholders.plain(case.target)
-    if _SPEECH.search(source) and not _SPOKEN.search(target):
-        return "there are none in it"
-    if not _QUOTED.search(source) or _unpaired(source):
-        return ""
-    odd = _unpaired(target)
-    return f"{odd} stands alone" if odd else ""
-
-
-def _unpaired(text: str) -> str:
-    """A quotation mark without its other half; empty without one. Languages pair the same marks in many ways."""
-    for marks in _PAIRED:
-        found = [char for char in text if char in marks]
-        if len(found) % 2:
-            return found[-1]
-    return ""
+    return quotes.wrong(case.source, case.target)
 
 
 def _numbers(case: Case, limits: Limits) -> str:

@@ -27,6 +27,7 @@ from .candidates import UNCASED, Candidates, runs_of, sounds_alike, whole_runs
 from .languages import Language
 from .prompts import Pair, Terms
 from .settled import stands
+from .spelling import near
 
 HEAD = "# names that were remembered: edit the second column and give the file back with --glossary\n"
 SHOWN = 12  # names of one unit that a prompt shows at most
@@ -307,6 +308,25 @@ class Memory:
         words = set(_LETTERS.findall(plain))
         return [(source, target) for source, target in names if not self._has(target.casefold(), plain, words)]
 
+    def misspelt(self, names: Terms, text: str) -> list[tuple[str, str]]:
+        """(what stands there, the name) of each remembered name of several words that a translation has in another
+        spelling, whether or not its source has it: models slip where they take up a name from before, too.
+
+        Args:
+            names: whose spelling is right, whatever it is like.
+        """
+        if not (self._cased and self._target.spaced):
+            return []
+        known = {target.casefold() for _, target in names} | self._taken | self._owner.keys()
+        runs = {run.casefold(): run for run, _ in runs_of(placeholders.plain(text)) if " " in run}
+        return [
+            (runs[run], self._names[owner])
+            for run in runs
+            if not any(run in name or name in run for name in known)
+            for name, owner in self._owner.items()
+            if _slipped(name.split(), run.split(), self._target)
+        ]
+
     def _has(self, target: str, text: str, words: set[str]) -> bool:
         if target in text:
             return True
@@ -319,6 +339,14 @@ class Memory:
 def nothing(target: Language) -> Memory:
     """A memory in which there is no name."""
     return Memory(Candidates((), target), target)
+
+
+def _slipped(name: Sequence[str], words: Sequence[str], language: Language) -> bool:
+    """Whether words are a name but for the spelling of one of them."""
+    if len(name) != len(words):
+        return False
+    (*others, last) = [pair for pair in zip(name, words, strict=True) if pair[0] != pair[1]] or [("", "")]
+    return not others and len(name) > 1 and near(*last, language)
 
 
 def _bent(name: str, word: str) -> bool:

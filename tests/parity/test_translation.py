@@ -430,6 +430,25 @@ def test_only_marked_chunks_are_translated(runtime: Any) -> None:
     assert [record.nll for record in found] == [record.nll for record in measured(runtime, "oracle")]
 
 
+def test_a_prompt_shows_the_lines_before_that_its_protocol_knows(runtime: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of chunks that are not translated, the references where they are given; also where a measurement goes on."""
+    asked: list[Request] = []
+    answer = loop.Draft("Die See rollt ja doch und nicht.", 9)
+    monkeypatch.setattr(ModelTranslator, "translate", lambda self, request: asked.append(request) or answer)
+
+    def shown(protocol: str, done: list[ChunkEvaluated], given: int) -> list[Pair]:
+        asked.clear()
+        records.append(measured(runtime, protocol, translate=True, done=done, given=given))
+        return asked[0].context.last()
+
+    records: list[list[ChunkEvaluated]] = []
+    assert shown("corrections", [], 3) == PAIRS[4:6]
+    assert shown("corrections", records[0][:2], 3) == PAIRS[4:6]
+    assert shown("corrections", [], 2) == PAIRS[2:4]
+    assert shown("oracle", [], 2) == PAIRS[4:6]
+    assert shown("off", [], 3) == []
+
+
 def test_an_evaluation_goes_on_where_it_was(runtime: Any) -> None:
     whole = measured(runtime, "oracle")
     session = runtime.session()

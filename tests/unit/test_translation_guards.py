@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edge.documents import placeholders
 from edge.errors import SettingsError
-from edge.translation import guards, languages
+from edge.translation import guards, languages, quotes
 from edge.translation.guards import Case, Limits
 
 ZH, EN, DE, JA, AR, RU = (languages.find(code) for code in ("zh", "en", "de", "ja", "ar", "ru"))
@@ -230,3 +230,32 @@ def test_a_name_in_another_spelling_is_found() -> None:
 def test_an_address_alone_needs_no_translation() -> None:
     assert guards.needs_no_translation("https://www.example.org/catalogue/2024")
     assert not guards.needs_no_translation("See https://www.example.org")
+
+
+@pytest.mark.parametrize("source, before, target, text", [
+    ("他走了。", (), '"He left."', "He left."),
+    ("他走了。", (), "“He left, and went home.”", "He left, and went home."),
+    ("He left.", (), "„Er ging.“", "Er ging."),
+    ("He left.", (), "»Er ging.«", "Er ging."),
+    ("He left.", (), "« Il est parti. »", "Il est parti."),
+    ("He left.", (), "「彼は去った。」", "彼は去った。"),
+    ("他走了。", ("“我走了。”他说。",), '"He left."', "He left."),
+    ("他走了。", ("“我走了。",), '"He left."', None),  # a speech of several lines
+    ("他走了。", ("“我走了。", "天黑了。"), '"He left."', None),
+    ("他走了。", ("“我走了。", "天黑了。”"), '"He left."', "He left."),
+    ("他走了。", ('"I left.',), '"He left."', None),
+    ("“他走了。", (), '"He left."', None),
+    ("- Il est parti.", (), '"He left."', None),
+    ("'He left'", (), '"Er ging"', None),
+    ("《红楼梦》", (), '"Dream of the Red Chamber"', None),
+    ("【试试】", (), '"Try it"', None),
+    ("*Moby Dick*", (), '"Moby Dick"', None),
+    ("他说不，就走了。", (), '"No," he said, and "left."', None),
+    ("……", (), '"..."', None),
+    ("他走了。", (), '"He left.', None),
+    ("他走了。", (), "“He left.»", None),
+])  # fmt: skip
+def test_quotation_marks_around_what_is_no_speech_go(
+    source: str, before: tuple[str, ...], target: str, text: str | None
+) -> None:
+    assert quotes.unwrapped(source, target, before) == (target if text is None else text)

@@ -252,6 +252,23 @@ def test_a_draft_that_lacks_a_name() -> None:
     )
 
 
+@pytest.mark.parametrize("text, slips", [
+    ("She took up Lin Xiaofang's hat.", [("Lin Xiaofang", "Lin Xiaofeng")]),
+    ("Lin Xiaofeng looked for Lin Xiaofegn.", [("Lin Xiaofegn", "Lin Xiaofeng")]),  # the right one is there, too
+    ("Old Wang Yaqan and LIN XIAOFENG", [("Wang Yaqan", "Wang Yaqin")]),
+    ("Lin Xiaofeng and Owen", []),
+    ("Wang Xiaofang came with Xiaofang Lin.", []),  # two words are others
+    ("Lin Mei was not there.", []),
+    ("Lin Yaqin and Wang Xiaofeng", []),
+])  # fmt: skip
+def test_a_name_of_the_book_in_another_spelling(text: str, slips: list[tuple[str, str]]) -> None:
+    made = memory()
+    assert made.misspelt([], text) == slips
+    known = [("某", wrong) for wrong, _ in slips]
+    assert made.misspelt(known, text) == []  # a term that is spelled so
+    assert Memory(Candidates((), ZH), EN).misspelt([], text) == []
+
+
 # --- in the loop ---
 
 
@@ -377,6 +394,19 @@ def test_a_missing_name_is_asked_for_once_more(texts: list[str], taken: int) -> 
     said = [problem for problem in record.problems if problem.startswith("names")]
     assert len(said) == (len(texts) > 1) and all("'Owen'" in problem for problem in said)
     assert len({request.seed for request in translator.asked}) == len(texts)
+
+
+@pytest.mark.parametrize("texts, taken", [
+    (["She gave Lin Xiaofang a hat.", "She gave Lin Xiaofeng a hat."], 1),
+    (["She gave Lin Xiaofang a hat.", "She gave Lin Xiaofang a cap."], 0),  # it insists: perhaps she is somebody else
+    (["She gave Lin Xiaofeng a hat."], 0),
+])  # fmt: skip
+def test_a_slip_is_asked_for_once_more_where_the_source_names_nobody(texts: list[str], taken: int) -> None:
+    last = Pair("她给了一顶帽子。", "")
+    made = list(loop.translate(job([*BOOK, last]), Script(last.source, *texts), Notes()))
+    record = translated(made)[-1]
+    assert record.text == texts[taken] and record.status == "model" and record.attempts == len(texts)
+    assert list(record.problems) == ["names: 'Lin Xiaofang' for 'Lin Xiaofeng'"][: len(texts) - 1]
 
 
 def test_corrections_teach_names_before_the_first_unit() -> None:
