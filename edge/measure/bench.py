@@ -250,7 +250,7 @@ class _Worker:
 def work() -> None:
     """A contender's process: one command a line on standard input, one JSON object a line on standard output."""
     from ..errors import BudgetError, TemploraError, describe
-    from ..machine.allocator import tune_allocator
+    from ..machine.allocator import own_process, tune_allocator
     from ..machine.held import is_out_of_memory
 
     spec = json.loads(sys.stdin.readline())
@@ -261,6 +261,7 @@ def work() -> None:
 
         resource.setrlimit(resource.RLIMIT_DATA, (spec["limit"], spec["limit"]))
     if spec["contender"] != "paper":
+        own_process()
         tune_allocator()
     contender = _commands(spec)
     next(contender)

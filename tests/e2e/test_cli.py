@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 
 from edge import cli
 from tests import tiny
+from tests.commands import Command
 
 SMALL = [
     "--set",
@@ -206,12 +206,8 @@ def test_interrupt_reports_what_was_done(model: str, tmp_path: Path, number: sig
     path = tmp_path / "long.txt"
     path.write_text(tiny.TEXT * 400)
     args = ["score", str(path), "--model", model, *SMALL, "--run", str(tmp_path / "run"), "--json"]
-    env = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
-    child = subprocess.Popen(
-        [sys.executable, "-m", "edge.cli", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
-    )
-    assert child.stderr is not None
-    assert b"scoring:" in child.stderr.readline()  # some chunk is done
+    child = Command(args)
+    assert b"scoring:" in child.line()  # some chunk is done
     child.send_signal(number)
     out, err = child.communicate(timeout=60)
     assert child.returncode == 130, err

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +18,7 @@ from edge import cli, settings
 from edge.commands import options
 from edge.resume import Run
 from tests import tiny
+from tests.commands import Command
 
 COMMON = [
     "--set",
@@ -53,13 +51,6 @@ def command(verb: str, model: str, book: Path, folder: Path) -> list[str]:
     return [verb, *what, "--model", model, *COMMON, *more, "--run", str(folder), "--json"]
 
 
-def start(args: list[str]) -> subprocess.Popen[bytes]:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "edge.cli", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
-    )
-
-
 def records(folder: Path) -> int:
     try:
         return (folder / "records.jsonl").read_bytes().count(b"\n")
@@ -83,13 +74,13 @@ def outcome(out: bytes) -> Any:
 @pytest.mark.parametrize("verb", ["score", "write"])
 def test_killed_runs_come_to_the_same_end(verb: str, model: str, book: Path, tmp_path: Path) -> None:
     """SIGKILL at random moments, twice; then to the end."""
-    whole = start(command(verb, model, book, tmp_path / "whole"))
+    whole = Command(command(verb, model, book, tmp_path / "whole"))
     out, err = whole.communicate(timeout=240)
     assert whole.returncode == 0, err
     folder = tmp_path / "killed"
     args, chance, killed = command(verb, model, book, folder), random.Random(verb), 0
     for attempt in range(2):
-        child = start([*args, "--resume"] if attempt else args)
+        child = Command([*args, "--resume"] if attempt else args)
         before = records(folder)
         wanted = before + chance.randrange(2, 6)
         while child.poll() is None and records(folder) < wanted:
@@ -99,7 +90,7 @@ def test_killed_runs_come_to_the_same_end(verb: str, model: str, book: Path, tmp
         child.kill()
         child.communicate()
     assert killed == 2
-    last = start([*args, "--resume"])
+    last = Command([*args, "--resume"])
     again, err = last.communicate(timeout=240)
     assert last.returncode == 0, err
     assert outcome(again) == outcome(out)
@@ -143,7 +134,7 @@ def test_killed_after_its_last_record_a_run_still_tells_its_adapter(
 
 def test_stop_and_go_on(model: str, book: Path, tmp_path: Path) -> None:
     args = command("score", model, book, tmp_path / "run")
-    child = start(args)
+    child = Command(args)
     while records(tmp_path / "run") < 3:
         time.sleep(0.05)
         assert child.poll() is None
@@ -151,7 +142,7 @@ def test_stop_and_go_on(model: str, book: Path, tmp_path: Path) -> None:
     out, err = child.communicate(timeout=60)
     assert child.returncode == 130 and b"--resume" in err and json.loads(out.splitlines()[-1])["stopped"]
     done = json.loads(out.splitlines()[-1])["chunks"][-1]["end"]
-    second = start([*args, "--resume", "--set", "compute.heap=keep"])
+    second = Command([*args, "--resume", "--set", "compute.heap=keep"])
     out, err = second.communicate(timeout=240)
     assert second.returncode == 0, err
     assert b"note: the run continues compute.heap=return as it began, not keep; --force changes it" in err

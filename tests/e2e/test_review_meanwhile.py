@@ -15,7 +15,8 @@ import pytest
 from edge import cli
 from edge.documents import open_document
 from edge.translation import decoding, loop, pairs
-from tests.e2e.test_translate import LINES, OWN, command, last_json, model, plain, records, start
+from tests.commands import Command
+from tests.e2e.test_translate import LINES, OWN, command, last_json, model, plain, records
 
 __all__ = ["model"]  # a fixture
 NAMED = [line.replace("The captain", "Then captain Ahab").replace("My brother", "So Ahab") for line in LINES]
@@ -172,18 +173,18 @@ def test_killed_runs_with_edits_give_the_same_book(model: str, tmp_path: Path) -
         row = [NAMED[1], "Und Kapitän Ahab sahen wir alle.", "model", "u000001", "00000000", ""]
         head = "# templora review: edit the second column"
         (tmp_path / f"{name}.rep/review.tsv").write_text(head + "\n" + "\t".join(row) + "\n", "utf-8")
-    whole = start(args("whole"))
+    whole = Command(args("whole"))
     _, err = whole.communicate(timeout=600)
     assert whole.returncode == 9, err
     chance, killed, folder = random.Random(5), 0, tmp_path / "killed"
     for _ in range(2):
-        child = start(args("killed"))
+        child = Command(args("killed"))
         wanted = len(records(folder)) + chance.randrange(1, 6)
         while child.poll() is None and len(records(folder)) < wanted:
             time.sleep(0.01)
         child.kill()
         killed += child.wait() == -signal.SIGKILL
-    last = start(args("killed"))
+    last = Command(args("killed"))
     _, err = last.communicate(timeout=600)
     assert killed == 2 and last.returncode == 9, err
     assert (tmp_path / "killed.txt").read_bytes() == (tmp_path / "whole.txt").read_bytes()

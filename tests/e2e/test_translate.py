@@ -7,8 +7,6 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 import zipfile
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from edge.machine import held
 from edge.translation import decoding, evaluate, guards, loop, metrics
 from edge.translation.learned import Sample
 from tests import chinese, comets, tiny
+from tests.commands import Command
 from tests.unit.documents import books
 
 SMALL = [
@@ -227,13 +226,6 @@ def test_an_edited_review_is_learned_and_used(
 # --- continuing ---
 
 
-def start(args: list[str]) -> subprocess.Popen[bytes]:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "edge.cli", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
-    )
-
-
 def records(folder: Path) -> list[dict[str, Any]]:
     path = folder / "records.jsonl"
     return [json.loads(line)["record"] for line in path.read_bytes().splitlines()] if path.exists() else []
@@ -259,17 +251,17 @@ def test_killed_runs_give_the_same_book(lines: str, model: str, book: Path, tmp_
         more += ["--lines", lines]
         return command(model, book, "--corrections", str(corrections), "--learn", "self,source,corrections", *more)
 
-    whole = start(args("whole"))
+    whole = Command(args("whole"))
     assert whole.wait(240) == 9
     chance, killed, folder = random.Random(0), 0, tmp_path / "killed"
     for attempt in range(2):
-        child = start([*args("killed"), *(["--resume"] if attempt else [])])
+        child = Command([*args("killed"), *(["--resume"] if attempt else [])])
         wanted = len(records(folder)) + chance.randrange(2, 8)
         while child.poll() is None and len(records(folder)) < wanted:
             time.sleep(0.01)
         child.kill()
         killed += child.wait() == -signal.SIGKILL
-    last = start([*args("killed"), "--resume"])
+    last = Command([*args("killed"), "--resume"])
     _, err = last.communicate(timeout=240)
     assert killed == 2 and last.returncode == 9, err
     assert (tmp_path / "killed.txt").read_bytes() == (tmp_path / "whole.txt").read_bytes()
@@ -282,7 +274,7 @@ def test_a_stop_leaves_a_book_that_can_be_opened(model: str, book: Path, tmp_pat
     book.write_text("\n\n".join(SHORT) + "\n", "utf-8")
     folder, out = tmp_path / "run", tmp_path / "out.txt"
     args = command(model, book, "--run", str(folder), "--out", str(out))
-    child = start(args)
+    child = Command(args)
     while child.poll() is None and len(records(folder)) < 3:
         time.sleep(0.01)
     child.send_signal(signal.SIGINT)
@@ -292,8 +284,8 @@ def test_a_stop_leaves_a_book_that_can_be_opened(model: str, book: Path, tmp_pat
     done = len(records(folder))
     assert len(texts) == 20 and texts[done:] == SHORT[done:] and texts[0] == f"⚠ {SHORT[0]}"
     for more in (["--learn", "off"], ["--judge"]):  # another way of learning, or judging too, is another run
-        other = subprocess.run([sys.executable, "-m", "edge.cli", *args[:-2], "--resume", *more], capture_output=True)
-        assert other.returncode == 7 and b"options" in other.stderr
+        other = Command([*args[:-2], "--resume", *more])
+        assert b"options" in other.communicate()[1] and other.returncode == 7
 
 
 def test_a_long_book_in_flat_memory(

@@ -1,0 +1,156 @@
+"""`templora` commands in processes of their own, without the four seconds of imports that each would begin with.
+
+One process per worker of the suite imports everything and waits. A command is a fork of it, that takes over the arguments,
+the environment, the standard streams and the exit code of one; a signal, SIGKILL too, hits it alone. What depends on how
+a process begins (imports, early interruptions, closed streams, memory) starts one of its own instead.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+ROOT = Path(__file__).resolve().parent.parent
+_SUBREAPER = 36  # prctl: whoever loses its parent below this process becomes its child
+_LARGEST = 1 << 20  # bytes of a request
+_SERVER = "import sys; sys.path.insert(0, sys.argv[2]); from tests import commands; commands.serve(int(sys.argv[1]))"
+
+
+class Command:
+    """A command that runs, as `subprocess.Popen` would show it.
+
+    Attributes:
+        stdout, stderr: files, to be read from the beginning at any time.
+    """
+
+    def __init__(self, args: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+        """`env`: what is set beside this process's own."""
+        self.stdout: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the object
+        self.stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self.returncode: int | None = None
+        request = json.dumps({"args": list(args), "env": {**os.environ, **(env or {})}, "cwd": os.getcwd()}).encode()
+        server = _server()
+        socket.send_fds(server, [request], [self.stdout.fileno(), self.stderr.fileno()])
+        self.pid = int(server.recv(100))
+
+    def poll(self) -> int | None:
+        """The exit code, or minus the signal; None while it runs."""
+        return self._ask(os.WNOHANG)
+
+    def wait(self, timeout: float = 240) -> int:
+        """The same, at its end."""
+        end = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > end:
+                self.kill()
+                raise subprocess.TimeoutExpired("templora", timeout)
+            time.sleep(0.01)
+        return code
+
+    def communicate(self, timeout: float = 240) -> tuple[bytes, bytes]:
+        """All of its output and its errors, at its end."""
+        self.wait(timeout)
+        return _all(self.stdout), _all(self.stderr)
+
+    def line(self, timeout: float = 60) -> bytes:
+        """The first line of its errors, once it is whole."""
+        end = time.monotonic() + timeout
+        while b"\n" not in (said := _all(self.stderr)):
+            assert self.poll() is None and time.monotonic() < end, said
+            time.sleep(0.005)
+        return said.partition(b"\n")[0]
+
+    def send_signal(self, number: int) -> None:
+        """Nothing where it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def _ask(self, options: int) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+
+def _all(file: IO[bytes]) -> bytes:
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
+
+
+@cache
+def _server() -> socket.socket:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    assert ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0) == 0
+    command = [sys.executable, "-c", _SERVER, str(theirs.fileno()), str(ROOT)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    subprocess.Popen(command, env=env, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+    theirs.close()
+    return ours
+
+
+# --- in the process that waits ---
+
+
+def serve(number: int) -> None:
+    """Forks a command for each request, until nobody can ask any more."""
+    import edge.commands.everything
+    from edge.machine import allocator
+    from edge.weights import libraries
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    allocator.own_process()
+    libraries.load()
+    edge.commands.everything.parser()
+    with socket.socket(fileno=number) as asked:
+        while True:
+            request, files, _, _ = socket.recv_fds(asked, _LARGEST, 2)
+            if not request:
+                return
+            said, says = os.pipe()
+            between = os.fork()
+            if not between:
+                # its child is nobody's when it ends, and so the one's that asked
+                if child := os.fork():
+                    os.write(says, str(child).encode())
+                    os._exit(0)
+                _become(json.loads(request), files)
+            os.waitpid(between, 0)
+            asked.send(os.read(said, 100))
+            for file in (said, says, *files):
+                os.close(file)
+
+
+def _become(request: dict[str, Any], files: Sequence[int]) -> None:
+    """This process is the command from now on."""
+    from edge import cli
+
+    code = 70
+    try:
+        for file, number in zip(files, (1, 2), strict=True):
+            os.dup2(file, number)
+        os.environ.clear()
+        os.environ.update(request["env"])
+        os.chdir(request["cwd"])
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.argv = ["templora", *request["args"]]
+        code = cli.main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
