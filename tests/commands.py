@@ -1,4 +1,4 @@
-"""`templora` commands in processes of their own, without the four seconds of imports that each would begin with.
+"""`templora` commands and scripts in processes of their own, without the seconds of imports that each would begin with.
 
 One process per worker of the suite imports everything and waits. A command is a fork of it, that takes over the arguments,
 the environment, the standard streams and the exit code of one; a signal, SIGKILL too, hits it alone. What depends on how
@@ -10,13 +10,15 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -34,12 +36,13 @@ class Command:
         stdout, stderr: files, to be read from the beginning at any time.
     """
 
-    def __init__(self, args: Sequence[str], env: Mapping[str, str] | None = None) -> None:
-        """`env`: what is set beside this process's own."""
+    def __init__(self, args: Sequence[str], script: Path | None = None) -> None:
+        """`script`: what is run; `templora` where none is named."""
         self.stdout: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the object
         self.stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self.returncode: int | None = None
-        request = json.dumps({"args": list(args), "env": {**os.environ, **(env or {})}, "cwd": os.getcwd()}).encode()
+        asked = {"words": [str(script or "templora"), *args], "env": dict(os.environ), "cwd": os.getcwd()}
+        request = json.dumps(asked | {"script": script is not None}).encode()
         server = _server()
         socket.send_fds(server, [request], [self.stdout.fileno(), self.stderr.fileno()])
         self.pid = int(server.recv(100))
@@ -85,6 +88,14 @@ class Command:
             pid, status = os.waitpid(self.pid, options)
             self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
+
+
+def script(name: str, *args: str, code: int = 0) -> tuple[str, str]:
+    """Output and errors of one of the project's scripts, which ends with that exit code."""
+    command = Command(args, ROOT / name)
+    out, err = (said.decode() for said in command.communicate())
+    assert command.returncode == code, err
+    return out, err
 
 
 def _all(file: IO[bytes]) -> bytes:
@@ -146,10 +157,17 @@ def _become(request: dict[str, Any], files: Sequence[int]) -> None:
         os.environ.update(request["env"])
         os.chdir(request["cwd"])
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.argv = ["templora", *request["args"]]
-        code = cli.main()
+        sys.argv = request["words"]
+        if request["script"]:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+            code = 0
+        else:
+            code = cli.main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except BaseException:
+        traceback.print_exc()
+        code = 1
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -6,8 +6,6 @@ import csv
 import json
 import math
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ import edge
 from edge import records
 from edge.translation import sounds
 from tests import chinese, tiny
+from tests.commands import script
 
 ROOT = Path(__file__).resolve().parents[2]
 SET = [*tiny.WINDOW, "compute.threads=1", "compute.matmul=float32"]
@@ -31,10 +30,10 @@ def test_lab(tmp_path: Path) -> None:
     plan = {"preset": "economical", "set": SET, "seeds": [0, 1], "confirm": ["fast"],
             "variations": {"slow": ["learn.lr=1e-3"], "fast": [], "unused": ["learn.epochs=1"]}}  # fmt: skip
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
-    args = [sys.executable, str(ROOT / "scripts/lab/table"), str(tmp_path / "plan.yaml"), "--model", str(model), "--attention",
+    args = ["scripts/lab/table", str(tmp_path / "plan.yaml"), "--model", str(model), "--attention",
             "--full", str(model), "--choose", str(tmp_path / "one.txt"), str(tmp_path / "two.txt"),
             "--confirm", str(tmp_path / "three.txt"), "--tokens", "120", "--out", str(tmp_path / "out")]  # fmt: skip
-    first = subprocess.run(args, capture_output=True, text=True, check=True)
+    first, _ = script(*args)
     path = tmp_path / "out/lab.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     seen = [(row["variation"], row["book"], row["seed"]) for row in rows]
@@ -50,24 +49,24 @@ def test_lab(tmp_path: Path) -> None:
     table = {(r["variation"], r["book"], r["seed"]): r for r in csv.DictReader((tmp_path / "out/lab.csv").open())}
     found = float(table[("fast", "three", "1")]["perplexity"])
     assert found == pytest.approx(math.exp(expected.nll / expected.tokens), rel=1e-3)
-    assert "Chosen on one, two" in first.stdout and "Confirmed on three" in first.stdout
+    assert "Chosen on one, two" in first and "Confirmed on three" in first
     assert (tmp_path / "out/choose.png").stat().st_size > 1000 and (tmp_path / "out/confirm.png").exists()
 
     kept = path.read_text().splitlines(keepends=True)
     path.write_text("".join(kept[:-1]) + kept[-1][:20])  # stopped while the last row was written
-    again = subprocess.run(args, capture_output=True, text=True, check=True)
+    again, _ = script(*args)
     assert [json.loads(x)["nll"] for x in path.read_text().splitlines()] == [row["nll"] for row in rows]
-    assert again.stdout.count(" s/chunk") == 1 + first.stdout.count("| seeds' spread | s/chunk")
+    assert again.count(" s/chunk") == 1 + first.count("| seeds' spread | s/chunk")
 
 
 def test_lab_writing(tmp_path: Path) -> None:
     """A study of a tiny model; its rows are made once."""
     model = tiny.folder(tmp_path / "model", "llama")
     (tmp_path / "book.txt").write_text(tiny.TEXT)
-    args = [sys.executable, str(ROOT / "scripts/lab/writing"), str(tmp_path / "book.txt"), "--model", str(model),
+    args = ["scripts/lab/writing", str(tmp_path / "book.txt"), "--model", str(model),
             "--chunks", "2", "--chunk", "8", "--prompt", "60", "--true", "30", "--set", "compute.threads=1",
             "--set", "learn.lr=1e-2", "--sampled", "--seeds", "1", "2", "--out", str(tmp_path / "out")]  # fmt: skip
-    subprocess.run(args, capture_output=True, text=True, check=True)
+    script(*args)
     lines = (tmp_path / "out/writing.jsonl").read_text().splitlines()
     rows = {(row["variation"], row["seed"]): row for row in map(json.loads, lines)}
     assert len(rows) == len(lines) == 3 * 3
@@ -77,19 +76,19 @@ def test_lab_writing(tmp_path: Path) -> None:
     assert off["true_perplexity"] == off["base_true_perplexity"] == pytest.approx(both["base_true_perplexity"])
     assert reads["true_perplexity"] != pytest.approx(off["true_perplexity"], rel=1e-3)
     assert all(row["written"] == 16 for row in rows.values())
-    again = subprocess.run(args, capture_output=True, text=True, check=True)
+    again, _ = script(*args)
     assert (tmp_path / "out/writing.jsonl").read_text().splitlines() == lines
-    assert again.stdout.count("learns all, sampled") == 2
+    assert again.count("learns all, sampled") == 2
 
 
 def test_lab_sensitivity(tmp_path: Path) -> None:
     """A tiny model's groups, each against its own 4-bit base; all layers at full weights are the full model."""
     model = tiny.folder(tmp_path / "model", "llama")
     (tmp_path / "book.txt").write_text(tiny.TEXT)
-    args = [sys.executable, str(ROOT / "scripts/lab/sensitivity"), str(tmp_path / "book.txt"), "--full", str(model),
+    args = ["scripts/lab/sensitivity", str(tmp_path / "book.txt"), "--full", str(model),
             "--model", str(model), "--tokens", "200", "--window", "64", "--budget", "0.05", "--set", "compute.threads=1",
             "--set", "compute.matmul=float32", "--out", str(tmp_path / "out")]  # fmt: skip
-    subprocess.run(args, capture_output=True, text=True, check=True)
+    script(*args)
     head, *rows = csv.reader((tmp_path / "out/sensitivity.csv").open())
     found = {row[0]: [float(cell) for cell in row[1:]] for row in rows}
     assert head[0] == "layers at 8 bits" and {"block 00", "block 01", "all q_proj", "all down_proj", "all"} <= set(
@@ -120,14 +119,8 @@ def test_lab_curve(tmp_path: Path) -> None:
         for start, nats in ((0, 3.0), (20_000, 2.9), (40_000, 2.8), (60_000, 2.7), (80_000, 2.6), (100_000, 2.5))
     ]
     (tmp_path / "book.json").write_text("a line that says something else\n" + json.dumps({"chunks": chunks}))
-    args = [
-        sys.executable,
-        str(ROOT / "scripts/lab/curve"),
-        str(tmp_path / "book.json"),
-        "--out",
-        str(tmp_path / "lab"),
-    ]
-    subprocess.run(args, check=True, capture_output=True, timeout=60)
+    args = ["scripts/lab/curve", str(tmp_path / "book.json"), "--out", str(tmp_path / "lab")]
+    script(*args)
     rows = list(csv.DictReader((tmp_path / "lab/curve.csv").open()))
     assert [(int(r["start"]), int(r["end"])) for r in rows] == [
         (0, 40_000), (25_000, 60_000), (50_000, 100_000), (100_000, 120_000),
@@ -137,16 +130,13 @@ def test_lab_curve(tmp_path: Path) -> None:
     )
     assert (tmp_path / "lab/curve.png").stat().st_size > 1000
     (tmp_path / "book.json").write_text(json.dumps({"chunks": [{**chunks[0], "base_nll": None}]}))
-    refused = subprocess.run(args, check=False, capture_output=True, text=True, timeout=60)
-    assert refused.returncode == 2 and "--no-base" in refused.stderr and "Traceback" not in refused.stderr
+    _, refused = script(*args, code=2)
+    assert "--no-base" in refused and "Traceback" not in refused
 
 
 def test_walk_counts_what_each_loop_enters() -> None:
     """Its own module, the document's state and the learner are entered by each; a loop of another kind by none."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/lab/walk"), "--names"], capture_output=True, text=True, check=True
-    )
-    lines = done.stdout.splitlines()[2:]
+    lines = script("scripts/lab/walk", "--names")[0].splitlines()[2:]
     counts = {row.split()[1]: int(row.split()[3]) for row in lines[::2]}
     names = [set(line.split()) for line in lines[1::2]]
     assert list(counts) == ["score", "generate", "translate"] and list(counts.values()) == [len(n) for n in names]
@@ -162,11 +152,7 @@ def test_lab_genre(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(tiny.TEXT)
     args = [str(model), str(tmp_path / "a.txt"), str(tmp_path / "a.txt"), "--read", "200", "--tokens", "120"]
     sets = [word for override in SET for word in ("--set", override)]
-    made = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/lab/genre"), *args, "--preset", "economical", *sets],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    found = json.loads(made.stdout)
+    found = json.loads(script("scripts/lab/genre", *args, "--preset", "economical", *sets)[0])
     with edge.load(str(model), "economical", overrides=[*SET, "learn.guard=off"]).session() as session:
         chunks = list(session.score(tiny.TEXT, max_tokens=120))
     for name, kind in (("base", "base"), ("fresh, learning", "adapter")):
@@ -182,6 +168,8 @@ def test_lab_sounds(tmp_path: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("|".join((*sounds.PLAIN, "."))), "isolated")
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "book.txt").write_text("\n\n".join(chinese.book("张艳杰", "魏敏")))
-    args = [sys.executable, str(ROOT / "scripts/lab/sounds"), str(tmp_path / "book.txt"), "--tokenizer"]
-    made = subprocess.run([*args, str(tmp_path / "tokenizer.json")], capture_output=True, text=True, check=True)
-    assert made.stdout == "book.txt: 14 units, 2 names\n  张艳杰\tZhang Yanjie\t7\n  魏敏\tWei Min\t7\n"
+    args = [str(tmp_path / "book.txt"), "--tokenizer", str(tmp_path / "tokenizer.json")]
+    assert (
+        script("scripts/lab/sounds", *args)[0]
+        == "book.txt: 14 units, 2 names\n  张艳杰\tZhang Yanjie\t7\n  魏敏\tWei Min\t7\n"
+    )
