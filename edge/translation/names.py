@@ -41,7 +41,9 @@ BETTER = 0.1  # by how much a claim must be better than another one's
 UNLIKE = 0.8  # what a target counts that does not sound like its name
 LONGER = 0.8  # of a name's pairs those that must have the longer form of it
 KEPT = 48  # target runs that are remembered of a candidate
-TAUGHT = 3  # how many pairs one of the user's own counts as
+# how many pairs one of the user's own counts as: enough by itself for a person's name; of others it is one pair, for what
+# else is in it is there as often
+TAUGHT = 3
 _WORD = regex.compile(r"[\p{L}\p{M}]+(?:['’-][\p{L}\p{M}]+)*")
 _LETTERS = regex.compile(r"[\p{L}\p{M}]+")
 _BENDING = "az be bg bs cs el et eu fi hr hu hy is ka kk la lt lv mk mn pl ro ru sk sl sq sr tr uk uz"
@@ -97,6 +99,7 @@ class Memory:
         self._met: Counter[str] = Counter()  # pairs of a candidate, and those that had the target name it had then
         self._kept: Counter[str] = Counter()
         self._both: dict[str, Counter[str]] = {}
+        self._told: dict[str, Counter[str]] = {}  # the same, of pairs of the user's alone, each counted once
         self._wrong: dict[str, set[str]] = {}  # target names that the user has corrected, by candidate
         self._names: dict[str, str] = {}
         self._owner: dict[str, str] = {}
@@ -121,6 +124,8 @@ class Memory:
             target = target.replace(run, ". ")  # explained: it tells nothing of the others
             self._pairs[name] += weight
             self._both[name][run] += weight
+            if by_user:
+                self._told.setdefault(name, Counter())[run] += 1
             for counts in (self._runs, self._inside, self._whole):
                 counts[run] += weight
         runs, whole, small = self._seen(target)
@@ -134,8 +139,9 @@ class Memory:
         for name in new:
             self._pairs[name] += weight
             both = self._both.setdefault(name, Counter())
-            for run in runs:
-                both[run] += weight
+            both.update(dict.fromkeys(runs, weight))
+            if by_user:
+                self._told.setdefault(name, Counter()).update(runs.keys())
             if len(both) > 2 * KEPT:
                 had = self._names.get(name, "")
                 most = sorted(both.items(), key=lambda item: (item[0] != had, -item[1], item[0]))[:KEPT]
@@ -158,7 +164,7 @@ class Memory:
             self._wrong.setdefault(name, set()).add(called)
             del self._names[name]
             del self._owner[called.casefold()]
-            for counts in (self._pairs, self._met, self._kept, self._both):
+            for counts in (self._pairs, self._met, self._kept, self._both, self._told):
                 counts.pop(name, None)
         self.learn(pair, by_user=True)
 
@@ -274,9 +280,14 @@ class Memory:
         """
         both = self._both[name]
         person = self._cased and self._candidates.personal(name)
-        least = LEAST - person
         enough, left = PERSON if person else TERM if self._cased else SEQUENCE
-        scores = {run: self._score(name, run) for run, count in both.items() if count >= least}
+        least = LEAST - person
+        told = self._told.get(name, {})
+        scores = {
+            run: self._score(name, run)
+            for run, count in both.items()
+            if (count if person else count - (TAUGHT - 1) * told.get(run, 0)) >= least
+        }
         good = {run: score for run, score in scores.items() if score >= (left if run == had else enough)}
         if had in good:
             good[had] += BETTER
