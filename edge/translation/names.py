@@ -41,8 +41,8 @@ BETTER = 0.1  # by how much a claim must be better than another one's
 UNLIKE = 0.8  # what a target counts that does not sound like its name
 LONGER = 0.8  # of a name's pairs those that must have the longer form of it
 KEPT = 48  # target runs that are remembered of a candidate
-# how many pairs one of the user's own counts as: enough by itself for a person's name; of others it is one pair, for what
-# else is in it is there as often
+# how many pairs one of the user's own counts as: enough by itself for a person's name; for others it is one, since all
+# else that is in it is there as often
 TAUGHT = 3
 _WORD = regex.compile(r"[\p{L}\p{M}]+(?:['’-][\p{L}\p{M}]+)*")
 _LETTERS = regex.compile(r"[\p{L}\p{M}]+")

@@ -189,6 +189,36 @@ def test_what_the_user_said_counts_more() -> None:
     assert called(made).get("欧文", "Irvine") == "Irvine"
 
 
+def test_a_word_that_stands_in_a_pair_of_the_users_by_chance_is_no_term() -> None:
+    lines = [
+        "手术后，林晓峰去了医院治疗。",
+        "他明天要去治疗。",
+        "治疗的时间很长。",
+        "他们需要治疗，不能走。",
+        "林晓峰不想治疗。",
+    ]
+    said = "After the surgery, Lin Xiaofeng was sent to the Imperial Hospital to be treated."
+    made = Memory(Candidates([*(pair.source for pair in BOOK), *lines], ZH), EN)
+    for pair in BOOK:
+        made.learn(pair)
+    before = called(made)
+    made.learn(Pair(lines[0], said), by_user=True)
+    made.learn(Pair(lines[1], "He was to go to the Imperial Hospital tomorrow."), by_user=True)
+    assert made.applying(lines[2]) == [] and called(made) == before
+    made.learn(Pair(lines[2], "The Imperial Hospital takes long."), by_user=True)
+    assert called(made) == before | {"治疗": "Imperial Hospital"}  # three are more than chance
+
+
+def test_one_pair_does_not_say_which_part_of_it_is_a_name() -> None:
+    lines = ["Then Ahab went out to sea.", "We saw Ahab on the deck.", "They told Ahab of the whale."]
+    texts = ["后来亚哈出海了。", "我们看见亚哈在甲板上。", "他们把鲸鱼的事告诉了亚哈。"]
+    for by_user in (False, True):
+        made = Memory(Candidates(lines, EN), ZH)
+        for number, pair in enumerate(map(Pair, lines, texts), 1):
+            made.learn(pair, by_user=by_user)
+            assert called(made) == ({"Ahab": "亚哈"} if number == 3 else {})
+
+
 def test_a_latin_source_and_a_target_without_capitals() -> None:
     pairs = [Pair(t.format(c), s.format(n)) for (s, t), (n, c) in itertools.product(SCENES, PEOPLE.items())]
     pairs = [pair for pair in pairs for pair in (pair, *(Pair(t, s) for s, t in FILLER))]
