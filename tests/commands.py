@@ -51,7 +51,7 @@ class Command:
         """The exit code, or minus the signal; None while it runs."""
         return self._ask(os.WNOHANG)
 
-    def wait(self, timeout: float = 240) -> int:
+    def wait(self, timeout: float = 600) -> int:
         """The same, at its end."""
         end = time.monotonic() + timeout
         while (code := self.poll()) is None:
@@ -61,7 +61,7 @@ class Command:
             time.sleep(0.01)
         return code
 
-    def communicate(self, timeout: float = 240) -> tuple[bytes, bytes]:
+    def communicate(self, timeout: float = 600) -> tuple[bytes, bytes]:
         """All of its output and its errors, at its end."""
         self.wait(timeout)
         return _all(self.stdout), _all(self.stderr)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge import cli, settings
+from tests.commands import script
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -177,14 +178,7 @@ def test_gpu_check_runs_its_code_on_the_cpu(tmp_path: Path) -> None:
     stages = ["decode", "learn", "token", "memory", "parity", "resume"]
     tried = ["--device", "cpu", "--shape", "tiny", "--out", str(out)]
     for command in (["resume", "--limit", "300"], [*stages[:-1], "--here"]):  # stages of their own, and in one process
-        done = subprocess.run(
-            [sys.executable, "scripts/gpu_check", *command, *tried],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=900,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+        script("scripts/gpu_check", *command, *tried)
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["stage"] for line in lines if "ended" in line] == ["resume"]
     of = {name: [line for line in lines if line["stage"] == name and "ended" not in line] for name in stages}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.commands import script
+
 _WHO = [
     "the old captain",
     "a boy of twelve",
@@ -56,9 +55,8 @@ def pairs() -> list[tuple[str, str]]:
 
 
 def lines(*options: str, path: Path) -> list[dict[str, Any]]:
-    command = [sys.executable, str(ROOT / "scripts/lab/guards"), str(path), "--from", "en", "--to", "de", *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    said, _ = script("scripts/lab/guards", str(path), "--from", "en", "--to", "de", *options)
+    return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
 
 
 def test_guards_are_counted(tmp_path: Path) -> None:
