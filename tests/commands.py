@@ -8,6 +8,8 @@ a process begins (imports, early interruptions, closed streams, memory) starts o
 from __future__ import annotations
 
 import ctypes
+import gc
+import importlib
 import json
 import os
 import runpy
@@ -120,12 +122,19 @@ def serve(number: int) -> None:
     """Forks a command for each request, until nobody can ask any more."""
     import edge.commands.everything
     from edge.machine import allocator
+    from edge.translation import languages
     from edge.weights import libraries
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     allocator.own_process()
     libraries.load()
     edge.commands.everything.parser()
+    for later in ("edge.session", "edge.measure.report", "edge.translation.decoding", "edge.translation.lessons"):
+        importlib.import_module(later)
+    for family in ("gemma3", "llama", "qwen3"):
+        importlib.import_module(f"transformers.models.{family}.modeling_{family}")
+    languages._identifier()
+    gc.freeze()
     with socket.socket(fileno=number) as asked:
         while True:
             request, files, _, _ = socket.recv_fds(asked, _LARGEST, 2)
