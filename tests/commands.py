@@ -68,10 +68,10 @@ class Command:
         self.wait(timeout)
         return _all(self.stdout), _all(self.stderr)
 
-    def line(self, timeout: float = 60) -> bytes:
-        """The first line of its errors, once it is whole."""
+    def line(self, file: IO[bytes], timeout: float = 60) -> bytes:
+        """The first line of its output or its errors, once it is whole."""
         end = time.monotonic() + timeout
-        while b"\n" not in (said := _all(self.stderr)):
+        while b"\n" not in (said := _all(file)):
             assert self.poll() is None and time.monotonic() < end, said
             time.sleep(0.005)
         return said.partition(b"\n")[0]

@@ -207,7 +207,7 @@ def test_interrupt_reports_what_was_done(model: str, tmp_path: Path, number: sig
     path.write_text(tiny.TEXT * 400)
     args = ["score", str(path), "--model", model, *SMALL, "--run", str(tmp_path / "run"), "--json"]
     child = Command(args)
-    assert b"scoring:" in child.line()  # some chunk is done
+    assert b"scoring:" in child.line(child.stderr)  # some chunk is done
     child.send_signal(number)
     out, err = child.communicate(timeout=60)
     assert child.returncode == 130, err

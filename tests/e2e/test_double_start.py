@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,20 +16,23 @@ import pytest
 
 from edge.weights import quantize
 from tests import tiny
+from tests.commands import Command
 
-ROOT = Path(__file__).resolve().parents[2]
 TIMES = int(os.environ.get("TEMPLORA_STARTS", "2"))
 SMALL = ["--set", "window.chunk=24", "--set", "window.size=64", "--set", "adapter.rank=4", "--set", "learn.mode=none",
          "--set", "compute.threads=1", "--max-tokens", "30", "--no-run", "--json"]  # fmt: skip
-# The command line, which waits for a word so that two processes begin at once, with one more embedded model.
+# The command line with one more embedded model, which waits for a file so that two processes begin at once.
 DRIVER = """
-import sys
+import os, sys, time
+os.environ["TEMPLORA_CACHE"] = {cache!r}
+sys.path.insert(0, {site!r})
 from edge import cli
 from edge.store import embedded
 from edge.store.parts import Embedded
-embedded.ENTRIES["demo-small"] = ENTRY
+embedded.ENTRIES["demo-small"] = {entry}
 print("ready", flush=True)
-sys.stdin.readline()
+while not os.path.exists({go!r}):
+    time.sleep(0.002)
 sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -62,19 +63,15 @@ def site(gguf: Path) -> tuple[Path, str]:
 
 def both(args: list[str], cache: Path, site: tuple[Path, str]) -> list[dict[str, Any]]:
     """What two processes of one command say, begun together on one empty cache."""
-    paths = os.pathsep.join([str(site[0]), str(ROOT), *sys.path])
-    env = {**os.environ, "PYTHONPATH": paths, "TEMPLORA_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", DRIVER.replace("= ENTRY", f"= {site[1]}"), *args]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    started = [subprocess.Popen(command, env=env, cwd=ROOT, text=True, **pipes) for _ in range(2)]  # type: ignore[call-overload]
+    driver = cache.parent / "driver.py"
+    go = cache.parent / "go"
+    driver.write_text(DRIVER.format(cache=str(cache), site=str(site[0]), entry=site[1], go=str(go)))
+    started = [Command(args, driver) for _ in range(2)]
     for process in started:
-        assert process.stdout.readline() == "ready\n"
-    for process in started:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    said = [process.communicate(timeout=900) for process in started]
-    codes = [process.returncode for process in started]
-    assert codes == [0, 0], said
+        process.line(process.stdout)
+    go.touch()
+    said = [process.communicate() for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
     return [json.loads(out.splitlines()[-1]) for out, _ in said]
 
 
@@ -96,9 +93,9 @@ def same(results: list[dict[str, Any]]) -> bool:
 
 @pytest.mark.parametrize("time", range(TIMES))
 def test_an_embedded_model_is_assembled_by_one(time: int, site: tuple[Path, str], tmp_path: Path) -> None:
-    both(["plan", "--model", "demo-small", "--json"], tmp_path, site)
-    assert sorted(path.name for path in (tmp_path / "demo-small").iterdir()) == ["t.gguf", "verified"]
-    assert left(tmp_path) == [] and set(folders(tmp_path)) <= {"demo-small", "locks"}
+    both(["plan", "--model", "demo-small", "--json"], tmp_path / "cache", site)
+    assert sorted(path.name for path in (tmp_path / "cache/demo-small").iterdir()) == ["t.gguf", "verified"]
+    assert left(tmp_path / "cache") == [] and set(folders(tmp_path / "cache")) <= {"demo-small", "locks"}
 
 
 @pytest.mark.parametrize("time", range(TIMES))
