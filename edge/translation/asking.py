@@ -184,7 +184,7 @@ class Asking(NamedTuple):
             request = self.request(source, shown, [*terms, *names], number, piece)
             draft = self.translator.translate(request._replace(without=tries.without))
             text = placeholders.tidy(" ".join(draft.text.split("\n")).strip())
-            text = quotes.unwrapped(source, text, [pair.source for pair in earlier])
+            text = quotes.mended(source, text, job.target, earlier)
             tries.count += 1
             tries.tokens += draft.tokens
             case = Case(source, text, job.source, job.target, terms, draft.cut, earlier, names)

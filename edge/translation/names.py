@@ -282,7 +282,7 @@ class Memory:
         person = self._cased and self._candidates.personal(name)
         enough, left = PERSON if person else TERM if self._cased else SEQUENCE
         least = LEAST - person
-        told = self._told.get(name, {})
+        told = self._told.get(name, Counter())
         scores = {
             run: self._score(name, run)
             for run, count in both.items()

@@ -258,4 +258,32 @@ def test_an_address_alone_needs_no_translation() -> None:
 def test_quotation_marks_around_what_is_no_speech_go(
     source: str, before: tuple[str, ...], target: str, text: str | None
 ) -> None:
-    assert quotes.unwrapped(source, target, before) == (target if text is None else text)
+    lines = [(line, "") for line in before]
+    assert quotes.mended(source, target, EN, lines) == (target if text is None else text)
+
+
+@pytest.mark.parametrize("language, source, before, target, text", [
+    (EN, "“苏绵，快回来！”", (), "Su Mian, come back!", "“Su Mian, come back!”"),
+    (EN, "“苏绵，快回来！”", ('"No."', "He left."), "Su Mian, come back!", '"Su Mian, come back!"'),  # as before
+    (EN, "“你说得倒轻巧，", (), "You say that easily,", "“You say that easily,"),  # a speech of several lines
+    (EN, "我敢打赌！”", (), "I dare bet!", "I dare bet!”"),
+    (EN, "「好。」", (), "Good.", "“Good.”"),
+    (DE, '"Come back!"', (), "Komm zurück!", "„Komm zurück!“"),
+    (languages.find("fr"), "“Come back!”", (), "Reviens !", "«\u00a0Reviens !\u00a0»"),
+    (languages.find("pl"), "“Come back!”", (), "Wracaj!", "„Wracaj!”"),
+    (JA, "“Come back!”", (), "戻って！", "「戻って！」"),
+    (ZH, '"Come back!"', (), "回来！", "“回来！”"),
+    (DE, "»Come back!«", (), "Komm zurück!", None),  # which way these point is not told
+    (EN, "“你好。”他说。", (), "Hello, he said.", None),  # where the speech ends is not told
+    (EN, "“你好，”他说，“再见。”", (), "Hello, he said, bye.", None),
+    (EN, "“你好。”", (), "“Hello.", None),
+    (EN, "“你好。”", (), "'Hello.'", None),
+    (EN, "“⟦1⟧你好。⟦/1⟧”", (), "⟦1⟧Hello.⟦/1⟧", None),
+    (EN, "“你好。”", (), "", None),
+    (EN, "他走了。", (), "He left.", None),
+])  # fmt: skip
+def test_marks_of_a_line_of_speech_are_set(
+    language: languages.Language, source: str, before: tuple[str, ...], target: str, text: str | None
+) -> None:
+    found = quotes.mended(source, target, language, [("", line) for line in before])
+    assert found == (target if text is None else text)
