@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from ..documents import Unit, placeholders, segments
@@ -184,11 +185,12 @@ class Asking(NamedTuple):
             request = self.request(source, shown, [*terms, *names], number, piece)
             draft = self.translator.translate(request._replace(without=tries.without))
             text = placeholders.tidy(" ".join(draft.text.split("\n")).strip())
-            text = quotes.mended(source, text, job.target, earlier)
+            text = quotes.unwrapped(source, text, earlier)
             tries.count += 1
             tries.tokens += draft.tokens
             case = Case(source, text, job.source, job.target, terms, draft.cut, earlier, names)
-            found = guards.problems(case, drafts.lenient(job.limits))
+            case, found = self.judged(case)
+            text = case.target
             if not found:
                 checked = drafts.check(case, job.limits, names, self.memory, self.judge, candidates=job.candidates)
                 if kept is not None:
@@ -207,6 +209,15 @@ class Asking(NamedTuple):
             if piece is None and all(problem.startswith(SOFT) for problem in found):
                 tries.use(text, echoes=echoes)
         return kept.text if kept is not None else None
+
+    def judged(self, case: Case) -> tuple[Case, list[str]]:
+        """What is wrong with a draft; where its quotation marks are all, with those that can be set."""
+        limits = drafts.lenient(self.job.limits)
+        found = guards.problems(case, limits)
+        if found and all(problem.startswith("quotes") for problem in found):
+            marked = replace(case, target=quotes.wrapped(case.source, case.target, self.job.target, case.earlier))
+            return marked, guards.problems(marked, limits)
+        return case, found
 
     def request(
         self, source: str, context: Context, terms: Terms, number: int = 0, piece: int | None = None

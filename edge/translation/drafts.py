@@ -57,7 +57,7 @@ def check(case: Case, limits: Limits, names: Terms, memory: Memory, judge: Judge
     lost = _lost(case, names, memory)
     if lost:
         doubts.append(f"names: {lost[0]}")
-        score -= NAME * len(lost) / max(1, len(names))
+        score -= NAME * len(lost) / max(len(lost), len(names))
     if candidates > 1:
         near = [f"near {problem}" for problem in guards.problems(case, nearer(lenient(limits)))]
         doubts += near
@@ -80,7 +80,7 @@ def _lost(case: Case, names: Terms, memory: Memory) -> list[str]:
             found[name] = f"'{other}' for '{name}'"
         elif (source, name) in missing:
             found[name] = f"'{name}' is missing"
-    for other, name in memory.misspelt([*names, *case.terms], text):
+    for other, name in memory.misspelt([*names, *case.terms], case.source, text):
         found.setdefault(name, f"'{other}' for '{name}'")
     return list(found.values())
 

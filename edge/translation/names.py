@@ -46,6 +46,7 @@ KEPT = 48  # target runs that are remembered of a candidate
 TAUGHT = 3
 _WORD = regex.compile(r"[\p{L}\p{M}]+(?:['’-][\p{L}\p{M}]+)*")
 _LETTERS = regex.compile(r"[\p{L}\p{M}]+")
+_ENDING = regex.compile(r"e[rsnm]?$")
 _BENDING = "az be bg bs cs el et eu fi hr hu hy is ka kk la lt lv mk mn pl ro ru sk sl sq sr tr uk uz"
 _FORMS = "mr mrs ms miss sir madam dr herr frau fräulein monsieur madame señor señora he she it they we you the his her"
 # languages that bend names: the ends of words may differ
@@ -99,14 +100,18 @@ class Memory:
         self._met: Counter[str] = Counter()  # pairs of a candidate, and those that had the target name it had then
         self._kept: Counter[str] = Counter()
         self._both: dict[str, Counter[str]] = {}
-        self._told: dict[str, Counter[str]] = {}  # the same, of pairs of the user's alone, each counted once
+        self._extra: dict[str, Counter[str]] = {}  # how much of it is the weight of the user's pairs, not their number
+        self._taught: set[str] = set()  # sources that the user has translated
         self._wrong: dict[str, set[str]] = {}  # target names that the user has corrected, by candidate
         self._names: dict[str, str] = {}
         self._owner: dict[str, str] = {}
 
-    def learn(self, pair: Pair, *, by_user: bool = False) -> None:
-        """Takes in a pair that was accepted."""
+    def learn(self, pair: Pair, *, by_user: bool = False, again: bool = False) -> None:
+        """Takes in a pair that was accepted; `again`: its source was there before, translated otherwise."""
         weight = TAUGHT if by_user else 1
+        extra = weight - (not again and pair.source not in self._taught) if by_user else 0
+        if by_user:
+            self._taught.add(pair.source)
         target = placeholders.plain(pair.target)
         found = self._here(pair.source)
         if by_user:  # who goes back to a name that was corrected has it again
@@ -124,8 +129,8 @@ class Memory:
             target = target.replace(run, ". ")  # explained: it tells nothing of the others
             self._pairs[name] += weight
             self._both[name][run] += weight
-            if by_user:
-                self._told.setdefault(name, Counter())[run] += 1
+            if extra:
+                self._extra.setdefault(name, Counter())[run] += extra
             for counts in (self._runs, self._inside, self._whole):
                 counts[run] += weight
         runs, whole, small = self._seen(target)
@@ -140,12 +145,14 @@ class Memory:
             self._pairs[name] += weight
             both = self._both.setdefault(name, Counter())
             both.update(dict.fromkeys(runs, weight))
-            if by_user:
-                self._told.setdefault(name, Counter()).update(runs.keys())
+            if extra:
+                self._extra.setdefault(name, Counter()).update(dict.fromkeys(runs, extra))
             if len(both) > 2 * KEPT:
                 had = self._names.get(name, "")
                 most = sorted(both.items(), key=lambda item: (item[0] != had, -item[1], item[0]))[:KEPT]
                 self._both[name] = Counter(dict(most))
+                more = self._extra.get(name, Counter())
+                self._extra[name] = Counter({run: more[run] for run, _ in most if run in more})
         for name in new:
             self._settle(name, new)
 
@@ -164,9 +171,9 @@ class Memory:
             self._wrong.setdefault(name, set()).add(called)
             del self._names[name]
             del self._owner[called.casefold()]
-            for counts in (self._pairs, self._met, self._kept, self._both, self._told):
+            for counts in (self._pairs, self._met, self._kept, self._both, self._extra):
                 counts.pop(name, None)
-        self.learn(pair, by_user=True)
+        self.learn(pair, by_user=True, again=bool(before))
 
     def _read_by_user(self, names: Sequence[str], target: str) -> None:
         """The user's own translation says how its names are read: one whose reading is not in it is not shown so."""
@@ -282,17 +289,17 @@ class Memory:
         person = self._cased and self._candidates.personal(name)
         enough, left = PERSON if person else TERM if self._cased else SEQUENCE
         least = LEAST - person
-        told = self._told.get(name, Counter())
+        extra = self._extra.get(name, Counter())
         scores = {
             run: self._score(name, run)
             for run, count in both.items()
-            if (count if person else count - (TAUGHT - 1) * told.get(run, 0)) >= least
+            if (count if person else count - extra[run]) >= least
         }
         good = {run: score for run, score in scores.items() if score >= (left if run == had else enough)}
         if had in good:
             good[had] += BETTER
         ranked = sorted(good, key=lambda run: (good[run], len(run), run), reverse=True)
-        longest = (self._longest(name, run) for run in ranked)
+        longest = (self._longest(run, both, scores) for run in ranked)
         wanted = [run for run in longest if run.casefold() not in self._taken and self._is_name(run)]
         if wanted[:1] in ([], [had]):
             return wanted
@@ -302,13 +309,12 @@ class Memory:
         unclear = any(scores[run] + BETTER > scores[wanted[0]] and self._is_name(run) for run in others)
         return [] if unclear and self._cased else wanted
 
-    def _longest(self, name: str, run: str) -> str:
+    def _longest(self, run: str, both: Mapping[str, int], often: Iterable[str]) -> str:
         """The longest run around `run` that is nearly as frequent: the whole name, where a part of it fits as well."""
-        both = self._both[name]
         least = LONGER * both[run]
         gap = " " if self._target.spaced else ""
         inner = f"{gap}{run}{gap}"
-        around = [r for r in both if inner in f"{gap}{r}{gap}" and both[r] >= least and self._is_name(r)]
+        around = [r for r in often if inner in f"{gap}{r}{gap}" and both[r] >= least and self._is_name(r)]
         return max(around, key=lambda other: (len(other), other), default=run)
 
     # --- whether a draft has its names ---
@@ -319,23 +325,32 @@ class Memory:
         words = set(_LETTERS.findall(plain))
         return [(source, target) for source, target in names if not self._has(target.casefold(), plain, words)]
 
-    def misspelt(self, names: Terms, text: str) -> list[tuple[str, str]]:
+    def misspelt(self, names: Terms, source: str, text: str) -> list[tuple[str, str]]:
         """(what stands there, the name) of each remembered name of several words that a translation has in another
-        spelling, whether or not its source has it: models slip where they take up a name from before, too.
+        spelling, whether or not its source has it: models slip where they take up a name from before, too. None where
+        the source has somebody who has no name yet: it may be his.
 
         Args:
-            names: whose spelling is right, whatever it is like.
+            names: of the source, and glossary terms: their spelling is right, whatever it is like.
         """
-        if not (self._cased and self._target.spaced):
+        told = {name for name, _ in names}
+        here = (name for name in self._here(source) if name not in told and self._candidates.personal(name))
+        if not (self._cased and self._target.spaced) or any(name not in self._names for name in here):
             return []
-        known = {target.casefold() for _, target in names} | self._taken | self._owner.keys()
-        runs = {run.casefold(): run for run, _ in runs_of(placeholders.plain(text)) if " " in run}
+        owned = [name.split() for name in self._names.values() if " " in name]
+        known = {" ".join(words).casefold() for words in owned} | self._taken | {name.casefold() for _, name in names}
+        longer = [f" {name} " for name in known if " " in name]
+        runs = {run.casefold(): run.split() for run, _ in runs_of(placeholders.plain(text)) if " " in run}
+        new = [words for run, words in runs.items() if not any(f" {run} " in at or at in f" {run} " for at in longer)]
+        having: dict[str, list[list[str]]] = {}
+        for words in owned if new else ():
+            for word in set(words):
+                having.setdefault(word, []).append(words)
         return [
-            (runs[run], self._names[owner])
-            for run in runs
-            if not any(run in name or name in run for name in known)
-            for name, owner in self._owner.items()
-            if _slipped(name.split(), run.split(), self._target)
+            (" ".join(words), " ".join(name))
+            for words in new
+            for name in {" ".join(name): name for word in words for name in having.get(word, ())}.values()
+            if _slipped(name, words, self._target)
         ]
 
     def _has(self, target: str, text: str, words: set[str]) -> bool:
@@ -353,11 +368,13 @@ def nothing(target: Language) -> Memory:
 
 
 def _slipped(name: Sequence[str], words: Sequence[str], language: Language) -> bool:
-    """Whether words are a name but for the spelling of one of them."""
+    """Whether words are a name but for the spelling of one of them; another ending is none where adjectives bend."""
     if len(name) != len(words):
         return False
-    (*others, last) = [pair for pair in zip(name, words, strict=True) if pair[0] != pair[1]] or [("", "")]
-    return not others and len(name) > 1 and near(*last, language)
+    others = [pair for pair in zip(name, words, strict=True) if pair[0] != pair[1]]
+    if len(others) != 1 or not near(*others[0], language):
+        return False
+    return language.code != "de" or len({_ENDING.sub("", word) for word in others[0]}) > 1
 
 
 def _bent(name: str, word: str) -> bool:

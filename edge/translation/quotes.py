@@ -19,17 +19,18 @@ _SPEECH = regex.compile(r"^\s*[“„\"«»「『]|[”“\"»«」』]\s*$")
 _SPOKEN = regex.compile(r"[“”„‟\"«»「」『』]|(?<!\p{L})[‘‚'‹›]|[’'](?!\p{L})|^\s*[-–—―]")
 _QUOTED = regex.compile(r"[“”„\"«»「」『』]")
 _ENCLOSED = regex.compile(r"[\p{Pi}\p{Pf}\p{Ps}\p{Pe}\"'`*_＂＇]|^\s*\p{Pd}")  # speech, titles in brackets, emphasis
-_AROUND = regex.compile(r"([“„\"«»「『])\s*([^“”„‟\"«»「」『』]*\w[^“”„‟\"«»「」『』]*?)\s*([”“\"»«」』])")
 # each group holds marks that are pairs in one language or another; single ones are apostrophes as well
 _PAIRED = ('“”„"‟', "«»", "「」", "『』")
-_CLOSED = {'"': '"', "“": "”", "”": "”", "„": "“", "«": "»", "»": "«", "「": "」", "『": "』"}
+_OPENING = '“„"«「『'
+_CLOSING = '”"»」』'
+_BOTH = ("“”", '""', "„“", "„”", "«»", "»«", "「」", "『』", "””", "»»")  # marks before and after speech
 # how books are usually set where not as English ones are
 _USUAL = {
     **dict.fromkeys(("de", "cs", "sk", "sl", "bg", "is", "lt", "et"), "„“"),
     **dict.fromkeys(("pl", "ro", "hu", "hr"), "„”"),
     **dict.fromkeys(("fr", "ru", "uk", "be", "it", "es", "el", "no", "nb", "nn"), "«»"),
     **dict.fromkeys(("sv", "fi"), "””"),
-    "ja": "「」",
+    **dict.fromkeys(("ja", "zh-Hant"), "「」"),
 }
 
 
@@ -45,45 +46,65 @@ def wrong(source: str, target: str) -> str:
     return f"{odd} stands alone" if odd else ""
 
 
-def mended(source: str, target: str, language: Language, before: Sequence[tuple[str, str]] = ()) -> str:
-    """A draft whose marks are those of its source, where all of the line is speech or none of it.
+def wrapped(source: str, target: str, language: Language, before: Sequence[tuple[str, str]] = ()) -> str:
+    """A draft of a line of speech that has no mark of it, with those of its source; as it is, where it cannot be told.
 
-    A model may leave the marks of a line of speech out, and is not brought to set them by being asked again; or it
-    quotes what it was asked for, and goes on so once it has begun.
+    A model may leave the marks out, and is not brought to set them by being asked again. An opening mark is set where
+    all of the source is behind one, a closing mark where all of it is before one.
 
     Args:
         language: of the draft.
-        before: the (source, target) lines before, in their order: marks that were used there are used again; where
-            speech is still open, none are taken off.
+        before: the (source, target) lines before, in their order: the marks that the last line of speech has there.
     """
-    if _SPEECH.search(source) and not _SPOKEN.search(placeholders.plain(target)):
-        return _wrapped(source, target, language, [done for _, done in before])
-    return _unwrapped(source, target, [line for line, _ in before])
-
-
-def _wrapped(source: str, target: str, language: Language, before: Sequence[str]) -> str:
-    """With an opening mark where all of the source is behind one, a closing mark where all of it is before one."""
     line = source.strip()
     text = target.strip()
-    begins = line[:1] in _CLOSED and line[:1] not in "»"
-    ends = bool(line) and line[-1] in '”»」』"“'
-    if len(_QUOTED.findall(line)) != begins + ends or not text or text[0] == "⟦" or text[-1] == "⟧":
+    begins = line[:1] != "" and line[:1] in _OPENING
+    ends = line[-1:] != "" and line[-1:] in _CLOSING + "“"
+    alone = line[-1:] in _CLOSING and _is_open([said for said, _ in before])
+    whole = begins and ends and line[0] + line[-1] in _BOTH
+    if len(_QUOTED.findall(line)) != begins + ends or not (whole or (alone if ends else begins)):
         return target
-    usual = _USUAL.get(language.code, "“”")
-    used = (done.strip()[:1] for done in reversed(before))
-    opening = next((mark for mark in used if mark in _CLOSED), usual[0])
-    closing = usual[1] if opening == usual[0] else _CLOSED[opening]
-    gap = "\u00a0" if opening == "«" and language.code == "fr" else ""
-    return (opening + gap if begins else "") + text + (gap + closing if ends else "")
+    if not text or text[0] == "⟦" or text[-1] == "⟧":
+        return target
+    marks = next((_marks(done) for said, done in reversed(before) if _is_speech(said)), _usual(language))
+    if not marks:
+        return target
+    gap = "\u00a0" if marks == "«»" and language.code == "fr" else ""
+    return (marks[0] + gap if begins else "") + text + (gap + marks[1] if ends else "")
 
 
-def _unwrapped(source: str, target: str, before: Sequence[str]) -> str:
-    """Without the pair of marks around all of it, where nothing in its source is quoted or enclosed."""
-    around = _AROUND.fullmatch(target.strip())
-    if around is None or _ENCLOSED.search(placeholders.plain(source)) or _is_open(before):
+def _is_speech(source: str) -> bool:
+    line = source.strip()
+    return len(line) > 1 and line[0] + line[-1] in _BOTH and len(_QUOTED.findall(line)) == 2
+
+
+def _marks(target: str) -> str:
+    """The marks around a line; none where it has others, a dash or single ones."""
+    found = target.strip()[:1] + target.strip()[-1:]
+    return found if found in _BOTH else ""
+
+
+def _usual(language: Language) -> str:
+    return next((_USUAL[tag] for tag in language.tags if tag in _USUAL), "“”")
+
+
+def unwrapped(source: str, target: str, before: Sequence[tuple[str, str]] = ()) -> str:
+    """A draft without the pair of marks around all of it, where nothing in its source is quoted or enclosed.
+
+    A model may quote what it was asked for, and goes on so once it has begun.
+
+    Args:
+        before: the (source, target) lines before, in their order: where speech is still open, the marks stay.
+    """
+    text = target.strip()
+    inner = text[1:-1]
+    if len(text) < 3 or not any(text[0] in marks and text[-1] in marks for marks in _PAIRED):
         return target
-    group = next(group for group in _PAIRED if around[1] in group)
-    return around[2] if around[3] in group else target
+    if text[0] == "”" or _QUOTED.search(inner) or not any(map(str.isalnum, inner)):
+        return target
+    if _ENCLOSED.search(placeholders.plain(source)) or _is_open([said for said, _ in before]):
+        return target
+    return inner.strip()
 
 
 def _is_open(lines: Sequence[str]) -> bool:

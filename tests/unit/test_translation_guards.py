@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -259,31 +261,43 @@ def test_quotation_marks_around_what_is_no_speech_go(
     source: str, before: tuple[str, ...], target: str, text: str | None
 ) -> None:
     lines = [(line, "") for line in before]
-    assert quotes.mended(source, target, EN, lines) == (target if text is None else text)
+    assert quotes.unwrapped(source, target, lines) == (target if text is None else text)
 
 
 @pytest.mark.parametrize("language, source, before, target, text", [
     (EN, "“苏绵，快回来！”", (), "Su Mian, come back!", "“Su Mian, come back!”"),
-    (EN, "“苏绵，快回来！”", ('"No."', "He left."), "Su Mian, come back!", '"Su Mian, come back!"'),  # as before
+    (EN, "“苏绵，快回来！”", (("“不。”", '"No."'), ("他走了。", "He left.")), "Su Mian, come back!", '"Su Mian, come back!"'),
+    (EN, "“苏绵，快回来！”", (("“不。”", "‘No.’"),), "Su Mian, come back!", None),  # other marks are used there
+    (RU, "“Come back!”", (("“No.”", "— Нет."),), "Вернись!", None),
     (EN, "“你说得倒轻巧，", (), "You say that easily,", "“You say that easily,"),  # a speech of several lines
-    (EN, "我敢打赌！”", (), "I dare bet!", "I dare bet!”"),
+    (EN, "我敢打赌！”", (("“手都拉上了。", "“They hold hands."),), "I dare bet!", "I dare bet!”"),
+    (EN, "我敢打赌！”", (), "I dare bet!", None),  # no speech is open
+    (DE, 'The new screen measures 27"', (), "Der neue Bildschirm misst 27 Zoll", None),
+    (EN, "他叹了口气，慢慢说道：“", (), "He sighed and said slowly:", None),
     (EN, "「好。」", (), "Good.", "“Good.”"),
     (DE, '"Come back!"', (), "Komm zurück!", "„Komm zurück!“"),
+    (DE, "“Come back!”", (("“No.”", "»Nein.«"),), "Komm zurück!", "»Komm zurück!«"),
+    (languages.find("fi"), "“Come back!”", (("“No.”", "»Ei.»"),), "Tule takaisin!", "»Tule takaisin!»"),
     (languages.find("fr"), "“Come back!”", (), "Reviens !", "«\u00a0Reviens !\u00a0»"),
     (languages.find("pl"), "“Come back!”", (), "Wracaj!", "„Wracaj!”"),
     (JA, "“Come back!”", (), "戻って！", "「戻って！」"),
     (ZH, '"Come back!"', (), "回来！", "“回来！”"),
-    (DE, "»Come back!«", (), "Komm zurück!", None),  # which way these point is not told
+    (languages.find("zh-TW"), '"Come back!"', (), "回來！", "「回來！」"),
+    (EN, "»Komm zurück!«", (), "Come back!", None),  # which way these point is not told
     (EN, "“你好。”他说。", (), "Hello, he said.", None),  # where the speech ends is not told
     (EN, "“你好，”他说，“再见。”", (), "Hello, he said, bye.", None),
-    (EN, "“你好。”", (), "“Hello.", None),
-    (EN, "“你好。”", (), "'Hello.'", None),
     (EN, "“⟦1⟧你好。⟦/1⟧”", (), "⟦1⟧Hello.⟦/1⟧", None),
     (EN, "“你好。”", (), "", None),
     (EN, "他走了。", (), "He left.", None),
 ])  # fmt: skip
 def test_marks_of_a_line_of_speech_are_set(
-    language: languages.Language, source: str, before: tuple[str, ...], target: str, text: str | None
+    language: languages.Language, source: str, before: tuple[tuple[str, str], ...], target: str, text: str | None
 ) -> None:
-    found = quotes.mended(source, target, language, [("", line) for line in before])
-    assert found == (target if text is None else text)
+    assert quotes.wrapped(source, target, language, before) == (target if text is None else text)
+
+
+def test_marks_take_no_long_time_to_look_for() -> None:
+    """A draft with one mark alone, of any length."""
+    begun = time.process_time()
+    assert quotes.unwrapped("他走了。", "“" + "He left. " * 20_000).startswith("“He")
+    assert time.process_time() - begun < 1

@@ -219,6 +219,42 @@ def test_one_pair_does_not_say_which_part_of_it_is_a_name() -> None:
             assert called(made) == ({"Ahab": "亚哈"} if number == 3 else {})
 
 
+def test_a_correction_among_other_pairs_says_as_much_as_there_are_pairs() -> None:
+    """A longer run is there in as many; what is corrected twice is one pair still."""
+    lines = ["Then Ahab went out to sea.", "We saw Ahab on the deck.", "They told Ahab of the whale."]
+    texts = ["后来亚哈船长出海了。", "我们看见亚哈船长在甲板上。", "他们把鲸鱼的事告诉了亚哈。"]
+    made = Memory(Candidates(lines, EN), ZH)
+    for number, pair in enumerate(map(Pair, lines, texts)):
+        made.learn(pair, by_user=number == 0)
+    assert called(made) == {"Ahab": "亚哈"}
+    made = Memory(Candidates(lines, EN), ZH)
+    made.learn(Pair(lines[0], "然后亚哈去海边了。"))
+    for text in ("后来亚哈船长出海了。", "后来，亚哈船长出海了。", "后来亚哈出海了。"):
+        made.correct("然后亚哈去海边了。", Pair(lines[0], text))
+    assert called(made) == {}
+
+
+def test_who_has_no_name_yet_is_not_taken_for_another() -> None:
+    pairs = [Pair(source.format("苏红"), target.format("Su Hong")) for source, target in SCENES]
+    made = Memory(Candidates([*(p.source for p in pairs), *(s.format("苏航") for s, _ in SCENES)], ZH), EN)
+    for pair in pairs:
+        made.learn(pair)
+    assert made.misspelt([], "苏航笑了笑。", "Smiling, Su Hang left.") == []
+    assert made.misspelt([], "她笑了笑。", "Smiling, Su Hang left.") == [("Su Hang", "Su Hong")]
+
+
+def test_adjectives_bend_in_german_names() -> None:
+    pairs = [Pair(f"{a} the Black Tower {b}.", f"{c} Schwarzer Turm {d}.") for a, b, c, d in (
+        ("Then", "fell", "Dann fiel ein", "um"), ("We saw", "there", "Da stand", "vor uns"), ("Now", "stood", "Nun stand", "da"),
+    )]  # fmt: skip
+    made = Memory(Candidates([pair.source for pair in pairs], EN), DE)
+    for pair in pairs:
+        made.learn(pair)
+    assert "Schwarzer Turm" in called(made).values()
+    assert made.misspelt([], "he went.", "Er sah den Schwarzen Turm.") == []
+    assert made.misspelt([], "he went.", "Er sah den Schwarzar Turm.") == [("Schwarzar Turm", "Schwarzer Turm")]
+
+
 def test_a_latin_source_and_a_target_without_capitals() -> None:
     pairs = [Pair(t.format(c), s.format(n)) for (s, t), (n, c) in itertools.product(SCENES, PEOPLE.items())]
     pairs = [pair for pair in pairs for pair in (pair, *(Pair(t, s) for s, t in FILLER))]
@@ -286,6 +322,8 @@ def test_a_draft_that_lacks_a_name() -> None:
     ("She took up Lin Xiaofang's hat.", [("Lin Xiaofang", "Lin Xiaofeng")]),
     ("Lin Xiaofeng looked for Lin Xiaofegn.", [("Lin Xiaofegn", "Lin Xiaofeng")]),  # the right one is there, too
     ("Old Wang Yaqan and LIN XIAOFENG", [("Wang Yaqan", "Wang Yaqin")]),
+    ("Lin Xiaofen's hat", [("Lin Xiaofen", "Lin Xiaofeng")]),
+    ("Lin Xiaofengg left", [("Lin Xiaofengg", "Lin Xiaofeng")]),
     ("Lin Xiaofeng and Owen", []),
     ("Wang Xiaofang came with Xiaofang Lin.", []),  # two words are others
     ("Lin Mei was not there.", []),
@@ -293,10 +331,10 @@ def test_a_draft_that_lacks_a_name() -> None:
 ])  # fmt: skip
 def test_a_name_of_the_book_in_another_spelling(text: str, slips: list[tuple[str, str]]) -> None:
     made = memory()
-    assert made.misspelt([], text) == slips
+    assert made.misspelt([], "她走了。", text) == slips
     known = [("某", wrong) for wrong, _ in slips]
-    assert made.misspelt(known, text) == []  # a term that is spelled so
-    assert Memory(Candidates((), ZH), EN).misspelt([], text) == []
+    assert made.misspelt(known, "她走了。", text) == []  # a term that is spelled so
+    assert Memory(Candidates((), ZH), EN).misspelt([], "她走了。", text) == []
 
 
 # --- in the loop ---
@@ -437,6 +475,16 @@ def test_a_slip_is_asked_for_once_more_where_the_source_names_nobody(texts: list
     record = translated(made)[-1]
     assert record.text == texts[taken] and record.status == "model" and record.attempts == len(texts)
     assert list(record.problems) == ["names: 'Lin Xiaofang' for 'Lin Xiaofeng'"][: len(texts) - 1]
+
+
+@pytest.mark.parametrize("texts, said", [
+    (["Come back, we are all waiting for you!"], "“Come back, we are all waiting for you!”"),
+    (["Translation: Come back, we are all waiting!", "Come back, we wait!"], "“Come back, we wait!”"),  # talk is seen
+])  # fmt: skip
+def test_a_line_of_speech_without_marks_is_not_asked_for_again(texts: list[str], said: str) -> None:
+    line = Pair("“快回来，我们都在等你呢！”", "")
+    record = translated(list(loop.translate(job([line]), Script(line.source, *texts), Notes())))[-1]
+    assert (record.text, record.status, record.attempts) == (said, "model", len(texts))
 
 
 def test_corrections_teach_names_before_the_first_unit() -> None:
