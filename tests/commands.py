@@ -2,7 +2,8 @@
 
 One process per worker of the suite imports everything and waits. A command is a fork of it, that takes over the arguments,
 the environment, the standard streams and the exit code of one; a signal, SIGKILL too, hits it alone. What depends on how
-a process begins (imports, early interruptions, closed streams, memory) starts one of its own instead.
+a process begins (imports, early interruptions, closed streams, memory) starts one of its own instead. Forks hash strings
+alike: of runs that must agree, one begins `anew`.
 """
 
 from __future__ import annotations
@@ -38,11 +39,17 @@ class Command:
         stdout, stderr: files, to be read from the beginning at any time.
     """
 
-    def __init__(self, args: Sequence[str], script: Path | None = None) -> None:
-        """`script`: what is run; `templora` where none is named."""
+    def __init__(self, args: Sequence[str], script: Path | None = None, *, anew: bool = False) -> None:
+        """`script`: what is run; `templora` where none is named. `anew`: as a process of its own, and no fork."""
         self.stdout: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the object
         self.stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self.returncode: int | None = None
+        self._own: subprocess.Popen[bytes] | None = None
+        if anew:
+            command = [sys.executable, *([str(script)] if script else ["-m", "edge.cli"]), *args]
+            self._own = subprocess.Popen(command, stdout=self.stdout, stderr=self.stderr)
+            self.pid = self._own.pid
+            return
         asked = {"words": [str(script or "templora"), *args], "env": dict(os.environ), "cwd": os.getcwd()}
         request = json.dumps(asked | {"script": script is not None}).encode()
         server = _server()
@@ -51,7 +58,12 @@ class Command:
 
     def poll(self) -> int | None:
         """The exit code, or minus the signal; None while it runs."""
-        return self._ask(os.WNOHANG)
+        if self._own is not None:
+            self.returncode = self._own.poll()
+        elif self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
 
     def wait(self, timeout: float = 600) -> int:
         """The same, at its end."""
@@ -71,8 +83,10 @@ class Command:
     def line(self, file: IO[bytes], timeout: float = 60) -> bytes:
         """The first line of its output or its errors, once it is whole."""
         end = time.monotonic() + timeout
+        ended = False
         while b"\n" not in (said := _all(file)):
-            assert self.poll() is None and time.monotonic() < end, said
+            assert not ended and time.monotonic() < end, said
+            ended = self.poll() is not None
             time.sleep(0.005)
         return said.partition(b"\n")[0]
 
@@ -84,12 +98,6 @@ class Command:
     def kill(self) -> None:
         """SIGKILL."""
         self.send_signal(signal.SIGKILL)
-
-    def _ask(self, options: int) -> int | None:
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, options)
-            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
-        return self.returncode
 
 
 def script(name: str, *args: str, code: int = 0) -> tuple[str, str]:
@@ -112,6 +120,7 @@ def _server() -> socket.socket:
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     subprocess.Popen(command, env=env, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
     theirs.close()
+    ours.settimeout(120)
     return ours
 
 
@@ -147,10 +156,14 @@ def serve(number: int) -> None:
                 if child := os.fork():
                     os.write(says, str(child).encode())
                     os._exit(0)
+                asked.close()
+                os.close(said)
+                os.close(says)
                 _become(json.loads(request), files)
+            os.close(says)
             os.waitpid(between, 0)
             asked.send(os.read(said, 100))
-            for file in (said, says, *files):
+            for file in (said, *files):
                 os.close(file)
 
 
@@ -162,6 +175,7 @@ def _become(request: dict[str, Any], files: Sequence[int]) -> None:
     try:
         for file, number in zip(files, (1, 2), strict=True):
             os.dup2(file, number)
+            os.close(file)
         os.environ.clear()
         os.environ.update(request["env"])
         os.chdir(request["cwd"])
@@ -174,6 +188,8 @@ def _become(request: dict[str, Any], files: Sequence[int]) -> None:
             code = cli.main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
         code = 1

@@ -74,7 +74,7 @@ def outcome(out: bytes) -> Any:
 @pytest.mark.parametrize("verb", ["score", "write"])
 def test_killed_runs_come_to_the_same_end(verb: str, model: str, book: Path, tmp_path: Path) -> None:
     """SIGKILL at random moments, twice; then to the end."""
-    whole = Command(command(verb, model, book, tmp_path / "whole"))
+    whole = Command(command(verb, model, book, tmp_path / "whole"), anew=True)
     out, err = whole.communicate(timeout=240)
     assert whole.returncode == 0, err
     folder = tmp_path / "killed"

@@ -173,7 +173,7 @@ def test_killed_runs_with_edits_give_the_same_book(model: str, tmp_path: Path) -
         row = [NAMED[1], "Und Kapitän Ahab sahen wir alle.", "model", "u000001", "00000000", ""]
         head = "# templora review: edit the second column"
         (tmp_path / f"{name}.rep/review.tsv").write_text(head + "\n" + "\t".join(row) + "\n", "utf-8")
-    whole = Command(args("whole"))
+    whole = Command(args("whole"), anew=True)
     _, err = whole.communicate(timeout=600)
     assert whole.returncode == 9, err
     chance, killed, folder = random.Random(5), 0, tmp_path / "killed"

@@ -251,7 +251,7 @@ def test_killed_runs_give_the_same_book(lines: str, model: str, book: Path, tmp_
         more += ["--lines", lines]
         return command(model, book, "--corrections", str(corrections), "--learn", "self,source,corrections", *more)
 
-    whole = Command(args("whole"))
+    whole = Command(args("whole"), anew=lines == "1")
     assert whole.wait(240) == 9
     chance, killed, folder = random.Random(0), 0, tmp_path / "killed"
     for attempt in range(2):
