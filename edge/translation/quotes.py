@@ -58,13 +58,15 @@ def wrapped(source: str, target: str, language: Language, before: Sequence[tuple
     """
     line = source.strip()
     text = target.strip()
-    begins = line[:1] != "" and line[:1] in _OPENING
-    ends = line[-1:] != "" and line[-1:] in _CLOSING + "“"
-    alone = line[-1:] in _CLOSING and _is_open([said for said, _ in before])
-    whole = begins and ends and line[0] + line[-1] in _BOTH
-    if len(_QUOTED.findall(line)) != begins + ends or not (whole or (alone if ends else begins)):
+    if not line or not text or text[0] == "⟦" or text[-1] == "⟧":
         return target
-    if not text or text[0] == "⟦" or text[-1] == "⟧":
+    begins = line[0] in _OPENING
+    ends = line[-1] in _CLOSING + "“"
+    if begins and ends:
+        is_told = line[0] + line[-1] in _BOTH
+    else:  # a mark alone: of a speech of several lines
+        is_told = begins or (line[-1] in _CLOSING and _is_open([said for said, _ in before]))
+    if not is_told or len(_QUOTED.findall(line)) != begins + ends:
         return target
     marks = next((_marks(done) for said, done in reversed(before) if _is_speech(said)), _usual(language))
     if not marks:
