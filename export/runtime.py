@@ -150,8 +150,7 @@ def adapter_arrays(adapter: Adapter) -> Iterator[tuple[str, Array]]:
     for layer, module in adapter.layers.items():
         a = module.lora_A[adapter.name].weight
         b = module.lora_B[adapter.name].weight
-        scaling = module.scaling[adapter.name]
-        for key, tensor in zip(lora_inputs(layer), (a.detach().T, b.detach().T * scaling), strict=True):
+        for key, tensor in zip(lora_inputs(layer), (a.detach().T, b.detach().T * adapter.scaling), strict=True):
             yield key, tensor.float().cpu().contiguous().numpy()
 
 

@@ -204,7 +204,7 @@ def _measure(
     ):
         if run.finished:
             return cast(list[ChunkEvaluated], run.kept), 0
-        lessons = Lessons(session, made, job.glossary)
+        lessons = Lessons(session, made, job.glossary, learn=[protocol])
         text = evaluate.blocks(chunks, lessons, wanted, args.given)
         if not any(block.pairs for block in text):
             raise InputError(f"{args.file} has no pairs", "aligned text", "check --from and --to")

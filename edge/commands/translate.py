@@ -221,7 +221,7 @@ class _Book:
         session = self.session
         require_languages(session, [unit.text for unit in job.units[:200]], job.source, job.target)
         judges = Meaning(session, made) if job.candidates > 1 else None
-        teacher = Lessons(session, made, job.glossary, judges=self.args.judge)
+        teacher = Lessons(session, made, job.glossary, judges=self.args.judge, learn=job.learn)
         log = Log(self.run.kept, before)
         return loop.translate(job, ModelTranslator(session, made), teacher, log, judges, self._revision())
 

@@ -100,11 +100,15 @@ class Learner:
             What was done, and the (labels,) nats of the first epoch's forward, of those that count. Without dropout
             these are the chunk's scores *before* it was learned, so no second forward is needed for them.
         """
-        start = time.perf_counter()
         self._share = share
+        with self.adapter.whole():
+            return self._learn((input_ids, labels, only))
+
+    def _learn(self, lesson: Taught) -> tuple[Learned, Tensor]:
+        start = time.perf_counter()
+        input_ids, labels, _ = lesson
         settings = self.settings
         dropout = self.adapter.settings.dropout > 0
-        lesson: Taught = (input_ids, labels, only)
         losses: list[float] = []
         reason = ""
         norm = 0.0

@@ -39,6 +39,7 @@ class Adapter:
 
     Attributes:
         version: grows whenever the parameters change, so that a cache can know that it is stale.
+        strength: how much of what it has learned is used, 1 for all; a lesson uses all (`whole`).
     """
 
     def __init__(self, base: Base, settings: AdapterSettings, *, seed: int = 0, fused: bool = True) -> None:
@@ -58,6 +59,8 @@ class Adapter:
         self.settings = settings
         self.name = f"templora{next(_numbers)}"
         self.version = 0
+        self._strength = 1.0
+        self._factor = settings.alpha / settings.rank
         self.targets = target_names(base, settings)
         chosen = expert_names(base, settings)
         if not (self.targets or chosen):
@@ -175,7 +178,7 @@ class Adapter:
             )  # fmt: skip
         ranks = min(len(a), len(own_a))
         own_a[:ranks] = a[:ranks].to(own_a)
-        own_b[:, :ranks] = b[:, :ranks].to(own_b) / layer.scaling[self.name]
+        own_b[:, :ranks] = b[:, :ranks].to(own_b) / self._factor
 
     @torch.no_grad()
     def snapshot(self) -> dict[str, Tensor]:
@@ -202,14 +205,14 @@ class Adapter:
 
         Where that is narrower they are copies that stay where they are, and hold what `refresh` put there last.
         """
-        layer = self.layers[name]
         if name not in self._copies:
+            layer = self.layers[name]
             dtype = self.base.device.torch_dtype
             masters = [store[self.name].weight.data for store in (layer.lora_A, layer.lora_B)]
             self._copies[name] = [master if master.dtype == dtype else master.to(dtype) for master in masters]
             self._copies_of = -1
         a, b = self._copies[name]
-        return a, b, float(layer.scaling[self.name])
+        return a, b, self.scaling
 
     @torch.no_grad()
     def stacked(self, names: Sequence[str]) -> Tensor | None:
@@ -241,6 +244,31 @@ class Adapter:
 
     # --- switching ---
 
+    @property
+    def strength(self) -> float:
+        """See above; what was computed with another one is stale."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, strength: float) -> None:
+        self._strength = strength
+        self.version += 1
+
+    @property
+    def scaling(self) -> float:
+        """What B A is multiplied by where it is used: alpha / rank, and `strength`."""
+        return self._factor * self._strength
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Inside, all of it is used: what learns."""
+        strength = self._strength
+        self._strength = 1.0
+        try:
+            yield
+        finally:
+            self._strength = strength
+
     @contextmanager
     def active(self, *, training: bool = False, shallow: bool = False) -> Iterator[None]:
         """Inside the block the model computes with this adapter; outside always without any.
@@ -251,11 +279,12 @@ class Adapter:
         for layer in self.layers.values():
             layer._disable_adapters = False
             layer._active_adapter = [self.name]
+            layer.scaling[self.name] = self.scaling
             layer.lora_dropout[self.name].train(training)
         for name, layer in self.layers.items():  # peft turns it off when another adapter is added
             for store in (layer.lora_A, layer.lora_B):
                 store[self.name].weight.requires_grad_(name in learns)
-        self.experts.turn_on(learns, training=training)
+        self.experts.turn_on(learns, self.scaling, training=training)
         try:
             yield
         finally:

@@ -31,7 +31,6 @@ class ExpertLora:
 
     def __init__(self, base: Base, settings: AdapterSettings, names: list[str]) -> None:
         self.names = names
-        self.scaling = settings.alpha / settings.rank
         self.dropout = settings.dropout
         self._modules: dict[str, nn.Module] = {}
         self._pairs: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
@@ -54,13 +53,15 @@ class ExpertLora:
             yield f"{name}.lora_A", a
             yield f"{name}.lora_B", b
 
-    def turn_on(self, learns: Container[str], *, training: bool) -> None:
-        """The model computes with them; `learns`: names of those that get a gradient."""
+    def turn_on(self, learns: Container[str], scaling: float, *, training: bool) -> None:
+        """The model computes with them; `learns`: names of those that get a gradient; `scaling`: what B A is
+        multiplied by.
+        """
         dropout = self.dropout if training else 0.0
         for name, (a, b) in self._pairs.items():
             a.requires_grad_(name in learns)
             b.requires_grad_(name in learns)
-            experts.turn_on(self._modules[name], name.rpartition(".")[2], experts.Factors(a, b, self.scaling, dropout))
+            experts.turn_on(self._modules[name], name.rpartition(".")[2], experts.Factors(a, b, scaling, dropout))
 
     def turn_off(self) -> None:
         """The model computes without any."""

@@ -120,7 +120,7 @@ class Step:
         self.groups = int(config.num_key_value_heads)
         key: Any = blocks[0].key
         self.size = inner_of(key).out_features // self.groups
-        self._bound: dict[str, Bound] = {}
+        self._bound: dict[tuple[str, float], Bound] = {}
         self._sign = torch.ones(self.size, device=device, dtype=base.device.torch_dtype)
         self._sign[: self.size // 2] = -1
         self._static = {1: Static(self, 1)}
@@ -199,8 +199,8 @@ class Step:
     # --- bound once ---
 
     def _lines(self, adapter: Adapter | None) -> Bound:
-        name = "" if adapter is None else adapter.name
-        bound = self._bound.get(name)
+        key = _key(adapter)
+        bound = self._bound.get(key)
         if bound is not None and bound.weights == self.base.weights_version:
             return bound
         self.forget_weights()
@@ -224,7 +224,7 @@ class Step:
             for of, (first, second) in zip(lines, stacks, strict=True)
         ]
         bound = Bound(lines, shared, self.base.weights_version)
-        self._bound[name] = bound
+        self._bound[key] = bound
         return bound
 
     def _choose(self, bound: Bound, rows: int) -> None:
@@ -232,7 +232,7 @@ class Step:
 
     def _captured_for(self, rooms: Rooms, bound: Bound, static: Static, adapter: Adapter | None) -> Captured | None:
         """The step on these rooms, which lies with them, and goes when they do; None where none can be captured."""
-        key = ("" if adapter is None else adapter.name, bound.weights, static.n)
+        key = (_key(adapter), bound.weights, static.n)
         if key not in rooms.recorded:
             stale = [other for other in rooms.recorded if other[1] != bound.weights]
             for other in stale:
@@ -363,6 +363,11 @@ class Step:
             self._counts[count] = torch.arange(count, device=at.device)
         mask = torch.zeros(len(at), count, dtype=self._sign.dtype, device=at.device)
         return mask.masked_fill_(self._counts[count] > at[:, None], -torch.inf)[:, None, None]
+
+
+def _key(adapter: Adapter | None) -> tuple[str, float]:
+    """What a step that was bound or recorded holds for good: whose A and B, and what they are multiplied by."""
+    return ("", 0.0) if adapter is None else (adapter.name, adapter.scaling)
 
 
 def _changes(config: Any) -> bool:

@@ -15,7 +15,7 @@ read before are the context.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ..core.state import State
 
 SMALL = 256  # tokens of a lesson on corrections: one pass in small steps teaches most, tests/measurements/LOG.md
+# Of what corrections have taught, where it is used: all of it is too much, right after the lessons and far from them.
+STRENGTH = 0.7
 OWN_SHARE = 0.25  # of the rate, for the model's own translations; divided by the number of the lesson
 
 
@@ -39,10 +41,18 @@ class Lessons:
     """The session's learner as a `loop.Teacher`."""
 
     def __init__(
-        self, session: State, prompts: Prompts, glossary: Glossary | None = None, *, judges: bool = False
+        self,
+        session: State,
+        prompts: Prompts,
+        glossary: Glossary | None = None,
+        *,
+        judges: bool = False,
+        learn: Collection[str] = (),
     ) -> None:
-        """`judges`: the model's own translations are judged by `meaning`, and what was
-        found is kept with the lesson.
+        """`judges`: the model's own translations are judged by `meaning`, and what was found is kept with the lesson.
+
+        `learn`: what this session learns; what corrections alone have taught is used at `STRENGTH`, unless the adapter
+        began as a repair, which is wanted whole.
         """
         self.session = session
         self.prompts = prompts
@@ -50,6 +60,8 @@ class Lessons:
         self.meaning = Meaning(session, prompts)
         self.judges = judges
         self._since = time.perf_counter()
+        if set(learn) == {"corrections"} and session.adapter is not None and not session.adapter.repairs:
+            session.adapter.strength = STRENGTH
 
     def full(self, pairs: Sequence[Pair], of: str = "self") -> bool:
         """Whether what is learned is more than a chunk, or, even without context, all of it more than a window; for

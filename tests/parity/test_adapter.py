@@ -93,6 +93,44 @@ def test_snapshot_and_restore_are_exact() -> None:
 
 
 @pytest.mark.parametrize(
+    ("family", "options"),
+    [("qwen3", ()), ("qwen3", ("compute.plain=[lora,step]",)), ("mixtral", ("adapter.modules=[experts,mlp]",))],
+)
+def test_part_of_an_adapter_is_the_adapter_with_so_much_of_b(family: str, options: tuple[str, ...]) -> None:
+    runtime = tiny.runtime(family, *options)
+    with runtime.session() as session:
+        list(session.score(tiny.TEXT))
+        adapter, path = session.adapter, session.torch_forward
+
+        def said() -> torch.Tensor:
+            logits, cache = path.prefill(IDS[:30])
+            return torch.cat([path.nll(IDS, 20), logits, *(path.decode(int(token), cache) for token in IDS[30:34])])
+
+        whole = said()
+        adapter.strength = 0.7
+        part = said()
+        adapter.strength = 1.0
+        assert torch.allclose(said(), whole, rtol=1e-4, atol=1e-5) and not torch.allclose(part, whole, atol=1e-3)
+        with torch.no_grad():
+            for name, parameter in adapter.named_parameters():
+                if name.endswith("lora_B"):
+                    parameter.mul_(0.7)
+        adapter.version += 1
+        assert torch.allclose(said(), part, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_used_in_part_learns_whole() -> None:
+    sums = []
+    for strength in (1.0, 0.5):
+        with tiny.runtime("llama").session() as session:
+            session.adapter.strength = strength
+            nats = [session.learner.learn(IDS + k, 24)[1] for k in range(3)]
+            sums.append((session.adapter.fingerprint(), torch.stack(nats)))
+            assert session.adapter.strength == strength
+    assert sums[0][0] == sums[1][0] and torch.equal(sums[0][1], sums[1][1])
+
+
+@pytest.mark.parametrize(
     ("settings", "count", "where"),
     [
         (AdapterSettings(), 14, ".0."),

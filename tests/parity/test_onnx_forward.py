@@ -61,7 +61,7 @@ class Case:
             if adapter:
                 held = self.adapter.layers[name]
                 a, b = (getattr(held, side)[self.adapter.name].weight.double() for side in ("lora_A", "lora_B"))
-                weight = weight + held.scaling[self.adapter.name] * (b @ a)
+                weight = weight + 2.0 * self.adapter.strength * (b @ a)
             mine[name].weight.copy_(weight)
         return plain(input_ids=ids[None], use_cache=False).logits[0]
 
@@ -90,6 +90,20 @@ def test_prefill_and_decode_with_adapters_in_turn(case: Case) -> None:
         seen.append(found)
     assert torch.equal(seen[0], seen[3])
     assert all((seen[i] - seen[j]).abs().max() > 0.01 for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_a_graph_reads_so_much_of_the_adapter_as_is_used(case: Case) -> None:
+    case.shake(1)
+    whole = _in_pieces(case.onnx, adapter=True)
+    case.adapter.strength = 0.5
+    try:
+        exact = case.reference(IDS[:44], adapter=True)[39:]
+        allowed = (_in_pieces(case.torch, adapter=True) - exact).abs().max() * FACTOR
+        half = _in_pieces(case.onnx, adapter=True)
+        assert (half - exact).abs().max() <= allowed and (half - whole).abs().max() > 0.01
+    finally:
+        case.adapter.strength = 1.0
+    assert torch.equal(_in_pieces(case.onnx, adapter=True), whole)
 
 
 def test_a_prompt_in_chunks_is_the_prompt_at_once(case: Case) -> None:

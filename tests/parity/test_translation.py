@@ -526,3 +526,20 @@ def test_chat_lessons_end_with_the_end_of_the_turn() -> None:
         assert ids[:2] == [0, *encode_more(session, "u")] and ids.count(0) == 6 and ids[-1] == 1
         asked = prompt_of(ModelTranslator(session, form), request(PAIRS[2].source, PAIRS[:2]))
         assert asked is not None and session.base.decode(asked).endswith(f"user: {PAIRS[2].source}assistant: ")
+
+
+@pytest.mark.parametrize(
+    ("learn", "strength"),
+    [(["corrections"], lessons_module.STRENGTH), (["self", "corrections"], 1.0), (["oracle"], 1.0), ([], 1.0)],
+)
+def test_what_corrections_alone_have_taught_is_used_in_part(runtime: Any, learn: list[str], strength: float) -> None:
+    with runtime.session() as session:
+        lessons = Lessons(session, made(session), learn=learn)
+        lessons.teach("corrections", (0, 4), [], PAIRS[:4])
+        assert session.adapter.strength == strength
+        ids, marks = lessons.window(PAIRS[:2], PAIRS[4:6])
+        part = lessons.nll(ids, marks, adapter=True)
+        session.adapter.strength = 1.0
+        whole = lessons.nll(ids, marks, adapter=True)
+        base = lessons.nll(ids, marks, adapter=False)
+    assert base != whole and (part == whole) == (strength == 1.0)
