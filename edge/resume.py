@@ -128,6 +128,8 @@ class Run:
             "sha256": journal.file_fingerprint(path),
             "adapter_sha256": adapter.fingerprint(),
         }
+        if adapter.strength != 1.0:
+            about["strength"] = adapter.strength
         if packed.names(session.base.model):  # peft has names and a layout of its own for a mixture
             about["mixture"] = True
             about["swapped"] = packed.are_swapped(session.base.model)

@@ -77,8 +77,11 @@ class Carried:
             "terms": len(self.terms or {}),
         }
 
-    def begin(self, session: Session, runtime: Runtime) -> None:
+    def begin(self, session: Session, runtime: Runtime) -> float:
         """The session begins with its adapter, and it is said.
+
+        Returns:
+            How much of it was used where it comes from.
 
         Raises:
             SettingsError, ModelError: the adapter does not fit; see `State.begin_with`.
@@ -95,6 +98,7 @@ class Carried:
         whole = self.found is not None and not self.adapter_alone
         more = f", {len(self.corrections)} corrections and {len(self.terms or {})} terms" if whole else ""
         say(f"begins with the adapter{more} of {self.where}")
+        return kept.strength
 
 
 def find(name: str, *, adapter_alone: bool = False) -> Carried:
@@ -155,7 +159,12 @@ def adapter_of(found: RunInfo) -> Kept:
     base = found.manifest.fingerprints.get("base", "")
     path = found.folder / "files" / journal.ADAPTER
     kept = adapterfolder.of_run(path, about["rank"], about["scale"], base, about["sha256"])
-    return replace(kept, mixture=about.get("mixture") is True, swapped=about.get("swapped") is True)
+    return replace(
+        kept,
+        strength=about.get("strength", 1.0),
+        mixture=about.get("mixture") is True,
+        swapped=about.get("swapped") is True,
+    )
 
 
 def export(found: RunInfo, folder: Path) -> None:

@@ -194,7 +194,7 @@ def _measure(
 ) -> tuple[list[ChunkEvaluated], int]:
     """The records of one protocol, and the exit code of a stop."""
     from ..translation.decoding import ModelTranslator
-    from ..translation.lessons import Lessons
+    from ..translation.lessons import Lessons, strength
     from ..translation.meaning import Meaning
 
     with (
@@ -204,7 +204,9 @@ def _measure(
     ):
         if run.finished:
             return cast(list[ChunkEvaluated], run.kept), 0
-        lessons = Lessons(session, made, job.glossary, learn=[protocol])
+        lessons = Lessons(session, made, job.glossary)
+        if session.adapter is not None:
+            session.adapter.strength = strength([protocol], repairs=session.adapter.repairs)
         text = evaluate.blocks(chunks, lessons, wanted, args.given)
         if not any(block.pairs for block in text):
             raise InputError(f"{args.file} has no pairs", "aligned text", "check --from and --to")

@@ -25,7 +25,7 @@ from .prompting import TRANSLATOR, job_of, knowing_words, prompting, prompts_of,
 
 if TYPE_CHECKING:
     from ..resume import Run
-    from ..session import Session
+    from ..session import Runtime, Session
 
 PREVIEWED = 6  # units that a process shows on the terminal when they are done
 
@@ -120,8 +120,7 @@ def run(args: argparse.Namespace) -> int:
         Stop() as stop,
     ):
         outputs.describe(run, args, job, carried)
-        if carried:
-            carried.begin(session, runtime)
+        _begin(session, runtime, job, carried)
         result: dict[str, Any] = {}
 
         def write(done: list[Record], stopped: int) -> dict[str, int] | None:
@@ -147,6 +146,15 @@ def run(args: argparse.Namespace) -> int:
         book = _Book(args, knowing_words(job, runtime), run, session, files, wanted)
         stopped = book.translate(made, progress, stop, write)
     return _tell(args, result, run, stopped)
+
+
+def _begin(session: Session, runtime: Runtime, job: loop.Job, carried: carry.Carried | None) -> None:
+    """The adapter begins as it is carried, and it is settled how much of it is used."""
+    from ..translation.lessons import strength
+
+    used = carried.begin(session, runtime) if carried else None
+    if session.adapter is not None:
+        session.adapter.strength = strength(job.learn, used, repairs=session.adapter.repairs)
 
 
 @dataclass(frozen=True)
@@ -221,7 +229,7 @@ class _Book:
         session = self.session
         require_languages(session, [unit.text for unit in job.units[:200]], job.source, job.target)
         judges = Meaning(session, made) if job.candidates > 1 else None
-        teacher = Lessons(session, made, job.glossary, judges=self.args.judge, learn=job.learn)
+        teacher = Lessons(session, made, job.glossary, judges=self.args.judge)
         log = Log(self.run.kept, before)
         return loop.translate(job, ModelTranslator(session, made), teacher, log, judges, self._revision())
 

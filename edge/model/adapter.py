@@ -39,7 +39,6 @@ class Adapter:
 
     Attributes:
         version: grows whenever the parameters change, so that a cache can know that it is stale.
-        strength: how much of what it has learned is used, 1 for all; a lesson uses all (`whole`).
     """
 
     def __init__(self, base: Base, settings: AdapterSettings, *, seed: int = 0, fused: bool = True) -> None:
@@ -246,7 +245,7 @@ class Adapter:
 
     @property
     def strength(self) -> float:
-        """See above; what was computed with another one is stale."""
+        """How much of what it has learned is used, 1 for all. What was computed with another one is stale."""
         return self._strength
 
     @strength.setter
@@ -261,7 +260,7 @@ class Adapter:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """Inside, all of it is used: what learns."""
+        """Inside, its strength is 1, as lessons need it. Nothing that is kept for later may be computed inside."""
         strength = self._strength
         self._strength = 1.0
         try:

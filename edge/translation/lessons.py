@@ -37,22 +37,29 @@ STRENGTH = 0.7
 OWN_SHARE = 0.25  # of the rate, for the model's own translations; divided by the number of the lesson
 
 
+def strength(learn: Collection[str], carried: float | None = None, *, repairs: bool = False) -> float:
+    """How much of its adapter a translation uses: `STRENGTH` of what corrections alone have taught, all of any other.
+
+    Args:
+        learn: what is learned.
+        carried: how much was used of an adapter that it begins with.
+        repairs: whether the adapter began as a repair, which is wanted whole.
+    """
+    if repairs or not set(learn) <= {"corrections"}:
+        return 1.0
+    if carried is not None:
+        return carried
+    return STRENGTH if learn else 1.0
+
+
 class Lessons:
     """The session's learner as a `loop.Teacher`."""
 
     def __init__(
-        self,
-        session: State,
-        prompts: Prompts,
-        glossary: Glossary | None = None,
-        *,
-        judges: bool = False,
-        learn: Collection[str] = (),
+        self, session: State, prompts: Prompts, glossary: Glossary | None = None, *, judges: bool = False
     ) -> None:
-        """`judges`: the model's own translations are judged by `meaning`, and what was found is kept with the lesson.
-
-        `learn`: what this session learns; what corrections alone have taught is used at `STRENGTH`, unless the adapter
-        began as a repair, which is wanted whole.
+        """`judges`: the model's own translations are judged by `meaning`, and what was
+        found is kept with the lesson.
         """
         self.session = session
         self.prompts = prompts
@@ -60,8 +67,6 @@ class Lessons:
         self.meaning = Meaning(session, prompts)
         self.judges = judges
         self._since = time.perf_counter()
-        if set(learn) == {"corrections"} and session.adapter is not None and not session.adapter.repairs:
-            session.adapter.strength = STRENGTH
 
     def full(self, pairs: Sequence[Pair], of: str = "self") -> bool:
         """Whether what is learned is more than a chunk, or, even without context, all of it more than a window; for

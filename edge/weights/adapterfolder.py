@@ -7,7 +7,8 @@ experts are (experts, rank, in) and (experts, out, rank), by the name of the par
 
     FOLDER/adapter_config.json         peft's LoraConfig: rank, alpha, layers and experts by their full names
     FOLDER/adapter_model.safetensors   base_model.model.LAYER.lora_A.weight, ...; of experts: `peftexperts.py`
-    FOLDER/templora.json               fingerprint of the base, sum of the weights; not there in folders of others
+    FOLDER/templora.json               fingerprint of the base, sum of the weights, scale and strength; not there in
+                                       folders of others
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Kept:
         tensors: read when they are asked for.
         rank: rows of A.
         scale: alpha / rank.
+        strength: how much of it was used; the product of both is what peft makes of its folder.
         base: fingerprint of the base that it was made on; empty where it is not known.
         mixture: whether the base has experts, adapted or not.
         swapped: whether peft takes their matrices for transposed ones (`peftexperts.py`).
@@ -58,6 +60,7 @@ class Kept:
     rank: int
     scale: float
     base: str = ""
+    strength: float = 1.0
     mixture: bool = False
     swapped: bool = False
 
@@ -75,7 +78,7 @@ def write(folder: Path, kept: Kept, model: str) -> None:
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": model,
         "r": kept.rank,
-        "lora_alpha": kept.scale * kept.rank,
+        "lora_alpha": kept.scale * kept.strength * kept.rank,
         "lora_dropout": 0.0,
         "bias": "none",
         "target_modules": modules,
@@ -100,7 +103,9 @@ def write(folder: Path, kept: Kept, model: str) -> None:
         raise StorageError(f"{folder} holds {others[0]}", "a new or empty folder", "choose another name")
     with journal.atomic_writer(folder / WEIGHTS) as temporary:
         tensorfile.write(temporary, named)
-    ours = {"base": kept.base, "sha256": journal.file_fingerprint(folder / WEIGHTS)}
+    ours: dict[str, Any] = {"base": kept.base, "sha256": journal.file_fingerprint(folder / WEIGHTS)}
+    if kept.strength != 1.0:
+        ours |= {"scale": kept.scale, "strength": kept.strength}
     for name, value in ((OURS, ours), (CONFIG, config)):  # peft's config last: with it the folder is an adapter
         journal.atomic_write(folder / name, (json.dumps(value, indent=2) + "\n").encode())
 
@@ -133,14 +138,19 @@ def read(folder: Path, *, swapped: bool = False) -> Kept:
     if not (folder / WEIGHTS).is_file():
         raise ModelError(f"{folder} holds no {WEIGHTS}", "an adapter in safetensors", "save it again with peft")
     scale = float(alpha or 0) / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    base, sha256 = _ours(folder)
-    _compare(folder / WEIGHTS, sha256)
+    ours = _ours(folder)
+    _compare(folder / WEIGHTS, ours.get("sha256", ""))
+    strength = 1.0
+    own = [ours.get("scale"), ours.get("strength")]
+    if all(map(_is_scale, own)) and math.isclose(own[0] * own[1], scale):  # else the config was edited, and holds
+        scale, strength = map(float, own)
     targets = config.get("target_parameters") or []
     if not (isinstance(targets, list) and all(isinstance(target, str) for target in targets)):
         raise ModelError(
             f"{folder / CONFIG} has target_parameters {targets!r:.80}", "a list of names", "export it again"
         )
-    return Kept(folder, _Named(folder / WEIGHTS, targets, rank, swapped), rank, scale, base, swapped=swapped)
+    named = _Named(folder / WEIGHTS, targets, rank, swapped)
+    return Kept(folder, named, rank, scale, ours.get("base", ""), strength=strength, swapped=swapped)
 
 
 def of_run(path: Path, rank: int, scale: float, base: str, sha256: str) -> Kept:
@@ -230,10 +240,10 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _ours(folder: Path) -> tuple[str, str]:
-    """Fingerprint of the base and sum of the weights; empty in somebody else's folder."""
+def _ours(folder: Path) -> dict[str, Any]:
+    """What a folder of this program's says of itself; nothing in somebody else's."""
     try:
         found = json.loads((folder / OURS).read_text("utf-8"))
-        return str(found["base"]), str(found["sha256"])
+        return {**found, "base": str(found["base"]), "sha256": str(found["sha256"])}
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
-        return "", ""
+        return {}

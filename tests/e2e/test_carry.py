@@ -13,10 +13,22 @@ from edge import cli, journal, resume
 from edge.commands import carry
 from edge.documents import open_document
 from edge.errors import JournalError
-from edge.translation import decoding, loop
+from edge.translation import decoding, lessons, loop
 from edge.weights import tensorfile
 from tests import tiny
-from tests.e2e.test_translate import GERMAN, LINES, OWN, command, german, last_json, model, plain, records
+from tests.e2e.test_translate import (
+    GERMAN,
+    LINES,
+    OWN,
+    SMALL,
+    TO_GERMAN,
+    command,
+    german,
+    last_json,
+    model,
+    plain,
+    records,
+)  # fmt: skip
 from tests.parity.test_experts import FAMILIES
 
 __all__ = ["german", "model"]  # fixtures
@@ -51,9 +63,10 @@ def test_a_second_volume_begins_where_the_first_ended(
     began: list[dict[str, torch.Tensor]] = []
     started = carry.Carried.begin
 
-    def seen(self: carry.Carried, session: Any, runtime: Any) -> None:
-        started(self, session, runtime)
+    def seen(self: carry.Carried, session: Any, runtime: Any) -> float:
+        used = started(self, session, runtime)
         began.append(session.adapter.snapshot())
+        return used
 
     monkeypatch.setattr(carry.Carried, "begin", seen)
     asked: list[loop.Request] = []
@@ -189,6 +202,61 @@ def test_an_adapter_goes_out_as_a_peft_folder_and_comes_in(
         capsys.readouterr()
         assert cli.main(command(model, two, *full, "--carry", str(folder), "--no-run")) == 4
         assert str(config) in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_what_corrections_have_taught_is_used_in_part_wherever_it_goes(
+    model: str, books: tuple[Path, Path], german: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = books
+    data, mine = tmp_path / "pairs.tsv", tmp_path / "mine.tsv"
+    data.write_text("".join(f"{line}\t{GERMAN[line]}\n" for line in LINES[:6]), "utf-8")
+    mine.write_text(data.read_text("utf-8"), "utf-8")
+    run, folder = tmp_path / "first", tmp_path / "adapter"
+    used: list[float] = []
+    translate = decoding.ModelTranslator.translate
+
+    def noted(self: Any, request: loop.Request) -> loop.Draft:
+        used.append(self.session.adapter.strength)
+        return translate(self, request)
+
+    monkeypatch.setattr(decoding.ModelTranslator, "translate", noted)
+
+    def strengths(*args: str) -> set[float]:
+        used.clear()
+        assert cli.main(list(args)) == 0
+        return set(used)
+
+    part = lessons.STRENGTH
+    given = ["--corrections", str(mine), "--run", str(run), "--set", "adapter.alpha=12"]
+    assert strengths(*command(model, one, *FAST, *given)) == {part}
+    assert cli.main(["runs", "export-adapter", "first", "--root", str(tmp_path), "--out", str(folder)]) == 0
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["lora_alpha"] == pytest.approx(12 * part)
+    for learn, expected in (([], part), (["--learn", "off"], part), (OWN, 1.0)):
+        for place in (run, folder):
+            more = ["--carry", str(place), *learn, "--set", "adapter.alpha=12", "--no-run"]
+            assert strengths(*command(model, two, *FAST, *more)) == {expected}
+    evaluating = ["eval", "translate", str(data), *TO_GERMAN, "--model", model, *SMALL, "--generate", "all"]
+    assert strengths(*evaluating, "--protocols", "corrections", "--given", "1") == {part}
+    assert strengths(*evaluating, "--protocols", "self,oracle,off") == {1.0}
+
+    import edge
+
+    runtime = edge.load(model, overrides=["window.size=1024", "window.chunk=256", "adapter.rank=4", "adapter.alpha=12"])
+    ids = torch.arange(2, 60)
+
+    def begun() -> tuple[str, float, torch.Tensor]:
+        with runtime.session() as session:
+            session.adapter.strength = carry.find(str(folder)).begin(session, runtime)
+            return session.adapter.fingerprint(), session.adapter.strength, session.torch_forward.prefill(ids)[0]
+
+    sum_of_all, strength, wanted = begun()
+    assert sum_of_all == json.loads((run / "files/adapter.json").read_text())["adapter_sha256"] and strength == part
+    (folder / "templora.json").unlink()  # as another program writes one: what peft computes is there, and no more
+    _, strength, found = begun()
+    assert strength == 1.0 and torch.allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 1e-9}))
+    assert (begun()[2] - wanted).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("damage", [

@@ -529,17 +529,34 @@ def test_chat_lessons_end_with_the_end_of_the_turn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("learn", "strength"),
-    [(["corrections"], lessons_module.STRENGTH), (["self", "corrections"], 1.0), (["oracle"], 1.0), ([], 1.0)],
+    ("learn", "carried", "repairs", "used"),
+    [
+        (["corrections"], None, False, lessons_module.STRENGTH),
+        (["corrections"], None, True, 1.0),
+        (["corrections", "self"], None, False, 1.0),
+        (["oracle"], None, False, 1.0),
+        ([], None, False, 1.0),
+        ([], 0.7, False, 0.7),
+        (["corrections"], 1.0, False, 1.0),
+        (["corrections"], 0.7, False, 0.7),
+        (["self"], 0.7, False, 1.0),
+    ],
 )
-def test_what_corrections_alone_have_taught_is_used_in_part(runtime: Any, learn: list[str], strength: float) -> None:
+def test_how_much_of_an_adapter_a_translation_uses(
+    learn: list[str], carried: float | None, repairs: bool, used: float
+) -> None:
+    assert lessons_module.strength(learn, carried, repairs=repairs) == used
+
+
+def test_references_are_scored_with_as_much_of_it_as_translates(runtime: Any) -> None:
     with runtime.session() as session:
-        lessons = Lessons(session, made(session), learn=learn)
+        lessons = Lessons(session, made(session))
         lessons.teach("corrections", (0, 4), [], PAIRS[:4])
-        assert session.adapter.strength == strength
         ids, marks = lessons.window(PAIRS[:2], PAIRS[4:6])
-        part = lessons.nll(ids, marks, adapter=True)
-        session.adapter.strength = 1.0
-        whole = lessons.nll(ids, marks, adapter=True)
-        base = lessons.nll(ids, marks, adapter=False)
-    assert base != whole and (part == whole) == (strength == 1.0)
+        version = session.adapter.version
+        nats = []
+        for strength in (1.0, lessons_module.STRENGTH, 0.0):
+            session.adapter.strength = strength
+            nats.append(lessons.nll(ids, marks, adapter=True))
+        assert session.adapter.version > version  # what was computed before is stale
+        assert len(set(nats)) == 3 and nats[2] == pytest.approx(lessons.nll(ids, marks, adapter=False), rel=1e-5)
