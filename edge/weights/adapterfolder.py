@@ -140,17 +140,17 @@ def read(folder: Path, *, swapped: bool = False) -> Kept:
     scale = float(alpha or 0) / (math.sqrt(rank) if config.get("use_rslora") else rank)
     ours = _ours(folder)
     _compare(folder / WEIGHTS, ours.get("sha256", ""))
-    strength = 1.0
-    own = [ours.get("scale"), ours.get("strength")]
-    if all(map(_is_scale, own)) and math.isclose(own[0] * own[1], scale):  # else the config was edited, and holds
-        scale, strength = map(float, own)
+    strength: Any = ours.get("strength")
+    own: Any = ours.get("scale")
+    if not (_is_scale(strength) and _is_scale(own) and math.isclose(own * strength, scale)):
+        strength, own = 1.0, scale  # none is said, or the config was edited, and holds
     targets = config.get("target_parameters") or []
     if not (isinstance(targets, list) and all(isinstance(target, str) for target in targets)):
         raise ModelError(
             f"{folder / CONFIG} has target_parameters {targets!r:.80}", "a list of names", "export it again"
         )
     named = _Named(folder / WEIGHTS, targets, rank, swapped)
-    return Kept(folder, named, rank, scale, ours.get("base", ""), strength=strength, swapped=swapped)
+    return Kept(folder, named, rank, float(own), ours.get("base", ""), strength=float(strength), swapped=swapped)
 
 
 def of_run(path: Path, rank: int, scale: float, base: str, sha256: str) -> Kept:
