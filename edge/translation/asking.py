@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from ..documents import Unit, placeholders, segments
 from ..journal import fingerprint
 from ..records import UnitTranslated
-from . import drafts, guards, languages, quotes
+from . import drafts, guards, languages, quotes, spelling
 from .context import Context
 from .drafts import Checked, Judge
 from .guards import Case
@@ -186,6 +186,7 @@ class Asking(NamedTuple):
             draft = self.translator.translate(request._replace(without=tries.without))
             text = placeholders.tidy(" ".join(draft.text.split("\n")).strip())
             text = quotes.unwrapped(source, text, earlier)
+            text = spelling.as_known(text, [name for _, name in (*terms, *names)])
             tries.count += 1
             tries.tokens += draft.tokens
             case = Case(source, text, job.source, job.target, terms, draft.cut, earlier, names)

@@ -1,6 +1,6 @@
 """Names that are nearly the same: Joshua and Joshu.
 
-Owns: when two forms are likely one name spelled in two ways.
+Owns: when two forms are likely one name spelled in two ways; that a name has the same gaps in all of a book.
 Does not know: which names a book has, how they were found.
 Units: letters.
 """
@@ -8,13 +8,14 @@ Units: letters.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import regex
 
 from .languages import Language
 
 _WORD = regex.compile(r"\p{Lu}[\p{L}\p{M}]*(?:['’-]\p{L}[\p{L}\p{M}]*)*")
+_GAP = regex.compile(r"[ \u00a0-]")
 _POSSESSIVE = regex.compile(r"['’](?:s|d|ll|m|re|ve)?$")
 # names change their endings there
 _CODES = "ru uk be bg mk pl cs sk sl hr sr bs lt lv fi et hu la el tr az kk uz ka hy eu sq ro is ga"
@@ -52,6 +53,36 @@ def misspelt(text: str, name: str, language: Language, others: Iterable[str] = (
     known = {word.casefold() for other in others for word in _words(other)} if lost else set()
     found = [word for word in _words(text) if word.casefold() not in known] if lost else []
     return next((word for word in found for part in lost if near(part, word, language)), "")
+
+
+def as_known(text: str, names: Collection[str]) -> str:
+    """A text in which a name that it has only with other gaps gets those that are known: Wenwen for Wen Wen, Zhen Hui
+    for Zhen-hui.
+
+    All letters are the same, and what follows a space has a capital: Al is on the phone, and no Alison. Apostrophes are
+    no gaps: She'll is no Shell. Capitals alone stay, and what has a word of another name in it.
+
+    Args:
+        names: as they are known.
+    """
+    for name in names:
+        letters = _GAP.sub("", name)
+        if len(letters) < LEAST or not letters[0].isupper() or _standing(name).search(text):
+            continue
+        spread = f"{_GAP.pattern}?".join(map(regex.escape, letters))
+        others = {word.casefold() for other in names if other != name for word in _GAP.split(other)}
+
+        def known(found: regex.Match[str], name: str = name, others: set[str] = others) -> str:
+            small = any(word[0].islower() for word in found[0].split())
+            theirs = any(part.casefold() in others for part in _GAP.split(found[0]))
+            return found[0] if small or theirs or found[0].isupper() else name
+
+        text = regex.sub(rf"(?<![\p{{L}}\p{{M}}'’-])(?=\p{{Lu}})(?i:{spread})(?![\p{{L}}\p{{M}}-])", known, text)
+    return text
+
+
+def _standing(name: str) -> regex.Pattern[str]:
+    return regex.compile(rf"(?i)(?<![\p{{L}}\p{{M}}]){regex.escape(name)}(?![\p{{L}}\p{{M}}])")
 
 
 def _words(text: str) -> list[str]:

@@ -464,6 +464,12 @@ def test_a_missing_name_is_asked_for_once_more(texts: list[str], taken: int) -> 
     assert len({request.seed for request in translator.asked}) == len(texts)
 
 
+def test_a_remembered_name_with_other_gaps_is_written_as_it_is_remembered() -> None:
+    translator = Script(LAST.source, "Lin Xiao-feng smiled at Owen.")
+    record = translated(list(loop.translate(job([*BOOK, LAST]), translator, Notes())))[-1]
+    assert (record.text, record.attempts, record.problems) == (LAST.target, 1, ())
+
+
 @pytest.mark.parametrize("texts, taken", [
     (["She gave Lin Xiaofang a hat.", "She gave Lin Xiaofeng a hat."], 1),
     (["She gave Lin Xiaofang a hat.", "She gave Lin Xiaofang a cap."], 0),  # it insists: perhaps she is somebody else

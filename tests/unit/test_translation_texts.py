@@ -350,6 +350,25 @@ def test_what_is_nearly_the_same_name(code: str, usual: str, other: str, same: b
     assert spelling.near(other, usual, languages.find(code)) is same
 
 
+@pytest.mark.parametrize("names, text, known", [
+    (["Wenwen", "Su Mian"], "Wen Wen's here, Wen-Wen and Su Mian.", "Wenwen's here, Wenwen and Su Mian."),
+    (["Wei Zhen Hui"], "⟦1⟧Wei Zhenhui⟦/1⟧ left Wei Zhen-hui.", "⟦1⟧Wei Zhen Hui⟦/1⟧ left Wei Zhen Hui."),
+    (["Wen Wen"], "Wenwen came.", "Wen Wen came."),
+    (["Wenwen"], "WEN WEN! she cried.", None),
+    (["Wenwen"], "Wenwen and Wen Wen.", None),  # two in one line: who knows
+    (["Wenwen"], "Wen Wenn, Owen Wen and Wen Wen-li.", None),
+    (["Zhen Hui", "Wei Zhenhui"], "Zhenhui came.", None),  # so another name has it
+    (["Alison"], "Al is on the phone.", None),
+    (["Canada", "Ada"], "Can Ada come?", None),
+    (["Shell", "Hell"], "She'll say he'll go. She’ll.", None),
+    (["Ann"], "An N", None),
+    (["great wall"], "The Greatwall.", None),  # no name
+    ([], "Wen Wen", None),
+])  # fmt: skip
+def test_a_name_has_the_same_gaps_everywhere(names: list[str], text: str, known: str | None) -> None:
+    assert spelling.as_known(text, names) == (text if known is None else known)
+
+
 def test_what_every_sentence_says_is_no_names_translation() -> None:
     said = (
         "She was ill.",
