@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable
 import regex
 
 from .languages import Language
+from .settled import is_word_of
 
 _WORD = regex.compile(r"\p{Lu}[\p{L}\p{M}]*(?:['’-]\p{L}[\p{L}\p{M}]*)*")
 _GAP = regex.compile(r"[ \u00a0-]")
@@ -67,7 +68,8 @@ def as_known(text: str, names: Collection[str]) -> str:
     """
     for name in names:
         letters = _GAP.sub("", name)
-        if len(letters) < LEAST or not letters[0].isupper() or _standing(name).search(text):
+        stands = is_word_of(name.casefold(), text.casefold())
+        if stands or len(letters) < LEAST or not letters[0].isupper():
             continue
         spread = f"{_GAP.pattern}?".join(map(regex.escape, letters))
         others = {word.casefold() for other in names if other != name for word in _GAP.split(other)}
@@ -79,10 +81,6 @@ def as_known(text: str, names: Collection[str]) -> str:
 
         text = regex.sub(rf"(?<![\p{{L}}\p{{M}}'’-])(?=\p{{Lu}})(?i:{spread})(?![\p{{L}}\p{{M}}-])", known, text)
     return text
-
-
-def _standing(name: str) -> regex.Pattern[str]:
-    return regex.compile(rf"(?i)(?<![\p{{L}}\p{{M}}]){regex.escape(name)}(?![\p{{L}}\p{{M}}])")
 
 
 def _words(text: str) -> list[str]:
