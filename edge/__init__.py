@@ -74,6 +74,11 @@ def __getattr__(name: str) -> Any:
     room = next((named for named, names in _ROOMS.items() if name in names), room)
     if room == "session":
         from .machine import versions
+        from .machine.allocator import importing
+        from .store import modelnames
 
         versions.require()
+        modelnames.keep()
+        with importing():
+            importlib.import_module(".session", __name__)
     return getattr(importlib.import_module(f".{room}", __name__), name)

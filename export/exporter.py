@@ -21,6 +21,7 @@ from edge.errors import ExportError, StorageError
 from edge.machine.allocator import release_memory
 from edge.model.base import Base
 from edge.settings import OnnxSettings
+from edge.weights import words
 
 from . import check, graph, nf4
 from .manifest import DECODER, HEAD, WEIGHTS, Manifest
@@ -90,7 +91,7 @@ def _written(
         check.require_numbers(base)
     digest, *places = _write_graphs(base, folder, precision, half=device == "cuda", wide=wide)
     base.config.to_json_file(folder / "config.json")
-    base.tokenizer.save_pretrained(folder)
+    words.save(base.tokenizer, folder)
     made = _manifest(base, folder, precision, device, digest, *places)
     made.save(folder)
     return made, said or check.say(base, made)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import inspect
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
+from types import FrameType
 from typing import Any
 
 MAPPED = 4 << 20  # bytes from which on a CPU tensor goes back to the system when it is freed
@@ -156,13 +158,24 @@ def uncollected() -> Iterator[None]:
 def importing() -> Iterator[None]:
     """Inside, nothing is collected; after it, in a process of our own, what is there is never looked at again.
 
-    A collection goes through all that the libraries have made, half a second each time, and finds nothing.
+    A collection goes through all that the libraries have made, a third of a second each time, and finds nothing.
     """
     with uncollected():
         yield
-    if _Heap.own:
-        gc.collect()  # failed imports leave frames in circles, which would hold for ever what their callers make next
-        gc.freeze()
+        if _Heap.own:
+            _let_go_of_frames()
+            gc.freeze()
+
+
+def _let_go_of_frames() -> None:
+    """Libraries leave frames in circles, which would hold for ever what their callers make next. This ends those of
+    functions that have returned, in a tenth of a collection's time.
+    """
+    suspended = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+    for found in gc.get_objects():
+        if type(found) is FrameType and not found.f_code.co_flags & suspended:
+            with suppress(RuntimeError):  # it runs
+                found.clear()
 
 
 def release_memory() -> None:

@@ -370,12 +370,14 @@ def _adaptable(base: Base) -> list[str]:
 @functools.cache
 def _tuner_class() -> Any:
     import peft
+    from peft.tuners import tuners_utils
 
     class Tuner(peft.LoraModel):  # type: ignore[misc]
         """peft's own, for layers that are named one by one.
 
         For models with experts it would take the names for those of older checkpoints, and put the adapter on all
-        experts.
+        experts. It is not asked to: what changed from one version of transformers to the next is a list for all
+        families, whose making takes a fifth of a second.
         """
 
         def _prepare_adapter_config(self, config: Any, model_config: Any) -> Any:
@@ -384,6 +386,13 @@ def _tuner_class() -> Any:
             config.rank_pattern = {}
             config.alpha_pattern = {}
             return super()._prepare_adapter_config(config, model_config)
+
+        def inject_adapter(self, *args: Any, **kwargs: Any) -> Any:
+            asks, tuners_utils.is_transformers_ge_v5 = tuners_utils.is_transformers_ge_v5, False
+            try:
+                super().inject_adapter(*args, **kwargs)
+            finally:
+                tuners_utils.is_transformers_ge_v5 = asks
 
     return Tuner
 

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,46 +35,10 @@ def load() -> None:
             finally:
                 torch.compile = compiles
             assert bitsandbytes
-        _scan_once()
         import peft
         from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, generation
 
         assert peft and AutoModelForCausalLM and AutoTokenizer and DynamicCache and generation.LogitsProcessorList
-
-
-def _scan_once() -> None:
-    """Imports transformers' `models` with the names that transformers has just found there.
-
-    It reads the 1,600 files of its models for names when it is imported, and all of them again when `models` is: half a
-    second.
-    """
-    import transformers
-    from transformers.utils import import_utils
-
-    scan = getattr(import_utils, "define_import_structure", None)
-    if scan is None or "transformers.models" in sys.modules:
-        return
-    folder = Path(transformers.__file__).parent / "models"
-
-    def again(path: Any, *rest: Any, **more: Any) -> Any:
-        known = not rest and not more and Path(path) == folder / "__init__.py"
-        return names_in(scan(folder, prefix="models")) if known else scan(path, *rest, **more)
-
-    import_utils.define_import_structure = again
-    try:
-        import transformers.models
-
-        assert transformers.models
-    finally:
-        import_utils.define_import_structure = scan
-
-
-def names_in(structure: Mapping[Any, Mapping[str, Any]]) -> dict[Any, dict[str, Any]]:
-    """What transformers' `define_import_structure` found below `models`: {what is needed: {module: its names}}."""
-    return {
-        needed: {name.removeprefix("models."): names for name, names in modules.items() if name.startswith("models.")}
-        for needed, modules in structure.items()
-    }
 
 
 def _later(compiles: Callable[..., Any], function: Callable[..., Any] | None = None, **options: Any) -> Any:

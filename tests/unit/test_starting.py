@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from edge.model import checks
+from edge.store import modelnames
 from edge.weights import checkpoint, libraries, words
 from tests import tiny
 
@@ -69,25 +70,70 @@ def test_what_the_command_makes_after_its_imports_can_be_freed(tmp_path: Path) -
 
 SCANNED = """
 from pathlib import Path
+import edge
+edge.Session
 import transformers
 from transformers.utils import import_utils
-from edge.weights import libraries
 
 folder = Path(transformers.__file__).parent / "models"
 scan, scanned = import_utils.create_import_structure_from_path, []
 import_utils.create_import_structure_from_path = lambda path: scanned.append(Path(path)) or scan(path)
+from edge.weights import libraries
 libraries.load()
-again = [path for path in scanned if path in (folder, folder / "__init__.py")]
-import_utils.define_import_structure.cache_clear()
-before = libraries.names_in(import_utils.define_import_structure(folder, prefix="models"))
-print(len(again), before == import_utils.define_import_structure(str(folder / "__init__.py")))
+import transformers.processing_utils
+given = [import_utils.define_import_structure(*asked) for asked in ((folder / "__init__.py",), (folder, "models"))]
+print(len([path for path in scanned if path in (folder, folder / "__init__.py")]), end=" ")
+plain = import_utils.spread_import_structure(scan(folder))
+named = {needed: {f"models.{name}": has for name, has in modules.items()} for needed, modules in plain.items()}
+print(given == [plain, named], [list(names) for names in given[0].values()] == [list(names) for names in plain.values()])
+from transformers import BertModel, LlamaForCausalLM
 """
 
 
-def test_the_files_of_transformers_are_looked_through_once() -> None:
+def test_the_files_of_transformers_are_looked_through_once(tmp_path: Path) -> None:
     """And the names of its models are those that it would have found."""
-    done = subprocess.run([sys.executable, "-c", SCANNED], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "0 True"
+    environment = {**os.environ, "TEMPLORA_CACHE": str(tmp_path)}
+
+    def run() -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", SCANNED], cwd=ROOT, capture_output=True, text=True, check=True, env=environment
+        )
+        return done.stdout.splitlines()[-1]
+
+    assert run() == "0 True True"
+    (kept,) = (tmp_path / "names").iterdir()
+    values = json.loads(kept.read_text())
+    next(iter(values[0][1].values())).append("Another")
+    kept.write_text(json.dumps(values))
+    assert run() == "0 False True"  # what is kept is what is given
+
+
+def test_names_hold_until_the_package_is_installed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEMPLORA_CACHE", str(tmp_path / "cache"))
+    models = tmp_path / "site-packages" / "transformers" / "models"
+    found: list[modelnames.Names] = []
+
+    def scan(path: Path) -> modelnames.Names:
+        found.append({frozenset(["torch"]): {"a.modeling_a": {f"A{len(found)}"}}})
+        return found[-1]
+
+    assert modelnames._names(models, scan) == found[0]
+    assert modelnames._names(models, scan) == found[1]  # no record of an installation: nothing is kept
+    record = tmp_path / "site-packages" / "transformers-5.17.0.dist-info" / "RECORD"
+    record.parent.mkdir(parents=True)
+    record.write_text("a")
+    for _ in range(2):
+        assert modelnames._names(models, scan) == found[2]
+    (kept,) = (tmp_path / "cache" / "names").iterdir()
+    kept.write_text(kept.read_text()[:-1])  # damaged
+    for _ in range(2):
+        assert modelnames._names(models, scan) == found[3]
+    record.write_text("ab")
+    for _ in range(2):
+        assert modelnames._names(models, scan) == found[4]
+    monkeypatch.setenv("TEMPLORA_CACHE", str(record))  # no folder can be made there
+    assert modelnames._names(models, scan) == found[5]
+    assert len(found) == 6
 
 
 def test_no_compiler_is_imported_with_the_libraries() -> None:
@@ -230,3 +276,38 @@ def test_another_layout_is_read_as_transformers_reads_it(tmp_path: Path) -> None
     (folder / "added_tokens.json").write_text("{}")
     assert words.added_tokens(folder) == {}
     assert words.added_tokens(tmp_path) == {}
+
+
+def test_a_tokenizer_is_written_as_it_is_read_fastest(tmp_path: Path) -> None:
+    """Merges as strings, which have no spaces; the same tokenizer, whatever its words are."""
+    from tokenizers import Tokenizer, models
+
+    words_of = ['"', "],[", "\\", '"],["', "é", "▁", "[["]
+    vocabulary = [*words_of, *(a + b for a in words_of for b in words_of)]
+    merges = [(a, b) for a in words_of for b in words_of]
+    for spaced in (False, True):
+        more = [(" ", "é")] if spaced else []
+        entries = {word: index for index, word in enumerate([*vocabulary, *([" ", " é"] if spaced else [])])}
+        made = Tokenizer(models.BPE(vocab=entries, merges=[*merges, *more]))
+        text = made.to_str()
+        short = words.compact(text)
+        assert Tokenizer.from_str(short).to_str() == text
+        assert (short == text) is spaced
+        assert len(json.loads(short)["model"]["merges"]) == len(merges) + len(more)
+    for kind in (models.WordLevel({"a": 0}, "a"), models.BPE(), models.Unigram([("a", 0.0)], 0)):
+        text = Tokenizer(kind).to_str()
+        assert Tokenizer.from_str(words.compact(text)).to_str() == text
+
+
+def test_a_made_folder_has_the_tokenizer_of_its_model(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.BPE(vocab={"a": 0, "b": 1, "ab": 2, "</s>": 3}, merges=[("a", "b")]))
+    made.add_special_tokens(["</s>"])
+    loaded = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>")
+    words.save(loaded, tmp_path)
+    again = PreTrainedTokenizerFast.from_pretrained(tmp_path, **words.added_tokens(tmp_path))
+    assert again.backend_tokenizer.to_str() == loaded.backend_tokenizer.to_str()
+    assert again("ab</s>b")["input_ids"] == [2, 3, 1] and again.eos_token_id == 3
+    assert json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))["model"]["merges"] == ["a b"]
