@@ -52,8 +52,8 @@ class _Finder:
 
 
 def _hand(module: ModuleType) -> None:
-    """Answers what `module` would look for below `models`. It is asked by the package, by `models`, and by a second copy
-    of the package, from which processors check their classes.
+    """Answers what `module` would look for below `models`: three times, for the package, for `models`, and for a second
+    copy of the package, from which processors check their classes.
     """
     scan = getattr(module, "define_import_structure", None)
     if scan is None or module.__file__ is None:
