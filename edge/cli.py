@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         stopping.working()
         code = everything.run(None)
         stopping.ended(code)
+        stopping.end(code)
     except KeyboardInterrupt:
         from .commands import stopping
 

@@ -25,6 +25,7 @@ from ..errors import ModelError, SettingsError
 from ..memory import families
 from ..memory.mixture import EXPERTS
 from ..settings import AdapterSettings, group_of
+from ..weights import libraries
 from ..weights.paging import Lookup
 from . import expertlora, patches
 from .base import Base
@@ -104,7 +105,7 @@ class Adapter:
         config.templora_layers = layers
         tuner = getattr(model, "_templora_tuner", None)
         if tuner is None:
-            tuner = _tuner_class()(model, config, self.name)
+            tuner = libraries.tuner()(model, config, self.name)
             object.__setattr__(model, "_templora_tuner", tuner)  # not a submodule: it would contain itself
         else:
             tuner.peft_config[self.name] = config
@@ -368,35 +369,6 @@ def _adaptable(base: Base) -> list[str]:
 
 
 @functools.cache
-def _tuner_class() -> Any:
-    import peft
-    from peft.tuners import tuners_utils
-
-    class Tuner(peft.LoraModel):  # type: ignore[misc]
-        """peft's own, for layers that are named one by one.
-
-        For models with experts it would take the names for those of older checkpoints, and put the adapter on all
-        experts. It is not asked to: what changed from one version of transformers to the next is a list for all
-        families, whose making takes a fifth of a second.
-        """
-
-        def _prepare_adapter_config(self, config: Any, model_config: Any) -> Any:
-            config.target_modules = set(config.templora_layers)
-            config.target_parameters = None
-            config.rank_pattern = {}
-            config.alpha_pattern = {}
-            return super()._prepare_adapter_config(config, model_config)
-
-        def inject_adapter(self, *args: Any, **kwargs: Any) -> Any:
-            asks, tuners_utils.is_transformers_ge_v5 = tuners_utils.is_transformers_ge_v5, False
-            try:
-                super().inject_adapter(*args, **kwargs)
-            finally:
-                tuners_utils.is_transformers_ge_v5 = asks
-
-    return Tuner
-
-
 def block_of(name: str, *, default: int) -> int:
     """Which transformer block a layer lies in, by its full name; `default` where in none."""
     return next((int(part) for part in name.split(".") if part.isdigit()), default)

@@ -1,6 +1,7 @@
 """The libraries that a session stands on, imported at the cost of what it uses of them.
 
-Owns: how bitsandbytes and peft are imported; that nothing is drawn for weights that are about to be read.
+Owns: how bitsandbytes and peft are imported; that nothing is drawn for weights that are about to be read; what of peft
+puts an adapter on a model.
 Does not know: what they are used for.
 
 bitsandbytes hands some of its kernels to `torch.compile` while it is imported, which imports torch's compiler: a
@@ -80,3 +81,37 @@ def undrawn() -> Iterator[None]:
 
 def _unless_meta(function: Callable[..., Any], tensor: Any, *args: Any, **kwargs: Any) -> Any:
     return tensor if tensor.is_meta else function(tensor, *args, **kwargs)
+
+
+_ASKS = "is_transformers_ge_v5"  # what peft looks at before it asks for the list
+
+
+def tuner() -> Any:
+    """The class that puts peft's layers in the place of a model's own."""
+    import peft
+    from peft.tuners import tuners_utils
+
+    class Tuner(peft.LoraModel):  # type: ignore[misc]
+        """peft's own, for layers that are named one by one.
+
+        For models with experts it would take the names for those of older checkpoints, and put the adapter on all
+        experts. It is not asked to: what changed from one version of transformers to the next is a list for all
+        families, whose making takes a fifth of a second.
+        """
+
+        def _prepare_adapter_config(self, config: Any, model_config: Any) -> Any:
+            config.target_modules = set(config.templora_layers)
+            config.target_parameters = None
+            config.rank_pattern = {}
+            config.alpha_pattern = {}
+            return super()._prepare_adapter_config(config, model_config)
+
+        def inject_adapter(self, *args: Any, **kwargs: Any) -> Any:
+            table = vars(tuners_utils)  # older versions have no such list, and ask for none
+            asks, table[_ASKS] = table.get(_ASKS), False
+            try:
+                super().inject_adapter(*args, **kwargs)
+            finally:
+                table[_ASKS] = asks
+
+    return Tuner

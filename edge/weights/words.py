@@ -170,7 +170,8 @@ def save(tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer.json"
     if path.is_file():
-        path.write_text(compact(tokenizer.backend_tokenizer.to_str(pretty=False)), "utf-8")
+        whole = asked(lambda: tokenizer.backend_tokenizer.to_str(pretty=False))
+        path.write_text(compact(whole), "utf-8")
 
 
 def compact(text: str) -> str:
