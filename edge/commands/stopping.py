@@ -76,14 +76,15 @@ def ended(code: int) -> None:
 def end(code: int) -> None:
     """Ends the process after its exit functions; the system takes down the rest at once, Python in a third of a second.
 
-    Returns where that is Python's own business: a thread still works, or what was printed cannot be handed on.
+    Returns where that is Python's own business: a thread still works, somebody measures what is called, or what was
+    printed cannot be handed on.
     """
     import atexit
     import os
     import threading
 
     others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
-    if all(thread.daemon for thread in others):
+    if all(thread.daemon for thread in others) and sys.getprofile() is sys.gettrace() is None:
         atexit._run_exitfuncs()
         try:
             sys.stdout.flush()

@@ -94,3 +94,44 @@ def test_the_command_imports_nothing_before_it_can_be_interrupted() -> None:
     code = "import sys; before = set(sys.modules); import edge.cli; print(sorted(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, cwd=ROOT, text=True)
     assert done.stdout.strip() == "['__future__', 'edge', 'edge.cli']", done.stderr
+
+
+ENDING = """
+import atexit, sys, threading, time
+from edge.commands import stopping
+
+class Told:
+    def __del__(self):
+        print("taken down", flush=True)
+
+told = Told()
+told.itself = told
+atexit.register(print, "exit function")
+how = sys.argv[1]
+if how == "thread":
+    threading.Thread(target=lambda: (time.sleep(0.3), print("worked", flush=True))).start()
+if how == "daemon":
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+if how == "profile":
+    sys.setprofile(lambda *args: None)
+if how == "closed":
+    sys.stdout = None
+stopping.end(3)
+sys.setprofile(None)
+print("not ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "said", "code"),
+    [
+        ("alone", ["exit function"], 3),
+        ("daemon", ["exit function"], 3),
+        ("thread", ["not ended", "worked", "exit function", "taken down"], 0),
+        ("profile", ["not ended", "exit function", "taken down"], 0),
+        ("closed", ["taken down"], 0),
+    ],
+)
+def test_the_end_runs_exit_functions_and_takes_nothing_down(how: str, said: list[str], code: int) -> None:
+    done = subprocess.run([sys.executable, "-c", ENDING, how], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.stdout.splitlines() == said and done.returncode == code
