@@ -1,6 +1,7 @@
 """The tokenizer of a GGUF file, built from what the file says and tried before it is used.
 
-Owns: building it with `tokenizers`, trying it against the plain one, what a 4-bit folder remembers of it.
+Owns: building it with `tokenizers`, trying it against the plain one, how it is written, what a 4-bit folder remembers
+of it.
 Does not know: the file's header (`vocabulary.py`), the plain tokenizer's rules (`plainwords.py`), models.
 Units: token ids.
 
@@ -175,14 +176,15 @@ def save(tokenizer: Any, folder: Path) -> None:
 
 
 def compact(text: str) -> str:
-    """A tokenizer's JSON as the library writes it, with each merge `["a","b"]` as `"a b"`; the same where a merge holds
-    a space itself.
+    """A tokenizer's JSON as the library writes it, with each merge `["a","b"]` as `"a b"`. The same where one cannot be
+    written so: it holds a space, or begins with what the library takes for a line about the file's version.
     """
     begin = text.rfind(_MERGES) + len(_MERGES)
     if begin < len(_MERGES) or not text.endswith("]}}"):
         return text
     merges = _PAIR.sub(r'"\1 \2"', text[begin:-3])
-    return f"{text[:begin]}{merges}]}}}}" if set(_STRING.sub("", merges)) <= {","} else text
+    written = set(_STRING.sub("", merges)) <= {","} and '"#version' not in merges
+    return f"{text[:begin]}{merges}]}}}}" if written else text
 
 
 _MERGES = '"merges":['
