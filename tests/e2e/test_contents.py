@@ -81,7 +81,7 @@ def change(path: Path) -> None:
         "config.json": ('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-02'),
         "generation_config.json": ('"eos_token_id": 1', '"eos_token_id": 7'),
         "tokenizer_config.json": ('"bos_token": "<s>"', '"bos_token": "<t>"'),
-        "tokenizer.json": ('"</s>": 1', '"</t>": 1'),
+        "tokenizer.json": ('"</s>":', '"</t>":'),  # also where it is written without spaces
         "chat_template.jinja": ("content", "comment"),
     }[path.name]
     assert one in text, text[:2000]
