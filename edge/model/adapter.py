@@ -8,7 +8,6 @@ Units: parameters in float32. LoRA: y = W x + s B A x (arXiv 2106.09685), throug
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import math
@@ -368,7 +367,6 @@ def _adaptable(base: Base) -> list[str]:
     return [name for name in names if families.adapts(name)]
 
 
-@functools.cache
 def block_of(name: str, *, default: int) -> int:
     """Which transformer block a layer lies in, by its full name; `default` where in none."""
     return next((int(part) for part in name.split(".") if part.isdigit()), default)

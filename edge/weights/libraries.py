@@ -90,6 +90,7 @@ def _zero(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
 _ASKS = "is_transformers_ge_v5"  # what peft looks at before it asks for the list
 
 
+@functools.cache
 def tuner() -> Any:
     """The class that puts peft's layers in the place of a model's own."""
     import peft
