@@ -18,7 +18,7 @@ from torch import nn
 from .. import journal
 from ..errors import ModelError, StorageError
 from ..memory import families
-from ..store import sources
+from ..store import folders
 from ..weights import checkpoint
 from .loss import Head
 
@@ -65,13 +65,8 @@ def verify(base: Any) -> None:
     if path is not None and path.is_file():
         return
     try_logits(base)
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        journal.atomic_write(path, b"{}")
-    except (OSError, StorageError):
-        pass  # a cache that cannot be written costs the trial at each load, nothing else
+    if path is not None:
+        folders.remember(path, b"{}")
 
 
 def _passed(base: Any) -> Path | None:
@@ -85,7 +80,7 @@ def _passed(base: Any) -> Path | None:
         "tokens": base.config.vocab_size,
     }
     try:
-        return sources.cache_root() / "passed" / f"{journal.fingerprint(what)}.json"
+        return folders.cache_root() / "passed" / f"{journal.fingerprint(what)}.json"
     except StorageError:
         return None
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 
 from .. import journal, windows
-from ..errors import StorageError, no_numbers
+from ..errors import no_numbers
 from ..machine.held import is_out_of_memory
 from ..settings import Settings
-from ..store import sources
+from ..store import folders
 from ..weights import alone
 from .base import Base
 from .forward import TorchForward
@@ -107,7 +107,7 @@ def of(base: Base, settings: Settings) -> Soundness:
         "sinks": base.sinks(settings.window),
         "device": f"{base.device.kind} {base.device.units}",
     }
-    path = sources.cache_root() / "soundness" / f"{journal.fingerprint(what)}.json"
+    path = folders.cache_root() / "soundness" / f"{journal.fingerprint(what)}.json"
     try:
         found = Soundness(**json.loads(path.read_text("utf-8")))
         if all(isinstance(value, float) and value > 0 for value in dataclasses.astuple(found)):
@@ -115,9 +115,5 @@ def of(base: Base, settings: Settings) -> Soundness:
     except (OSError, ValueError, TypeError):
         pass  # not there yet, or not whole: measured again
     found = measure(base, settings)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        journal.atomic_write(path, json.dumps(dataclasses.asdict(found)).encode())
-    except (OSError, StorageError):
-        pass  # a cache that cannot be written costs a measurement at each load, nothing else
+    folders.remember(path, json.dumps(dataclasses.asdict(found)).encode())
     return found

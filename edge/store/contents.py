@@ -15,12 +15,13 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .. import journal
 from ..errors import ModelError, StorageError, describe
-from . import sources
+from . import folders, sources
 
 SMALL = 1 << 20
 # What transformers reads where it finds it, weights aside.
@@ -199,9 +200,5 @@ def _remembered(folder: Path) -> dict[str, Any]:
 
 
 def _remember(folder: Path, entries: Mapping[str, Any]) -> None:
-    try:
-        path = _place(folder)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        journal.atomic_write(path, json.dumps(entries).encode())
-    except (OSError, StorageError):
-        pass  # a cache that cannot be written costs a reading at each load, nothing else
+    with suppress(StorageError):  # there is no home folder
+        folders.remember(_place(folder), json.dumps(entries).encode())

@@ -12,9 +12,10 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .. import journal
 from ..errors import StorageError
 from ..values.amounts import format_bytes
 
@@ -54,6 +55,13 @@ def cache_root() -> Path:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "templora"
     except RuntimeError as error:
         raise StorageError("there is no home folder", "HOME or TEMPLORA_CACHE", "set TEMPLORA_CACHE") from error
+
+
+def remember(path: Path, data: bytes) -> None:
+    """Keeps `data` in the cache for later processes; where it cannot be written they do the work again."""
+    with suppress(OSError, StorageError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        journal.atomic_write(path, data)
 
 
 def sha256_file(path: Path) -> str:

@@ -89,11 +89,7 @@ def _names(models: Path, scan: Callable[[Path], Names]) -> Names:
         written = [
             [sorted(needed), {name: sorted(has) for name, has in modules.items()}] for needed, modules in names.items()
         ]
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            journal.atomic_write(path, json.dumps(written).encode())
-        except (OSError, StorageError):
-            pass  # a cache that cannot be written costs the look at each start, nothing else
+        folders.remember(path, json.dumps(written).encode())
     return names
 
 
