@@ -38,6 +38,9 @@ _ALSO: dict[str, tuple[str, ...]] = {
     "score": ("20",),
     "decade": ("10",),
     "century": ("100",),
+    "centuries": ("100",),
+    "millennium": ("1000",),
+    "millennia": ("1000",),
     "fortnight": ("14", "15"),
     "once": ("1",),
     "twice": ("2",),
@@ -49,7 +52,9 @@ _ALSO: dict[str, tuple[str, ...]] = {
     "single": ("1",),
     "percent": ("100",),
 }
-ROUND = frozenset(("dozen", "score", "decade", "century"))  # of which there may be several: three decades
+ROUND = frozenset(
+    ("dozen", "score", "decade", "century", "centuries", "millennium", "millennia")
+)  # of which there may be several: three decades
 
 
 def _table() -> dict[str, int]:
@@ -71,6 +76,9 @@ _RUN = regex.compile(
     regex.IGNORECASE,
 )
 _SINGLE = regex.compile(r"(?<![\p{L}\p{M}])(?:" + "|".join(_ALSO) + r")s?(?![\p{L}\p{M}])", regex.IGNORECASE)
+_MONTHS = regex.compile(
+    r"(?<![\p{L}\p{M}])([\p{L}]+) (?:years? and a half|and a half years)(?![\p{L}\p{M}])", regex.IGNORECASE
+)
 _BEFORE_ROUND = regex.compile(r"([\p{L}-]+)\s+$")
 
 
@@ -99,7 +107,12 @@ def hinted(text: str) -> set[Decimal]:
         before = _BEFORE_ROUND.search(text, max(0, match.start() - 20), match.start())
         if stem in ROUND and before and (count := _WORDS.get(before[1].lower())):
             values.add(count * Decimal(_ALSO[stem][0]))
+        if stem == "quarter" and before and before[1].lower() == "three":
+            values |= {3 * value for value in values}
         found |= values
+    for match in _MONTHS.finditer(text):  # a year and a half is eighteen months
+        years = 1 if match[1].lower() in ("a", "one") else _WORDS.get(match[1].lower(), 0)
+        found |= {Decimal(12 * years + 6)} if years else set()
     return found
 
 

@@ -1,7 +1,8 @@
 """Numbers in texts by value: digits of any script, Chinese and Japanese numerals, English words, and mixtures (3万).
 
 Owns: which numbers a text names, which of them a translation must have, and where the two differ.
-Does not know: how words add up (`numberwords`, `numbernames`), the names of months (`dates`), what follows from it.
+Does not know: how words add up (`numberwords`, `numbernames`) and multiply (`scalewords`), the names of months
+(`dates`), what neighbours make of a number (`numberplaces`), what follows from it.
 Units: values as Decimals.
 
 A number may be meant in more than one way (98年 is 1998, 22点 is ten o'clock, 八折 is 20% off): each is read in all of
@@ -18,8 +19,9 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-from . import dates, numbernames, numberwords
+from . import dates, numbernames, numberplaces, numberwords, scalewords
 from .languages import Language
+from .numberplaces import SIDE, UNITS, VALUES, Made, hours, readings, total
 
 _SPACES = "\u00a0\u202f\u2009"
 _DIGITS = re.compile(
@@ -28,21 +30,8 @@ _DIGITS = re.compile(
     r"|(?P<chain>\d+(?:[.]\d+){2,})"
     r"|(?P<one>\d+(?:[.,]\d+)?)"
 )
-_SCALES: dict[str, int] = {
-    **numberwords.SCALES,
-    **dict.fromkeys(("k", "mil", "mille", "тыс"), 10**3),
-    **dict.fromkeys(("m", "mio", "mn", "millionen", "miljoen", "millones", "milioni", "milhões", "млн"), 10**6),
-    **dict.fromkeys(("bn", "mrd", "milliarde", "milliarden", "milliard", "miljard", "miliardi", "млрд"), 10**9),
-    "dozen": 12,
-}
-_TIMES = re.compile(rf"[\s-]?({'|'.join(sorted(_SCALES, key=len, reverse=True))})s?\b", re.IGNORECASE)
+_LONG = re.compile(r"\d(?:[ ().-]{0,3}\d)+")  # of telephones and accounts
 _HAN = re.compile(r"[〇零一二两兩三四五六七八九十百千万萬亿億廿卅]{1,40}")
-_VALUES = {
-    char: value
-    for value, chars in enumerate(("〇零", "一", "二两兩", "三", "四", "五", "六", "七", "八", "九"))
-    for char in chars
-}
-_UNITS = {"十": 10, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
 _D = "[一二两兩三四五六七八九]"
 _SECTION = rf"(?:(?:{_D}千)?(?:零?{_D}百)?(?:零?{_D}?十)?(?:零?{_D})?)"
 _WELL_FORMED = re.compile(rf"(?:{_SECTION}[万萬]?[亿億])?(?:零?{_SECTION}[万萬])?零?{_SECTION}")
@@ -64,9 +53,14 @@ _STANDS_FOR = {  # 一个世纪, 半, 一刻, 一打, 腊月
         "臘": (12,),
     }.items()
 }
-_ERAS = {"明治": 1867, "大正": 1911, "昭和": 1925, "平成": 1988, "令和": 2018, "民国": 1911, "民國": 1911}
-_ERA = re.compile(f"(?:{'|'.join(_ERAS)})$")
-_ROMAN = re.compile(r"\b(?=[MDCLXVI]{2})M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})\b")
+_ROMAN = re.compile(  # XIX, and XIXe, XXIer
+    r"\b(?=[MDCLXVI]{2})M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})(?=(?:ers?|[eè]mes?|es?|º|ª)?\b)"
+)
+# Chinese numerals of cheques: 壹佰元; the same characters are names and verbs elsewhere
+_CHEQUE = re.compile(r"[壹贰貳叁參肆伍陆陸柒捌玖零拾佰仟万萬亿億]{2,}(?=[元圆圓块角整])")
+_OF_CHEQUES = str.maketrans("壹贰貳叁參肆伍陆陸柒捌玖拾佰仟", "一二二三三四五六六七八九十百千")
+_SEPARATORS = re.compile(r"(?<=[0-9])(?:[，٬](?=[0-9]{3}(?![0-9]))|[．٫](?=[0-9]))")
+_LESS = re.compile(r"(?:an?\s)?hundred|.*(?:s|ies)|[百千万萬亿億]", re.IGNORECASE)  # what says less than it seems to
 _ROMAN_VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 
 
@@ -91,13 +85,21 @@ class Number(NamedTuple):
 
     @property
     def small(self) -> bool:
-        """Whether it is between one and a hundred, and not one: that is an article too."""
-        approximate = self.words and not self.text.isascii() and len(self.text) > 1  # 七八: seven or eight
-        return not self.firm and not approximate and 1 < min(self.values) < 100
+        """Whether it need not be there, but may not become another one; one is an article, too."""
+        if self.firm or min(self.values) <= 1:
+            return False
+        # 七八 is seven or eight; hundreds are many
+        return not self.words or not (_LESS.fullmatch(self.text) or self.is_several)
+
+    @property
+    def is_several(self) -> bool:
+        """Whether it is a run of Chinese digits that may be one number or several."""
+        return self.words and len(self.text) > 1 and all(char in VALUES for char in self.text)
 
 
 def differences(source: str, target: str, source_language: Language, target_language: Language) -> list[str]:
     """Where the numbers of a text and its translation differ, each in a few words; empty where they do not."""
+    source, target = _without_same(source, target)
     ours = read(source, source_language)
     theirs = read(target, target_language)
     if not ours and not theirs:
@@ -114,9 +116,22 @@ def differences(source: str, target: str, source_language: Language, target_lang
     found += [f"month {month} not in it" for month in months]
     if not found:
         left = [n.text for n in ours if n.small and not n.values & there]
-        right = [n.text for n in theirs if n.small and not n.values & spoken]
+        left += [str(n) for n in numbernames.firm(source, source_language.code) if n not in there]
+        right = [n.text for n in theirs if (n.small or n.firm) and not n.values & spoken]
+        right += [str(n) for n in numbernames.firm(target, target_language.code) if n not in spoken]
         found += [f"{left[0]} became {right[0]}"] if left and right else []
     return found
+
+
+def _without_same(source: str, target: str) -> tuple[str, str]:
+    """Both texts without digits that are the same in other groups: 13800138000 and 138-0013-8000."""
+    ours, theirs = ({re.sub(r"\D", "", found) for found in _LONG.findall(text)} for text in (source, target))
+    same = {digits for digits in ours & theirs if len(digits) > 6}
+
+    def blank(found: re.Match[str]) -> str:
+        return " " if re.sub(r"\D", "", found[0]) in same else found[0]
+
+    return (_LONG.sub(blank, source), _LONG.sub(blank, target)) if same else (source, target)
 
 
 def _values(numbers: Sequence[Number]) -> set[Decimal]:
@@ -127,8 +142,12 @@ def _hinted(text: str, language: Language) -> set[Decimal]:
     """Values that words of a text stand for without being read as numbers: months, noon, half an hour, dreißig."""
     found = {Decimal(month) for month in dates.named(text)}
     found |= {Decimal(number) for number in numbernames.named(text, language.code)}
+    if {"Latin", "Cyrillic"} & set(language.scripts):
+        found |= {Decimal(value) for value in _romans(text)}
     if language.code == "en":
-        found |= numberwords.hinted(text) | {Decimal(value) for value in _romans(text)}
+        found |= numberwords.hinted(text)
+    if language.code == "ko":
+        found |= {Decimal(value) for value in numbernames.korean(text)}
     if "Han" in language.scripts:
         found |= {value for char in text for value in _STANDS_FOR.get(char, ())}
     return found
@@ -142,28 +161,32 @@ def _reads_words(language: Language) -> bool:
 def read(text: str, language: Language) -> list[Number]:
     """All numbers that a text names."""
     plain = _ascii(text)
-    found = [*_in_digits(plain), *_in_han(plain)]
+    parts = numberplaces.made(plain)
+    found = [*_in_digits(plain, language.code, parts), *_in_han(plain, parts)]
     if language.code == "en":
         found += _in_words(plain)
     return found
 
 
 def _ascii(text: str) -> str:
-    """The text with decimal digits of any script as ASCII ones; ² and ① are no such digits."""
-    return "".join(str(unicodedata.decimal(char)) if char.isdecimal() else char for char in text)
+    """The text, as long as before, with decimal digits of any script as ASCII ones; ² and ① are no such digits."""
+    plain = "".join(str(unicodedata.decimal(char)) if char.isdecimal() else char for char in text)
+    plain = _SEPARATORS.sub(lambda found: "," if found[0] in "，٬" else ".", plain)
+    return _CHEQUE.sub(lambda found: found[0].translate(_OF_CHEQUES), plain)
 
 
 # --- digits ---
 
 
-def _in_digits(text: str) -> Iterator[Number]:
+def _in_digits(text: str, code: str, parts: Sequence[Made]) -> Iterator[Number]:
     months = dates.places(text)
     for match in _DIGITS.finditer(text):
         written = match[0]
         if match["time"]:
             hour, minute = (Decimal(part) for part in re.split("[:：]", written))
-            yield Number(written, _hours(hour), len(written) == 5)
-            yield Number(written, frozenset((minute,)), minute % 15 != 0)
+            late = hours(hour + 1) if minute >= 20 else frozenset()  # a quarter to, halb
+            yield Number(written, hours(hour) | late, len(written) == 5)
+            yield Number(written, frozenset((minute, abs(60 - minute))), minute % 15 != 0)
         elif match["chain"]:
             at = match.start()
             for part in written.split("."):
@@ -171,21 +194,36 @@ def _in_digits(text: str) -> Iterator[Number]:
                 at += len(part) + 1
         else:
             firm = sum(char.isdigit() for char in written) > 1 and match.start() not in months
-            yield Number(written, _meant(text, match), firm)
+            written, values = _meant(text, match, code)
+            yield Number(written, values | _whole(match, parts), firm)
 
 
-def _meant(text: str, match: re.Match[str]) -> frozenset[Decimal]:
-    """The values that a number in digits may have where it stands."""
+def _meant(text: str, match: re.Match[str], code: str) -> tuple[str, frozenset[Decimal]]:
+    """A number in digits with the word that multiplies it, and the values that it may have where it stands."""
+    written = match[0]
     values = _plain_values(match)
-    after = text[match.end() : match.end() + 12]
-    before = text[max(0, match.start() - 4) : match.start()]
-    if times := _TIMES.match(after):
-        scaled = {value * _SCALES[times[1].lower()] for value in values}
-        values = scaled | (values if len(times[1]) < 3 else set())  # 10 m may be metres
+    before, after = _sides(text, match)
+    if scale := scalewords.after(after, code):
+        written += after[: scale.end]
+        scaled = {value * scale.factor for value in values}
+        values = scaled | (set() if scale.sure else values)
     elif units := re.match(r"[十百千万萬亿億]{1,2}", after):
+        plain = values if scalewords.is_measure(after) else set()
         for unit in units[0]:
-            values = {value * _UNITS[unit] for value in values}
-    return frozenset(values | {other for value in values for other in _in_place(value, before, after)})
+            values = {value * UNITS[unit] for value in values}
+        values = values | plain
+    return written, frozenset(values | {other for value in values for other in readings(value, before, after)})
+
+
+def _sides(text: str, match: re.Match[str]) -> tuple[str, str]:
+    """What stands before a number, and after it."""
+    return text[max(0, match.start() - SIDE) : match.start()], text[match.end() : match.end() + SIDE]
+
+
+def _whole(match: re.Match[str], parts: Sequence[Made]) -> frozenset[Decimal]:
+    """The values of what a number is a part of."""
+    around = (part.values for part in parts if part.start <= match.start() and match.end() <= part.end)
+    return frozenset().union(*around)
 
 
 def _plain_values(match: re.Match[str]) -> set[Decimal]:
@@ -203,43 +241,14 @@ def _plain_values(match: re.Match[str]) -> set[Decimal]:
     return values
 
 
-def _in_place(value: Decimal, before: str, after: str) -> Iterator[Decimal]:
-    """What else a number may be meant as between its neighbours."""
-    if after.startswith(("年", "后", "後")) and value < 100:  # 98年, 80年代, 90后
-        yield 1900 + value
-        yield 2000 + value
-    if after.startswith("年") and (era := _ERA.search(before)):
-        yield _ERAS[era[0]] + value
-    if re.match(r"[点點时時]", after):
-        yield from _hours(value) - {value}
-    if after.startswith("折"):  # what is left of a price; its other part is the discount
-        tenths = value * 10 if value < 10 else value
-        yield tenths
-        yield 100 - tenths
-    if after.startswith("成"):
-        yield value * 10
-    if re.match(r"(?:多|来|來|几|幾|余|餘)?[斤里]", after) and not before.endswith(("公", "英")):
-        yield value / 2  # in kilograms and kilometres
-        yield value * 500
-    if re.match("[毛角]", after):
-        yield value / 10
-    if after.startswith("s") and value % 10 == 0 and value >= 1900:  # the 1980s are 八十年代
-        yield value % 100
-
-
-def _hours(hour: Decimal) -> frozenset[Decimal]:
-    return frozenset((hour, abs(hour - 12), hour + 12))
-
-
 # --- Chinese and Japanese numerals ---
 
 
-def _in_han(text: str) -> Iterator[Number]:
+def _in_han(text: str, parts: Sequence[Made]) -> Iterator[Number]:
     idioms = [match.span() for match in _NO_NUMBER.finditer(text)]
     months = dates.places(text)
     for match in _HAN.finditer(text):
-        before = text[max(0, match.start() - 4) : match.start()]
-        after = text[match.end() : match.end() + 4]
+        before, after = _sides(text, match)
         if before[-1:].isdigit():  # 3万 was read with its digits
             continue
         values, well_formed = _han_values(match[0])
@@ -253,58 +262,40 @@ def _in_han(text: str) -> Iterator[Number]:
             and not (match[0].endswith("十") and _ABOUT.match(after))  # 三十多: thirty, or what one likes
             and not (match[0].endswith("十") and after.startswith("分"))
         )
-        more = {other for value in values for other in _in_place(value, before, after)}
-        yield Number(match[0], frozenset(values | more), firm, True)
+        more = {other for value in values for other in readings(value, before, after)}
+        yield Number(match[0], _whole(match, parts) | values | more, firm, True)
 
 
 def _han_values(run: str) -> tuple[set[Decimal], bool]:
     """What a run of numerals may mean; whether it is one number and no more, and large enough to be kept."""
     plain = run.replace("廿", "二十").replace("卅", "三十")
-    if all(char in _VALUES for char in plain):
-        digits = "".join(str(_VALUES[char]) for char in plain)
+    if all(char in VALUES for char in plain):
+        digits = "".join(str(VALUES[char]) for char in plain)
         # 一九八四 and 二〇一 are numbers, 七八 is seven or eight
         firm = len(digits) >= 4 or (len(digits) == 3 and ("〇" in plain or "零" in plain[1:]))
         each = {Decimal(digit) for digit in digits} if len(digits) < 4 else set()
         return {Decimal(digits)} | each, firm
-    if not any(char in _VALUES for char in plain) and plain != "十":
-        return {_sum(plain[:1])}, False  # 百米 counts, 百姓 and 千万 do not
+    if not any(char in VALUES for char in plain) and plain != "十":
+        return {total(plain[:1])}, False  # 百米 counts, 百姓 and 千万 do not
     if not _WELL_FORMED.fullmatch(plain):
         return _about(plain), False
-    value = _sum(plain)
+    value = total(plain)
     values = {value}
     tail = re.search(rf"([百千万萬亿億])({_D})$", plain)
     if tail:  # 一百二 is 120
-        values.add(value - _VALUES[tail[2]] + Decimal(_VALUES[tail[2]] * _UNITS[tail[1]]) / 10)
+        values.add(value - VALUES[tail[2]] + Decimal(VALUES[tail[2]] * UNITS[tail[1]]) / 10)
     round_one = re.fullmatch(r"[一][百千万萬亿億]", plain)
     return values, value >= 11 and not round_one
-
-
-def _sum(plain: str) -> Decimal:
-    """三十二 -> 32, 三万五千 -> 35000, 一万亿 -> 10^12."""
-    total = section = current = Decimal(0)
-    for char in plain:
-        if char in _VALUES:
-            current = Decimal(_VALUES[char])
-        elif _UNITS[char] < 10**4:
-            section += (current or Decimal(1)) * _UNITS[char]
-            current = Decimal(0)
-        elif _UNITS[char] == 10**8:
-            total = (total + section + current or Decimal(1)) * 10**8
-            section = current = Decimal(0)
-        else:
-            total += (section + current or Decimal(1)) * 10**4
-            section = current = Decimal(0)
-    return total + section + current
 
 
 def _about(plain: str) -> set[Decimal]:
     """十七八 -> 17 and 18, 三四十 -> 30 and 40; of anything else, its well-formed parts."""
     values: set[Decimal] = set()
     for match in re.finditer(rf"({_D}?十)?({_D})({_D})([十百千万萬]?)", plain):
-        tens = _sum(match[1]) if match[1] else Decimal(0)
-        unit = _UNITS.get(match[4], 1)
-        values |= {(tens + _VALUES[digit]) * unit for digit in match.group(2, 3)}
-    values |= {_sum(part[0]) for part in _WELL_FORMED.finditer(plain) if part[0]}
+        tens = total(match[1]) if match[1] else Decimal(0)
+        unit = UNITS.get(match[4], 1)
+        values |= {(tens + VALUES[digit]) * unit for digit in match.group(2, 3)}
+    values |= {total(part[0]) for part in _WELL_FORMED.finditer(plain) if part[0]}
     return values
 
 

@@ -119,6 +119,93 @@ zh|ja|一九八四年|1984年
 fr|en|2,5 millions|2.5 million
 de|en|Zimmer 12|Room Twelve
 zh|en|民国二十年|1931
+ru|en|15 миллионов человек|15 million people
+en|ru|12 billion dollars|12 миллиардов долларов
+ru|en|10 тысяч рублей|ten thousand rubles
+es|en|15 mil millones de dólares|15 billion dollars
+pt|en|15 bilhões|15 billion
+de|en|15 Billionen|15 trillion
+ko|en|15만 명|150,000 people
+zh|ko|15万人|15만 명
+en|ko|1.5 million people|150만 명
+zh|en|15千米|15 kilometres
+zh|en|15千克|15 kilograms
+de|en|um 20 Uhr|at 8 p.m.
+de|en|um 14.30 Uhr|at 2:30 p.m.
+en|de|at 3 p.m.|um 15 Uhr
+fr|en|à 17 heures|at five in the afternoon
+fr|en|18h|6 p.m.
+es|en|a las 15 horas|at 3 p.m.
+it|en|alle ore 15|at 3 p.m.
+ru|en|в 15 часов|at 3 o'clock
+nl|en|om 15.30 uur|at 3:30
+ko|en|15시|3 p.m.
+zh|en|10:45|a quarter to eleven
+zh|en|六点四十|twenty to seven
+zh|en|下午三点四十五分|at a quarter to four
+en|fr|the 21st century|le XXIe siècle
+en|es|the 19th century|el siglo XIX
+en|it|the 15th century|il XV secolo
+en|ru|the 19th century|в XIX веке
+zh|en|20世纪90年代|the 1990s
+zh|en|二十世纪九十年代|the 1990s
+en|zh|the 1990s|20世纪90年代
+en|zh|the 1860s|19世纪60年代
+zh|en|19世纪60年代|the 1860s
+zh|en|1990年代|the nineties
+de|en|die 1990er|the nineties
+en|zh|the 1800s|十九世纪
+zh|en|两百年|two centuries
+zh|en|三百年前|three centuries ago
+zh|en|五千年|five millennia
+zh|en|三点一四|3.14
+zh|en|零点五|0.5
+zh|en|百分之零点五|0.5%
+zh|en|一点五万|15,000
+zh|en|三十七度五|37.5 degrees
+zh|en|一米八三|1.83 metres
+zh|en|一米七五|175cm
+zh|en|三块五|3.50 yuan
+zh|en|两块八毛|2.80 yuan
+zh|en|四分之三|75%
+zh|en|千分之三|0.3%
+zh|en|十几万|over a hundred thousand
+zh|en|四十五分钟|three quarters of an hour
+zh|en|壹佰元整|one hundred yuan
+ar|en|١٬٥٠٠ دولار|1,500 dollars
+zh|en|１，５００元|1,500 yuan
+ja|en|１，０００円|1,000 yen
+en|de|1914–18|1914 bis 1918
+en|zh|in '68|1968年
+zh|en|几千人|thousands of people
+zh|en|上万人|tens of thousands of people
+zh|en|他收拾东西|he packed his things
+zh|en|陆小凤三岁|Lu Xiaofeng was three
+zh|en|一百块|a hundred yuan
+zh|en|千里马|a fine horse, worth 500 gold
+en|zh|1,500,000 people|150万人
+ko|en|1억 5천만 원|150 million won
+zh|en|1亿5000万人|150 million people
+zh|en|电话：13800138000|Phone: 138-0013-8000
+zh|en|电话：010-62751234|Tel. (010) 6275 1234
+en|de|It costs 1,000,000 euros.|Es kostet eine Million Euro.
+en|fr|It costs 2,000,000 euros.|Cela coûte deux millions d'euros.
+en|es|There were 200 people.|Había doscientas personas.
+en|de|There were 300 people.|Es waren dreihundert Leute da.
+en|ru|There were 20 people.|Было двадцать человек.
+en|ru|He is 15 years old.|Ему пятнадцать лет.
+en|ko|He is 15 years old.|그는 열다섯 살이다.
+en|ko|There were 230 people.|이백삼십 명이 있었다.
+en|ko|10,000 people came.|만 명이 왔다.
+fr|en|les années 1990|the nineties
+zh|en|十八个月|a year and a half
+zh|en|四十八小时|two days
+zh|en|三块五|three yuan fifty
+zh|en|五毛钱|fifty cents
+hi|en|15 लाख|1,500,000
+it|en|15mila persone|15,000 people
+de|en|12 Millionäre|12 millionaires
+en|de|at 10:30|um halb elf
 """
 OTHER = """
 zh|en|三十二个房间|three hundred rooms
@@ -146,6 +233,23 @@ zh|en|20:30开始|starts at 8:45 p.m.
 en|fr|10,000 men|1 000 hommes
 en|zh|two and a half million|二十五万
 ja|en|昭和59年|1985
+zh|en|一万人|a million people
+en|zh|a million dollars|一亿美元
+de|en|2 Milliarden|2 million
+ko|en|3만 명|3,000 people
+it|en|5mila persone|5 people
+ru|en|5 тысяч|5 million
+de|en|zwanzig Männer|200 men
+fr|en|vingt hommes|thirty men
+zh|en|三点一四|3.15
+zh|en|一米八三|1.38 metres
+de|en|um 20 Uhr|at 9 p.m.
+zh|en|20世纪90年代|the 1980s
+en|fr|the 21st century|le XIXe siècle
+de|en|15 Billionen|15 billion
+de|en|zweihundert Männer|20 men
+zh|en|下午两点半|at half past five
+zh|en|电话：13800138000|Phone: 138-0013-8001
 """
 _UNITS = "零一二三四五六七八九"
 
@@ -167,10 +271,11 @@ def test_another_number_is_found(line: str) -> None:
 
 # as num2words 0.5.14 (another implementation) writes them
 CALLED = {
-    "de": {21: "einundzwanzig", 37: "siebenunddreißig", 12: "zwölf", 11: "elf", 100: "einhundert"}, "nl": {22: "tweeëntwintig", 88: "achtentachtig"},
+    "de": {21: "einundzwanzig", 37: "siebenunddreißig", 12: "zwölf", 11: "elf", 100: "einhundert", 300: "dreihundert", 40_000: "vierzigtausend"}, "nl": {22: "tweeëntwintig", 88: "achtentachtig"},
     "fr": {21: "vingt et un", 71: "soixante et onze", 80: "quatre-vingts", 91: "quatre-vingt-onze", 98: "quatre-vingt-dix-huit", 77: "soixante-dix-sept"},
-    "es": {21: "veintiuno", 22: "veintidós", 31: "treinta y uno", 99: "noventa y nueve"}, "it": {23: "ventitré", 28: "ventotto", 71: "settantuno"},
-    "pt": {16: "dezesseis", 21: "vinte e um", 42: "quarenta e dois"},
+    "es": {21: "veintiuno", 22: "veintidós", 31: "treinta y uno", 99: "noventa y nueve", 500: "quinientos", 3000: "tres mil"}, "it": {23: "ventitré", 28: "ventotto", 71: "settantuno", 400: "quattrocento", 2000: "duemila"},
+    "pt": {16: "dezesseis", 21: "vinte e um", 42: "quarenta e dois", 700: "setecentos"},
+    "ru": {11: "одиннадцать", 25: "двадцать пять", 40: "сорок", 93: "девяносто три", 200: "двести", 5000: "пять тысяч"},
 }  # fmt: skip
 
 
