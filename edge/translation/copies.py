@@ -15,7 +15,8 @@ from ..documents import placeholders
 
 # what is the same in every language: addresses, mail, paths, numbers of books and articles
 ADDRESS = re.compile(
-    r"(?:https?|ftp|file)://\S{1,2000}|\bwww\.\S{1,500}|\bmailto:\S{1,300}|[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"
+    r"(?:https?|ftp|file)://\S{1,2000}|\bwww\.\S{1,500}|\b(?:mailto|tel):\S{1,300}|(?<![\w.])@[a-z0-9_]{2,30}\b"
+    r"|(?<![\w/.])(?:~|\.\.?)?/(?:[a-z0-9_.-]{1,60}/){1,20}[a-z0-9_.-]{0,60}|\b[a-z]:\\[^\s<>|?*]{1,300}|[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"
     r"|\b(?:ISBN|ISSN|DOI|EAN|ISMN|PMID|arXiv)(?:-1[03])?\s?:?\s?[\d/.–-][\dXx/.\w–-]{2,60}(?:[ –-][\dX]{1,7})*"
     r"|(?<![a-z0-9_-])[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*"
     r"\.(?:com|org|net|edu|gov|info|io|de|fr|es|it|ru|cn|jp|uk|eu|example)(?:/\S{0,500})?(?![a-z0-9])",
@@ -48,6 +49,11 @@ def stays(text: str) -> bool:
     if all(_SOUND.fullmatch(word) for word in words):
         return True
     names = [word for word in words if word.casefold() not in _PARTICLES]
-    if not 1 <= len(names) <= 5 or any(word.casefold() in _NO_NAME for word in words):
+    if not 1 <= len(names) <= 5 or any(map(is_common, words)):
         return False
     return all(word[0].isupper() and (not word.isupper() or len(word) <= 5) for word in names)
+
+
+def is_common(word: str) -> bool:
+    """Whether a word is one of those that no name is made of, however it is written."""
+    return word.casefold() in _NO_NAME

@@ -9,6 +9,7 @@ A problem is one line for people, its kind first: "loop: ...", "language: ...".
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ import regex
 
 from ..documents import placeholders
 from ..values import scripts
-from . import copies, echoes, languages, numerals, quotes, spelling
+from . import copies, echoes, inlanguage, languages, leftovers, numerals, quotes, spelling
 from .echoes import SENTENCES, bare, weight
 from .languages import Language
 
@@ -33,10 +34,26 @@ _TALK = regex.compile(
     r"|\((?:translator['’]s )?note\s*:|\bas an ai\b|\bi (?:cannot|can't|am unable to) (?:translate|assist)",
     regex.IGNORECASE,
 )
-_SPOKEN_OF = r"(?:[“\"‘「『'«„]{0}[”\"’」』'»“])|{0}(?:这个|這個|二|两个|兩個)?[字词詞]|[字词詞]{0}"
-_SMALL_WORD = regex.compile(r"(?<![\p{Latin}\p{M}\d_.@/-])\p{Ll}{4,}(?![\p{Latin}\p{M}\d_@/-])")
-_ENDED = regex.compile(r"[.!?。！？…][\"”’»)）」』】\]]*\s*$")
-SOFT = ("numbers", "terms", "names", "quotes", "end", "words", "echo")  # a text with these problems is better than none
+_HAN = regex.compile(r"\p{Han}")
+_SMALL_WORD = regex.compile(r"(?<![\p{Latin}\p{M}\d_.@/-])\p{Ll}{4,}(?!\.?[\p{Latin}\p{M}\d_@/-])")
+_SMALL_WORDS = regex.compile(r"(?<![\p{Latin}\p{M}\d_.@/-])\p{Ll}{2,}(?: \p{Ll}{2,})+(?!\.?[\p{Latin}\p{M}\d_@/-])")
+_ENDED = regex.compile(r"[.!?。！？…؟۔।։።။។][\"”’»)）」』】\]]*\s*$")
+LEFT_WORDS = 5  # small words in a row that no two languages have in common
+_BRACKETED = regex.compile(r"[(（\[［【]")
+_OF_MACHINES = regex.compile(
+    r"(?<![\p{Latin}\p{Cyrillic}])(?:AI|KI|IA|ИИ)(?![\p{Latin}\p{Cyrillic}])|人工[智知][能慧]|인공|искусственн|künstlich",
+    regex.IGNORECASE,
+)
+SOFT = (
+    "numbers",
+    "terms",
+    "names",
+    "quotes",
+    "end",
+    "words",
+    "echo",
+    "variant",
+)  # a text with these problems is better than none
 
 
 @dataclass(frozen=True)
@@ -99,6 +116,7 @@ def problems(case: Case, limits: Limits | None = None) -> list[str]:
         "language": _language,
         "script": _script,
         "words": _words,
+        "variant": _variant,
         "length": _length,
         "end": _end,
         "placeholders": _placeholders,
@@ -163,17 +181,38 @@ def _copy(case: Case, limits: Limits) -> str:
     target = bare(case.target)
     if source == target and copies.stays(case.source):
         return ""
-    if (
-        len(bare(copies.ADDRESS.sub(" ", placeholders.plain(case.source)))) < limits.copy
-        or case.source_language.code == case.target_language.code
-    ):
+    letters = bare(copies.ADDRESS.sub(" ", placeholders.plain(case.source)))
+    is_sentence = bool(_ENDED.search(placeholders.plain(case.source))) and not letters.isascii()
+    if (weight(letters) if is_sentence and _HAN.search(letters) else len(letters)) < limits.copy:
+        return ""
+    if case.source_language.code == case.target_language.code:
         return ""
     if source == target:
         return "it is the source text"
     inside = len(source) >= 2 * limits.copy and (
         source in target or (target in source and 2 * len(target) > len(source))
     )
-    return "the source text is in it" if inside else ""
+    return "the source text is in it" if inside else _kept_words(case, limits)
+
+
+def _kept_words(case: Case, limits: Limits) -> str:
+    """Half a sentence that was not translated, between two languages of one script."""
+    ours, theirs = (_WORD.findall(placeholders.plain(text))[:1000] for text in (case.source, case.target))
+    at = difflib.SequenceMatcher(None, ours, theirs, autojunk=False).find_longest_match()
+    words = ours[at.a : at.a + at.size]
+    if sum(word.islower() for word in words) < LEFT_WORDS:
+        return ""
+    pair = (case.source_language.code, case.target_language.code)
+    likely = languages.likelihood(" ".join(words), pair)
+    if len(likely) < 2 or likely[pair[0]] < limits.sure or _is_foreign(words, case.source_language):
+        return ""
+    return f"'{_short(' '.join(words))}' is left in it"
+
+
+def _is_foreign(words: Sequence[str], language: Language) -> bool:
+    """Whether words are of a third language, which a source quotes and a translation keeps."""
+    ranked = languages.likelihood(" ".join(words))
+    return next(iter(ranked), language.code) != language.code
 
 
 def _again(case: Case, limits: Limits) -> str:
@@ -193,49 +232,30 @@ def _echo(case: Case, limits: Limits) -> str:
 
 
 def _language(case: Case, limits: Limits) -> str:
-    """Wrong script first; where the scripts are shared, the identifier's word.
-    Glossary targets and names are left aside.
-    """
+    """Another language, or another script; glossary targets and names are left aside."""
     if bare(case.source) == bare(case.target) and copies.stays(case.source):
         return ""
     text = copies.ADDRESS.sub(" ", placeholders.plain(case.target))
     for _, target in case.terms:
         text = text.replace(target, " ")
-    size = languages.letters(text)
-    source = case.source_language
-    wanted = case.target_language
-    if size < 2 or source.code == wanted.code:
-        return ""
-    quoted = 1 - languages.share_in(placeholders.plain(case.source), source.scripts)
-    left = 1 - languages.share_in(text, [*wanted.scripts, "Latin"])
-    if left > limits.foreign + quoted and left * size >= 2:
-        return f"{left:.0%} of its letters are not {wanted.name}"
-    if "Latin" not in wanted.scripts and languages.share_in(text, wanted.scripts) < 0.5 and size >= limits.copy:
-        return f"most of its letters are not {wanted.name}"
-    if size < 20:
-        return ""
-    two = languages.likelihood(text, (source.code, wanted.code))
-    if set(source.scripts) & set(wanted.scripts) and two.get(source.code, 0.0) > limits.sure and len(two) == 2:
-        return f"it reads as {source.name}"
-    if size < limits.told:
-        return ""
-    ranked = languages.likelihood(text)
-    best = next(iter(ranked), wanted.code)
-    if best == wanted.code or ranked.get(wanted.code, 1.0) >= 0.001:
-        return ""
-    # the nearer two languages are, the more text it takes to tell them apart
-    told = ranked[best] > limits.sure if languages.related(best, wanted.code) else ranked[best] > 0.8
-    if not told or (size < 80 and languages.related(best, wanted.code)):
-        return ""
-    if next(iter(languages.likelihood(placeholders.plain(case.source)))) == best:  # a line in that language stays
-        return ""
-    return f"it reads as '{best}', not {wanted.name}"
+    return inlanguage.wrong(
+        text, placeholders.plain(case.source), case.source_language, case.target_language, limits.foreign, limits.sure,
+        limits.told,
+    )  # fmt: skip
 
 
 def _talk(case: Case, limits: Limits) -> str:
     """What chat models say around a translation."""
     match = _TALK.search(placeholders.plain(case.target))
-    return f"'{_short(match[0])}' is not of the text" if match and not _TALK.search(case.source) else ""
+    if not match or _TALK.search(case.source):
+        return ""
+    said = match[0].lower()
+    of_source = {"note": _BRACKETED, "as an ai": _OF_MACHINES}  # the author's own words
+    if any(word in said and pattern.search(case.source) for word, pattern in of_source.items()):
+        return ""
+    if regex.fullmatch(r"\s*\p{L}+\s*:", match[0]) and regex.search("[:：]", case.source):  # 英语：很难
+        return ""
+    return f"'{_short(match[0])}' is not of the text"
 
 
 def _script(case: Case, limits: Limits) -> str:
@@ -249,8 +269,9 @@ def left_in(case: Case) -> list[str]:
     spoken of stays: the character 人.
     """
     left_behind = languages.left_behind(case.source_language, case.target_language)
-    runs = regex.findall(f"{scripts.characters(left_behind).pattern}+", _bare_text(case))
-    return [run for run in runs if not regex.search(_SPOKEN_OF.format(run), case.source)]
+    text = leftovers.without_glosses(_bare_text(case), languages.written_in(case.target_language))
+    runs = regex.findall(f"{scripts.characters(left_behind).pattern}+", text)
+    return [run for run in runs if not leftovers.is_spoken_of(run, case.source)]
 
 
 def may_stay(case: Case) -> bool:
@@ -261,7 +282,7 @@ def may_stay(case: Case) -> bool:
     addresses = (found[0] for found in copies.ADDRESS.finditer(placeholders.plain(case.source)))
     terms = (target for _, target in (*case.terms, *case.names))
     runs = regex.findall(f"{pattern.pattern}+", case.target)
-    spoken_of = (regex.search(_SPOKEN_OF.format(run), case.source) for run in runs)
+    spoken_of = (leftovers.is_spoken_of(run, case.source) for run in runs)
     return any(pattern.search(text) for text in (*addresses, *terms)) or any(spoken_of)
 
 
@@ -269,9 +290,11 @@ def _words(case: Case, limits: Limits) -> str:
     """Words in small Latin letters that the source has too, where the target language is written otherwise."""
     if "Latin" not in case.source_language.scripts or "Latin" in case.target_language.scripts:
         return ""
-    words = _SMALL_WORD.findall(_bare_text(case))
-    there = set(_SMALL_WORD.findall(placeholders.plain(case.source)))
-    left = [word for word in words if word in there and not regex.search(_SPOKEN_OF.format(word), case.source)]
+    text = leftovers.without_glosses(_bare_text(case), case.target_language.scripts)
+    source = placeholders.plain(case.source)
+    words = [*_SMALL_WORD.findall(text), *_SMALL_WORDS.findall(text)]
+    there = {*_SMALL_WORD.findall(source), *(run for run in _SMALL_WORDS.findall(text) if run in source)}
+    left = [word for word in words if word in there and not leftovers.is_spoken_of(word, case.source)]
     return f"'{_short(left[0])}' is left in it" if left else ""
 
 
@@ -281,6 +304,11 @@ def _bare_text(case: Case) -> str:
     for _, target in (*case.terms, *case.names):
         text = text.replace(target, " ")
     return text
+
+
+def _variant(case: Case, limits: Limits) -> str:
+    """Simplified characters where Traditional ones are wanted, and the other way round."""
+    return inlanguage.variant(placeholders.plain(case.target), case.target_language)
 
 
 def _length(case: Case, limits: Limits) -> str:
@@ -296,14 +324,17 @@ def _length(case: Case, limits: Limits) -> str:
 
 def _end(case: Case, limits: Limits) -> str:
     """A source that ends as sentences do, and a translation that stops in the middle of one."""
-    if case.cut or not _ENDED.search(placeholders.plain(case.source)):
+    source = placeholders.plain(case.source)
+    asks = case.source_language.code == "el" and source.rstrip().endswith(";")
+    if case.cut or not (_ENDED.search(source) or asks):
         return ""
     target = placeholders.plain(case.target).rstrip()
     last = target[-1:]
     words = len(_WORD.findall(target))
-    open_end = (last and last in ",，、;；") or (
-        last.isalpha() and case.target_language.spaced and words >= 6 and ":" not in target
-    )
+    wanted = case.target_language
+    stops = wanted.spaced and not {"Thai", "Lao"} & set(wanted.scripts)  # full stops end its sentences
+    mid = ",，、;；،؛" if wanted.code != "el" else ",·"  # a Greek question ends in ;
+    open_end = (last and last in mid) or (last.isalpha() and stops and words >= 6 and ":" not in target)
     return f"its last sentence does not end ('{_short(target[-20:])}')" if open_end else ""
 
 

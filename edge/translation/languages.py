@@ -159,7 +159,12 @@ def share_in(text: str, scripts: Sequence[str]) -> float:
 
 def left_behind(source: Language, target: Language) -> tuple[str, ...]:
     """Scripts of the source that a translation is not written in; Latin words may stand in any language."""
-    return tuple(sorted(set(source.scripts) - set(target.scripts) - {"Latin"}))
+    return tuple(sorted(set(source.scripts) - set(written_in(target)) - {"Latin"}))
+
+
+def written_in(language: Language) -> tuple[str, ...]:
+    """The scripts of a language's words: Korean has Chinese characters as a gloss alone."""
+    return ("Hangul",) if language.code == "ko" else language.scripts
 
 
 def likelihood(text: str, among: Sequence[str] = ()) -> dict[str, float]:

@@ -301,3 +301,91 @@ def test_marks_take_no_long_time_to_look_for() -> None:
     begun = time.process_time()
     assert quotes.unwrapped("他走了。", "“" + "He left. " * 20_000).startswith("“He")
     assert time.process_time() - begun < 1
+
+
+# from, to, source, translation: each as a careful translator would write it
+RIGHT = """
+en|zh|Use Python, Java or JavaScript.|使用Python、Java或JavaScript。
+en|zh|I use Windows and Linux.|我用Windows和Linux。
+en|ja|It runs on Windows and Linux.|WindowsとLinuxに対応。
+en|ja|Supports Microsoft Windows Server and Red Hat Enterprise Linux.|Microsoft Windows ServerとRed Hat Enterprise Linuxに対応しています。
+en|zh|Directed by Christopher Nolan|Christopher Nolan 导演
+en|ko|Directed by Christopher Nolan|Christopher Nolan 감독
+en|zh|Published by Random House, New York.|Random House出版，New York。
+en|zh|Types: JPEG, PNG, WebP|类型：JPEG、PNG、WebP
+en|zh|the species Homo sapiens|智人（Homo sapiens）这个物种
+zh|en|（注：见下文。）|(Note: see below.)
+zh|en|（译者注：这里是双关。）|(Translator's note: a pun.)
+de|en|(Anm.: siehe unten)|(Note: see below)
+ru|en|(Примечание: см. ниже)|(Note: see below)
+zh|en|英语：很难。|English: very hard.
+zh|en|作为AI，我不能爱你。|As an AI, I cannot love you.
+zh|en|“人”和“入”很像。|“人” and “入” look alike.
+ko|en|'나무'라는 말은 아름답다.|The word “namu” (나무) is beautiful.
+ru|en|Слово «мир» имеет два значения.|The word "mir" (мир) has two meanings.
+el|en|π = 3,14|π = 3.14
+el|en|Έχει μήκος 5 μm.|It is 5 μm long.
+el|en|Γωνία α = 30°|Angle α = 30°
+en|el|Who are you?|Ποιος είσαι;
+en|el|Tell me, who are you and what do you want from all of us?|Πες μου, ποιος είσαι και τι θέλεις από όλους εμάς;
+en|th|He went to the market. He bought rice, fish and eggs. Then he went home and cooked for his children.|เขาไปตลาด เขาซื้อข้าว ปลา และไข่ แล้วเขาก็กลับบ้าน และทำอาหารให้ลูกๆ ของเขา
+en|zh|the file name is data.csv|文件名为data.csv
+zh|ko|韩梅梅来了。|한매매(韓梅梅)가 왔다.
+zh|ja|东京大学经济学部毕业|東京大学経済学部卒業
+en|ja|Tokyo|東京
+en|uk|He saw the rose.|Він побачив троянду.
+fr|es|Je viens.|Ya voy.
+zh|fr|爱丽丝·利德尔|Alice Liddell
+zh|de|他说：“Hello, how are you today, my friend?”|Er sagte: „Hello, how are you today, my friend?“
+zh|en|@johnsmith1984 你好|@johnsmith1984 hello
+en|de|/usr/local/share/doc|/usr/local/share/doc
+en|de|tel:+49301234567|tel:+49301234567
+en|zh|artificial intelligence and its enemies|人工智能（artificial intelligence）及其敌人
+ru|en|Буква Ы|The letter Ы
+en|zh-TW|He did not go to school yesterday because he was ill.|他昨天沒有去學校，因為他病了，醫生說他需要好好休息幾天。
+en|zh|He did not go to school yesterday because he was ill.|他昨天沒有去學校，因為他病了。
+en|zh|Harry Potter by J. K. Rowling|J. K. Rowling著《Harry Potter》
+zh|ja|中国中央电视台|CCTV
+en|de|He said: sic transit gloria mundi et omnia vanitas.|Er sagte: sic transit gloria mundi et omnia vanitas.
+fr|es|Il chante de la musique.|Canta música de la tierra.
+da|no|Han gik ned til stranden og så på det store hav i solen.|Han gikk ned til stranden og så på det store havet i solen.
+es|pt|A casa de la abuela.|A casa da avó.
+zh|en|（注：见下文。）|(Note: see below.)
+"""
+# what is found first
+WRONG = """
+language|en|ja|He did not go to school yesterday, because he was ill. He did not go to school yesterday, because he was ill. He did not go to school yesterday, because he was ill.|他昨天没有去学校，因为他病了，医生说他需要在家好好休息几天，多喝一些热水，然后才能回去上课，他的母亲也很担心他，所以今天没有去上班。
+language|en|ja|He did not go to school.|他昨天没有去学校，因为他病了。
+language|zh|ko|他昨天没有去学校，因为他病了。|그는 昨天没有去学校，因为他病了。
+language|en|ko|He did not go to school, he was ill.|他昨天没有去学校，因为他病了。
+copy|zh|ja|他昨天去学校了。|他昨天去学校了。
+language|zh|fr|他昨天没有去学校。|He did not go to school yesterday.
+language|en|ru|He saw the whole world and its wonders.|Він бачив увесь світ і його дива.
+language|en|ar|He bought a car and a book.|او یک ماشین و یک چتر و کتاب گران خرید.
+language|zh|en|“快走”他说。|“快走” he said.
+language|zh|en|“人们都走了”|“人们都走了”
+copy|en|zh|He walked on through the Old Town of Prague in the rain.|He走on through the Old Town of Prague in the rain.
+talk|zh|en|他说：很难。|(Note: I translated this literally.) He said it was hard.
+copy|en|zh|The Old Man And The Sea|The Old Man And The Sea
+language|zh|ja|他病了。|He was ill.
+language|zh|ko|他昨天没有去学校。|He didn't go.
+language|zh|ru|他昨天没有去学校，因为他病了。|He did not go.
+words|en|zh|He was ill.|他 was ill。
+variant|en|zh-TW|He did not go to school yesterday because he was ill.|他昨天没有去学校，因为他病了，医生说他需要好好休息几天。
+variant|en|zh-CN|He did not go to school yesterday because he was ill.|他昨天沒有去學校，因為他病了，醫生說他需要好好休息幾天。
+language|en|ar|He did not go to school yesterday.|او دیروز به مدرسه نرفت چون بیمار بود و در تختخواب ماند.
+copy|en|de|He ran to the old house and opened the heavy door slowly.|He ran to the old house und öffnete die schwere Tür langsam.
+"""
+
+
+@pytest.mark.parametrize("line", RIGHT.strip().splitlines())
+def test_right_translations_of_many_languages_pass(line: str) -> None:
+    source_code, target_code, source, target = line.split("|")
+    pair = languages.find(source_code), languages.find(target_code)
+    assert guards.problems(Case(source, target, *pair)) == []
+
+
+@pytest.mark.parametrize("line", WRONG.strip().splitlines())
+def test_wrong_translations_of_many_languages_are_found(line: str) -> None:
+    kind, source_code, target_code, source, target = line.split("|")
+    assert kind in kinds(source, target, (languages.find(source_code), languages.find(target_code)))

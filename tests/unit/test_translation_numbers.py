@@ -349,7 +349,10 @@ def test_any_text_can_be_read(source: str, target: str) -> None:
 
 @given(
     st.lists(
-        st.sampled_from([*"一二三千百十万亿零〇两3.,:/-", "and", "two", "hundred", "half", "million"]), max_size=40
+        st.sampled_from(
+            [*"一二三千百十万亿零〇两3.,:/-点分之米块度世纪年代", "and", "two", "hundred", "half", "million"]
+        ),
+        max_size=40,
     )
 )
 def test_any_mixture_of_numerals_can_be_read(parts: list[str]) -> None:
