@@ -204,7 +204,7 @@ class Asking(NamedTuple):
                 return kept.text
             tries.failed(found)
             if guards.left_in(case) and not guards.may_stay(case):
-                tries.without = Without(languages.left_behind(job.source, job.target), job.target.scripts)
+                tries.without = Without(languages.left_behind(job.source, job.target), languages.written_in(job.target))
             echoes = any(problem.startswith("echo") for problem in found)
             tries.echoed = tries.echoed or echoes
             if piece is None and all(problem.startswith(SOFT) for problem in found):
