@@ -26,10 +26,15 @@ _SPACE = re.compile(r"\s+")
 _BREAK = re.compile(r"(?<=(\S))⟦[1-9][0-9]*/⟧(?=(\S))")
 
 
+def alike(text: str) -> str:
+    """A text as it is compared where capitals count."""
+    seen = _POINTS.sub("", _UNSEEN.sub("", unicodedata.normalize("NFC", text)))
+    return _SPACE.sub(" ", unicodedata.normalize("NFC", seen.translate(_ALIKE)))
+
+
 def folded(text: str) -> str:
     """A text as it is compared."""
-    seen = _POINTS.sub("", _UNSEEN.sub("", unicodedata.normalize("NFC", text)))
-    return _SPACE.sub(" ", unicodedata.normalize("NFC", seen.translate(_ALIKE).casefold()))
+    return unicodedata.normalize("NFC", alike(text).casefold())
 
 
 def readings(text: str) -> list[str]:

@@ -113,6 +113,14 @@ def test_cut_and_terms() -> None:
     assert kinds("A whale.", "Ein WALFISCH.", terms=[("whale", "Walfisch")]) == set()
 
 
+@pytest.mark.parametrize("wanted, text", [
+    ("O'Brien", "O’Brien kam."), ("O’Brien", "O'Brien kam."), ("10 kg", "Zucker, 10\u00a0kg."), ("Schiffskoch", "Der Schiffs\u00adkoch."),
+    ("Zoë", "Zoe\u0308 kam."), ("Weißer Wal", "Weißer⟦1/⟧Wal."),
+])  # fmt: skip
+def test_a_term_is_there_however_it_is_typed(wanted: str, text: str) -> None:
+    assert "terms" not in kinds("A term.", text, terms=[("term", wanted)])
+
+
 @pytest.mark.parametrize(
     "text, none", [("* * *", True), ("1894", True), ("⟦1/⟧ — 7 …", True), ("a", False), ("。", True), ("中", False)]
 )

@@ -383,6 +383,7 @@ def test_a_name_in_two_spellings_is_found() -> None:
     ]
     assert twice == [("约书亚", "Joshu", 3), ("苏绵", "Mina", 8)]
     assert spelling.misspelt("Mario went out.", "Maria", EN, ["Maria", "Mario"]) == ""  # two people
+    assert spelling.misspelt("Queeque\u00adg went out.", "Queequeg", EN) == ""
 
 
 @pytest.mark.parametrize("code, usual, other, same", [
@@ -400,6 +401,7 @@ def test_what_is_nearly_the_same_name(code: str, usual: str, other: str, same: b
     (["Wei Zhen Hui"], "⟦1⟧Wei Zhenhui⟦/1⟧ left Wei Zhen-hui.", "⟦1⟧Wei Zhen Hui⟦/1⟧ left Wei Zhen Hui."),
     (["Wen Wen"], "Wenwen came.", "Wen Wen came."),
     (["Wenwen"], "WEN WEN! she cried.", None),
+    (["Wen Wen"], "Wen\u00a0Wen came.", None),
     (["Wenwen"], "Wenwen and Wen Wen.", None),  # two in one line: who knows
     (["Wenwen"], "Wen Wenn, Owen Wen and Wen Wen-li.", None),
     (["Zhen Hui", "Wei Zhenhui"], "Zhenhui came.", None),  # so another name has it
