@@ -58,9 +58,11 @@ class Carried:
 
     def into(self, job: loop.Job) -> loop.Job:
         """A job that begins with it; what the job says itself goes first."""
-        from ..translation import glossary
+        from ..translation import folding, glossary
 
-        terms = {**(self.terms or {}), **job.glossary.terms}
+        own = set(map(folding.folded, job.glossary.terms))
+        before = {term: said for term, said in (self.terms or {}).items() if folding.folded(term) not in own}
+        terms = {**before, **job.glossary.terms}
         return replace(job, carried=self.corrections, glossary=glossary.Glossary(terms), earlier=self.earlier)
 
     def text(self) -> str:

@@ -18,6 +18,7 @@ from ..records import UnitTranslated
 from . import drafts, guards, languages, quotes, spelling
 from .context import Context
 from .drafts import Checked, Judge
+from .folding import folded
 from .guards import Case
 from .job import Attempt, Job
 from .names import Memory, nothing
@@ -236,11 +237,11 @@ class Asking(NamedTuple):
 
     def names(self, source: str, terms: Terms) -> Terms:
         """The remembered names of a line; where a term of the glossary overlaps with one, the glossary's word holds."""
-        given = [term.casefold() for term, _ in terms]
+        given = [folded(term) for term, _ in terms]
         return [
             (name, target)
             for name, target in self.memory.applying(source)
-            if not any(term in name.casefold() or name.casefold() in term for term in given)
+            if not any(term in folded(name) or folded(name) in term for term in given)
         ]
 
     def in_pieces(self, context: Context, tries: Tries) -> str | None:

@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import regex
 
 from ..documents import placeholders, read_text
 from ..errors import InputError
-from . import tsv
+from . import folding, tsv
 from .languages import Language
 
 MAX_TERMS = 20_000
@@ -37,18 +37,22 @@ class Glossary:
         """The (source, target) pairs whose source occurs in `text`, longest first; a
         term inside a longer one is out.
         """
-        rest = placeholders.plain(text).casefold()
+        rests = folding.readings(text)
         found = []
-        for source, pattern in self._patterns:
-            if pattern.search(rest):
+        for source, term in self._folded:
+            if not any(term.removeprefix(_ALIF) in rest for rest in rests):
+                continue
+            pattern = _occurrence(term)
+            if any(map(pattern.search, rests)):
                 found.append((source, self.terms[source]))
-                rest = pattern.sub("\0", rest)
+                rests = [pattern.sub("\0", rest) for rest in rests]
         return found
 
     @cached_property
-    def _patterns(self) -> list[tuple[str, regex.Pattern[str]]]:
-        """Where each term stands, the longest first; every unit asks for them."""
-        return [(source, _occurrence(source)) for source in sorted(self.terms, key=lambda term: (-len(term), term))]
+    def _folded(self) -> list[tuple[str, str]]:
+        """The terms as they were written and folded, the longest first; every unit asks for them."""
+        ordered = sorted(self.terms, key=lambda term: (-len(term), term))
+        return [(source, term) for source in ordered if (term := folding.folded(source))]
 
 
 def read(path: str | Path) -> Glossary:
@@ -58,7 +62,7 @@ def read(path: str | Path) -> Glossary:
         InputError: it cannot be read, a line is malformed, or a term has two translations; the line is named.
     """
     terms: dict[str, str] = {}
-    known: dict[str, tuple[int, str]] = {}  # by case-folded term: its line and translation
+    known: dict[str, tuple[int, str]] = {}  # by folded term: its line and translation
     for number, row in tsv.rows(read_text(str(path))):
         if not any(cell.strip() for cell in row) or row[0].lstrip().startswith("#"):
             continue
@@ -73,7 +77,7 @@ def read(path: str | Path) -> Glossary:
             raise InputError(f"{where} has a term of {max(len(source), len(target))} characters", f"{MAX_LENGTH}")
         if placeholders.plain_brackets(source + target) or placeholders.plain(source + target) != source + target:
             raise InputError(f"{where} holds ⟦ or ⟧", "text without these marks", "remove them")
-        key = source.casefold()
+        key = folding.folded(source)
         if not target:
             continue
         if key in known and known[key][1] != target:
@@ -178,9 +182,25 @@ def _grams(run: str) -> Iterator[str]:
             yield run[start : start + size]
 
 
+# scripts that set words apart; in the others a term stands anywhere
+_SPACED = r"[\p{L}--[ー\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]]"
+_FOLLOWED = rf"[{_SPACED}--\p{{Hangul}}]"  # Korean particles follow without a space
+_MARKED = r"[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"  # a vowel sign after one makes it another syllable
+# and, to, in, the: what Arabic and Hebrew write together with the next word, here before three letters and more
+_PREFIXES = {"Arabic": "[وف]?(?:لل|[بلك]?(?:ال)?)", "Hebrew": "ו?(?:לכש|כש|מש|ש)?[בלמכ]?ה?"}
+_ALIF = "ا"  # of the article; it is not written after `to`
+
+
+@cache
 def _occurrence(term: str) -> regex.Pattern[str]:
-    """Where a term stands: as whole words, where its ends are letters of a script that separates words."""
-    spaced = r"[\p{L}--[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}\p{Script=Lao}]]"
-    head = rf"(?<!{spaced})" if regex.match(spaced, term, regex.V1) else ""
-    tail = rf"(?!{spaced})" if regex.match(spaced, term[-1], regex.V1) else ""
-    return regex.compile(head + regex.escape(term.casefold()) + tail, regex.V1)
+    """Where a folded term stands: as whole words, where its ends are letters of a script that separates words."""
+    script = next((name for name in _PREFIXES if regex.match(rf"\p{{{name}}}{{3}}", term)), "")
+    bound = rf"(?<!{_SPACED})" if regex.match(_SPACED, term, regex.V1) else ""
+    head = rf"(?<={bound}{_PREFIXES[script]})" if script else bound
+    tail = rf"(?!{_FOLLOWED})" if regex.match(_FOLLOWED, term[-1], regex.V1) else ""
+    if regex.match(_MARKED, term[-1]):
+        tail = r"(?!\p{M})"
+    text = head + regex.escape(term)
+    if term.startswith(_ALIF + "ل"):
+        text = rf"(?:{text}|(?<={bound}[وف]?ل){regex.escape(term[1:])})"
+    return regex.compile(text + tail, regex.V1)

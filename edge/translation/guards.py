@@ -19,7 +19,7 @@ import regex
 
 from ..documents import placeholders
 from ..values import scripts
-from . import copies, echoes, inlanguage, languages, leftovers, numerals, quotes, spelling
+from . import copies, echoes, folding, inlanguage, languages, leftovers, numerals, quotes, spelling
 from .echoes import SENTENCES, bare, weight
 from .languages import Language
 
@@ -355,8 +355,7 @@ def _numbers(case: Case, limits: Limits) -> str:
 
 
 def _terms(case: Case, limits: Limits) -> str:
-    target = placeholders.plain(case.target).casefold()
-    lost = [wanted for _, wanted in case.terms if wanted.casefold() not in target]
+    lost = [wanted for _, wanted in case.terms if not folding.stands(wanted, case.target)]
     return f"'{_short(lost[0])}' is missing" if lost else ""
 
 

@@ -24,6 +24,7 @@ import regex
 
 from ..documents import placeholders
 from .candidates import UNCASED, Candidates, runs_of, sounds_alike, whole_runs
+from .folding import folded
 from .languages import Language
 from .prompts import Pair, Terms
 from .settled import stands
@@ -84,12 +85,12 @@ class Memory:
         self._candidates = candidates
         self._target = target
         self._cased = not UNCASED & set(target.scripts) and target.code not in ("ar", "fa", "he", "hi", "ko", "ur")
-        self._given = frozenset(source.casefold() for source in given)
-        self._taken = frozenset(target.casefold() for target in given.values())
+        self._given = frozenset(map(folded, given))
+        self._taken = frozenset(map(folded, given.values()))
         self._readings = {
             name: called
             for name, called in (readings or {}).items()
-            if name.casefold() not in self._given and called.casefold() not in self._taken
+            if folded(name) not in self._given and folded(called) not in self._taken
         }
         self._unread: set[str] = set()  # names that were called otherwise than they are read
         self._pairs: Counter[str] = Counter()  # of a candidate
@@ -185,7 +186,7 @@ class Memory:
 
     def _here(self, source: str) -> list[str]:
         """The candidates in a source text of which the glossary says nothing."""
-        return [name for name in self._candidates.alone(source) if name.casefold() not in self._given]
+        return [name for name in self._candidates.alone(source) if folded(name) not in self._given]
 
     def _is_wrong(self, name: str, text: str) -> bool:
         """Whether a translation calls `name` what the user has corrected."""
@@ -300,7 +301,7 @@ class Memory:
             good[had] += BETTER
         ranked = sorted(good, key=lambda run: (good[run], len(run), run), reverse=True)
         longest = (self._longest(run, both, scores) for run in ranked)
-        wanted = [run for run in longest if run.casefold() not in self._taken and self._is_name(run)]
+        wanted = [run for run in longest if folded(run) not in self._taken and self._is_name(run)]
         if wanted[:1] in ([], [had]):
             return wanted
         # of two that are as good as each other it is neither
@@ -321,9 +322,9 @@ class Memory:
 
     def missing(self, names: Terms, text: str) -> list[tuple[str, str]]:
         """Those of `names` of which a translation has no word."""
-        plain = placeholders.plain(text).casefold()
+        plain = folded(placeholders.plain(text))
         words = set(_LETTERS.findall(plain))
-        return [(source, target) for source, target in names if not self._has(target.casefold(), plain, words)]
+        return [(source, target) for source, target in names if not self._has(folded(target), plain, words)]
 
     def misspelt(self, names: Terms, source: str, text: str) -> list[tuple[str, str]]:
         """(what stands there, the name) of each remembered name of several words that a translation has in another
@@ -338,9 +339,9 @@ class Memory:
         if not (self._cased and self._target.spaced) or any(name not in self._names for name in here):
             return []
         owned = [name.split() for name in self._names.values() if " " in name]
-        known = {" ".join(words).casefold() for words in owned} | self._taken | {name.casefold() for _, name in names}
+        known = {folded(" ".join(words)) for words in owned} | self._taken | {folded(name) for _, name in names}
         longer = [f" {name} " for name in known if " " in name]
-        runs = {run.casefold(): run.split() for run, _ in runs_of(placeholders.plain(text)) if " " in run}
+        runs = {folded(run): run.split() for run, _ in runs_of(placeholders.plain(text)) if " " in run}
         new = [words for run, words in runs.items() if not any(f" {run} " in at or at in f" {run} " for at in longer)]
         having: dict[str, list[list[str]]] = {}
         for words in owned if new else ():

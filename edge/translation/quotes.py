@@ -13,31 +13,35 @@ from collections.abc import Sequence
 import regex
 
 from ..documents import placeholders
+from ..documents.inline import is_wide
 from .languages import Language
 
-_SPEECH = regex.compile(r"^\s*[“„\"«»「『]|[”“\"»«」』]\s*$")
-_SPOKEN = regex.compile(r"[“”„‟\"«»「」『』]|(?<!\p{L})[‘‚'‹›]|[’'](?!\p{L})|^\s*[-–—―]")
-_QUOTED = regex.compile(r"[“”„\"«»「」『』]")
-_ENCLOSED = regex.compile(r"[\p{Pi}\p{Pf}\p{Ps}\p{Pe}\"'`*_＂＇]|^\s*\p{Pd}")  # speech, titles in brackets, emphasis
+# a title may be set in slanted letters instead of 『』; only in Swedish and Finnish ” begins a speech
+_SPEECH = regex.compile(r"^\s*(?:[“„‟\"״«»「]|”[^“]*”)|[”“\"״»«」]\s*$")
+_SPOKEN = regex.compile(r"[“”„‟\"״＂〝«»「」『』《》〈〉]|(?<!\p{L})[‘‚'‹›]|[’'](?!\p{L})|^\s*[-–—―]")
+_QUOTED = regex.compile(r"[“”„‟\"״«»「」『』]")
+_ENCLOSED = regex.compile(r"[\p{Pi}\p{Pf}\p{Ps}\p{Pe}\"״'`*_＂＇]|^\s*\p{Pd}")  # speech, titles in brackets, emphasis
 # each group holds marks that are pairs in one language or another; single ones are apostrophes as well
-_PAIRED = ('“”„"‟', "«»", "「」", "『』")
-_OPENING = '“„"«「『'
-_CLOSING = '”"»」』'
-_BOTH = ("“”", '""', "„“", "„”", "«»", "»«", "「」", "『』", "””", "»»")  # marks before and after speech
+_PAIRED = ('“”„"‟״', "«»", "「」", "『』")
+_BOTH = ("“”", '""', "״״", "„“", "„”", "«»", "»«", "「」", "『』", "””", "»»")  # marks before and after speech
+_GERSHAYIM = regex.compile(r"(?<=\p{Hebrew})[\"״”](?=\p{Hebrew})")  # of an abbreviation
+# inches or the end of what is quoted; after a prefix a Hebrew abbreviation or the beginning
+_EITHER = regex.compile(r"(?<=\p{N}|(?<!\p{L})[ושהמבלכ]{1,3}(?=.\p{Hebrew}))[\"״”]")
 # how books are usually set where not as English ones are
 _USUAL = {
     **dict.fromkeys(("de", "cs", "sk", "sl", "bg", "is", "lt", "et"), "„“"),
     **dict.fromkeys(("pl", "ro", "hu", "hr"), "„”"),
     **dict.fromkeys(("fr", "ru", "uk", "be", "it", "es", "el", "no", "nb", "nn"), "«»"),
     **dict.fromkeys(("sv", "fi"), "””"),
+    "da": "»«",
     **dict.fromkeys(("ja", "zh-Hant"), "「」"),
 }
 
 
 def wrong(source: str, target: str) -> str:
     """Speech without any mark of it; or a mark that stands alone, where those of the source are pairs; else empty."""
-    source = placeholders.plain(source)
-    target = placeholders.plain(target)
+    source = _told(placeholders.plain(source))
+    target = _told(placeholders.plain(target))
     if _SPEECH.search(source) and not _SPOKEN.search(target):
         return "there are none in it"
     if not _QUOTED.search(source) or _unpaired(source):
@@ -56,17 +60,20 @@ def wrapped(source: str, target: str, language: Language, before: Sequence[tuple
         language: of the draft.
         before: the (source, target) lines before, in their order: the marks that the last line of speech has there.
     """
-    line = source.strip()
+    line = _told(source).strip()
     text = target.strip()
     if not line or not text or text[0] == "⟦" or text[-1] == "⟧":
         return target
-    begins = line[0] in _OPENING
-    ends = line[-1] in _CLOSING + "“"
-    if begins and ends:
-        is_told = line[0] + line[-1] in _BOTH
-    else:  # a mark alone: of a speech of several lines
-        is_told = begins or (line[-1] in _CLOSING and _is_open([said for said, _ in before]))
-    if not is_told or len(_QUOTED.findall(line)) != begins + ends:
+    found = [match.start() for match in _QUOTED.finditer(line)]
+    is_told = _is_speech(line)
+    begins = is_told or found == [0]
+    ends = is_told or (found == [len(line) - 1] and not begins)
+    if begins != ends:  # a mark alone: of a speech of several lines
+        is_open = _is_open([said for said, _ in before])
+        opens = _opens(line, found[0])
+        # where speech is open one that points both ways may end it as well
+        is_told = opens and not (is_open and line[0] in "”»") if begins else is_open and not opens
+    if not is_told:
         return target
     marks = next((_marks(done) for said, done in reversed(before) if _is_speech(said)), _usual(language))
     if not marks:
@@ -76,7 +83,7 @@ def wrapped(source: str, target: str, language: Language, before: Sequence[tuple
 
 
 def _is_speech(source: str) -> bool:
-    line = source.strip()
+    line = _told(source).strip()
     return len(line) > 1 and line[0] + line[-1] in _BOTH and len(_QUOTED.findall(line)) == 2
 
 
@@ -99,20 +106,54 @@ def unwrapped(source: str, target: str, before: Sequence[tuple[str, str]] = ()) 
         before: the (source, target) lines before, in their order: where speech is still open, the marks stay.
     """
     text = target.strip()
-    inner = text[1:-1]
-    if len(text) < 3 or not any(text[0] in marks and text[-1] in marks for marks in _PAIRED):
+    told = _told(text)
+    if len(told) < 3 or told[-1] != text[-1] or not any(told[0] in marks and told[-1] in marks for marks in _PAIRED):
         return target
-    if text[0] == "”" or _QUOTED.search(inner) or not any(map(str.isalnum, inner)):
+    if told[0] + told[-1] == "”“" or _QUOTED.search(told[1:-1]) or not any(map(str.isalnum, told)):
         return target
-    if _ENCLOSED.search(placeholders.plain(source)) or _is_open([said for said, _ in before]):
+    if _ENCLOSED.search(_told(placeholders.plain(source))) or _is_open([said for said, _ in before]):
         return target
-    return inner.strip()
+    return text[1:-1].strip()
 
 
 def _is_open(lines: Sequence[str]) -> bool:
     """Whether the last line with quotation marks leaves speech open."""
-    last = next((line for line in reversed(lines) if _QUOTED.search(line)), "")
-    return bool(_unpaired(last)) and _QUOTED.findall(last)[-1] not in "”」』"
+    told = (_told(line) for line in reversed(lines))
+    last = next((line for line in told if _QUOTED.search(line)), "")
+    return bool(_unpaired(last)) and _opens(last, max(match.start() for match in _QUOTED.finditer(last)))
+
+
+def _opens(text: str, at: int) -> bool:
+    """Whether the mark at a place begins what is quoted: most do that in one language and end it in another.
+
+    What stands beside it tells: white space or a colon before, white space or punctuation after. Where both do, or
+    neither does, it is what it is in most languages.
+    """
+    if text[at] in "„‟「『」』":
+        return text[at] in "„‟「『"
+    before = text[:at][-1:]
+    after = text[at + 1 :][:1]
+    # a space says nothing where words do not stand apart
+    begins = not before or (before.isspace() and not is_wide(after)) or before in "([:："
+    ends = not after or after.isspace() or after in ".,;:!?)]…"
+    return begins if begins != ends else text[at] in '“"״«'
+
+
+def _told(text: str) -> str:
+    """A text without what only looks like a quotation mark: inches, abbreviations in Hebrew.
+
+    The last that may be either stays where another mark would stand alone without it.
+    """
+    either = [match.start() for match in _EITHER.finditer(text)]
+    if not either or not _unpaired(_sure(text)):
+        return _sure(text)
+    at = either[-1]
+    return _sure(text[:at]) + text[at] + _sure(text[at + 1 :])
+
+
+def _sure(text: str) -> str:
+    found: str = _GERSHAYIM.sub("", _EITHER.sub("", text))
+    return found
 
 
 def _unpaired(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from ..documents import placeholders
 from ..records import Lesson, Record, UnitTranslated, finite, perplexity
 from ..values.amounts import format_bytes
-from . import consistency, recall
+from . import consistency, folding, recall
 from . import settled as settling
 from .glossary import Glossary
 from .languages import Language
@@ -108,7 +108,7 @@ def doubtful(records: Sequence[Record]) -> list[tuple[UnitTranslated, float]]:
 def _terms(pairs: Sequence[Pair], glossary: Glossary) -> dict[str, Any]:
     """How often glossary terms were due, and how often they were kept."""
     due = [(pair, term) for pair in pairs for term in glossary.applying(pair.source)]
-    kept = sum(term[1].casefold() in pair.target.casefold() for pair, term in due)
+    kept = sum(folding.stands(term[1], pair.target) for pair, term in due)
     return {"glossary": len(glossary.terms), "due": len(due), "kept": kept}
 
 

@@ -16,6 +16,7 @@ import regex
 
 from ..documents import placeholders
 from ..records import Corrected, Record, UnitTranslated
+from .folding import alike
 from .languages import Language
 from .prompts import Pair
 
@@ -132,8 +133,9 @@ def wrong_names(before: str, after: str, language: Language, ordinary: AbstractS
     old = placeholders.plain(before)
     new = placeholders.plain(after)
     if _CASED & set(language.scripts):
-        return sorted(_capitalised(old, ordinary) - {match[0] for match in _WORD.finditer(new)} - _capitalised(new))
-    first, second = (regex.findall(r"\w+", text) if language.spaced else list(text) for text in (old, new))
+        kept = {alike(word) for word in (*(match[0] for match in _WORD.finditer(new)), *_capitalised(new))}
+        return sorted(name for name in _capitalised(old, ordinary) if alike(name) not in kept)
+    first, second = (regex.findall(r"\w+", text) if language.spaced else list(text) for text in map(alike, (old, new)))
     joint = " " if language.spaced else ""
     shortest, longest = (1, LONGEST) if language.spaced else (2, 4 * LONGEST)
     matcher = difflib.SequenceMatcher(None, first, second, autojunk=False)
@@ -147,19 +149,20 @@ def wrong_names(before: str, after: str, language: Language, ordinary: AbstractS
 def stands(name: str, text: str, language: Language) -> bool:
     """Whether a name stands in a text, as whole words where words are separated."""
     plain = placeholders.plain(text)
-    return is_word_of(name, plain) if language.spaced else name in plain
+    return is_word_of(name, plain) if language.spaced else alike(name) in alike(plain)
 
 
 def is_word_of(name: str, text: str) -> bool:
     """Whether a name stands in a text as a word, or words, of its own."""
-    return regex.search(rf"(?<![\p{{L}}\p{{M}}]){regex.escape(name)}(?![\p{{L}}\p{{M}}])", text) is not None
+    word = regex.escape(alike(name))
+    return regex.search(rf"(?<![\p{{L}}\p{{M}}]){word}(?![\p{{L}}\p{{M}}])", alike(text)) is not None
 
 
 def share_a_name(first: str, second: str, language: Language, ordinary: AbstractSet[str] = frozenset()) -> bool:
     """Whether two source texts may speak of the same: they have a name in common; in languages without capitals, two
     characters in a row.
     """
-    texts = [placeholders.plain(text) for text in (first, second)]
+    texts = [alike(placeholders.plain(text)) for text in (first, second)]
     if _CASED & set(language.scripts):
         one, other = (_capitalised(text) for text in texts)
         return bool(one & other & (_capitalised(texts[0], ordinary) | _capitalised(texts[1], ordinary)))

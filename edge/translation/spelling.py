@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 
 import regex
 
+from .folding import folded
 from .languages import Language
 from .settled import is_word_of
 
@@ -49,10 +50,10 @@ def misspelt(text: str, name: str, language: Language, others: Iterable[str] = (
     Args:
         others: names whose words are themselves.
     """
-    plain = text.casefold()
-    lost = [word for word in _words(name) if word.casefold() not in plain]
-    known = {word.casefold() for other in others for word in _words(other)} if lost else set()
-    found = [word for word in _words(text) if word.casefold() not in known] if lost else []
+    plain = folded(text)
+    lost = [word for word in _words(name) if folded(word) not in plain]
+    known = {folded(word) for other in others for word in _words(other)} if lost else set()
+    found = [word for word in _words(text) if folded(word) not in known] if lost else []
     return next((word for word in found for part in lost if near(part, word, language)), "")
 
 
@@ -68,7 +69,7 @@ def as_known(text: str, names: Collection[str]) -> str:
     """
     for name in names:
         letters = _GAP.sub("", name)
-        stands = is_word_of(name.casefold(), text.casefold())
+        stands = is_word_of(folded(name), folded(text))
         if stands or len(letters) < LEAST or not letters[0].isupper():
             continue
         spread = f"{_GAP.pattern}?".join(map(regex.escape, letters))

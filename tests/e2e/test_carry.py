@@ -13,7 +13,7 @@ from edge import cli, journal, resume
 from edge.commands import carry
 from edge.documents import open_document
 from edge.errors import JournalError
-from edge.translation import decoding, lessons, loop
+from edge.translation import decoding, glossary, languages, lessons, loop
 from edge.weights import tensorfile
 from tests import tiny
 from tests.e2e.test_translate import (
@@ -33,6 +33,7 @@ from tests.parity.test_experts import FAMILIES
 
 __all__ = ["german", "model"]  # fixtures
 FAST = ["--set", "learn.lr=1e-3"]
+EN, DE = languages.find("en"), languages.find("de")
 
 
 @pytest.fixture
@@ -46,6 +47,12 @@ def books(tmp_path: Path) -> tuple[Path, Path]:
 
 def adapter(run: Path) -> dict[str, torch.Tensor]:
     return dict(tensorfile.TensorFile(run / "files" / journal.ADAPTER).items())
+
+
+def test_a_term_of_the_second_volume_goes_before_the_same_of_the_first() -> None:
+    left = carry.Carried(Path("first"), None, "", terms={"O'Brien": "A", "Whale": "B", "sea": "C"})
+    job = loop.Job((), EN, DE, glossary=glossary.Glossary({"O’Brien": "D", "whale": "E"}))
+    assert left.into(job).glossary.terms == {"sea": "C", "O’Brien": "D", "whale": "E"}
 
 
 def test_a_second_volume_begins_where_the_first_ended(

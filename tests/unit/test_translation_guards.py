@@ -14,6 +14,7 @@ from edge.translation import guards, languages, quotes
 from edge.translation.guards import Case, Limits
 
 ZH, EN, DE, JA, AR, RU = (languages.find(code) for code in ("zh", "en", "de", "ja", "ar", "ru"))
+DA, FI, FR, SV = (languages.find(code) for code in ("da", "fi", "fr", "sv"))
 
 
 def kinds(
@@ -110,6 +111,14 @@ def test_cut_and_terms() -> None:
     assert kinds("A word.", "Ein Wort.", cut=True) == {"cut"}
     assert kinds("A whale.", "Ein Wal.", terms=[("whale", "Walfisch")]) == {"terms"}
     assert kinds("A whale.", "Ein WALFISCH.", terms=[("whale", "Walfisch")]) == set()
+
+
+@pytest.mark.parametrize("wanted, text", [
+    ("O'Brien", "O’Brien kam."), ("O’Brien", "O'Brien kam."), ("10 kg", "Zucker, 10\u00a0kg."), ("Schiffskoch", "Der Schiffs\u00adkoch."),
+    ("Zoë", "Zoe\u0308 kam."), ("Weißer Wal", "Weißer⟦1/⟧Wal."),
+])  # fmt: skip
+def test_a_term_is_there_however_it_is_typed(wanted: str, text: str) -> None:
+    assert "terms" not in kinds("A term.", text, terms=[("term", wanted)])
 
 
 @pytest.mark.parametrize(
@@ -214,6 +223,31 @@ def test_what_may_stay_is_let_be(pair: tuple[languages.Language, languages.Langu
     assert kinds(source, target, pair) == set()
 
 
+@pytest.mark.parametrize("source, target", [
+    ("\"War and Peace\" is long", "《战争与和平》很长"), ("“Home” is a story.", "〈고향〉은 단편이다."),
+    ("『星の王子さま』", "The Little Prince"), ("彼が読むのは『星の王子さま』", "He reads The Little Prince"),
+    ("The “IDF” said so.", "צה\"ל אמר כך."), ("The “IDF” said so.", "צה״ל אמר כך."), ("צה\"ל אמר כך.", "The IDF said so."),
+    ("“Hello,” said the IDF.", "״שלום,״ אמר צה״ל."), ("It is in “Haaretz”.", "זה כתוב ב\"הארץ\"."),
+    ("“Yes,” he said.", "«Да», — он смотрел на экран 24\"."), ("“It is 5' 10\" long,” he said.", "„Es ist 5' 10\" lang“, sagte er."),
+    ("5' 10\"", "1,78 m"), ("A 24\" screen, “new”.", "Ein Bildschirm (24\"), „neu“."), ("\"Room 101\" was shut.", "\"Zimmer 101\" war zu."),
+    ("\"It is a 24\" screen,\" he said.", "„Es ist ein 24-Zoll-Bildschirm“, sagte er."),
+    ("“Room 101” was shut.", "”Rum 101” var stängt."), ("”Ja”, sa han.", "“Yes,” he said."), ("»Ja», hän sanoi.", "“Yes,” he said."),
+    ("»Ja«, sagde han.", "“Yes,” he said."), ("“Yes,” he said.", "»Ja«, sagde han."),
+])  # fmt: skip
+def test_what_looks_like_a_quotation_mark_is_known(source: str, target: str) -> None:
+    assert quotes.wrong(source, target) == ""
+
+
+@pytest.mark.parametrize("source, target, said", [
+    ("”Ja”, sa han.", "Yes, he said.", "there are none"), ("»Ja«, sagde han.", "Yes, he said.", "there are none"),
+    ("״שלום,״ אמר דוד.", "Hello, said David.", "there are none"), ("\"It is 24\"", "Es ist 24", "there are none"),
+    ("“Hello,” said the IDF.", "\"שלום, אמר צה\"ל.", "stands alone"), ("“Room 101” was shut.", "”Rum 101 var stängt.", "stands alone"),
+    ("“Yes,” he said.", "»Ja, sagde han.", "stands alone"), ("“Yes,” he said.", "»Ei, hän sanoi.", "stands alone"),
+])  # fmt: skip
+def test_a_lost_mark_is_found_beside_what_looks_like_one(source: str, target: str, said: str) -> None:
+    assert said in quotes.wrong(source, target)
+
+
 def test_words_of_the_glossary_may_be_in_the_sources_script() -> None:
     text = "White-capped爵士 held a handkerchief, and everybody in the room looked at it."
     assert kinds("白爵士拿着手帕。", text, (ZH, EN), terms=[("爵士", "爵士")]) == set()
@@ -239,6 +273,22 @@ def test_an_address_alone_needs_no_translation() -> None:
     ("他走了。", (), "“He left, and went home.”", "He left, and went home."),
     ("He left.", (), "„Er ging.“", "Er ging."),
     ("He left.", (), "»Er ging.«", "Er ging."),
+    ("He left.", (), "”Han gick.”", "Han gick."),
+    ("He left.", (), "»Hän lähti.»", "Hän lähti."),
+    ("He left.", (), "”Han gick.“", None),
+    ("He left.", (), '"הוא עזב את צה"ל."', 'הוא עזב את צה"ל.'),
+    ("The new screen measures 27\"", (), '"Er misst 27" in der Breite."', 'Er misst 27" in der Breite.'),
+    ("He left.", ("”Jag går,",), "”Han gick.”", None),  # a speech of several lines
+    ("He left.", ("”Jag går”, sa hon.",), "”Han gick.”", "Han gick."),
+    ("He left.", ("»Ich gehe,",), '"Er ging."', None),
+    ("He left.", ("»Ich gehe,", "und bleibe.«"), '"Er ging."', "Er ging."),
+    ("He left.", ("»Minä lähden,", "ja jään.»"), '"Er ging."', "Er ging."),
+    ("He left.", ("„Ich gehe,", "und bleibe.“"), '"Er ging."', "Er ging."),
+    ("He left.", ("« Je pars,", "et je reste. »"), '"Er ging."', "Er ging."),
+    ("He left.", ('"I left.', 'And stayed."'), '"Er ging."', "Er ging."),
+    ("他走了。", ("他叹了口气，慢慢说道：“",), '"He left."', None),
+    ("他走了。", ("“你好，”他说，“再见。",), '"He left."', None),
+    ("他走了。", ("“我走了。", "天黑了！ ”他说。"), '"He left."', "He left."),
     ("He left.", (), "« Il est parti. »", "Il est parti."),
     ("He left.", (), "「彼は去った。」", "彼は去った。"),
     ("他走了。", ("“我走了。”他说。",), '"He left."', "He left."),
@@ -277,13 +327,26 @@ def test_quotation_marks_around_what_is_no_speech_go(
     (EN, "「好。」", (), "Good.", "“Good.”"),
     (DE, '"Come back!"', (), "Komm zurück!", "„Komm zurück!“"),
     (DE, "“Come back!”", (("“No.”", "»Nein.«"),), "Komm zurück!", "»Komm zurück!«"),
-    (languages.find("fi"), "“Come back!”", (("“No.”", "»Ei.»"),), "Tule takaisin!", "»Tule takaisin!»"),
-    (languages.find("fr"), "“Come back!”", (), "Reviens !", "«\u00a0Reviens !\u00a0»"),
+    (DA, "“Come back!”", (), "Kom tilbage!", "»Kom tilbage!«"),
+    (SV, "“Come back!”", (), "Kom tillbaka!", "”Kom tillbaka!”"),
+    (EN, "»Ja.«", (), "Yes.", "“Yes.”"),
+    (EN, "”Ja.”", (), "Yes.", "“Yes.”"),
+    (EN, "»Ja.»", (("”Nej.”", "‘No.’"), ("»Nej.»", '"No."')), "Yes.", '"Yes."'),
+    (EN, "»Ich gehe,", (), "I go,", "“I go,"),  # a speech of several lines
+    (EN, "und bleibe.«", (("»Ich gehe,", "“I go,"),), "and stay.", "and stay.”"),
+    (EN, "”Jag går,", (), "I go,", "“I go,"),
+    (EN, "och stannar.”", (("”Jag går,", "“I go,"),), "and stay.", "and stay.”"),
+    (EN, "und bleibe.“", (("„Ich gehe,", "“I go,"),), "and stay.", "and stay.”"),
+    (EN, "und bleibe.«", (), "and stay.", None),  # no speech is open
+    (EN, "”他说。", (("“你好。", "“Hello."),), "he said.", None),  # the end of what is open, or one more line of it
+    (FI, "“Come back!”", (("“No.”", "»Ei.»"),), "Tule takaisin!", "»Tule takaisin!»"),
+    (FR, "“Come back!”", (), "Reviens !", "«\u00a0Reviens !\u00a0»"),
     (languages.find("pl"), "“Come back!”", (), "Wracaj!", "„Wracaj!”"),
     (JA, "“Come back!”", (), "戻って！", "「戻って！」"),
     (ZH, '"Come back!"', (), "回来！", "“回来！”"),
     (languages.find("zh-TW"), '"Come back!"', (), "回來！", "「回來！」"),
-    (EN, "»Komm zurück!«", (), "Come back!", None),  # which way these point is not told
+    (EN, "»Komm zurück!«", (), "Come back!", "“Come back!”"),
+    (EN, '"The screen is 27\" wide."', (), 'The screen is 27" wide.', '“The screen is 27" wide.”'),
     (EN, "“你好。”他说。", (), "Hello, he said.", None),  # where the speech ends is not told
     (EN, "“你好，”他说，“再见。”", (), "Hello, he said, bye.", None),
     (EN, "“⟦1⟧你好。⟦/1⟧”", (), "⟦1⟧Hello.⟦/1⟧", None),

@@ -343,6 +343,13 @@ def test_documents_go_round(suffix: str, tmp_path: Path) -> None:
     ]
 
 
+def test_a_term_counts_as_kept_however_it_is_typed() -> None:
+    what = job(["The ship's ⟦1⟧cook⟦/1⟧."], glossary=Glossary({"ship’s cook": "SHIP’S\u00a0COOK"}))
+    records = list(loop.translate(what, Upper(), Notes()))
+    assert translated(records)[0].status == "model"
+    assert report.summary(records, what)["terms"] == {"glossary": 1, "due": 1, "kept": 1}
+
+
 def test_report_counts_and_its_page_needs_nothing_else() -> None:
     what = job([*WORDS, "The whale <b>here</b>."], glossary=Glossary({"whale": "Wal"}))
     result = report.summary(list(loop.translate(what, Upper(), Notes())), what)

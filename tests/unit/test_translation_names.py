@@ -15,6 +15,7 @@ import pytest
 from edge.documents import Unit
 from edge.records import Lesson, Record, UnitTranslated
 from edge.translation import drafts, glossary, languages, loop, names, report
+from edge.translation.asking import Asking
 from edge.translation.candidates import Candidates
 from edge.translation.guards import Limits
 from edge.translation.log import Log
@@ -115,6 +116,13 @@ def test_two_people_never_share_a_name() -> None:
 def test_the_users_glossary_owns_its_targets() -> None:
     found = called(memory(given={"老人": "Owen", "赵六": "Chao the Sixth"}))
     assert "赵六" not in found and "欧文" not in found and found["林晓峰"] == "Lin Xiaofeng"
+    assert "林晓峰" not in called(memory(given={"老人": "Lin\u00a0Xiaofeng"}))
+    pairs = [Pair(f"{target.format('O’Brien')} It rained.", source.format("奥布")) for source, target in SCENES]
+    for given, found in ({"Ahab": "亚哈"}, {"O’Brien": ""}), ({"O'Brien": "奥布莱恩"}, {}):
+        made = Memory(Candidates([pair.source for pair in pairs], EN), ZH, given)
+        for pair in pairs:
+            made.learn(pair)
+        assert called(made).keys() == found.keys()
 
 
 def test_a_whole_name_is_preferred_to_a_part_of_it() -> None:
@@ -312,6 +320,7 @@ def test_a_draft_that_lacks_a_name() -> None:
     assert made.missing(shown, "Lin Xiaofeng saw Owen.") == [] == made.missing(shown, "OWEN saw Xiaofeng's hat.")
     assert made.missing(shown, "Lin Xiaofeng saw Irvine.") == [("欧文", "Owen")]
     assert len(made.missing(shown, "Wuhan saw Wuhan.")) == 2 and made.missing([], "x") == []
+    assert made.missing([("佐伊", "Zoë")], "Zoe\u0308 came.") == []
     bent = Memory(Candidates((), EN), RU)
     assert not bent.missing([("Anna", "Анна")], "Он видел Анну.") and bent.missing(
         [("Anna", "Анна")], "Он видел Ольгу."
@@ -410,6 +419,11 @@ def test_the_glossary_wins_over_what_is_remembered() -> None:
     shown = {term for request in translator.asked for term in request.terms}
     assert ("欧文", "Irvine") in shown and ("雅琴", "Yaqin") in shown
     assert not {source for source, target in shown - {("欧文", "Irvine"), ("雅琴", "Yaqin")}} & {"欧文", "王雅琴"}
+    made = Memory(Candidates(["So O’Brien came."] * 2, EN), ZH, readings={"O’Brien": "奥布莱恩"})
+    ask = Asking(job(), translator, Unit("u0", "O’Brien came."), made, None)
+    assert ask.names("O’Brien came.", []) == [("O’Brien", "奥布莱恩")] and not ask.names(
+        "O’Brien came.", [("O'Brien", "奥")]
+    )
 
 
 @pytest.mark.parametrize("cut", [1, 7, 30, 55, 71])

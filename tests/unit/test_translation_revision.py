@@ -159,6 +159,11 @@ def test_names_that_a_correction_shows_to_be_wrong() -> None:
     assert wrong("Joshu sat there.", "Joshua sat there.", EN, {"there", "sat"}) == ["Joshu"]
     assert wrong("Yesterday he sat there.", "He sat there.", EN, {"yesterday"}) == []
     assert wrong("Joshu's hat.", "Joshu sat.", EN) == []
+    assert wrong("Then O'Brien sat by Zoë.", "Then O’Brien sat by Zoe\u0308.", EN) == []
+    assert wrong("جلس محمد هناك", "جلس محمَّد هناك", languages.find("ar")) == []
+    assert settled.stands("O'Brien", "So O’Brien sat.", EN) and settled.stands("Su Mian", "So Su\u00a0Mian sat.", EN)
+    assert not settled.stands("Rose", "A rose.", EN)
+    assert settled.share_a_name("Then O'Brien went.", "There O’Brien slept.", EN)
     assert wrong("约书坐在那里。", "乔舒亚坐在那里。", zh) == ["约书"]
     assert wrong("他坐在那里。", "他站在那里。", zh) == []  # one character is no name
     assert settled.stands("Joshu", "So Joshu sat.", EN) and not settled.stands("Joshu", "So Joshua sat.", EN)
