@@ -1,7 +1,7 @@
 """What Markdown's dialects add to CommonMark and no reader here understands: it is kept byte for byte.
 
-Owns: where maths, shortcodes, templates, wiki links, attributes, emoji names, container fences and alerts begin and
-end. Does not know: tokens, units; how CommonMark is read.
+Owns: where maths, shortcodes, templates, wiki links, attributes, emoji names, container fences, alerts and tables that
+are drawn begin and end. Does not know: tokens, units; how CommonMark is read.
 Units: characters; lines for blocks.
 
 Inside a paragraph each such thing is hidden from the reader behind as many `MASK` characters as it has, so that every
@@ -160,8 +160,11 @@ _LINE = re.compile(
     r"""|import\s(?:[^'"\n]{1,300}\sfrom\s)?["'][^"'\n]{1,300}["'];?|export\s(?:default|const|let|var|function)\s.{0,500}""",
     re.IGNORECASE,
 )
+# Pandoc's grid tables: the line above them; those below begin with a bar or another such line
+_BORDER = re.compile(r"\+(?::?[-=]+:?\+)+\s*")
+GRID = "grid table"  # `info` of their tokens: they hold words that stay as they are
 # the first characters that these and those of _SPANS can have; case folds two more letters to i
-BLOCK_MARKS = ":[{*$\\%iIeE\u0130\u0131"
+BLOCK_MARKS = ":[{*$\\%+iIeE\u0130\u0131"
 # what holds code or maths over several lines: how it begins, how it ends
 _SPANS = (
     (re.compile(r"\$\$(?!.*\$\$)"), re.compile(r".*\$\$\s*(?:\{[^{}]*\}|\([^()]*\))?\s*")),
@@ -189,11 +192,14 @@ def _block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
         return False
     line = _line(state, start)
     after = start + 1 if line and _LINE.fullmatch(line.rstrip()) else _span_end(state, line, start, end)
+    grid = _grid_end(state, line, start, end) if after is None else None
+    after = after or grid
     if after is None:
         return False
     if not silent:
         token = state.push("opaque", "", 0)
         token.map = [start, after]
+        token.info = GRID if grid else ""
         state.line = after
     return True
 
@@ -213,6 +219,15 @@ def _span_end(state: StateBlock, line: str, start: int, end: int) -> int | None:
         else:
             unclosed[number, end] = start
     return None
+
+
+def _grid_end(state: StateBlock, line: str, start: int, end: int) -> int | None:
+    if not _BORDER.fullmatch(line):
+        return None
+    after = start + 1
+    while after < end and state.sCount[after] >= state.blkIndent and _line(state, after).startswith(("|", "+")):
+        after += 1
+    return after if after > start + 1 else None
 
 
 def _line(state: StateBlock, at: int) -> str:

@@ -10,27 +10,12 @@ from pathlib import Path
 import books
 import pytest
 import yaml
+from books import capitals as _capitals
+from books import made as _made
+from books import texts as _texts
 
 from edge.documents import Document, open_document, placeholders
 from edge.errors import InputError
-
-
-def _made(path: Path, content: str | bytes) -> Document:
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return open_document(path)
-
-
-def _texts(document: Document) -> list[str]:
-    return [unit.text for unit in document.units]
-
-
-def _capitals(path: Path, content: str | bytes) -> str:
-    """What becomes of a file of which each unit is written in capitals."""
-    document = _made(path, content)
-    out = path.with_name(f"out{path.suffix}")
-    document.write(out, books.translated(document))
-    return out.read_bytes().decode()
-
 
 # --- plain text ---
 

@@ -1,0 +1,135 @@
+"""Markdown beyond CommonMark whose lines were run together, left out or taken for code, and what is right of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import books
+import pytest
+
+from edge.documents import open_document
+
+# --- lines that stand for themselves ---
+
+_GRID = """+-------+------------+
+| Fruit | Price      |
++=======+:==========:+
+| Apple | 1 euro     |
+|       |            |
+|       | - in May   |
++-------+------------+
+"""
+
+
+@pytest.mark.parametrize("before", ["", "> ", "   "])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_table_that_is_drawn_is_kept_and_said(before: str, end: str, tmp_path: Path) -> None:
+    grid = "".join(before + line for line in _GRID.splitlines(keepends=True))
+    text = f"Prices\n\n{grid}\n: The prices\n\nThe end\n{grid}".replace("\n", end)
+    written = books.capitals(tmp_path / "a.md", text)
+    assert written == f"PRICES\n\n{grid}\n: THE PRICES\n\nTHE END\n{grid}".replace(
+        "\n", end
+    )  # a caption keeps its colon
+    document = open_document(tmp_path / "a.md")
+    assert books.texts(document) == ["Prices", "The prices", "The end"]
+    assert document.notes == (
+        f"{tmp_path / 'a.md'} holds 2 table(s) drawn with + and |: what is in them stays as it is",
+    )
+
+
+def test_a_line_of_plus_and_minus_alone_is_no_table(tmp_path: Path) -> None:
+    document = books.made(tmp_path / "a.md", "+---+\nA line\n\n+ item\n+ another\n")
+    assert books.texts(document) == ["+---+ A line", "item", "another"]
+    assert document.notes == ()
+
+
+def test_a_table_that_is_drawn_is_said_beside_the_encoding(tmp_path: Path) -> None:
+    document = books.made(tmp_path / "a.md", f"Schön\n\n{_GRID}".encode("utf-16"))
+    assert ["UTF-16" in note for note in document.notes] == [True, False]
+
+
+_VERSE = """| The limerick packs laughs *anatomical*
+| In space that is quite economical.
+|
+|    But the good ones
+     I've seen
+| So seldom are # clean
+
+> | Quoted
+> | lines
+
+- | In an
+  | item
+"""
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lines_of_a_line_block_are_units(end: str, tmp_path: Path) -> None:
+    text = _VERSE.replace("\n", end)
+    # one that goes on below is written on one line
+    assert books.capitals(tmp_path / "a.md", text) == text.upper().replace(f"ONES{end}     I'VE", "ONES I'VE")
+    document = open_document(tmp_path / "a.md")
+    assert books.texts(document) == [
+        "The limerick packs laughs ⟦1⟧anatomical⟦/1⟧",
+        "In space that is quite economical.",
+        "But the good ones I've seen",
+        "So seldom are # clean",
+        *("Quoted", "lines", "In an", "item"),
+    ]
+    document.write(tmp_path / "b.md", books.translated(document), bilingual=True)
+    assert f"> | Quoted / QUOTED{end}> | lines / LINES{end}" in (tmp_path / "b.md").read_bytes().decode()
+
+
+def test_a_paragraph_with_a_bar_at_one_line_is_no_line_block(tmp_path: Path) -> None:
+    text = "| one bar\nand a line without\n\na line without\n| and one bar\n\n| a | b |\n|---|---|\n| c | d |\n"
+    document = books.made(tmp_path / "a.md", text)
+    assert books.texts(document) == ["| one bar and a line without", "a line without | and one bar", "a", "b", "c", "d"]
+
+
+_TERMS = """Term 1
+Term *two*
+: Def 1
+: Def 2
+  goes on
+
+Apple
+Pomme
+
+:   A fruit
+
+    with a paragraph
+~   A maker
+
+Alone
+  ~ Defined
+
+- item
+  that goes on
+  : in a list
+
+### Heading
+: defined
+: and again
+"""
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_terms_and_definitions_are_units_on_their_lines(end: str, tmp_path: Path) -> None:
+    text = _TERMS.replace("\n", end)
+    assert books.capitals(tmp_path / "a.md", text) == text.upper().replace(f"DEF 2{end}  GOES", "DEF 2 GOES")
+    assert books.texts(open_document(tmp_path / "a.md")) == [
+        *("Term 1", "Term ⟦1⟧two⟦/1⟧", "Def 1", "Def 2 goes on"),
+        *("Apple", "Pomme", "A fruit", "with a paragraph", "A maker"),
+        *("Alone", "Defined", "item", "that goes on", "in a list", "Heading", "defined", "and again"),
+    ]
+
+
+@pytest.mark.parametrize("text", [
+    "He left the house early that morning, and nobody in the street was up to see\nhim go\n: only the dog.",
+    "It was late.\nHe went on\n: and on.",
+    "He had two,\nor three\n: or four.",
+    "One\ntwo\n:three",
+    "One\ntwo\n\n\nand more :)",
+])  # fmt: skip
+def test_prose_with_a_colon_at_a_line_stays_prose(text: str, tmp_path: Path) -> None:
+    assert books.texts(books.made(tmp_path / "a.md", text)) == [" ".join(p.split()) for p in text.split("\n\n\n")]
