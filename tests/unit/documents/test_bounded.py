@@ -28,6 +28,7 @@ TEXTS: dict[str, tuple[Callable[[int], str], int]] = {
     "open.md": (lambda n: "![a]( {{ $a `` \\( [[a *b " * n, 400),
     "lines.md": (lambda n: "| a line\n" * n + "\na\nb\n" + "c\n: d\n" * n + "\n" + "+--+\n" * n, 700),
     "terms.md": (lambda n: "a term\n" * n + ": defined\n\n" + "a word\n" * n + "\n: e\n" + ": f\n" * n, 700),
+    "statements.md": (lambda n: "export const a = {\n\n" * n + "export default a b c {\n" * n, 1000),
     "blocks.md": (lambda n: "$$\na\n\n{% raw %}\n\n" * n, 1000),
     "wbr.xhtml": (lambda n: "<?xml version='1.0'?>" + _page("<p>a " + "<wbr/>" * n + " b</p>"), 10_000),
     "tags.html": (lambda n: _page("<p>" + "<b>x</b> <i>y</i>" * n + "</p>"), 4000),

@@ -133,3 +133,67 @@ def test_terms_and_definitions_are_units_on_their_lines(end: str, tmp_path: Path
 ])  # fmt: skip
 def test_prose_with_a_colon_at_a_line_stays_prose(text: str, tmp_path: Path) -> None:
     assert books.texts(books.made(tmp_path / "a.md", text)) == [" ".join(p.split()) for p in text.split("\n\n\n")]
+
+
+# --- statements of MDX, and sentences that begin with their words ---
+
+_MDX = """import Tabs from '@theme/Tabs';
+import React, { useState } from "react"
+import * as all from './all' // everything
+import './style.css'
+import {
+  first,
+  second as third,
+} from './parts';
+
+export const meta = {
+  title: 'A title (as it is',
+
+  authors: ['one', 'two'],
+}
+export const [a, b] = [1, 2]
+export default function Page({ children }) {
+  return <div>{children}</div>;
+
+}
+
+export { a, b as c } from './d'
+export * from './e';
+export default ({ children }) => (
+  <main>{children}</main>
+);
+export default Layout
+export default withLayout(Page);
+export async function load(context) { return 1 }
+export type Props = { name: string };
+"""
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_statements_of_mdx_are_kept(end: str, tmp_path: Path) -> None:
+    text = f"{_MDX}\n# A title\n\nWords {{in}} between.\n\n- item\n\n  {_MDX.splitlines()[0]}\n".replace("\n", end)
+    written = books.capitals(tmp_path / "a.md", text)
+    assert books.texts(open_document(tmp_path / "a.md")) == ["A title", "Words {in} between.", "item"]
+    kept = _MDX.replace("\n", end)
+    assert written.startswith(kept) and written.endswith(f"- ITEM{end}{end}  {_MDX.splitlines()[0]}{end}")
+
+
+@pytest.mark.parametrize("text", [
+    "Export default settings from the File menu.", "export default settings from the File menu.", "Export const volume data.",
+    "export const volume data to a sheet", "export function keys (all of them)", "Import 'a book' and read it.",
+    "import the data from the file", 'Import the data from "the file"', 'import the data from "the file"', "Import a from 'b';",
+    "import * as you like", "export {name} to a file", "export * from the list", "important from 'here'", "IMPORT 'A'",
+    "export default (for now) what you see", "export default class lists", "import x",
+])  # fmt: skip
+def test_sentences_that_begin_as_statements_do_are_words(text: str, tmp_path: Path) -> None:
+    assert books.texts(books.made(tmp_path / "a.md", f"You can\n{text}\n")) == [f"You can {text}"]
+    assert books.capitals(tmp_path / "b.md", f"{text}\n").replace("\\*", "*") == f"{text.upper()}\n"
+
+
+def test_a_statement_that_is_not_closed_is_one_line(tmp_path: Path) -> None:
+    assert books.texts(
+        books.made(tmp_path / "a.md", "export const a = {\n\nWords\n\nexport const b = [\nmore\n]\n")
+    ) == [
+        "Words",
+        "more ]",
+    ]
