@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import books
 import pytest
+import yaml
 
 from edge.documents import open_document
 
@@ -197,3 +199,86 @@ def test_a_statement_that_is_not_closed_is_one_line(tmp_path: Path) -> None:
         "Words",
         "more ]",
     ]
+
+
+# --- front matter whose values stand below their keys ---
+
+_FRONT = """---
+title: >-   # folded
+  The old
+  house
+
+
+  by the *sea*
+nav: >
+  kept as
+  it is
+summary: |2+
+   A first line
+  that goes on\\
+  after a break
+  - an item
+    that goes on
+
+  1. another "item": it's 1 # no comment
+
+  # a comment of the text
+description: >
+
+    Words
+    and: words
+
+      - further in
+      - lines
+
+    and back
+  # a comment of YAML
+abstract: |-
+  Last  \u0020
+  words
+date: 2024-01-01
+---
+
+The text.
+"""
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_values_below_their_keys_are_translated(end: str, tmp_path: Path) -> None:
+    written = books.capitals(tmp_path / "a.md", _FRONT.replace("\n", end))
+    document = open_document(tmp_path / "a.md")
+    assert books.texts(document) == [
+        *("The old house", "by the *sea*"),
+        *("A first line that goes on", "after a break", "an item that goes on", 'another "item": it\'s 1 # no comment'),
+        *("a comment of the text", "Words and: words", "further in", "lines", "and back", "Last", "words", "The text."),
+    ]
+    found = yaml.safe_load(written.split("---")[1])
+    assert list(found.items()) == [
+        ("title", "THE OLD HOUSE\n\nBY THE *SEA*"),
+        ("nav", "kept as it is\n"),
+        ("summary", " A FIRST LINE THAT GOES ON\\\nAFTER A BREAK\n- AN ITEM THAT GOES ON\n\n1. ANOTHER \"ITEM\": IT'S 1 # NO COMMENT\n\n# A COMMENT OF THE TEXT\n"),
+        ("description", "\nWORDS AND: WORDS\n\n  - FURTHER IN\n  - LINES\n\nAND BACK\n"),
+        ("abstract", "LAST  \u0020\nWORDS"),
+        ("date", datetime.date(2024, 1, 1)),
+    ]  # fmt: skip
+    assert written.count(end) == written.count("\n") and "# folded" in written and "  # a comment of YAML" in written
+    document.write(tmp_path / "b.md", {}, language="de")
+    assert (tmp_path / "b.md").read_bytes().decode() == _FRONT.replace("\n", end)
+
+
+def test_any_translation_of_a_value_below_its_key_is_read_as_it_is_meant(tmp_path: Path) -> None:
+    document = books.made(tmp_path / "a.md", "---\nabstract: |\n  One\n\n  two\nlang: en\n---\n")
+    for text in (
+        "# eins",
+        "--- eins: 'zwei'",
+        "\t| > eins",
+        '"eins" \\n',
+        "- eins",
+        "{eins} [zwei]: 3",
+        "eins\n\nzwei",
+    ):
+        document.write(tmp_path / "b.md", {"u000000": text}, language="de")
+        front = yaml.safe_load((tmp_path / "b.md").read_text("utf-8").strip("-\n"))
+        assert front == {"abstract": " ".join(text.split()) + "\n\ntwo\n", "lang": "de"}
+    document.write(tmp_path / "b.md", books.translated(document), bilingual=True)
+    assert "abstract: |\n  One / ONE\n\n  two / TWO\n" in (tmp_path / "b.md").read_text("utf-8")
