@@ -151,7 +151,7 @@ def _read(path: Path, data: bytes, kind: str, limits: Limits, language: str) -> 
     mark = b"\xef\xbb\xbf" if data.startswith(b"\xef\xbb\xbf") else b""
     document = _text_reader(kind)(path, text, mark)
     if encoding:
-        document.notes = (f"{path} is {encoding}: the translation is written as UTF-8",)
+        document.notes = (f"{path} is {encoding}: the translation is written as UTF-8", *document.notes)
     return document
 
 

@@ -1,4 +1,4 @@
-"""Markdown (CommonMark with tables, footnotes, definitions, admonitions, strikethrough): only words
+"""Markdown (CommonMark with tables, footnotes, definitions, line blocks, admonitions, strikethrough): only words
 change in the source.
 
 Owns: finding each paragraph's place in the source, writing a translation there so that it reads as the same markup.
@@ -20,11 +20,11 @@ from markdown_it.token import Token
 from ..errors import InputError
 from . import inline as tree
 from . import markdown_front as front_matter
+from . import markdown_opaque as opaque
 from . import placeholders
 from .document import Document, Edition, Kind, Numbering
 from .inline import Inline
 from .markdown_inline import Parser, is_raw
-from .markdown_opaque import MASK, attributes_at_end
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _FILLED = re.compile(r"\S[^\r\n]*")  # a line that is not blank
@@ -75,6 +75,9 @@ class Markdown(Document):
             raise InputError(f"{path} is nested too deeply", "a sound document", "repair it in an editor") from error
         self._front = self._front or "".join(islice(_lines(text), self._parser.front_matter_lines))
         self._values = front_matter.values(self._front)
+        tables = sum(token.info == opaque.GRID for token in self._parser.blocks)
+        if tables:
+            self.notes = (f"{path} holds {tables} table(s) drawn with + and |: what is in them stays as it is",)
         numbering = Numbering()
         for value in self._values:
             numbering.add(value.inline, "title")
@@ -97,7 +100,7 @@ class Markdown(Document):
             text = self._written(place, translated, edition.bilingual)
             if edition.bilingual:
                 # a heading's attributes stay its end
-                at_end = attributes_at_end(source) if place.kind == "heading" else len(source)
+                at_end = opaque.attributes_at_end(source) if place.kind == "heading" else len(source)
                 text = source[:at_end] + self._between(place) + text + source[at_end:]
             parts += [self._text[at : place.start], text]
             at = place.end
@@ -190,7 +193,7 @@ def _places(parser: Parser, text: str) -> list[_Place]:
                 continue
             prefix = re.sub(r"[^>\s]", " ", lines[first][: span[0]])
             kind, level = _kind(opened)
-            one_line = opened[-1].type in ("dt_open", "admonition_title_open")
+            one_line = opened[-1].type in ("dt_open", "line_open", "admonition_title_open")
             for start, end, content, is_title in _pieces(parser, opened, token.content, lines[first:last], span):
                 inline = tree.encode(parser.nodes(content))
                 if inline is not None:
@@ -221,7 +224,7 @@ def _pieces(
     at = 0
     for line in wanted:
         bare = masked[at : at + len(line)].strip()
-        kept.append(MASK not in bare or bare.strip(f"{MASK} \t\n") != "")
+        kept.append(opaque.MASK not in bare or bare.strip(f"{opaque.MASK} \t\n") != "")
         at += len(line) + 1
     mark = task or alert
     if mark is None and all(kept):

@@ -21,6 +21,7 @@ from mdit_py_plugins.footnote import footnote_plugin
 from mdit_py_plugins.front_matter import front_matter_plugin
 
 from . import inline as tree
+from . import markdown_lines
 from . import markdown_opaque as opaque
 from .inline import Leaf, Node, Pair, Text
 from .markdown_blocks import by_mark
@@ -84,6 +85,7 @@ class Parser:
         self._md = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
         self._md.use(front_matter_plugin).use(footnote_plugin, inline=True, move_to_end=False)
         self._md.use(deflist_plugin).use(admon_plugin).use(opaque.block_plugin)
+        self._md.use(markdown_lines.block_plugin)
         self._md.disable(["inline", "text_join"]).use(by_mark)
         self._env: dict[str, Any] = {}
         rules = {rule.name: rule.fn for rule in self._md.inline.ruler.__rules__}

@@ -1,7 +1,7 @@
 """What Markdown's dialects add to CommonMark and no reader here understands: it is kept byte for byte.
 
-Owns: where maths, shortcodes, templates, wiki links, attributes, emoji names, container fences and alerts begin and
-end. Does not know: tokens, units; how CommonMark is read.
+Owns: where maths, shortcodes, templates, wiki links, attributes, emoji names, container fences, alerts, statements of
+MDX and tables that are drawn begin and end. Does not know: tokens, units; how CommonMark is read.
 Units: characters; lines for blocks.
 
 Inside a paragraph each such thing is hidden from the reader behind as many `MASK` characters as it has, so that every
@@ -153,15 +153,37 @@ def _code_end(content: str, start: int, lasts: dict[int, int]) -> int:
 
 # --- blocks ---
 
-# lines that stand for themselves: fences of containers, a table of contents, abbreviations, imports of MDX, Quarto's
-# divs
-_LINE = re.compile(
-    r":{3,}.{0,500}|\[\[?_?toc_?\]\]?|\{:?toc\}|\*\[[^\]\n]{1,100}\]:.{0,500}"
-    r"""|import\s(?:[^'"\n]{1,300}\sfrom\s)?["'][^"'\n]{1,300}["'];?|export\s(?:default|const|let|var|function)\s.{0,500}""",
-    re.IGNORECASE,
+# lines that stand for themselves: fences of containers, a table of contents, abbreviations, Quarto's divs
+_LINE = re.compile(r":{3,}.{0,500}|\[\[?_?toc_?\]\]?|\{:?toc\}|\*\[[^\]\n]{1,100}\]:.{0,500}", re.IGNORECASE)
+
+# statements of MDX: a sentence may begin with import or export, too, so that more of a statement has to be there
+_NAME = r"[A-Za-z_$][\w$]*+"
+_QUOTED = r"""(?:"[^"\n]++"|'[^'\n]++')"""
+_FUNCTION = r"(?:async\s++)?function\b[^(\n]*+\(.*[({,;}]"
+_STATEMENT = re.compile(
+    rf"""(?:
+    import(?:\s++|(?=["'{{*])) (?:type\s++)?
+        (?: (?: (?: {_NAME} | (?:{_NAME}\s*+,\s*+)? (?: \{{[^{{}}\n]*+\}} | \*\s*+as\s++{_NAME} ) ) \s*+from\s*+ )?
+            {_QUOTED}\s*+;?
+          | (?:{_NAME}\s*+,\s*+)? \{{[^{{}}\n]*+ )
+    | export\s++default\s++
+        (?: {_FUNCTION} | class\b[^{{\n]*+\{{.* | [A-Z][\w$.]*+;? | {_NAME}[.\w$]*+(?:\(.*|;)
+          | (?:async\s*+)? (?: {_NAME} | \([^()\n]*+\) ) \s*+=>.* | [(\[{{].*[])}}({{[,;>] | {_QUOTED};? )
+    | export\s++(?:const|let|var)\s++ (?: {_NAME}\s*+(?: :[^=\n]*+ )?=.* | {_NAME}\s*+; | [{{\[].* )
+    | export\s++{_FUNCTION}
+    | export\s++(?:class|type|interface|enum)\s++{_NAME}[^={{\n]*+[={{].*
+    | export\s*+(?:type\s++)?\{{[^{{}}\n]*+ (?: \}}\s*+(?:from\s*+{_QUOTED}\s*+)?;? )?
+    | export\s*+\*\s*+(?:as\s++{_NAME}\s++)?from\s*+{_QUOTED}\s*+;?
+    )(?:\s*+//.*)?""",
+    re.VERBOSE,
 )
-# the first characters that these and those of _SPANS can have; case folds two more letters to i
-BLOCK_MARKS = ":[{*$\\%iIeE\u0130\u0131"
+_STRING = re.compile(rf"{_QUOTED}|`[^`\n]*`")
+_MOST_LINES = 300  # of one statement
+# Pandoc's grid tables: the line above them; those below begin with a bar or another such line
+_BORDER = re.compile(r"\+(?::?[-=]+:?\+)+\s*")
+GRID = "grid table"  # `info` of their tokens: they hold words that stay as they are
+# the first characters that these and those of _SPANS can have
+BLOCK_MARKS = ":[{*$\\%+ie"
 # what holds code or maths over several lines: how it begins, how it ends
 _SPANS = (
     (re.compile(r"\$\$(?!.*\$\$)"), re.compile(r".*\$\$\s*(?:\{[^{}]*\}|\([^()]*\))?\s*")),
@@ -188,12 +210,15 @@ def _block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     if state.sCount[start] - state.blkIndent >= 4:
         return False
     line = _line(state, start)
-    after = start + 1 if line and _LINE.fullmatch(line.rstrip()) else _span_end(state, line, start, end)
+    grid = _grid_end(state, line, start, end)
+    alone = start + 1 if line and _LINE.fullmatch(line.rstrip()) else None
+    after = grid or alone or _statement_end(state, line, start, end) or _span_end(state, line, start, end)
     if after is None:
         return False
     if not silent:
         token = state.push("opaque", "", 0)
         token.map = [start, after]
+        token.info = GRID if grid else ""
         state.line = after
     return True
 
@@ -213,6 +238,36 @@ def _span_end(state: StateBlock, line: str, start: int, end: int) -> int | None:
         else:
             unclosed[number, end] = start
     return None
+
+
+def _statement_end(state: StateBlock, line: str, start: int, end: int) -> int | None:
+    """The line after the one in which the last bracket of a statement is closed; the next one where none does it."""
+    if not line.startswith(("import", "export")) or not _STATEMENT.fullmatch(line.rstrip()):
+        return None
+    searched: dict[int, int] = state.env.setdefault("searched", {})  # to which line in vain: not from each line again
+    if searched.get(end, start) > start:
+        return start + 1
+    opened = 0
+    last = min(end, start + _MOST_LINES)
+    for at in range(start, last):
+        if state.sCount[at] < state.blkIndent and not state.isEmpty(at):
+            last = at
+            break
+        text = _STRING.sub("", _line(state, at))
+        opened += sum(map(text.count, "([{")) - sum(map(text.count, ")]}"))
+        if opened <= 0:
+            return at + 1
+    searched[end] = last
+    return start + 1
+
+
+def _grid_end(state: StateBlock, line: str, start: int, end: int) -> int | None:
+    if not _BORDER.fullmatch(line):
+        return None
+    after = start + 1
+    while after < end and state.sCount[after] >= state.blkIndent and _line(state, after).startswith(("|", "+")):
+        after += 1
+    return after if after > start + 1 else None
 
 
 def _line(state: StateBlock, at: int) -> str:

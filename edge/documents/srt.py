@@ -28,6 +28,9 @@ _TIMES = re.compile(rf"[ \t]*{_STAMP}[ \t]*-[ -]?>[ \t]*{_STAMP}(?:[ \t].*)?", r
 _ODD_STAMP = r"-?\d{1,4}(?:\s{0,3}[:;]\s{0,3}\d{1,3}){1,2}(?:\s{0,3}[,.:;]\s{0,3}\d{1,9})?"
 _ODD_TIMES = re.compile(rf"\s*({_ODD_STAMP})\s*(?:-[ -]?-?>|[–—=]>|→)\s*({_ODD_STAMP})(\s.*)?", re.ASCII)
 _ARROW = re.compile(r"->|[–—=]>|→")
+# hours and minutes, which words name, too: from 10:30 -> 11:30
+_CLOCK = r"\d{1,4}(?:\s{0,3}[:;]\s{0,3}\d{1,3}){1,2}"
+_CLOCKS = re.compile(rf"\s*{_CLOCK}\s*(?:-[ -]?-?>|[–—=]>|→)\s*{_CLOCK}(?:\s.*)?", re.ASCII)
 _INDEX = re.compile(r"[ \t]*-?\d{1,12}(?:\.\d{1,9})?[ \t]*", re.ASCII)
 # tags as players know them: HTML's, WebVTT's voices, classes and times, overrides of ASS and of MicroDVD
 _TAG = re.compile(
@@ -68,8 +71,7 @@ class Srt(Document):
         self._pieces: list[str | tuple[str, Inline]] = []
         numbering = Numbering()
         lines = [match[0] for match in _LINE.finditer(text) if match[0]]
-        _mend_times(lines, str(path))
-        cues = _cues(lines)
+        cues = _cues(lines, _mend_times(lines, str(path)))
         if not cues:
             raise InputError(
                 f"{path} holds no subtitle", "lines like 00:00:01,000 --> 00:00:02,000", "name an SRT file"
@@ -115,28 +117,38 @@ class Srt(Document):
         return text if "\n" in text or "\r" in text else self._newline.join(_balanced(text))
 
 
-def _mend_times(lines: list[str], name: str) -> None:
-    """Writes odd times as players read them.
+def _mend_times(lines: list[str], name: str) -> list[int]:
+    """Writes odd times as players read them; gives the indices of the lines that hold times.
 
     Raises:
         InputError: a line looks like times, stands where they stand, and is none.
     """
+    found: dict[int, re.Match[str] | None] = {}  # the times of each line that are to be written anew
+    clocks: set[int] = set()
     for at, line in enumerate(lines):
         bare = line.rstrip("\r\n")
         arrow = _ARROW.search(bare)
-        if not arrow or _TIMES.fullmatch(bare):
+        if ">" in bare and _TIMES.fullmatch(bare):
+            found[at] = None
+        elif not arrow:
             continue
-        odd = _ODD_TIMES.fullmatch(unicodedata.normalize("NFKC", bare))
-        if odd:
-            first = _stamp(odd[1])
-            second = _stamp(odd[2])
-            lines[at] = f"{first} --> {second}{odd[3] or ''}{line[len(bare) :]}"
+        elif odd := _ODD_TIMES.fullmatch(unicodedata.normalize("NFKC", bare)):
+            found[at] = odd
         elif _has_digit(bare[: arrow.start()]) and _has_digit(bare[arrow.end() :]) and _begins_cue(lines, at):
             raise InputError(
                 f"{name} line {at + 1} is no time of a subtitle ({bare.strip()[:60]!r})",
                 "two times like 00:00:01,000 --> 00:00:02,000",
                 "correct the line",
             )
+        if at in found and _CLOCKS.fullmatch(unicodedata.normalize("NFKC", bare)):
+            clocks.add(at)
+    if len(clocks) < len(found):  # the others say what times look like in this file
+        found = {at: odd for at, odd in found.items() if at not in clocks or _may_begin_cue(lines, at)}
+    for at, odd in found.items():
+        if odd:
+            ending = lines[at][len(lines[at].rstrip("\r\n")) :]
+            lines[at] = f"{_stamp(odd[1])} --> {_stamp(odd[2])}{odd[3] or ''}{ending}"
+    return list(found)
 
 
 def _stamp(odd: str) -> str:
@@ -161,12 +173,18 @@ def _begins_cue(lines: list[str], at: int) -> bool:
     )
 
 
-def _cues(lines: list[str]) -> list[tuple[int, int]]:
-    """Where each cue's words begin and end, as line indices; blank lines at their end are left out."""
+def _may_begin_cue(lines: list[str], at: int) -> bool:
+    """Whether a line is the first one, or follows a blank one or a number."""
+    before = lines[at - 1].strip() if at else ""
+    return not before or _INDEX.fullmatch(before) is not None
+
+
+def _cues(lines: list[str], times: list[int]) -> list[tuple[int, int]]:
+    """Where each cue's words begin and end, as line indices; blank lines at their end are left out.
+
+    `times`: the lines that hold times.
+    """
     bare = [line.rstrip("\r\n") for line in lines]
-    times = [
-        at for at, line in enumerate(bare) if ">" in line and (_TIMES.fullmatch(line) or _ODD_TIMES.fullmatch(line))
-    ]
     numbers = [_number_line(bare, at) for at in times]
     spaced = bool(times) and numbers[0] is not None and numbers[0] < times[0] - 1
     cues: list[tuple[int, int]] = []

@@ -50,6 +50,23 @@ def written(document: Document, path: Path, translations: Mapping[str, str], **o
     return open_document(path)
 
 
+def made(path: Path, content: str | bytes) -> Document:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return open_document(path)
+
+
+def texts(document: Document) -> list[str]:
+    return [unit.text for unit in document.units]
+
+
+def capitals(path: Path, content: str | bytes) -> str:
+    """What becomes of a file of which each unit is written in capitals."""
+    document = made(path, content)
+    out = path.with_name(f"out{path.suffix}")
+    document.write(out, translated(document))
+    return out.read_bytes().decode()
+
+
 CHAPTER = """<?xml version="1.0" encoding="utf-8"?>
 <!DOCTYPE html>
 <html xmlns="http://www.w3.org/1999/xhtml" xmlns:epub="http://www.idpf.org/2007/ops" xml:lang="en" lang="en">

@@ -14,7 +14,7 @@ _STARTS = ["", " ", "   ", "    ", "\t", "> ", "- ", "1. ", ">> "]
 _LINES = [
     "word", "Import of goods", "import a from 'b';", "export const a = 1", "\u0130mport 'a';", "\u0131mport 'a';", "---", "===", "***", "- a",
     "+ b", "* c", "12) d", "7. f", "\u0663. x", "# e", "#e", "```", "~~~", "<div>", "<!-- a", "-->", "[a]: /b", "[^1]: note", "[toc]", "*[A]: b",
-    "!!! note", "??? x", ":::", ":a:", ": definition", "~ definition", "|a|b|", "|-|-|", "a|b", "-|-", "$$", "$$ x $$", "\\[", "\\]",
+    "!!! note", "??? x", ":::", ":a:", ": definition", "~ definition", "| verse", "+:-+=+", "|a|b|", "|-|-|", "a|b", "-|-", "$$", "$$ x $$", "\\[", "\\]",
     "\\begin{a}", "\\end{a}", "{% raw %}", "{% endraw %}", "%%", "{{< math >}}", "{{< /math >}}", "", "", "\u4f60\u597d", "\ufdd0", "\xa0- a",
 ]  # fmt: skip
 
