@@ -18,6 +18,10 @@ from .languages import Language
 
 # a title may be set in slanted letters instead of 『』; only in Swedish and Finnish ” begins a speech
 _SPEECH = regex.compile(r"^\s*(?:[“„‟\"״«»「]|”[^“]*”)|[”“\"״»«」]\s*$")
+# a word that is spoken of, at the beginning of a sentence that goes on: “人”字怎么写
+_MENTION = regex.compile(
+    r"^\s*(?:“\p{L}{1,4}”|「\p{L}{1,4}」|«\p{L}{1,12}»|\"\p{L}{1,12}\")(?:[这這那]?[个個]?[字词詞]|と?いう|[是和与與])"
+)
 _SPOKEN = regex.compile(r"[“”„‟\"״＂〝«»「」『』《》〈〉]|(?<!\p{L})[‘‚'‹›]|[’'](?!\p{L})|^\s*[-–—―]")
 _QUOTED = regex.compile(r"[“”„‟\"״«»「」『』]")
 _ENCLOSED = regex.compile(r"[\p{Pi}\p{Pf}\p{Ps}\p{Pe}\"״'`*_＂＇]|^\s*\p{Pd}")  # speech, titles in brackets, emphasis
@@ -42,7 +46,7 @@ def wrong(source: str, target: str) -> str:
     """Speech without any mark of it; or a mark that stands alone, where those of the source are pairs; else empty."""
     source = _told(placeholders.plain(source))
     target = _told(placeholders.plain(target))
-    if _SPEECH.search(source) and not _SPOKEN.search(target):
+    if _SPEECH.search(source) and not _MENTION.match(source) and not _SPOKEN.search(target):
         return "there are none in it"
     if not _QUOTED.search(source) or _unpaired(source):
         return ""

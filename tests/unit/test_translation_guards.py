@@ -368,6 +368,10 @@ def test_marks_take_no_long_time_to_look_for() -> None:
 
 # from, to, source, translation: each as a careful translator would write it
 RIGHT = """
+zh|en|“人”字怎么写？|How do you write 人?
+ja|en|「山」という字|the character 山
+zh|en|“人”和“入”很像。|人 and 入 look alike.
+ja|en|漢字の「山」と「川」|the kanji “yama” and “kawa”
 en|zh|Use Python, Java or JavaScript.|使用Python、Java或JavaScript。
 en|zh|I use Windows and Linux.|我用Windows和Linux。
 en|ja|It runs on Windows and Linux.|WindowsとLinuxに対応。
