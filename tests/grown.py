@@ -22,7 +22,7 @@ MARKDOWN: Pieces = [
 ]  # fmt: skip
 HTML: Pieces = [
     *((f"<{name}>", f"</{name}>") for name in (
-        "b", "i", "span", "a", "p", "div", "li", "ul", "table", "tr", "td", "blockquote", "font", "ruby", "rt", "pre", "code", "h1",
+        "b", "i", "span", "a", "p", "div", "li", "ul", "table", "tr", "td", "blockquote", "font", "ruby", "rt", "rb", "rtc", "pre", "code", "h1",
         "svg", "math", "sup", "select", "option", "button", "object", "section", "nav", "aside", "dl", "dt", "textarea", "q",
     )),
     ("<br/>", ""), ("<wbr/>", ""), ("<hr/>", ""), ('<img src="a" alt="b"/>', ""), ("&amp;", ""), ("&#65;", ""), ("&eacute;", ""),
@@ -49,6 +49,7 @@ DOCX: Pieces = [
     ("</w:p><w:p>", ""), (f"</w:p><w:p>{_RUN}", ""), ("</w:p><w:tbl><w:tr><w:tc><w:p>", "</w:p></w:tc></w:tr></w:tbl><w:p>"),
     ("<w:r><w:rPr><w:vanish/></w:rPr><w:t>x</w:t></w:r>", ""), ("<w:r><w:noBreakHyphen/><w:softHyphen/></w:r>", ""),
     ('<w:r><w:fldChar w:fldCharType="separate"/></w:r>', ""), ("<w:r><w:t>\u27e61\u27e7</w:t></w:r>", ""), ("<w:r><w:cr/></w:r>", ""),
+    ("<w:r><w:ruby><w:rt><w:r><w:t>x</w:t></w:r></w:rt><w:rubyBase>", "</w:rubyBase></w:ruby></w:r>"),
     ("<w:r><mc:AlternateContent><mc:Choice><w:t>a</w:t></mc:Choice>", "<mc:Fallback/></mc:AlternateContent></w:r>"),
 ]  # fmt: skip
 PLAIN: Pieces = [

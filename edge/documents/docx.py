@@ -17,9 +17,9 @@ from urllib.parse import unquote
 from lxml import etree
 
 from ..errors import InputError
+from . import docx_language, xml
 from . import docx_runs as runs
 from . import inline as tree
-from . import xml
 from .archive import Archive
 from .document import Document, Edition, Kind, Numbering, Unit, is_east_asian, is_right_to_left
 from .docx_runs import W, w
@@ -134,13 +134,17 @@ class Docx(Document):
             translated = edition.get(unit)
             if translated is None:
                 continue
+            kept = tree.kept(inline.text, translated) if runs.has_ruby(paragraph) else None
+            if not edition.bilingual and kept is not None:
+                runs.put_before(paragraph, kept)
+                continue
             if edition.bilingual:
                 target = _copy_below(paragraph)
                 runs.place(target, runs.copied(inline.fill(translated, keep=runs.is_repeated)), runs.base(paragraph))
             else:
                 target = paragraph
                 runs.place(target, inline.fill(translated), runs.base(paragraph))
-            runs.set_language(target, edition)
+            docx_language.set_language(target, edition)
         return xml.serialise(root)
 
     def _change_language(self, changed: dict[str, bytes], language: str) -> None:

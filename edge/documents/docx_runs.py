@@ -1,10 +1,11 @@
 """Word's runs as an inline tree, and a tree as runs.
 
-Owns: which runs belong together, what is kept as it is, how text becomes runs again; language and direction of text.
-Does not know: parts, styles, the archive.
+Owns: which runs belong together, what is kept as it is, how text becomes runs again.
+Does not know: parts, styles, the archive; language and direction (`docx_language.py`).
 Units: a run is a stretch of text with one format (ECMA-376 part 1, 17.3.2).
 
-The format that most of a paragraph's letters have is its base: such text needs no placeholder.
+The format that most of a paragraph's letters have is its base: such text needs no placeholder. The words of a ruby are
+text like any other; its reading is for readers of the source alone, and of it only what the document refers to stays.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from dataclasses import dataclass
 
 from lxml import etree
 
-from .document import Edition
 from .inline import Leaf, Node, Pair, Text
 
 W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
@@ -29,23 +29,21 @@ def w(name: str) -> str:
     return f"{{{W}}}{name}"
 
 
-def _names(text: str) -> frozenset[str]:
+def names(text: str) -> frozenset[str]:
+    """WordprocessingML names with their namespace: the words of a text."""
     return frozenset(w(name) for name in text.split())
 
 
-_WRAPPERS = _names("hyperlink ins moveTo smartTag customXml fldSimple dir bdo")
-_IGNORED = _names("proofErr lastRenderedPageBreak")
-_NOT_FORMAT = _names("lang noProof")
+_WRAPPERS = names("hyperlink ins moveTo smartTag customXml fldSimple dir bdo")
+_IGNORED = names("proofErr lastRenderedPageBreak")
+_NOT_FORMAT = names("lang noProof")
 _DEEPEST = 30  # fields in fields; the text of deeper ones stands between their marks as things
 _HYPHENS = {w("noBreakHyphen"): "\u2011", w("softHyphen"): "\u00ad"}
 _TEXT = frozenset((w("t"), *_HYPHENS))
-_REPEATED = _names("t br tab cr sym noBreakHyphen rPr")
-# what stands before w:bidi in w:pPr and after w:rtl in w:rPr: their order is fixed
-_BEFORE_BIDI = _names(
-    "pStyle keepNext keepLines pageBreakBefore framePr widowControl numPr suppressLineNumbers pBdr shd "
-    "tabs suppressAutoHyphens kinsoku wordWrap overflowPunct topLinePunct autoSpaceDE autoSpaceDN"
-)
-_AFTER_RTL = _names("cs em lang eastAsianLayout specVanish oMath rPrChange")
+_SPLIT = _TEXT | {w("ruby")}  # what stands in a run of its own
+_REFERRED = names("bookmarkStart bookmarkEnd commentRangeStart commentRangeEnd")
+_REFERENCES = names("footnoteReference endnoteReference commentReference")
+_REPEATED = names("t br tab cr sym noBreakHyphen rPr")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +88,7 @@ def count(paragraph: etree._Element) -> int:
     for child in _holder(paragraph):
         if child.tag == w("r"):
             total += sum(part.tag != w("rPr") for part in child)
+            total += sum(count(part) for ruby in child.iterchildren(w("ruby")) for part in ruby)
         else:
             total += count(child) if _is_wrapper(child) else 1
     return total
@@ -108,6 +107,11 @@ def base(paragraph: etree._Element) -> etree._Element | None:
     atoms = list(_atoms(_holder(paragraph)))
     key = _base_key(atoms)
     return next((atom.properties for atom in atoms if atom.text and atom.key == key), None)
+
+
+def has_ruby(paragraph: etree._Element) -> bool:
+    """Whether there are words with a reading in a paragraph."""
+    return next(paragraph.iter(w("ruby")), None) is not None
 
 
 def is_repeated(leaf: Leaf) -> bool:
@@ -148,8 +152,22 @@ def _run_atoms(run: etree._Element) -> Iterator[_Atom]:
         for child in parts:
             text = (child.text or "") if child.tag == w("t") else _HYPHENS[child.tag]
             yield _Atom(text, None, properties, key)
-    elif parts:
+    elif parts[0].tag == w("ruby"):  # alone in its run
+        yield from _ruby_atoms(parts[0])
+    else:
         yield _Atom(None, run, properties, key)
+
+
+def _ruby_atoms(ruby: etree._Element) -> Iterator[_Atom]:
+    """The words of a ruby, and of its reading only what is referred to and the marks of notes."""
+    readings = ruby.findall(w("rt"))
+    for element in (inner for reading in readings for inner in reading.iter(*_REFERRED)):
+        yield _Atom(None, element, None, b"")
+    for words in ruby.findall(w("rubyBase")):
+        yield from _atoms(words)
+    for run in (inner for reading in readings for inner in reading.iter(w("r"))):
+        if any(child.tag in _REFERENCES for child in run):
+            yield _Atom(None, run, None, b"")
 
 
 def _parts(run: etree._Element) -> list[etree._Element]:
@@ -160,7 +178,9 @@ def _split_runs(holder: etree._Element) -> None:
     """Gives each thing that shares a run with text a run of its own, of the same format."""
     for run in holder.findall(w("r")):
         parts = _parts(run)
-        if all(child.tag in _TEXT for child in parts) or not any(child.tag in _TEXT for child in parts):
+        for part in (part for ruby in run.iterchildren(w("ruby")) for part in ruby):
+            _split_runs(part)
+        if all(child.tag in _TEXT for child in parts) or not any(child.tag in _SPLIT for child in parts):
             continue
         properties = run.find(w("rPr"))
         last = run
@@ -297,6 +317,13 @@ def place(paragraph: etree._Element, content: Sequence[Node], base_format: etree
     _replace(paragraph, _written(content, base_format))
 
 
+def put_before(paragraph: etree._Element, text: str) -> None:
+    """Puts a text before those of a paragraph, which stays as it is."""
+    properties = paragraph.find(w("pPr"))
+    if text:
+        paragraph.insert(0 if properties is None else paragraph.index(properties) + 1, _run(text, base(paragraph)))
+
+
 def _replace(element: etree._Element, written: Sequence[etree._Element]) -> None:
     holder = _holder(element)
     for child in list(holder):
@@ -338,49 +365,3 @@ def _run(text: str, properties: etree._Element | None) -> etree._Element:
     element.text = text
     element.set(_SPACE, "preserve")
     return run
-
-
-def set_language(paragraph: etree._Element, edition: Edition) -> None:
-    """Marks a paragraph's text as of the new language and its direction."""
-    if edition.language is None:
-        return
-    right_to_left = bool(edition.right_to_left)
-    _set_bidi(paragraph, right_to_left)
-    for run in paragraph.iter(w("r")):
-        if run.find(w("t")) is None or next(run.iterancestors(w("p"))) is not paragraph:
-            continue
-        properties = run.find(w("rPr"))
-        if properties is None:
-            properties = run.makeelement(w("rPr"))
-            run.insert(0, properties)
-        for name in ("lang", "rtl"):
-            for old in properties.findall(w(name)):
-                properties.remove(old)
-        later = next((at for at, child in enumerate(properties) if child.tag in _AFTER_RTL), len(properties))
-        if right_to_left:
-            properties.insert(later, properties.makeelement(w("rtl")))
-        if edition.bilingual:
-            lang = properties.makeelement(w("lang"))
-            lang.set(w("bidi" if right_to_left else "val"), edition.language)
-            _insert_lang(properties, lang)
-        if not len(properties):
-            run.remove(properties)
-
-
-def _insert_lang(properties: etree._Element, lang: etree._Element) -> None:
-    last = _names("eastAsianLayout specVanish oMath rPrChange")
-    properties.insert(next((at for at, c in enumerate(properties) if c.tag in last), len(properties)), lang)
-
-
-def _set_bidi(paragraph: etree._Element, right_to_left: bool) -> None:
-    properties = paragraph.find(w("pPr"))
-    if properties is None:
-        if not right_to_left:
-            return
-        properties = paragraph.makeelement(w("pPr"))
-        paragraph.insert(0, properties)
-    for old in properties.findall(w("bidi")):
-        properties.remove(old)
-    if right_to_left:
-        at = sum(child.tag in _BEFORE_BIDI for child in properties)
-        properties.insert(at, properties.makeelement(w("bidi")))

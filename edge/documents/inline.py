@@ -27,6 +27,7 @@ _CONTROL = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uff
 _ILLEGAL = re.compile(f"[{_CONTROL}]")  # no document format can hold these
 _SEPARATORS = re.compile(r"\s*[\x0b\x0c\x1c-\x1f]\s*")  # of those, what stands between words
 _LITERAL = re.compile(rf"([{LEFT}{RIGHT}\r\n\x85\u2028\u2029{_CONTROL}]+)")  # goes behind a placeholder
+_SIGN = re.compile(r"(?:[^\w\s!-~]+ )?")  # no word, and nothing that any format takes for markup
 MOST = 100_000  # placeholders of one paragraph; what follows them is kept as it is, behind one more
 MOST_MARKUP = 100_000  # elements, runs or tags of one paragraph; each costs some 20 microseconds to read and write
 
@@ -135,6 +136,15 @@ def clean(text: str) -> str:
     return _LINE_ENDS.sub(_one_space, _ILLEGAL.sub("", _SEPARATORS.sub(" ", text))).strip()
 
 
+def kept(text: str, translated: str) -> str | None:
+    """What stands before the text of a source that was kept: a sign, or nothing; None where it is translated.
+
+    Asked where the source has what its text has not, readings beside words: it is written as it is then.
+    """
+    before = translated.removesuffix(text)
+    return before if len(before) < len(translated) and _SIGN.fullmatch(before) else None
+
+
 @dataclass(frozen=True)
 class Inline:
     """One unit's text and what its placeholders stand for.
@@ -184,19 +194,22 @@ class Inline:
         return levels[0]
 
 
-def encode(nodes: Sequence[Node]) -> Inline | None:
-    """The text, placeholders and frame of a paragraph; None when it holds nothing to translate."""
+def encode(nodes: Sequence[Node], things: Sequence[Leaf] = ()) -> Inline | None:
+    """The text, placeholders and frame of a paragraph; None when it holds nothing to translate.
+
+    `things` stand before its text, in its frame.
+    """
     if not _letters(nodes):
         return None
     if len(nodes) == 1 and isinstance(nodes[0], Text) and not _LITERAL.search(nodes[0].value):
         text = nodes[0].value  # most paragraphs: the same as below, at once
         bare = text.strip()
         at = text.find(bare)
-        around = (Text(text[:at]), Hole(), Text(text[at + len(bare) :]))
-        return Inline(bare, {}, tuple(node for node in around if isinstance(node, Hole) or node.value))
+        ends = [[Text(part)] if part else [] for part in (text[:at], text[at + len(bare) :])]
+        return Inline(bare, {}, (*ends[0], *things, Hole(), *ends[1]))
     frame, core = _peel(_normal(nodes))
     table: dict[int, Pair | tuple[Node, ...]] = {}
-    return Inline(_write(core, table), table, tuple(frame))
+    return Inline(_write(core, table), table, tuple(_fill(frame, [*things, Hole()], whole=True)))
 
 
 def _letters(nodes: Sequence[Node]) -> bool:

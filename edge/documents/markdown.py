@@ -21,6 +21,7 @@ from ..errors import InputError
 from . import inline as tree
 from . import markdown_front as front_matter
 from . import markdown_opaque as opaque
+from . import markdown_ruby as ruby
 from . import placeholders
 from .document import Document, Edition, Kind, Numbering
 from .inline import Inline
@@ -123,6 +124,10 @@ class Markdown(Document):
         return _FRONT_LANGUAGE.sub(lambda match: match[1] + language, front, count=1)
 
     def _written(self, place: _Place, translated: str, bilingual: bool) -> str:
+        source = self._text[place.start : place.end]
+        kept = tree.kept(place.inline.text, translated) if ruby.is_in(source) else None
+        if kept is not None and not bilingual:
+            return kept + source
         keep = _is_repeated if bilingual and not is_raw(place.inline.frame) else None
         nodes = place.inline.fill(translated, keep=keep)
         escaped = _ESCAPE.search(self._text, place.start, place.end) is not None

@@ -23,6 +23,7 @@ from mdit_py_plugins.front_matter import front_matter_plugin
 from . import inline as tree
 from . import markdown_lines
 from . import markdown_opaque as opaque
+from . import markdown_ruby as ruby
 from .inline import Leaf, Node, Pair, Text
 from .markdown_blocks import by_mark
 
@@ -115,7 +116,7 @@ class Parser:
                 raise _Misread
         except (_Misread, RecursionError):
             return [Leaf(_Source("", ("raw",))), Text(tree.fold(content))]
-        return nodes
+        return [*(Leaf(_Source(target, ("html_inline",) * 2)) for target in reader.targets), *nodes]
 
     def write(self, nodes: Sequence[Node], *, cell: bool = False, heading: bool = False, literal: str = "") -> str:
         """Markdown for a tree: as plain as possible, but such that it is read as this tree again.
@@ -180,6 +181,7 @@ class _Reader:
     def __init__(self, parser: Parser, content: str, masked: str, tokens: list[Token], spans: dict[int, int]) -> None:
         self.next = 0  # the next token
         self.at = 0  # where it begins
+        self.targets: list[str] = []  # HTML for the ids of tags that are left out
         self._parser = parser
         self._content = content
         self._masked = masked
@@ -196,7 +198,7 @@ class _Reader:
             token = tokens[self.next]
             self.next += 1
             nodes.append(self._node(token))
-        return tree.folded(nodes)
+        return tree.folded(list(ruby.words(nodes, self.targets)))
 
     def _node(self, token: Token) -> Node:
         if token.type == "text":

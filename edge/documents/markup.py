@@ -1,7 +1,7 @@
 """Units in HTML and XHTML trees, and translations put back into them.
 
-Owns: which elements are blocks, which are inline, which are never translated; where a unit begins and ends.
-Does not know: files and archives.
+Owns: which elements are blocks, which are never translated; where a unit begins and ends.
+Does not know: files and archives; which elements are inline, and how they become a text (`markup_inline.py`).
 Units: a run is a stretch of text and inline elements between two blocks; each run with letters is one unit.
 """
 
@@ -15,19 +15,12 @@ from dataclasses import dataclass
 from lxml import etree
 
 from . import inline as tree
+from . import markup_inline as runs
 from . import placeholders
 from .document import Edition, Kind
 from .inline import Inline, Leaf, Node, Pair, Text, names
 from .xml import local_name, sibling_name
 
-_VOID = names(
-    "audio br button canvas code embed iframe img input kbd map math noscript object picture rp rt samp "
-    "script select style svg template textarea tt var video wbr"
-)
-_INLINE = _VOID | names(
-    "a abbr acronym b bdi bdo big cite data del dfn em font i ins label mark meter nobr output progress q "
-    "rb rtc ruby s small span strike strong sub sup time u"
-)
 _SKIPPED = names("head script style svg math template object")
 _MEDIA = names("audio canvas embed iframe img input map object picture svg video")
 _HEADINGS = frozenset(f"h{level}" for level in range(1, 7))
@@ -40,9 +33,7 @@ _KINDS: dict[str, Kind] = {
     "title": "title",
 }
 _NOTE_TYPES = names("footnote footnotes endnote endnotes rearnote rearnotes doc-footnote doc-endnote")
-_PAGE_TYPES = names("pagebreak page-list doc-pagebreak doc-pagelist")  # numbers of a printed edition's pages
 _LINE_END = "templora-line-end"  # stands before each further line of a <pre>, until the tree is written
-_EPUB_TYPE = "{http://www.idpf.org/2007/ops}type"
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
@@ -75,8 +66,8 @@ def check(root: etree._Element, name: str) -> None:
         return
     for parent in root.iter(etree.Element):
         count = 0
-        for child in () if _is_inline(parent) else parent:
-            inner = _is_inline(child) and not _is_paragraph_break(child)
+        for child in () if runs.is_inline(parent) else parent:
+            inner = runs.is_inline(child) and not _is_paragraph_break(child)
             count = count + sum(1 for _ in child.iter()) if inner else 0
             tree.check_markup(count, name)
 
@@ -111,7 +102,7 @@ class _Around:
         kind = _KINDS.get(name, self.kind)
         if name == "nav":
             special = "toc"
-        elif element.attrib and _NOTE_TYPES.intersection(_types(element)):
+        elif element.attrib and _NOTE_TYPES.intersection(runs.types(element)):
             special = "footnote"
         return self if (special, kind) == (self.special, self.kind) else _Around(special, kind)
 
@@ -121,20 +112,16 @@ class _Around:
         return self.special or self.kind or "paragraph"
 
 
-def _types(element: etree._Element) -> list[str]:
-    return f"{element.get(_EPUB_TYPE) or ''} {element.get('epub:type') or ''} {element.get('role') or ''}".split()
-
-
 def _walk(parent: etree._Element, outer: _Around) -> Iterator[Piece]:
     around = outer.within(parent)
     before: etree._Element | None = None
     run: list[etree._Element] = []
     for child in parent:
-        if _is_inline(child) and not _is_paragraph_break(child):
+        if runs.is_inline(child) and not _is_paragraph_break(child):
             run.append(child)
             continue
         yield from _piece(parent, before, run, around)
-        if not _is_skipped(child) and not _is_inline(child):
+        if not _is_skipped(child) and not runs.is_inline(child):
             yield from _walk(child, around)
         before = child
         run = []
@@ -147,7 +134,7 @@ def _piece(
     lead = parent.text if before is None else before.tail
     if not run and not (lead and tree.has_letter(lead)):
         return
-    inline = tree.encode(_nodes(lead, run, _keeps_space(parent)))
+    inline = runs.encode(lead, run, keep_space=_keeps_space(parent))
     if inline is not None:
         yield Piece(parent, before, tuple(run), inline, around.of_run)
 
@@ -168,30 +155,6 @@ def _split_lines(pre: etree._Element) -> None:
             last = mark
 
 
-def _nodes(lead: str | None, elements: Sequence[etree._Element], keep_space: bool) -> list[Node]:
-    nodes = _text(lead, keep_space)
-    for element in elements:
-        if local_name(element) in _VOID or not isinstance(element.tag, str) or _is_untranslated(element):
-            nodes.append(Leaf(element))
-        else:
-            nodes.append(Pair(element, tuple(_nodes(element.text, list(element), keep_space))))
-        nodes += _text(element.tail, keep_space)
-    return nodes
-
-
-def _text(text: str | None, keep_space: bool) -> list[Node]:
-    if not text:
-        return []
-    return [Text(text if keep_space else tree.fold(text))]
-
-
-def _is_inline(element: etree._Element) -> bool:
-    if not isinstance(element.tag, str):
-        return True
-    name = local_name(element)
-    return name in _VOID or (name in _INLINE and all(_is_inline(child) for child in element))
-
-
 def _is_paragraph_break(element: etree._Element) -> bool:
     """One of two line breaks with nothing between them, which many texts use for paragraphs."""
     if local_name(element) != "br":
@@ -203,14 +166,8 @@ def _is_paragraph_break(element: etree._Element) -> bool:
     return previous is not None and local_name(previous) == "br" and not (previous.tail or "").strip()
 
 
-def _is_untranslated(element: etree._Element) -> bool:
-    if element.attrib and _PAGE_TYPES.intersection(_types(element)):
-        return True
-    return element.get("translate") == "no" or "notranslate" in (element.get("class") or "").split()
-
-
 def _is_skipped(element: etree._Element) -> bool:
-    if local_name(element) in _SKIPPED or _is_untranslated(element):
+    if local_name(element) in _SKIPPED or runs.is_untranslated(element):
         return True
     return local_name(element) == "pre" and any(local_name(child) in ("code", "samp", "kbd") for child in element)
 
@@ -233,9 +190,15 @@ def apply(found: Sequence[tuple[Piece, str | None]], edition: Edition) -> bool:
         if translated is None:
             continue
         changed = True
-        if not edition.bilingual:
+        has_ruby = runs.has_ruby(piece.elements)
+        kept = tree.kept(piece.inline.text, translated) if has_ruby else None
+        if not edition.bilingual and kept is not None:
+            _write_around(piece, before=kept)
+        elif not edition.bilingual:
             _place(piece.parent, piece.before, piece.elements, piece.inline.fill(translated))
             _mark(piece.parent, edition, only_if_there=True)
+        elif piece.kind in ("toc", "title") and has_ruby:
+            _write_around(piece, after=f" / {placeholders.plain(translated)}")
         elif piece.kind in ("toc", "title"):
             both = f"{piece.inline.text} / {placeholders.plain(translated)}"
             _place(piece.parent, piece.before, piece.elements, piece.inline.fill(both))
@@ -295,6 +258,22 @@ def _place(
     _set_text(parent, last, "".join(texts) or None)
 
 
+def _write_around(piece: Piece, *, before: str = "", after: str = "") -> None:
+    """Leaves the source as it is, with texts around its words: inside the markup that is around all of them."""
+    parent = piece.parent
+    last = piece.before
+    elements: Sequence[etree._Element] = piece.elements
+    lead = parent.text if last is None else last.tail
+    while len(elements) == 1 and not f"{lead or ''}{elements[0].tail or ''}".strip() and runs.is_pair(elements[0]):
+        parent = elements[0]
+        last = None
+        elements = list(parent)
+        lead = parent.text
+    _set_text(parent, last, before + (lead or ""))
+    end = elements[-1] if elements else last
+    _set_text(parent, end, ((parent.text if end is None else end.tail) or "") + after)
+
+
 def _insert(parent: etree._Element, last: etree._Element | None, element: etree._Element) -> None:
     """Puts `element` after `last` and after the text that follows `last`."""
     if last is None:
@@ -319,7 +298,7 @@ def _add_below(piece: Piece, translated: str, edition: Edition) -> None:
     nodes = _copied(piece.inline.fill(translated, keep=_is_repeated))
     is_all = piece.before is None and len(piece.elements) == len(parent)  # no block besides
     if local_name(parent) in _CLONED and is_all and parent.getparent() is not None:
-        clone = _bare_copy(parent)
+        clone = runs.bare_copy(parent)
         tail = parent.tail
         parent.addnext(clone)
         clone.tail = tail
@@ -348,29 +327,15 @@ def _copied(nodes: Sequence[Node]) -> list[Node]:
     result: list[Node] = []
     for node in nodes:
         if isinstance(node, Pair) and isinstance(node.source, etree._Element):
-            result.append(Pair(_bare_copy(node.source), tuple(_copied(node.children))))
+            result.append(Pair(runs.bare_copy(node.source), tuple(_copied(node.children))))
         elif isinstance(node, Leaf) and isinstance(node.source, etree._Element):
             element = copy.deepcopy(node.source)
             for inner in element.iter(etree.Element):
-                _drop(inner, "id")
+                inner.attrib.pop("id", None)
             result.append(Leaf(element))
         else:
             result.append(node)
     return result
-
-
-def _bare_copy(element: etree._Element) -> etree._Element:
-    clone = copy.copy(element)
-    for child in list(clone):
-        clone.remove(child)
-    clone.text = clone.tail = None
-    _drop(clone, "id")
-    return clone
-
-
-def _drop(element: etree._Element, attribute: str) -> None:
-    if element.get(attribute) is not None:
-        del element.attrib[attribute]
 
 
 def _is_repeated(leaf: Leaf) -> bool:

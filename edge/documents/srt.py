@@ -11,7 +11,7 @@ import html
 import math
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -34,10 +34,11 @@ _CLOCKS = re.compile(rf"\s*{_CLOCK}\s*(?:-[ -]?-?>|[–—=]>|→)\s*{_CLOCK}(?:
 _INDEX = re.compile(r"[ \t]*-?\d{1,12}(?:\.\d{1,9})?[ \t]*", re.ASCII)
 # tags as players know them: HTML's, WebVTT's voices, classes and times, overrides of ASS and of MicroDVD
 _TAG = re.compile(
-    r"<(/?)(i|b|u|s|font|em|strong|v|c|lang|ruby|rt|span|tt|small|big|sub|sup)((?:\.[\w.-]{1,100})?(?:\s[^<>]{0,200})?)>"
+    r"<(/?)(i|b|u|s|font|em|strong|v|c|lang|ruby|rt|rp|rb|span|tt|small|big|sub|sup)((?:\.[\w.-]{1,100})?(?:\s[^<>]{0,200})?)>"
     r"|<br\s{0,3}/?>|<\d[\d:.]{3,15}>|\{\\[^{}]{0,200}\}|\{[CcFfoPSsYy]:[^{}]{0,200}\}",
     re.IGNORECASE,
 )
+_RUBY = re.compile(r"<ruby\b", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|lrm|rlm|#\d{1,7}|#x[0-9a-f]{1,6});", re.IGNORECASE)
 _ASS_SPACE = re.compile(r"(?<!:)\\[hNn]")  # a hard space and line breaks; C:\notes is none
 _DASHES = ("-", "–", "—", "‐", "−")
@@ -108,6 +109,9 @@ class Srt(Document):
             stream.write(text.encode("utf-8"))
 
     def _laid_out(self, source: str, inline: Inline, translated: str, edition: Edition) -> str:
+        kept = tree.kept(inline.text, translated) if _RUBY.search(source) else None
+        if kept is not None and not edition.bilingual:
+            return kept + source
         escape = _escape if _ENTITY.search(source) else str
         if edition.bilingual:
             text = _string(inline.fill(translated, keep=_is_repeated), escape)
@@ -239,9 +243,30 @@ def _nodes(body: str) -> list[Node]:
             opened = stack[level][0]
             nodes = _flat(stack[level:])[1:]
             del stack[level:]
-            stack[-1][1].append(Pair(_Tags(opened[0] if opened else "", tag[0]), tuple(nodes)))
+            if tag[2].lower() == "ruby":
+                stack[-1][1].extend(_words(nodes))
+            else:
+                stack[-1][1].append(Pair(_Tags(opened[0] if opened else "", tag[0]), tuple(nodes)))
     stack[-1][1].extend(lines.nodes(at, len(body)))
     return tree.folded(_flat(stack))
+
+
+def _words(nodes: Sequence[Node]) -> list[Node]:
+    """The words of a ruby without their readings, which are for readers of the source alone."""
+    words: list[Node] = []
+    for node in nodes:
+        source = node.source if isinstance(node, Leaf | Pair) else None
+        tag = _TAG.match(source.opened if isinstance(source, _Tags) else str(source))
+        name = (tag[2] or "").lower() if tag else ""
+        if tag and not tag[1] and name in ("rt", "rp") and isinstance(node, Leaf):
+            break  # it is not closed: all that follows is read with it
+        if name in ("rt", "rp", "rb"):
+            words += _words(node.children) if isinstance(node, Pair) and name == "rb" else []
+        elif isinstance(node, Pair):
+            words.append(Pair(node.source, tuple(_words(node.children))))
+        else:
+            words.append(node)
+    return words
 
 
 def _level(stack: list[tuple[re.Match[str] | None, list[Node]]], name: str) -> int | None:

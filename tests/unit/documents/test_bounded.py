@@ -33,6 +33,9 @@ TEXTS: dict[str, tuple[Callable[[int], str], int]] = {
     "wbr.xhtml": (lambda n: "<?xml version='1.0'?>" + _page("<p>a " + "<wbr/>" * n + " b</p>"), 10_000),
     "tags.html": (lambda n: _page("<p>" + "<b>x</b> <i>y</i>" * n + "</p>"), 4000),
     "lines.html": (lambda n: _page("<div>" + "one line<br><br>" * n + "</div>"), 1000),
+    "ruby.html": (lambda n: _page("<p>" + '<ruby id="i">字<rt>a<a href="#i">b</a></rt></ruby>は' * n + "</p>"), 2000),
+    "links.html": (lambda n: _page("<p><ruby>字<rt>" + '<a href="#i">b</a>' * n + "</rt></ruby>は</p>"), 4000),
+    "ruby.md": (lambda n: "<ruby>字<rt>a[^1]</rt></ruby>は <ruby>\n" * n, 1000),
     "cue.srt": (lambda n: "1\n00:00:01,000 --> 00:00:02,000\n" + "<i>a</i> b &amp; - c\n" * n, 2000),
     "arrows.srt": (lambda n: "1\n00:00:01,000 --> 00:00:02,000\n" + "a 1 -> " * n, 20_000),
     **{
