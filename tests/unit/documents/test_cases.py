@@ -66,6 +66,33 @@ def test_what_separates_words_and_no_document_can_hold_becomes_a_space(tmp_path:
         assert (tmp_path / "b.txt").read_text("utf-8") == "Der Kapitän fuhr zur See\n", repr(separator)
 
 
+@pytest.mark.parametrize("line", [
+    "Part One", "Part the First", "PART THE SECOND.", "Teil II", "CHAPTER XII. In which Mr. Tom returns.", "Chapter 1: Loomings", "第十二章",
+    "第3回 王さんの店。", "Chapter 7", "chapter iv", "CHAPTER I", "Book 2. The Sea.", "Chapter Twenty-One. The end.", "Kapitel 3", "Teil eins.",
+    "Chapitre premier. Le départ.", "Capítulo primero.", "CAPÍTULO XI.", "Глава первая. Начало.", "Часть 2", "Capitolo terzo", "Prologue",
+    "Epilogue: ten years later", "Prologue. London, 1943.", "PART THE LAST", "Book of the Dead", "Part 2 of 3", "Chapter I, in which nobody is at home",
+])  # fmt: skip
+def test_lines_that_open_a_chapter(line: str, tmp_path: Path) -> None:
+    document = _made(tmp_path / "a.txt", f"Words before.\n\n{line}\n\nAnd words after.\n")
+    assert [(unit.kind, unit.chapter) for unit in document.units] == [
+        ("paragraph", 0),
+        ("heading", 1),
+        ("paragraph", 1),
+    ]
+
+
+@pytest.mark.parametrize("line", [
+    "Part of me wanted to run away.", "Teil des Problems war das Geld.", "Part of it was true?", "Book him, said the man, and he was booked",
+    "Part I will never forget.", "Part two of the plan was simple.", "Book 3 of the series was the worst.", "Part 2's author is unknown.",
+    "Parte di me voleva scappare.", "Parte mi dispiace.", "Parte del problema era el dinero.", "Chapter after chapter he read on and on that night",
+    "Часть меня хотела убежать.", "part of me", "Epilogue was what she called it.", "Book it: now.", "Part-time work is hard.", "Party one",
+    "“Part one”", "Part of the house,", "Kapitel für Kapitel las er weiter.", "Partly cloudy", "第一次见面。",
+])  # fmt: skip
+def test_sentences_that_begin_as_a_chapter_does_open_none(line: str, tmp_path: Path) -> None:
+    document = _made(tmp_path / "a.txt", f"Words before.\n\n{line}\n\nAnd words after.\n")
+    assert [(unit.kind, unit.chapter) for unit in document.units] == [("paragraph", 0)] * 3
+
+
 # --- subtitles ---
 
 
