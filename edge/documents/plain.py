@@ -65,7 +65,7 @@ class Plain(Document):
         for group in _grouped(lines, self._width):
             body = "".join(group)
             source = body.rstrip("\r\n")
-            inline = tree.encode([Text(tree.fold(source) if len(group) > 1 else source)])
+            inline = tree.encode([Text(_folded(source) if len(group) > 1 else source)])
             if inline is None:
                 self._pieces.append(body)
                 continue
@@ -108,6 +108,12 @@ def _is_heading(text: str) -> bool:
     if found["number"] or (found["alone"] and not goes_on):
         return not (goes_on and ended)
     return not ended and text[0].isupper() and len(text) <= _TITLE and found["rest"][:1] in ("", " ", "\t", ".", ":")
+
+
+def _folded(source: str) -> str:
+    """A paragraph of several lines on one; its first line keeps its indent."""
+    bare = source.lstrip()
+    return source[: len(source) - len(bare)] + tree.fold(bare)
 
 
 def wrap(text: str, width: int, newline: str) -> str:

@@ -93,6 +93,24 @@ def test_sentences_that_begin_as_a_chapter_does_open_none(line: str, tmp_path: P
     assert [(unit.kind, unit.chapter) for unit in document.units] == [("paragraph", 0)] * 3
 
 
+@pytest.mark.parametrize("indent", ["   ", "\t", "  \t", "\u3000\u3000", " ", ""])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_first_line_keeps_its_indent(indent: str, end: str, tmp_path: Path) -> None:
+    texts = [_PROSE, f"Nobody spoke. {_PROSE}", "A short one.", f"It was so. {_PROSE}"] * 2
+    paragraphs = [textwrap.fill(text, 64, initial_indent=indent, expand_tabs=False) for text in texts]
+    gap = "" if indent else "\n"
+    text = f"\n{gap}".join(paragraphs).replace("\n", end) + end
+    document = _made(tmp_path / "a.txt", text)
+    assert _texts(document) == [text.strip() for text in texts]
+    document.write(tmp_path / "b.txt", {unit.id: unit.text for unit in document.units}, bilingual=True)
+    written = (tmp_path / "b.txt").read_bytes().decode()
+    both = [half for text, paragraph in zip(texts, paragraphs, strict=True) for half in (text, paragraph)]
+    assert written.split() == " ".join(both).split() and written.count(end) == written.count("\n")
+    lines = [line for line in written.splitlines() if line]
+    starts = [line for line in lines if line.startswith(tuple(indent + text.strip()[:9] for text in texts))]
+    assert len(starts) == len(both) and all(line[0].strip() for line in lines if line not in starts)
+
+
 # --- subtitles ---
 
 
