@@ -108,13 +108,17 @@ def _messages(path: Path) -> Iterator[_Message]:
     field = ""
     for number, line in enumerate(re.split(r"\r\n|\r|\n", _text(path)), 1):
         line = line.strip(" \t")
-        if line.startswith("#~") or not line:
+        if not line:
             continue
         if line.startswith("#"):
             if field.startswith("msgstr"):
                 yield message
                 message = _Message()
                 field = ""
+            if line.startswith("#~"):
+                if not field:
+                    message = _Message()  # what stood before was said of the obsolete entry
+                continue
             message.fuzzy |= line.startswith("#,") and "fuzzy" in re.split(r"[,\s]+", line[2:])
             if line.startswith("#.") and (found := reviewing.CHECK.search(line)):
                 message.check = found[1]
