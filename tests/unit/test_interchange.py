@@ -188,6 +188,20 @@ def test_a_file_of_several_languages_gives_the_fitting_part(tmp_path: Path) -> N
         lines(path)
 
 
+@pytest.mark.parametrize("name, text", [
+    ("a.xlf", XLIFF.format("de", '<trans-unit id="1" translate="no"><source>Sea</source><target>See</target></trans-unit>')),
+    ("a.xlf", XLIFF.format("de", '<group translate="no"><trans-unit id="1"><source>Sea</source><target>See</target></trans-unit></group>')),
+    ("a.xliff", XLIFF2.format("de", '<unit id="1" translate="no"><segment><source>Sea</source><target>See</target></segment></unit>')),
+    ("a.po", 'msgid ""\nmsgstr "Language: de\\n"\n\n#~ msgid "Sea"\n#~ msgstr "See"\n'),
+])  # fmt: skip
+def test_a_foreign_file_of_which_nothing_is_to_be_translated_is_no_review(name: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(text, "utf-8")
+    assert not pairs.is_review(path)  # so that no review is written over it either
+    with pytest.raises(InputError, match="has no pair of English and German"):
+        lines(path)
+
+
 PO = """# a translator's file
 msgid ""
 msgstr ""
