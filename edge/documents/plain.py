@@ -17,11 +17,26 @@ from .document import Document, Edition, Numbering
 from .inline import Inline, Leaf, Node, Text
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
+# numbers as headings write them after the word, in the languages of these words
+_WORDS = (
+    "one two three four five six seven eight nine ten eleven twelve (?:thir|four|fif|six|seven|eigh|nine)teen twenty "
+    "first second third (?:four|fif|six|seven|eigh|nin|ten|eleven|twelf)th eins zwei drei vier fünf sechs sieben acht "
+    "neun zehn elf zwölf un deux trois quatre cinq sept huit neuf dix onze douze premi[eè]re? premier deuxième seconde "
+    "troisième quatrième cinquième uno due tre quattro cinque sei sette otto nove dieci dos tres cuatro cinco seis "
+    "siete ocho nueve diez um dois três quatro sete oito dez primer[oa]? prim[oa] primeir[oa] segund[oa] second[oa] "
+    "tercer[oa] terceir[oa] terz[oa] [cq]uart[oa] quint[oa] перв(?:ая|ый) втор(?:ая|ой) третья третий "
+    "четв[её]рт(?:ая|ый) пят(?:ая|ый) шест(?:ая|ой) седьм(?:ая|ой) восьм(?:ая|ой) девят(?:ая|ый) десят(?:ая|ый)"
+)
+_NUMBER = "(?:" + "|".join(_WORDS.split()) + ")"
+_ROMAN = "(?=[CXLVI])C{0,3}(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
 _HEADING = re.compile(
-    r"(?:chapter|part|book|prologue|epilogue|chapitre|kapitel|teil|cap[ií]tulo|parte|capitolo|глава|часть)\b.{0,60}"
-    r"|第[0-9〇零一二三四五六七八九十百千两０-９]{1,9}[章回节節卷部集話话].{0,40}",
+    r"(?:chapter|part|book|chapitre|kapitel|teil|cap[ií]tulo|parte|capitolo|глава|часть|(?P<alone>prologue|epilogue))\b"
+    rf"(?P<number>[\s.:#№–—-]{{1,3}}(?:the\s)?(?:\d{{1,4}}|(?-i:{_ROMAN})|{_ROMAN}(?=\s?[.:]|\Z)|{_NUMBER}(?:[\s-]{_NUMBER})?)"
+    r"(?![\w'’]))?(?P<rest>.{0,60})",
     re.IGNORECASE,
 )
+_CHINESE_HEADING = re.compile(r"第[0-9〇零一二三四五六七八九十百千两０-９]{1,9}[章回节節卷部集話话].{0,40}")
+_TITLE = 40  # characters of a heading without a number
 _NARROWEST = 40
 _WIDEST = 100  # widths at which texts are wrapped
 _LONGER = 2  # lines that may be longer than the width, and one in twenty besides
@@ -50,11 +65,11 @@ class Plain(Document):
         for group in _grouped(lines, self._width):
             body = "".join(group)
             source = body.rstrip("\r\n")
-            inline = tree.encode([Text(tree.fold(source) if len(group) > 1 else source)])
+            inline = tree.encode([Text(_folded(source) if len(group) > 1 else source)])
             if inline is None:
                 self._pieces.append(body)
                 continue
-            heading = _HEADING.fullmatch(inline.text) is not None
+            heading = _is_heading(inline.text)
             numbering.add(inline, "heading" if heading else "paragraph", opens_chapter=heading)
             self._pieces += [(source, inline), body[len(source) :]]
         if not numbering.units:
@@ -80,6 +95,25 @@ class Plain(Document):
         """Whether an empty line follows a unit, so that one belongs before its translation too."""
         following = self._pieces[index + 2] if index + 2 < len(self._pieces) else ""
         return isinstance(following, str) and not following.strip()
+
+
+def _is_heading(text: str) -> bool:
+    """Whether a paragraph opens a chapter: it says which one, or is a short line that begins and ends as titles do."""
+    found = _HEADING.fullmatch(text)
+    if found is None:
+        return _CHINESE_HEADING.fullmatch(text) is not None
+    after = found["rest"].lstrip()
+    goes_on = after[:1].islower() or after[:1] == ","  # as a sentence does: Part two of the plan was simple.
+    ended = text.endswith((*_ENDS, ","))
+    if found["number"] or (found["alone"] and not goes_on):
+        return not (goes_on and ended)
+    return not ended and text[0].isupper() and len(text) <= _TITLE and found["rest"][:1] in ("", " ", "\t", ".", ":")
+
+
+def _folded(source: str) -> str:
+    """A paragraph of several lines on one; its first line keeps its indent."""
+    bare = source.lstrip()
+    return source[: len(source) - len(bare)] + tree.fold(bare)
 
 
 def wrap(text: str, width: int, newline: str) -> str:

@@ -1,7 +1,7 @@
 """SubRip subtitles: numbers and times are kept byte by byte, only the words change.
 
-Owns: where cues begin and end, their tags, how a translation is laid on lines.
-Does not know: when a cue is shown.
+Owns: where cues begin and end, how a translation is laid on lines.
+Does not know: when a cue is shown, whose words a line is (`srt_speakers.py`).
 Units: a unit is one cue; line lengths in characters, a Chinese one counting two.
 """
 
@@ -18,8 +18,10 @@ from typing import BinaryIO
 
 from ..errors import InputError
 from . import inline as tree
+from . import srt_speakers
 from .document import Document, Edition, Numbering
 from .inline import Inline, Leaf, Node, Pair, Text
+from .srt_speakers import DASHES, TAG
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _STAMP = r"\d{1,4}[:,.]\d{1,3}[:,.]\d{1,3}[:,.]?\d{0,9}"
@@ -32,18 +34,9 @@ _ARROW = re.compile(r"->|[–—=]>|→")
 _CLOCK = r"\d{1,4}(?:\s{0,3}[:;]\s{0,3}\d{1,3}){1,2}"
 _CLOCKS = re.compile(rf"\s*{_CLOCK}\s*(?:-[ -]?-?>|[–—=]>|→)\s*{_CLOCK}(?:\s.*)?", re.ASCII)
 _INDEX = re.compile(r"[ \t]*-?\d{1,12}(?:\.\d{1,9})?[ \t]*", re.ASCII)
-# tags as players know them: HTML's, WebVTT's voices, classes and times, overrides of ASS and of MicroDVD
-_TAG = re.compile(
-    r"<(/?)(i|b|u|s|font|em|strong|v|c|lang|ruby|rt|rp|rb|span|tt|small|big|sub|sup)((?:\.[\w.-]{1,100})?(?:\s[^<>]{0,200})?)>"
-    r"|<br\s{0,3}/?>|<\d[\d:.]{3,15}>|\{\\[^{}]{0,200}\}|\{[CcFfoPSsYy]:[^{}]{0,200}\}",
-    re.IGNORECASE,
-)
 _RUBY = re.compile(r"<ruby\b", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|lrm|rlm|#\d{1,7}|#x[0-9a-f]{1,6});", re.IGNORECASE)
 _ASS_SPACE = re.compile(r"(?<!:)\\[hNn]")  # a hard space and line breaks; C:\notes is none
-_DASHES = ("-", "–", "—", "‐", "−")
-_ENDS = (".", "!", "?", "…", '"', "”", "»", "。", "！", "？", "」", "♪")
-_LONGEST = 100  # characters of a line that are looked at for a sentence that continues
 _DEEPEST = 50  # tags in tags
 _WIDTH = 42  # a subtitle line; longer ones are cut by players
 
@@ -82,7 +75,7 @@ class Srt(Document):
             content = "".join(lines[start:end])
             body = content.rstrip("\r\n")
             if end - start + body.count("<") + body.count("{") > tree.MOST_MARKUP:
-                tree.check_markup(end - start + sum(1 for _ in _TAG.finditer(body)), f"{path} line {start + 1}")
+                tree.check_markup(end - start + sum(1 for _ in TAG.finditer(body)), f"{path} line {start + 1}")
             inline = tree.encode(_nodes(body))
             if inline is None:
                 continue
@@ -226,12 +219,12 @@ def _follows(bare: list[str], before: int | None, number: int) -> bool:
 
 
 def _nodes(body: str) -> list[Node]:
-    """A cue's words: tags as pairs, a line break before a speaker's dash kept, other line breaks dropped."""
+    """A cue's words: tags as pairs, a line break between speakers kept, other line breaks dropped."""
     stack: list[tuple[re.Match[str] | None, list[Node]]] = [(None, [])]
     at = 0
-    lines = _Lines(body)
-    for tag in _TAG.finditer(body):
-        stack[-1][1].extend(lines.nodes(at, tag.start()))
+    breaks = srt_speakers.starts(body)
+    for tag in TAG.finditer(body):
+        stack[-1][1].extend(_words(body, at, tag.start(), breaks))
         at = tag.end()
         opens = tag[2] is not None and not tag[1]
         level = None if opens or tag[2] is None else _level(stack, tag[2])
@@ -244,26 +237,26 @@ def _nodes(body: str) -> list[Node]:
             nodes = _flat(stack[level:])[1:]
             del stack[level:]
             if tag[2].lower() == "ruby":
-                stack[-1][1].extend(_words(nodes))
+                stack[-1][1].extend(_words_of_ruby(nodes))
             else:
                 stack[-1][1].append(Pair(_Tags(opened[0] if opened else "", tag[0]), tuple(nodes)))
-    stack[-1][1].extend(lines.nodes(at, len(body)))
+    stack[-1][1].extend(_words(body, at, len(body), breaks))
     return tree.folded(_flat(stack))
 
 
-def _words(nodes: Sequence[Node]) -> list[Node]:
+def _words_of_ruby(nodes: Sequence[Node]) -> list[Node]:
     """The words of a ruby without their readings, which are for readers of the source alone."""
     words: list[Node] = []
     for node in nodes:
         source = node.source if isinstance(node, Leaf | Pair) else None
-        tag = _TAG.match(source.opened if isinstance(source, _Tags) else str(source))
+        tag = TAG.match(source.opened if isinstance(source, _Tags) else str(source))
         name = (tag[2] or "").lower() if tag else ""
         if tag and not tag[1] and name in ("rt", "rp") and isinstance(node, Leaf):
             break  # it is not closed: all that follows is read with it
         if name in ("rt", "rp", "rb"):
-            words += _words(node.children) if isinstance(node, Pair) and name == "rb" else []
+            words += _words_of_ruby(node.children) if isinstance(node, Pair) and name == "rb" else []
         elif isinstance(node, Pair):
-            words.append(Pair(node.source, tuple(_words(node.children))))
+            words.append(Pair(node.source, tuple(_words_of_ruby(node.children))))
         else:
             words.append(node)
     return words
@@ -286,57 +279,17 @@ def _flat(stack: list[tuple[re.Match[str] | None, list[Node]]]) -> list[Node]:
     return nodes
 
 
-class _Lines:
-    """A cue's text between two tags, in order: what was found once is not looked for again from the next line."""
-
-    def __init__(self, body: str) -> None:
-        self._body = body
-        self._first = (0, -1)  # where was looked, and what was found there
-        self._said = ""  # the last visible character so far
-        self._dialogue = body.startswith(_DASHES, self._visible(0))
-
-    def nodes(self, start: int, end: int) -> list[Node]:
-        """The text as players show it; a line break stays where another speaker begins."""
-        nodes: list[Node] = []
-        at = start
-        for number, piece in enumerate(re.split(r"(\r\n|\r|\n)", self._body[start:end])):
-            at += len(piece)
-            if number % 2 == 0:
-                nodes.append(Text(_shown(piece)))
-                self._said = piece.rstrip()[-1:] or self._said
-            else:
-                nodes.append(Leaf(piece) if self._speaks(at) else Text("\n"))
-        return tree.folded(nodes)
-
-    def _speaks(self, start: int) -> bool:
-        """Whether a line that begins at `start` is another speaker's.
-
-        A dash in the middle of a sentence is none: the sentence continues with a small letter, and no line
-        began with a dash.
-        """
-        at = self._visible(start)
-        if not self._body.startswith(_DASHES, at):
-            return False
-        if self._dialogue:
-            return True
-        line = _TAG.sub("", self._body[at : at + _LONGEST])
-        return not line.lstrip("-–—‐− \u00a0\t\r\n")[:1].islower() or self._said in _ENDS
-
-    def _visible(self, start: int) -> int:
-        """Where the first character from `start` on is that is neither white space nor a tag's."""
-        looked, found = self._first
-        if looked <= start <= found:
-            return found
-        at = start
-        while at < len(self._body):
-            if self._body[at].isspace():
-                at += 1
-            elif tag := _TAG.match(self._body, at):
-                at = tag.end()
-            else:
-                break
-        self._first = (start, at)
-        return at
+def _words(body: str, start: int, end: int, breaks: set[int]) -> list[Node]:
+    """The text between two tags as players show it; a line break stays where another speaker begins."""
+    nodes: list[Node] = []
+    at = start
+    for number, piece in enumerate(re.split(r"(\r\n|\r|\n)", body[start:end])):
+        at += len(piece)
+        if number % 2 == 0:
+            nodes.append(Text(_shown(piece)))
+        else:
+            nodes.append(Leaf(piece) if at in breaks else Text("\n"))
+    return tree.folded(nodes)
 
 
 def _shown(text: str) -> str:
@@ -369,12 +322,12 @@ def _balanced(text: str) -> list[str]:
     """A cue's text on as few lines of at most 42 as it needs, of about equal length, cut at spaces outside tags."""
     groups = list[list[str]]()
     for word in re.findall(r"(?:<[^<>]*>|[^ ])+", text):
-        if groups and _TAG.sub("", word).startswith(_DASHES):
+        if groups and TAG.sub("", word).startswith(DASHES):
             groups[-1].append(word)  # a line that begins with a dash is another speaker's
         else:
             groups.append([word])
     words = [" ".join(group) for group in groups]
-    sizes = [tree.columns(_TAG.sub("", word)) for word in words]
+    sizes = [tree.columns(TAG.sub("", word)) for word in words]
     total = sum(sizes) + len(sizes) - 1
     count = math.ceil(total / _WIDTH)
     lines: list[str] = []

@@ -108,6 +108,7 @@ def find(tag: str) -> Language:
 
 
 _WRITTEN = {"cn": "hans", "sg": "hans", "my": "hans", "tw": "hant", "hk": "hant", "mo": "hant"}  # of Chinese
+_MODIFIERS = {"latin": "latn", "cyrillic": "cyrl"}
 
 
 def closeness(tag: str, asked: str) -> int:
@@ -116,8 +117,8 @@ def closeness(tag: str, asked: str) -> int:
     4 the same tag, 3 the same script or region, 2 one of the two says nothing more than the
     language, 1 another variant.
     """
-    ours, theirs = ([part for part in name.lower().replace("_", "-").split("-") if part] for name in (asked, tag))
-    if not ours or not theirs or ours[0] != theirs[0]:
+    ours, theirs = (_parts(name) for name in (asked, tag))
+    if not ours or not theirs or _language(ours) != _language(theirs):
         return 0
     if ours == theirs:
         return 4
@@ -126,6 +127,15 @@ def closeness(tag: str, asked: str) -> int:
     if first & second:
         return 3
     return 2 if not first or not second else 1
+
+
+def _parts(tag: str) -> list[str]:
+    """The parts of a tag, those of gettext's too: de_DE, sr@latin."""
+    return [_MODIFIERS.get(part, part) for part in regex.split("[-_@]", tag.lower()) if part]
+
+
+def _language(parts: Sequence[str]) -> str:
+    return "no" if parts[0] == "nb" else parts[0]  # what Norwegian without more is mostly
 
 
 def _scripts(parts: Sequence[str]) -> set[str]:

@@ -26,6 +26,7 @@ _ESCAPES = {"\\": "\\", '"': '"', "n": "\n", "t": "\t", "r": "\r", "v": "\v", "f
 _WRITTEN = {char: f"\\{letter}" for letter, char in _ESCAPES.items() if letter != "a"}
 _ESCAPED = re.compile(r"\\(?:([0-7]{1,3})|x([0-9A-Fa-f]{2})|(.))", re.DOTALL)
 _LINE = re.compile(r'(?:(msgctxt|msgid_plural|msgid|msgstr(?:\[\d{1,3}\])?)\s*)?"((?:[^"\\]|\\.)*)"\s*')
+_OBSOLETE = re.compile(r"^[ \t]*#~", re.MULTILINE)
 _CHARSET = re.compile(rb"charset=([\w:-]{1,40})", re.IGNORECASE)
 _LANGUAGE = re.compile(r"^(X-Source-Language|Language):[ \t]*(\S+)", re.MULTILINE | re.IGNORECASE)
 
@@ -75,13 +76,13 @@ def reviewed(path: Path) -> list[Entry]:
 
 
 def is_review(path: Path) -> bool:
-    """Whether its rows have fingerprints; true where it has no rows.
+    """Whether its rows have fingerprints; true where it has no rows, not even obsolete ones.
 
     Raises:
         InputError: it cannot be read, or is malformed.
     """
     found = list(_entries(path))
-    return not found or any(entry.check for entry in found)
+    return any(entry.check for entry in found) or not (found or _OBSOLETE.search(_text(path)))
 
 
 def tags(path: Path) -> tuple[str, str]:
@@ -108,13 +109,17 @@ def _messages(path: Path) -> Iterator[_Message]:
     field = ""
     for number, line in enumerate(re.split(r"\r\n|\r|\n", _text(path)), 1):
         line = line.strip(" \t")
-        if line.startswith("#~") or not line:
+        if not line:
             continue
         if line.startswith("#"):
             if field.startswith("msgstr"):
                 yield message
                 message = _Message()
                 field = ""
+            if line.startswith("#~"):
+                if not field:
+                    message = _Message()  # what stood before was said of the obsolete entry
+                continue
             message.fuzzy |= line.startswith("#,") and "fuzzy" in re.split(r"[,\s]+", line[2:])
             if line.startswith("#.") and (found := reviewing.CHECK.search(line)):
                 message.check = found[1]

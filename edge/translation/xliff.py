@@ -110,13 +110,15 @@ def reviewed(path: Path) -> list[Entry]:
 
 
 def is_review(path: Path) -> bool:
-    """Whether its units have fingerprints; true where it has no units.
+    """Whether its units have fingerprints; true where it has no units, not even such as are not to be translated.
 
     Raises:
         InputError: as `tree`.
     """
-    found = list(_of_part(tree(path, "xliff")))
-    return not found or any(entry.check for entry in found)
+    root = tree(path, "xliff")
+    if any(reviewing.CHECK.search(note.text or "") for note in elements(root, "note")):
+        return True
+    return not any(True for name in ("trans-unit", "unit", "segment") for _ in elements(root, name))
 
 
 def tags(path: Path) -> list[tuple[str, str]]:

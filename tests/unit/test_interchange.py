@@ -188,6 +188,20 @@ def test_a_file_of_several_languages_gives_the_fitting_part(tmp_path: Path) -> N
         lines(path)
 
 
+@pytest.mark.parametrize("name, text", [
+    ("a.xlf", XLIFF.format("de", '<trans-unit id="1" translate="no"><source>Sea</source><target>See</target></trans-unit>')),
+    ("a.xlf", XLIFF.format("de", '<group translate="no"><trans-unit id="1"><source>Sea</source><target>See</target></trans-unit></group>')),
+    ("a.xliff", XLIFF2.format("de", '<unit id="1" translate="no"><segment><source>Sea</source><target>See</target></segment></unit>')),
+    ("a.po", 'msgid ""\nmsgstr "Language: de\\n"\n\n#~ msgid "Sea"\n#~ msgstr "See"\n'),
+])  # fmt: skip
+def test_a_foreign_file_of_which_nothing_is_to_be_translated_is_no_review(name: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(text, "utf-8")
+    assert not pairs.is_review(path)  # so that no review is written over it either
+    with pytest.raises(InputError, match="has no pair of English and German"):
+        lines(path)
+
+
 PO = """# a translator's file
 msgid ""
 msgstr ""
@@ -242,6 +256,70 @@ def test_po_files(tmp_path: Path) -> None:
     path.write_text(PO.replace('msgstr "See"', "msgstr See"), "utf-8")
     with pytest.raises(InputError, match="line 9 is no line of a PO file"):
         lines(path)
+
+
+OBSOLETE = """msgid ""
+msgstr "Language: {}\\n"
+
+msgid "Sea"
+msgstr "See"
+
+#. templora check ga1b2c3d
+#, fuzzy
+#~ msgid "Gone"
+#~ msgstr "Fort"
+
+msgid "Ship"
+msgstr "Schiff"
+#, fuzzy
+#~| msgid "Gone before"
+#~ msgid "Gone, too"
+#~ msgstr "Auch fort"
+msgid "Boat"
+msgstr "Boot"
+
+#, fuzzy
+msgid "Crew"
+msgstr "Kru"
+"""
+
+
+def test_what_is_said_of_an_obsolete_entry_is_said_of_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.po"
+    path.write_text(OBSOLETE.format("de"), "utf-8")
+    assert lines(path) == [Pair("Sea", "See"), Pair("Ship", "Schiff"), Pair("Boat", "Boot")]
+    assert not pairs.is_review(path)
+
+
+@pytest.mark.parametrize("named, asked", [
+    ("de@formal", "de"), ("de_AT@euro", "de-AT"), ("sr@latin", "sr-Latn"), ("sr@latin", "sr"), ("no", "nb"), ("nb", "no"),
+    ("nb_NO", "no"), ("no", "nb-NO"),
+])  # fmt: skip
+def test_tags_of_one_language_serve_each_other(named: str, asked: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.po"
+    path.write_text(OBSOLETE.format(named), "utf-8")
+    target = languages.find(asked)
+    assert lines(path, EN, target)[0] == Pair("Sea", "See")
+    assert pairs.notes(path, EN, target) == []
+
+
+@pytest.mark.parametrize("tag, asked, close", [
+    ("sr@latin", "sr-Latn", 4), ("sr@latin", "sr@cyrillic", 1), ("sr@latin", "sr", 2), ("de@formal", "en", 0), ("de-AT@formal", "de-AT", 3),
+    ("no", "nb", 2), ("nb-NO", "no", 2), ("no-NO", "nb-NO", 3), ("nb", "nb", 4), ("nn", "no", 0), ("nb", "da", 0), ("@", "de", 0),
+])  # fmt: skip
+def test_closeness(tag: str, asked: str, close: int) -> None:
+    assert languages.closeness(tag, asked) == languages.closeness(asked, tag) == close
+
+
+def test_the_nearest_of_two_tags_of_norwegian_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "a.tmx"
+    texts = {"en": "Sea", "no": "Sjø", "nb": "Hav", "nn": "Hav, au"}
+    body = "".join(f'<tuv xml:lang="{tag}"><seg>{text}</seg></tuv>' for tag, text in texts.items())
+    path.write_text(f'<tmx version="1.4"><body><tu>{body}</tu></body></tmx>', "utf-8")
+    assert lines(path, EN, languages.find("nb")) == [Pair("Sea", "Hav")]
+    assert lines(path, EN, languages.find("no")) == [Pair("Sea", "Sjø")]
+    path.write_text(path.read_text("utf-8").replace('"nb"', '"sv"'), "utf-8")
+    assert lines(path, EN, languages.find("nb")) == [Pair("Sea", "Sjø")]
 
 
 @pytest.mark.parametrize("text", [

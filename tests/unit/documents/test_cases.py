@@ -66,6 +66,51 @@ def test_what_separates_words_and_no_document_can_hold_becomes_a_space(tmp_path:
         assert (tmp_path / "b.txt").read_text("utf-8") == "Der Kapitän fuhr zur See\n", repr(separator)
 
 
+@pytest.mark.parametrize("line", [
+    "Part One", "Part the First", "PART THE SECOND.", "Teil II", "CHAPTER XII. In which Mr. Tom returns.", "Chapter 1: Loomings", "第十二章",
+    "第3回 王さんの店。", "Chapter 7", "chapter iv", "CHAPTER I", "Book 2. The Sea.", "Chapter Twenty-One. The end.", "Kapitel 3", "Teil eins.",
+    "Chapitre premier. Le départ.", "Capítulo primero.", "CAPÍTULO XI.", "Глава первая. Начало.", "Часть 2", "Capitolo terzo", "Prologue",
+    "Epilogue: ten years later", "Prologue. London, 1943.", "PART THE LAST", "Book of the Dead", "Part 2 of 3", "Chapter I, in which nobody is at home",
+])  # fmt: skip
+def test_lines_that_open_a_chapter(line: str, tmp_path: Path) -> None:
+    document = _made(tmp_path / "a.txt", f"Words before.\n\n{line}\n\nAnd words after.\n")
+    assert [(unit.kind, unit.chapter) for unit in document.units] == [
+        ("paragraph", 0),
+        ("heading", 1),
+        ("paragraph", 1),
+    ]
+
+
+@pytest.mark.parametrize("line", [
+    "Part of me wanted to run away.", "Teil des Problems war das Geld.", "Part of it was true?", "Book him, said the man, and he was booked",
+    "Part I will never forget.", "Part two of the plan was simple.", "Book 3 of the series was the worst.", "Part 2's author is unknown.",
+    "Parte di me voleva scappare.", "Parte mi dispiace.", "Parte del problema era el dinero.", "Chapter after chapter he read on and on that night",
+    "Часть меня хотела убежать.", "part of me", "Epilogue was what she called it.", "Book it: now.", "Part-time work is hard.", "Party one",
+    "“Part one”", "Part of the house,", "Kapitel für Kapitel las er weiter.", "Partly cloudy", "第一次见面。",
+])  # fmt: skip
+def test_sentences_that_begin_as_a_chapter_does_open_none(line: str, tmp_path: Path) -> None:
+    document = _made(tmp_path / "a.txt", f"Words before.\n\n{line}\n\nAnd words after.\n")
+    assert [(unit.kind, unit.chapter) for unit in document.units] == [("paragraph", 0)] * 3
+
+
+@pytest.mark.parametrize("indent", ["   ", "\t", "  \t", "\u3000\u3000", " ", ""])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_first_line_keeps_its_indent(indent: str, end: str, tmp_path: Path) -> None:
+    texts = [_PROSE, f"Nobody spoke. {_PROSE}", "A short one.", f"It was so. {_PROSE}"] * 2
+    paragraphs = [textwrap.fill(text, 64, initial_indent=indent, expand_tabs=False) for text in texts]
+    gap = "" if indent else "\n"
+    text = f"\n{gap}".join(paragraphs).replace("\n", end) + end
+    document = _made(tmp_path / "a.txt", text)
+    assert _texts(document) == [text.strip() for text in texts]
+    document.write(tmp_path / "b.txt", {unit.id: unit.text for unit in document.units}, bilingual=True)
+    written = (tmp_path / "b.txt").read_bytes().decode()
+    both = [half for text, paragraph in zip(texts, paragraphs, strict=True) for half in (text, paragraph)]
+    assert written.split() == " ".join(both).split() and written.count(end) == written.count("\n")
+    lines = [line for line in written.splitlines() if line]
+    starts = [line for line in lines if line.startswith(tuple(indent + text.strip()[:9] for text in texts))]
+    assert len(starts) == len(both) and all(line[0].strip() for line in lines if line not in starts)
+
+
 # --- subtitles ---
 
 
