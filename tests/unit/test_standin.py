@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from edge.machine import standin
-from edge.weights import libraries
+from edge.weights import alone, checkpoint, libraries, pieces
 from tests import tiny
 
 LONG = 60  # seconds, where something is wrong
@@ -140,6 +142,39 @@ def test_sessions_opened_at_once_leave_the_libraries_as_they_were(monkeypatch: p
     assert changed(before) == [] and torch.equal(drawn(), wanted)
 
 
+@pytest.mark.parametrize("how", ["built", "loaded", "gguf"])
+def test_models_made_at_once_leave_the_libraries_as_they_were(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    folder = tiny.folder(tmp_path / "m", "llama")
+    config = checkpoint.load_config(folder, False)
+    path = tiny.gguf(tmp_path / "m.gguf")
+    alone.load_gguf(path, torch.float32)
+    before, wanted = as_they_are(), drawn()
+    made, waits = transformers.LlamaModel.__init__, threading.local()
+
+    def begin(self: Any, *args: Any, **kwargs: Any) -> None:
+        made(self, *args, **kwargs)
+        waits.inside()
+
+    monkeypatch.setattr(transformers.LlamaModel, "__init__", begin)
+
+    def work(wait: Callable[[], None]) -> Any:
+        waits.inside = wait
+        if how == "built":
+            return pieces.skeleton(config, torch.bfloat16, False)
+        if how == "gguf":
+            return alone.load_gguf(path, torch.bfloat16)
+        return checkpoint.load_pretrained(folder, tiny.CPU, False, False, torch.bfloat16)
+
+    with staggered(work, patience=0.2) as found:
+        assert not torch.nn.Linear(2, 2).weight.is_meta
+    assert [next(model.parameters()).is_meta for model in found] == [how == "built"] * 2
+    assert changed(before) == [] and torch.equal(drawn(), wanted)
+
+
 def test_a_model_without_weights_is_made_in_this_thread_alone() -> None:
     before = as_they_are()
 
@@ -153,6 +188,31 @@ def test_a_model_without_weights_is_made_in_this_thread_alone() -> None:
         assert not torch.nn.Linear(3, 3).weight.is_meta
     assert [[part.is_meta for part in parts] for parts in found] == [[True, False, True]] * 2
     assert found[0][2].requires_grad and changed(before) == []
+
+
+def test_a_reader_of_another_thread_keeps_its_file_mapped(tmp_path: Path) -> None:
+    from gguf import GGUFReader
+
+    path = tiny.gguf(tmp_path / "m.gguf")
+    before = as_they_are()
+
+    def work(wait: Callable[[], None]) -> Any:
+        with alone._plain_arrays():
+            wait()
+            return GGUFReader(path)
+
+    with staggered(work) as found:
+        theirs = GGUFReader(path, "r+")
+        name = theirs.fields["general.architecture"]
+        assert type(theirs.data) is np.memmap and isinstance(name.parts[-1], np.memmap)
+        assert theirs.tensors[0].data.flags.writeable
+    for reader in found:
+        assert type(reader.data) is type(reader.fields["general.architecture"].parts[-1]) is np.ndarray
+        assert bytes(reader.fields["general.architecture"].parts[-1]) == bytes(name.parts[-1])
+        assert [tensor.data.tobytes() for tensor in reader.tensors] == [
+            tensor.data.tobytes() for tensor in theirs.tensors
+        ]
+    assert changed(before) == []
 
 
 def test_libraries_imported_at_once_leave_torch_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
