@@ -161,7 +161,8 @@ class Adapter:
             if parameter.ndim == 3:
                 expertlora.fill(parameter, bound, generator)
             else:
-                parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+                drawn = torch.empty(parameter.shape, dtype=torch.float32)
+                parameter.copy_(drawn.uniform_(-bound, bound, generator=generator))
         if self._start is not None:
             for name, layer in self.layers.items():
                 if f"{name}.lora_A" in self._start:

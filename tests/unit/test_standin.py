@@ -215,6 +215,25 @@ def test_a_reader_of_another_thread_keeps_its_file_mapped(tmp_path: Path) -> Non
     assert changed(before) == []
 
 
+def test_an_adapter_is_the_same_whatever_torch_makes_by_itself() -> None:
+    """Another thread may load a model of another dtype, and memory that was not filled may hold anything."""
+    from edge.learning.optimizer import AdamW
+
+    with tiny.runtime("llama").session() as session:
+        expected = session.adapter.fingerprint()
+    runtime = tiny.runtime("llama")
+    torch.set_default_dtype(torch.bfloat16)
+    torch.use_deterministic_algorithms(True)  # fills it with NaN
+    try:
+        with runtime.session() as session:
+            adapter = session.adapter
+            assert adapter.fingerprint() == expected
+            assert {p.dtype for p in (*adapter.parameters(), *AdamW(adapter.parameters()).steps)} == {torch.float32}
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.set_default_dtype(torch.float32)
+
+
 def test_libraries_imported_at_once_leave_torch_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda function: "compiled")
     monkeypatch.delitem(sys.modules, "bitsandbytes")
