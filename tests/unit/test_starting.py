@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from edge import journal
 from edge.model import checks
 from edge.store import modelnames
 from edge.weights import checkpoint, libraries, words
@@ -101,16 +103,60 @@ def test_the_files_of_transformers_are_looked_through_once(tmp_path: Path, monke
     structure = import_utils.create_import_structure_from_path
     modelnames._names(models, lambda path: import_utils.spread_import_structure(structure(path)))
     (kept,) = (tmp_path / "names").iterdir()
-    values = json.loads(kept.read_text())
-    next(modules for needed, modules in values if not needed)["kept"] = ["Kept"]
-    kept.write_text(json.dumps(values))
+    values = journal.read_sealed(kept)
+    names = json.loads(values["names"])
+    next(modules for needed, modules in names if not needed)["kept"] = ["Kept"]
+    kept.write_bytes(journal.seal({**values, "names": json.dumps(names)}))
     done = subprocess.run([sys.executable, "-c", SCANNED], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 [{'Kept'}, {'Kept'}] True True"
 
 
-def test_names_hold_until_the_package_is_installed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def installed(folder: Path) -> Path:
+    """The models of a package that a package manager has installed there."""
+    record = folder / "site-packages" / "transformers-5.17.0.dist-info" / "RECORD"
+    models = folder / "site-packages" / "transformers" / "models"
+    for parent in (record.parent, models):
+        parent.mkdir(parents=True)
+    record.write_text("a")
+    return models
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda data: data[:-3],
+    "object": lambda data: b"{}",
+    "list": lambda data: b"[]",
+    "letter": lambda data: data.replace(b"modeling_a", b"modeling_b"),
+    "bytes": lambda data: b"\xff\xfe",
+    "deep": lambda data: b"[" * 100_000,
+    "unsealed": lambda data: b'[[["torch"], {"a.modeling_b": ["A"]}]]',
+    "format": lambda data: journal.seal({"format": modelnames.FORMAT + 1, "names": "[]"}),
+    "names": lambda data: journal.seal({"format": modelnames.FORMAT, "names": "[[3, {}]]"}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_names_that_are_damaged_are_looked_for_again(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TEMPLORA_CACHE", str(tmp_path / "cache"))
-    models = tmp_path / "site-packages" / "transformers" / "models"
+    models = installed(tmp_path)
+    names: modelnames.Names = {frozenset(["torch"]): {"a.modeling_a": {"A"}}}
+    assert modelnames._names(models, lambda path: names) == names
+    (kept,) = (tmp_path / "cache" / "names").iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(DAMAGES[damage](whole))
+    assert modelnames._names(models, lambda path: names) == names and kept.read_bytes() == whole
+    assert modelnames._names(models, lambda path: pytest.fail("they were looked for")) == names
+    kept.unlink()
+    kept.mkdir()
+    assert modelnames._names(models, lambda path: names) == names
+
+
+def test_names_hold_until_the_package_is_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEMPLORA_CACHE", str(tmp_path / "cache"))
+    models = installed(tmp_path)
+    (record,) = models.parents[1].glob("*/RECORD")
+    record.unlink()
     found: list[modelnames.Names] = []
 
     def scan(path: Path) -> modelnames.Names:
@@ -119,21 +165,15 @@ def test_names_hold_until_the_package_is_installed_again(tmp_path: Path, monkeyp
 
     assert modelnames._names(models, scan) == found[0]
     assert modelnames._names(models, scan) == found[1]  # no record of an installation: nothing is kept
-    record = tmp_path / "site-packages" / "transformers-5.17.0.dist-info" / "RECORD"
-    record.parent.mkdir(parents=True)
     record.write_text("a")
     for _ in range(2):
         assert modelnames._names(models, scan) == found[2]
-    (kept,) = (tmp_path / "cache" / "names").iterdir()
-    kept.write_text(kept.read_text()[:-1])  # damaged
-    for _ in range(2):
-        assert modelnames._names(models, scan) == found[3]
     record.write_text("ab")
     for _ in range(2):
-        assert modelnames._names(models, scan) == found[4]
+        assert modelnames._names(models, scan) == found[3]
     monkeypatch.setenv("TEMPLORA_CACHE", str(record))  # no folder can be made there
-    assert modelnames._names(models, scan) == found[5]
-    assert len(found) == 6
+    assert modelnames._names(models, scan) == found[4]
+    assert len(found) == 5
 
 
 def test_no_compiler_is_imported_with_the_libraries() -> None:
