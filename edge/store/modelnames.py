@@ -4,8 +4,8 @@ Owns: where they are kept, when they still hold, how transformers is given them.
 Does not know: what the names stand for.
 
 It reads 1,600 files for them, half a second, and all of them again where `transformers.models` is imported. What a
-package manager has installed stays as it is until that writes the package's RECORD again; where there is none (an
-installation that is worked on) the files are read, once a process.
+package manager has installed stays as it is until that writes the package's RECORD again, or somebody puts a model's
+folder among the others. Without a RECORD (an installation that is worked on) the files are read, once a process.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ def _path(models: Path) -> Path | None:
         if len(records) != 1:
             return None
         seen = records[0].stat()
-        what = {"record": str(records[0]), "bytes": seen.st_size, "changed": seen.st_mtime_ns}
+        what = {"record": str(records[0]), "bytes": seen.st_size, "changed": seen.st_mtime_ns,
+                "models": models.stat().st_mtime_ns}  # fmt: skip
         return folders.cache_root() / "names" / f"{journal.fingerprint(what)}.json"
     except (OSError, StorageError):
         return None

@@ -171,9 +171,13 @@ def test_names_hold_until_the_package_is_changed(tmp_path: Path, monkeypatch: py
     record.write_text("ab")
     for _ in range(2):
         assert modelnames._names(models, scan) == found[3]
+    os.utime(models, ns=(0, 0))
+    (models / "new").mkdir()  # by hand
+    for _ in range(2):
+        assert modelnames._names(models, scan) == found[4]
     monkeypatch.setenv("TEMPLORA_CACHE", str(record))  # no folder can be made there
-    assert modelnames._names(models, scan) == found[4]
-    assert len(found) == 5
+    assert modelnames._names(models, scan) == found[5]
+    assert len(found) == 6
 
 
 def test_no_compiler_is_imported_with_the_libraries() -> None:
