@@ -1,5 +1,5 @@
 """What start-up does not pay for: a compiler that nothing uses, other processes, random weights that are overwritten,
-other commands, a base that passed before, a vocabulary that is read twice.
+other commands, a base that passed before, a vocabulary that is read twice. And how it is measured.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib import metadata
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -353,3 +355,40 @@ def test_a_made_folder_has_the_tokenizer_of_its_model(tmp_path: Path) -> None:
     assert again.backend_tokenizer.to_str() == loaded.backend_tokenizer.to_str()
     assert again("ab</s>b")["input_ids"] == [2, 3, 1] and again.eos_token_id == 3
     assert json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))["model"]["merges"] == ["a b"]
+
+
+@pytest.fixture
+def bench() -> ModuleType:
+    """The script that measures it."""
+    made = ModuleType("bench_start")
+    made.__file__ = str(ROOT / "scripts/bench/start")
+    SourceFileLoader("bench_start", made.__file__).exec_module(made)
+    return made
+
+
+def test_what_is_measured_takes_nothing_that_another_checkout_made(
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("demo", "models", "names", "verified"):
+        (tmp_path / "cache" / name).mkdir(parents=True)
+    for named, expected in (("cache", ["demo"]), ("missing", [])):
+        monkeypatch.setenv("TEMPLORA_CACHE", named)
+        made = bench.cache(tmp_path / f"for {named}")
+        assert [path.name for path in made.iterdir()] == expected
+        assert all(path.is_dir() for path in made.iterdir())
+
+
+def test_each_checkout_is_compiled_before_it_is_measured(
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setattr(bench, "WATCHED", "import edge.errors\nprint('at open 3')")
+    package = tmp_path / "old" / "edge"
+    package.mkdir(parents=True)
+    for name in ("__init__.py", "errors.py"):
+        (package / name).write_text("")
+    for name in ("a", "b"):
+        assert bench.measure(tmp_path / "old", bench.cache(tmp_path / name), "demo", [])["open"] < 0
+        assert len([*(tmp_path / f"{name} compiled").rglob("errors*.pyc")]) == 1
+    assert sorted(path.name for path in package.iterdir()) == ["__init__.py", "errors.py"]
