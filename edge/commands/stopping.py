@@ -84,11 +84,29 @@ def end(code: int) -> None:
     import threading
 
     others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
-    if all(thread.daemon for thread in others) and sys.getprofile() is sys.gettrace() is None:
+    if all(thread.daemon for thread in others) and not _is_measured():
         atexit._run_exitfuncs()
         try:
             sys.stdout.flush()
             sys.stderr.flush()
         except (OSError, ValueError, AttributeError):  # closed, or none
             return
+        _flush_c()
         os._exit(code)
+
+
+def _is_measured() -> bool:
+    """Whether a profiler, a debugger or a measurer of coverage is at work: it writes what it found at Python's end."""
+    monitoring: Any = getattr(sys, "monitoring", None)  # from Python 3.12 on; there cProfile and coverage use it
+    tools = () if monitoring is None else (monitoring.get_tool(number) for number in range(6))
+    return sys.getprofile() is not None or sys.gettrace() is not None or any(tools)
+
+
+def _flush_c() -> None:
+    """Hands on what libraries written in C have printed, as their own end would."""
+    import ctypes
+
+    try:
+        ctypes.CDLL(None).fflush(None)
+    except (OSError, TypeError, AttributeError):  # no C library that can be asked
+        pass

@@ -1,7 +1,7 @@
 """The journal: the crash-safe record of a run, from which it continues exactly where it stopped.
 
 Owns: the run folder: its manifest, records, snapshots, summary, files and lock; listing and pruning of run folders;
-atomic writing and fingerprints, which other rooms use too.
+atomic writing, sealed JSON and fingerprints, which other rooms use too.
 Does not know: torch, models, tensors (a snapshot is opaque bytes), the loops, printing.
 Units: sizes in bytes, durations in seconds; `seq` counts records from 1, and 0 stands for "before the first".
 
@@ -19,7 +19,17 @@ One process at a time holds a run, and one thread at a time may use a `Journal`.
 
 from ..replacing import sync_folder
 from .catalogue import ADAPTER, Pruned, RunInfo, default_root, drop_snapshots, find, list_runs, prune, set_aside
-from .disk import atomic_write, atomic_writer, file_fingerprint, fingerprint, guarded, storage_error, system_error
+from .disk import (
+    atomic_write,
+    atomic_writer,
+    file_fingerprint,
+    fingerprint,
+    guarded,
+    read_sealed,
+    seal,
+    storage_error,
+    system_error,
+)
 from .journal import Journal
 from .manifest import Manifest
 from .once import begun, begun_place, making, sync_tree, unfinished
@@ -49,7 +59,9 @@ __all__ = [
     "list_runs",
     "making",
     "prune",
+    "read_sealed",
     "said",
+    "seal",
     "set_aside",
     "storage_error",
     "sync_folder",

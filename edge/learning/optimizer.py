@@ -27,7 +27,7 @@ class AdamW:
 
     def __init__(self, parameters: Sequence[nn.Parameter], pages: Store | None = None) -> None:
         self.parameters = list(parameters)
-        self.steps = [torch.zeros((), device=p.device) for p in self.parameters]
+        self.steps = [torch.zeros((), device=p.device, dtype=torch.float32) for p in self.parameters]
         self.pages = pages
         self.moments = [] if pages else [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
         if pages:

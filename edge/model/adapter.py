@@ -83,6 +83,7 @@ class Adapter:
             layer.eval()
             for store in (layer.lora_A, layer.lora_B):
                 store[self.name].to(device=base.device.name, dtype=torch.float32)
+                nn.init.zeros_(store[self.name].weight)  # of a layer that is only repaired, some stay so
             if fused:
                 patches.replace(layer, "fused LoRA", partial(fused_forward, layer))
             layer._disable_adapters = True
@@ -100,6 +101,7 @@ class Adapter:
             lora_dropout=self.settings.dropout,
             target_modules=layers,
             bias="none",
+            init_lora_weights=False,  # it would draw A a second time
         )
         config.templora_layers = layers
         tuner = getattr(model, "_templora_tuner", None)
@@ -159,7 +161,8 @@ class Adapter:
             if parameter.ndim == 3:
                 expertlora.fill(parameter, bound, generator)
             else:
-                parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+                drawn = torch.empty(parameter.shape, dtype=torch.float32)
+                parameter.copy_(drawn.uniform_(-bound, bound, generator=generator))
         if self._start is not None:
             for name, layer in self.layers.items():
                 if f"{name}.lora_A" in self._start:

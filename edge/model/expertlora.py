@@ -39,10 +39,9 @@ class ExpertLora:
             count, rows, columns = getattr(module, name.rpartition(".")[2]).shape
             outputs, inputs = (columns, rows) if packed.is_transposed(module) else (rows, columns)
             self._modules[name] = module
-            self._pairs[name] = (
-                nn.Parameter(torch.zeros(count, settings.rank, inputs, device=base.device.name)),
-                nn.Parameter(torch.zeros(count, outputs, settings.rank, device=base.device.name)),
-            )
+            sizes = (count, settings.rank, inputs), (count, outputs, settings.rank)
+            a, b = (torch.zeros(size, device=base.device.name, dtype=torch.float32) for size in sizes)
+            self._pairs[name] = nn.Parameter(a), nn.Parameter(b)
         for module in self._distinct():
             held = module.__dict__[_HELD] = module.__dict__.get(_HELD, 0) + 1
             experts.prepare(module, held)
@@ -87,7 +86,7 @@ class ExpertLora:
 def fill(parameter: Tensor, bound: float, generator: torch.Generator) -> None:
     """Uniform numbers from the CPU's generator, one expert at a time: the same on any device, and no second copy."""
     for part in parameter:
-        part.copy_(torch.empty(part.shape).uniform_(-bound, bound, generator=generator))
+        part.copy_(torch.empty(part.shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator))
 
 
 def names_of(base: Base, settings: AdapterSettings) -> list[str]:

@@ -4,8 +4,8 @@ Owns: where they are kept, when they still hold, how transformers is given them.
 Does not know: what the names stand for.
 
 It reads 1,600 files for them, half a second, and all of them again where `transformers.models` is imported. What a
-package manager has installed stays as it is until that writes the package's RECORD again; where there is none (an
-installation that is worked on) the files are read, once a process.
+package manager has installed stays as it is until that writes the package's RECORD again, or somebody puts a model's
+folder among the others. Without a RECORD (an installation that is worked on) the files are read, once a process.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from types import ModuleType
 from typing import Any
 
 from .. import journal
-from ..errors import StorageError
+from ..errors import StorageError, TemploraError
 from . import folders
 
+FORMAT = 1
 SCANNER = "transformers.utils.import_utils"
 Names = dict[frozenset[str], dict[str, set[str]]]  # what is needed -> module below `models` -> its names
 
@@ -78,19 +79,29 @@ def _hand(module: ModuleType) -> None:
 def _names(models: Path, scan: Callable[[Path], Names]) -> Names:
     """Those of the cache; else what `scan` finds, which the cache keeps."""
     path = _path(models)
-    try:
-        if path is not None:
-            kept = json.loads(path.read_text("utf-8"))
-            return {frozenset(needed): {name: set(has) for name, has in modules.items()} for needed, modules in kept}
-    except (OSError, ValueError, TypeError, AttributeError):
-        pass  # not there yet, or damaged
+    kept = None if path is None else _kept(path)
+    if kept is not None:
+        return kept
     names = scan(models)
     if path is not None:
         written = [
             [sorted(needed), {name: sorted(has) for name, has in modules.items()}] for needed, modules in names.items()
         ]
-        folders.remember(path, json.dumps(written).encode())
+        # a text inside the text: what is sealed is sorted, and would be written once more for its checksum
+        folders.remember(path, journal.seal({"format": FORMAT, "names": json.dumps(written)}))
     return names
+
+
+def _kept(path: Path) -> Names | None:
+    """What was written there; None where it is not there yet, damaged, or written by another version."""
+    try:
+        found = journal.read_sealed(path)
+        if found["format"] != FORMAT:
+            return None
+        kept = json.loads(found["names"])
+        return {frozenset(needed): {name: set(has) for name, has in modules.items()} for needed, modules in kept}
+    except (OSError, TemploraError, LookupError, ValueError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def _path(models: Path) -> Path | None:
@@ -100,7 +111,8 @@ def _path(models: Path) -> Path | None:
         if len(records) != 1:
             return None
         seen = records[0].stat()
-        what = {"record": str(records[0]), "bytes": seen.st_size, "changed": seen.st_mtime_ns}
+        what = {"record": str(records[0]), "bytes": seen.st_size, "changed": seen.st_mtime_ns,
+                "models": models.stat().st_mtime_ns}  # fmt: skip
         return folders.cache_root() / "names" / f"{journal.fingerprint(what)}.json"
     except (OSError, StorageError):
         return None

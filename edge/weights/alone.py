@@ -1,6 +1,6 @@
 """Loading from one place on this disk and nowhere else: no network, no question, no file that merely lies beside.
 
-Owns: the seal around every loader of transformers, the private folder that a GGUF file is read in, GGUF
+Owns: the seal around every loader of transformers, one at a time; the private folder that a GGUF file is read in, GGUF
 weights. Does not know: model folders and what they hold (`checkpoint.py`), what a reference means
 (`store/sources.py`), a GGUF file's tokenizer (`words.py`).
 
@@ -11,7 +11,7 @@ read too, and each of them may name something on the hub.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
@@ -21,14 +21,13 @@ import numpy as np
 import torch
 
 from ..errors import ModelError, StorageError, TemploraError, describe
+from ..machine import standin
 from ..machine.held import is_out_of_memory
 from ..memory import gguf
 from . import ggufvalues
 
 NAME = "model.gguf"  # of the file in its private folder
 _lock = RLock()
-_inside = 0  # how many blocks are sealed now, in all threads
-_before: tuple[bool, int] = (False, 0)
 
 
 @contextmanager
@@ -36,25 +35,20 @@ def sealed() -> Iterator[None]:
     """Inside the block, transformers and the hub's client neither call anybody nor ask the user anything.
 
     Both keep the switch in a global that they read at each use, not in an argument that reaches every call. It is set
-    back when the last block of the process ends, however it ends.
+    back when the block ends, however it ends. One thread at a time is inside: where transformers makes a model it
+    replaces more of the kind, torch's default dtype among them, and puts back what it found.
     """
-    global _inside, _before
     from huggingface_hub import constants
     from transformers import dynamic_module_utils
 
     with _lock:
-        if not _inside:
-            _before = constants.HF_HUB_OFFLINE, dynamic_module_utils.TIME_OUT_REMOTE_CODE
-        _inside += 1
+        before = constants.HF_HUB_OFFLINE, dynamic_module_utils.TIME_OUT_REMOTE_CODE
         constants.HF_HUB_OFFLINE = True
         dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # seconds to answer in; with 0 it is an error instead
-    try:
-        yield
-    finally:
-        with _lock:
-            _inside -= 1
-            if not _inside:
-                constants.HF_HUB_OFFLINE, dynamic_module_utils.TIME_OUT_REMOTE_CODE = _before
+        try:
+            yield
+        finally:
+            constants.HF_HUB_OFFLINE, dynamic_module_utils.TIME_OUT_REMOTE_CODE = before
 
 
 @contextmanager
@@ -94,25 +88,19 @@ def gguf_config(path: Path, header: gguf.Header) -> tuple[Any, dict[str, Any]]:
 
 @contextmanager
 def _plain_arrays() -> Iterator[None]:
-    """Inside, transformers' reader of GGUF headers cuts plain arrays. It makes one of each of a vocabulary's 800,000
-    strings; as cuts of a mapped file they take more than twice as long.
+    """Inside, readers of GGUF headers in this thread, which are transformers', cut plain arrays. They make one of each
+    of a vocabulary's 800,000 strings; as cuts of a mapped file they take more than twice as long.
     """
     from gguf.gguf_reader import GGUFReader
 
-    cut: Any = getattr(GGUFReader, "_get", None)
-
-    def plainly(reader: Any, *args: Any, **more: Any) -> Any:
-        if type(reader.data) is np.memmap:
-            reader.data = reader.data.view(np.ndarray)
-        return cut(reader, *args, **more)
-
-    if cut is not None:
-        GGUFReader._get = plainly
-    try:
+    with standin.instead(GGUFReader, "_build_fields", _plainly):
         yield
-    finally:
-        if cut is not None:
-            GGUFReader._get = cut
+
+
+def _plainly(build: Callable[..., Any], reader: Any, *args: Any, **more: Any) -> Any:
+    if type(reader.data) is np.memmap:
+        reader.data = reader.data.view(np.ndarray)
+    return build(reader, *args, **more)
 
 
 def gguf_names(model: Any, header: gguf.Header, values: dict[str, Any]) -> tuple[Any, dict[str, str]]:

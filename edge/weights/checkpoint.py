@@ -147,12 +147,11 @@ def load_four_bit(folder: Path, config: Any, device: Device, remote_code: bool =
         ModelError: a file is missing, damaged, or holds other tensors than the config needs.
     """
     import bitsandbytes as bnb
-    from accelerate import init_empty_weights
 
     larger = language.configs(folder, remote_code)[1]
     config.quantization_config = None
     del config.quantization_config
-    with init_empty_weights(include_buffers=False), libraries.undrawn(), sealed():
+    with libraries.weightless(), libraries.undrawn(), sealed():
         model = language.empty(config, device.torch_dtype, remote_code)
     packed.say_unheld(model, folder.name)
     files = (read_manifest(folder) or {}).get("files")

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from ..store.sources import print_to_stderr
 from ..values.amounts import format_bytes
-from . import packing
+from . import libraries, packing
 from .alone import sealed
 from .tensorfile import Kind
 
@@ -288,11 +288,10 @@ def say_unheld(model: nn.Module, name: str) -> None:
 
 def say_what_stays(folder: Path, config: Any, dtype: torch.dtype, remote_code: bool = False) -> None:
     """The same before a folder's weights are read; only of mixtures of experts, as a model is built for it."""
-    from accelerate import init_empty_weights
     from transformers import AutoModelForCausalLM
 
     if "expert" not in str(config.to_dict().keys()):
         return
-    with init_empty_weights(include_buffers=False), sealed():
+    with libraries.weightless(), sealed():
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=remote_code)
     say_unheld(model, folder.name)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
-from . import alone, language
+from . import alone, language, libraries
 
 Rows = Callable[[int, int], Tensor]
 
@@ -87,9 +87,7 @@ def read(path: Path, begin: int, count: int) -> Any:
 
 def skeleton(config: Any, dtype: torch.dtype, remote_code: bool) -> Any:
     """The transformers model of a config on the meta device, its tensors in `dtype` and tied as the config says."""
-    from accelerate import init_empty_weights
-
-    with init_empty_weights(include_buffers=False), alone.sealed():
+    with libraries.weightless(), alone.sealed():
         model = language.empty(config, dtype, remote_code)
     model.tie_weights()
     return model

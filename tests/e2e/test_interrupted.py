@@ -97,7 +97,7 @@ def test_the_command_imports_nothing_before_it_can_be_interrupted() -> None:
 
 
 ENDING = """
-import atexit, sys, threading, time
+import atexit, ctypes, sys, threading, time, types
 from edge.commands import stopping
 
 class Told:
@@ -114,6 +114,11 @@ if how == "daemon":
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 if how == "profile":
     sys.setprofile(lambda *args: None)
+if how in ("monitored", "unmonitored"):
+    named = {2: "cProfile"} if how == "monitored" else {}
+    sys.monitoring = types.SimpleNamespace(get_tool=named.get)
+if how == "C":
+    ctypes.CDLL(None).puts(b"printed by C")
 if how == "closed":
     sys.stdout = None
 stopping.end(3)
@@ -129,9 +134,15 @@ print("not ended", flush=True)
         ("daemon", ["exit function"], 3),
         ("thread", ["not ended", "worked", "exit function", "taken down"], 0),
         ("profile", ["not ended", "exit function", "taken down"], 0),
+        ("monitored", ["not ended", "exit function", "taken down"], 0),
+        ("unmonitored", ["exit function"], 3),
+        ("C", ["exit function", "printed by C"], 3),
         ("closed", ["taken down"], 0),
     ],
 )
 def test_the_end_runs_exit_functions_and_takes_nothing_down(how: str, said: list[str], code: int) -> None:
-    done = subprocess.run([sys.executable, "-c", ENDING, how], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}  # that C keeps what it prints, too
+    done = subprocess.run(
+        [sys.executable, "-c", ENDING, how], cwd=ROOT, capture_output=True, text=True, timeout=30, env=environment
+    )
     assert done.stdout.splitlines() == said and done.returncode == code

@@ -1,5 +1,5 @@
 """What start-up does not pay for: a compiler that nothing uses, other processes, random weights that are overwritten,
-other commands, a base that passed before, a vocabulary that is read twice.
+other commands, a base that passed before, a vocabulary that is read twice. And how it is measured.
 """
 
 from __future__ import annotations
@@ -8,13 +8,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
+from edge import journal
 from edge.model import checks
 from edge.store import modelnames
 from edge.weights import checkpoint, libraries, words
@@ -101,16 +105,60 @@ def test_the_files_of_transformers_are_looked_through_once(tmp_path: Path, monke
     structure = import_utils.create_import_structure_from_path
     modelnames._names(models, lambda path: import_utils.spread_import_structure(structure(path)))
     (kept,) = (tmp_path / "names").iterdir()
-    values = json.loads(kept.read_text())
-    next(modules for needed, modules in values if not needed)["kept"] = ["Kept"]
-    kept.write_text(json.dumps(values))
+    values = journal.read_sealed(kept)
+    names = json.loads(values["names"])
+    next(modules for needed, modules in names if not needed)["kept"] = ["Kept"]
+    kept.write_bytes(journal.seal({**values, "names": json.dumps(names)}))
     done = subprocess.run([sys.executable, "-c", SCANNED], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 [{'Kept'}, {'Kept'}] True True"
 
 
-def test_names_hold_until_the_package_is_installed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def installed(folder: Path) -> Path:
+    """The models of a package that a package manager has installed there."""
+    record = folder / "site-packages" / "transformers-5.17.0.dist-info" / "RECORD"
+    models = folder / "site-packages" / "transformers" / "models"
+    for parent in (record.parent, models):
+        parent.mkdir(parents=True)
+    record.write_text("a")
+    return models
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda data: data[:-3],
+    "object": lambda data: b"{}",
+    "list": lambda data: b"[]",
+    "letter": lambda data: data.replace(b"modeling_a", b"modeling_b"),
+    "bytes": lambda data: b"\xff\xfe",
+    "deep": lambda data: b"[" * 100_000,
+    "unsealed": lambda data: b'[[["torch"], {"a.modeling_b": ["A"]}]]',
+    "format": lambda data: journal.seal({"format": modelnames.FORMAT + 1, "names": "[]"}),
+    "names": lambda data: journal.seal({"format": modelnames.FORMAT, "names": "[[3, {}]]"}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_names_that_are_damaged_are_looked_for_again(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TEMPLORA_CACHE", str(tmp_path / "cache"))
-    models = tmp_path / "site-packages" / "transformers" / "models"
+    models = installed(tmp_path)
+    names: modelnames.Names = {frozenset(["torch"]): {"a.modeling_a": {"A"}}}
+    assert modelnames._names(models, lambda path: names) == names
+    (kept,) = (tmp_path / "cache" / "names").iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(DAMAGES[damage](whole))
+    assert modelnames._names(models, lambda path: names) == names and kept.read_bytes() == whole
+    assert modelnames._names(models, lambda path: pytest.fail("they were looked for")) == names
+    kept.unlink()
+    kept.mkdir()
+    assert modelnames._names(models, lambda path: names) == names
+
+
+def test_names_hold_until_the_package_is_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEMPLORA_CACHE", str(tmp_path / "cache"))
+    models = installed(tmp_path)
+    (record,) = models.parents[1].glob("*/RECORD")
+    record.unlink()
     found: list[modelnames.Names] = []
 
     def scan(path: Path) -> modelnames.Names:
@@ -119,16 +167,14 @@ def test_names_hold_until_the_package_is_installed_again(tmp_path: Path, monkeyp
 
     assert modelnames._names(models, scan) == found[0]
     assert modelnames._names(models, scan) == found[1]  # no record of an installation: nothing is kept
-    record = tmp_path / "site-packages" / "transformers-5.17.0.dist-info" / "RECORD"
-    record.parent.mkdir(parents=True)
     record.write_text("a")
     for _ in range(2):
         assert modelnames._names(models, scan) == found[2]
-    (kept,) = (tmp_path / "cache" / "names").iterdir()
-    kept.write_text(kept.read_text()[:-1])  # damaged
+    record.write_text("ab")
     for _ in range(2):
         assert modelnames._names(models, scan) == found[3]
-    record.write_text("ab")
+    os.utime(models, ns=(0, 0))
+    (models / "new").mkdir()  # by hand
     for _ in range(2):
         assert modelnames._names(models, scan) == found[4]
     monkeypatch.setenv("TEMPLORA_CACHE", str(record))  # no folder can be made there
@@ -309,3 +355,40 @@ def test_a_made_folder_has_the_tokenizer_of_its_model(tmp_path: Path) -> None:
     assert again.backend_tokenizer.to_str() == loaded.backend_tokenizer.to_str()
     assert again("ab</s>b")["input_ids"] == [2, 3, 1] and again.eos_token_id == 3
     assert json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))["model"]["merges"] == ["a b"]
+
+
+@pytest.fixture
+def bench() -> ModuleType:
+    """The script that measures it."""
+    made = ModuleType("bench_start")
+    made.__file__ = str(ROOT / "scripts/bench/start")
+    SourceFileLoader("bench_start", made.__file__).exec_module(made)
+    return made
+
+
+def test_what_is_measured_takes_nothing_that_another_checkout_made(
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("demo", "models", "names", "verified"):
+        (tmp_path / "cache" / name).mkdir(parents=True)
+    for named, expected in (("cache", ["demo"]), ("missing", [])):
+        monkeypatch.setenv("TEMPLORA_CACHE", named)
+        made = bench.cache(tmp_path / f"for {named}")
+        assert [path.name for path in made.iterdir()] == expected
+        assert all(path.is_dir() for path in made.iterdir())
+
+
+def test_each_checkout_is_compiled_before_it_is_measured(
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setattr(bench, "WATCHED", "import edge.errors\nprint('at open 3')")
+    package = tmp_path / "old" / "edge"
+    package.mkdir(parents=True)
+    for name in ("__init__.py", "errors.py"):
+        (package / name).write_text("")
+    for name in ("a", "b"):
+        assert bench.measure(tmp_path / "old", bench.cache(tmp_path / name), "demo", [])["open"] < 0
+        assert len([*(tmp_path / f"{name} compiled").rglob("errors*.pyc")]) == 1
+    assert sorted(path.name for path in package.iterdir()) == ["__init__.py", "errors.py"]
