@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     target = languages.find(args.target)
     chunks = pairs.read(args.file, source, target)[: args.chunks]
     wanted = _wanted(args.generate, source, target)
-    terms = glossary.read(args.glossary) if args.glossary else glossary.Glossary({})
+    terms = glossary.read(args.glossary, source, target) if args.glossary else glossary.Glossary({})
     settings = side_by_side(args, options.settings_of(args))
     job = loop.Job(
         (), source, target, args.context_units, frozenset(), terms,

@@ -93,7 +93,7 @@ def job_of(args: argparse.Namespace, document: Document) -> loop.Job:
         target,
         args.context_units,
         frozenset(learn - {"off"}),
-        glossary.read(args.glossary) if args.glossary else glossary.Glossary({}),
+        glossary.read(args.glossary, source, target) if args.glossary else glossary.Glossary({}),
         corrections,
         pairs.by_unit(args.corrections) if args.corrections else {},
         names=args.names == "on",

@@ -20,6 +20,7 @@ from .inline import Inline, names
 Kind = Literal["paragraph", "heading", "item", "cell", "caption", "footnote", "cue", "toc", "title", "margin"]
 
 _RIGHT_TO_LEFT = names("ar arc ckb dv fa he iw ks nqo ps sd syr ug ur yi")
+_SOFT_HYPHEN = "\u00ad"
 _CHINESE_JAPANESE_KOREAN = names("zh ja ko yue wuu cmn")
 
 
@@ -29,7 +30,7 @@ class Unit:
 
     Attributes:
         id: the same in every reading of the same file.
-        text: one line, its inline markup as placeholders.
+        text: one line, its inline markup as placeholders, without soft hyphens.
         placeholders: those of `text`, in its order.
         kind: what the piece is in its document ('margin': a header or footer).
         chapter: index of the chapter; 0 before the first heading.
@@ -81,9 +82,14 @@ class Numbering:
         self.chapter = 0
 
     def add(self, inline: Inline, kind: Kind, *, opens_chapter: bool = False) -> Unit:
-        """The next unit; a heading that opens a chapter raises the chapter index."""
+        """The next unit; a heading that opens a chapter raises the chapter index.
+
+        Soft hyphens are of the page that a text was set for, and parts of words to whoever translates them: they stay
+        in the source alone, which is written from what `inline` holds.
+        """
         self.chapter += opens_chapter
-        unit = Unit(f"u{len(self.units):06d}", inline.text, inline.placeholders, kind, self.chapter)
+        text = inline.text.replace(_SOFT_HYPHEN, "").strip()
+        unit = Unit(f"u{len(self.units):06d}", text, inline.placeholders, kind, self.chapter)
         self.units.append(unit)
         return unit
 

@@ -114,7 +114,7 @@ class Markdown(Document):
         for value, unit in zip(self._values, self.units, strict=False):
             translated = edition.get(unit)
             if translated is not None:
-                shown = f"{unit.text} / {translated}" if edition.bilingual else translated
+                shown = f"{value.inline.text} / {translated}" if edition.bilingual else translated
                 parts += [self._front[at : value.start], value.written(value.inline.fill(shown))]
                 at = value.end
         front = "".join([*parts, self._front[at:]])

@@ -6,6 +6,7 @@ Units: lines count from 1.
 
 A glossary is a UTF-8 file with one term a line: source, tab, target, and after another tab anything (a note). Empty
 lines and lines that begin with # are skipped. A line with an empty target is a question still open: it is skipped too.
+A first line of heads says which columns these are (`heads`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import regex
 
 from ..documents import placeholders, read_text
 from ..errors import InputError
-from . import folding, tsv
+from . import folding, heads, tsv
 from .languages import Language
 
 MAX_TERMS = 20_000
@@ -55,22 +56,27 @@ class Glossary:
         return [(source, term) for source in ordered if (term := folding.folded(source))]
 
 
-def read(path: str | Path) -> Glossary:
+def read(path: str | Path, of: Language | None = None, into: Language | None = None) -> Glossary:
     """A glossary from a TSV file.
+
+    Args:
+        of: the language of the terms, which a head line may name; `into`: that of their translations.
 
     Raises:
         InputError: it cannot be read, a line is malformed, or a term has two translations; the line is named.
     """
     terms: dict[str, str] = {}
     known: dict[str, tuple[int, str]] = {}  # by folded term: its line and translation
-    for number, row in tsv.rows(read_text(str(path))):
+    first, second, rows = heads.without(tsv.rows(read_text(str(path))), of, into)
+    for number, row in rows:
         if not any(cell.strip() for cell in row) or row[0].lstrip().startswith("#"):
             continue
-        source = row[0].strip()
-        target = row[1].strip() if len(row) > 1 else ""
         where = f"{path} line {number}"
-        if len(row) < 2:
-            raise InputError(f"{where} has no tab", "source, tab, target", "put a tab between the two")
+        if len(row) <= max(first, second):
+            got = f"{len(row)} columns" if len(row) > 1 else "no tab"
+            raise InputError(f"{where} has {got}", "source, tab, target", "put tabs between the columns")
+        source = row[first].strip()
+        target = row[second].strip()
         if not source:
             raise InputError(f"{where} has no source term", "source, tab, target", "fill it in or remove the line")
         if max(len(source), len(target)) > MAX_LENGTH:

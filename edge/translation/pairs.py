@@ -21,7 +21,7 @@ from typing import Any
 from ..documents import read_text
 from ..errors import InputError
 from ..records import UnitTranslated
-from . import languages, po, reviewing, tsv, xliff
+from . import heads, languages, po, reviewing, tsv, xliff
 from .languages import Language
 from .prompts import Pair
 from .reviewing import Entry
@@ -96,9 +96,9 @@ def _read_table(path: Path, source: Language, target: Language) -> list[list[Pai
     rows = tsv.read(path)
     if _is_review(rows):
         return [list(_corrections(_review_entries(path, rows)).values())]
-    first, second, headed = _columns(rows, source, target)
+    first, second, rows = heads.without(rows, source, target)
     pairs: list[Pair] = []
-    for number, row in rows[headed:]:
+    for number, row in rows:
         cells = [" ".join(cell.split()) for cell in row]
         if not any(cells) or row[0].startswith("#"):
             continue
@@ -108,18 +108,6 @@ def _read_table(path: Path, source: Language, target: Language) -> list[list[Pai
         if cells[first] and cells[second]:
             pairs.append(Pair(_line(cells[first]), _line(cells[second])))
     return [pairs]
-
-
-def _columns(rows: Rows, source: Language, target: Language) -> tuple[int, int, int]:
-    """The columns of both texts, and how many rows are their heads: `source` and `target`, or the languages."""
-    heads = [cell.strip().casefold() for cell in rows[0][1]] if rows else []
-    found = []
-    for side, language in (("source", source), ("target", target)):
-        names = {side, language.name.casefold(), language.tag.casefold(), language.code, language.endonym.casefold()}
-        found.append(next((i for i, head in enumerate(heads) if head in names), -1))
-    if min(found) >= 0 and found[0] != found[1]:
-        return found[0], found[1], 1
-    return 0, 1, 0
 
 
 def by_unit(path: str | Path) -> dict[str, Pair]:

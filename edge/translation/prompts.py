@@ -36,7 +36,7 @@ class Pair(NamedTuple):
 
 def key(text: str) -> str:
     """What source texts that are the same to a reader have in common."""
-    return " ".join(text.split())
+    return " ".join(text.replace("\u00ad", "").split())
 
 
 Terms = Sequence[tuple[str, str]]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edge.errors import InputError, SettingsError
 from edge.records import UnitTranslated
-from edge.translation import interchange, languages, pairs, reviewing
+from edge.translation import glossary, interchange, languages, pairs, reviewing
 from edge.translation.prompts import Pair
 
 EN, DE, RU, ZH = (languages.find(code) for code in ("en", "de", "ru", "zh"))
@@ -372,3 +372,47 @@ def test_entities_are_refused(name: str, root: str, body: str, tmp_path: Path) -
 
 def test_a_fingerprint_knows_no_white_space() -> None:
     assert reviewing.check("a  b\n") == reviewing.check("a b") != reviewing.check("ab")
+
+
+@pytest.mark.parametrize("asked, heads, columns", [
+    ("en de", "de-DE,en-US", (1, 0)), ("en de", "de_DE,EN", (1, 0)), ("en de", "target,source", (1, 0)), ("en de", "German,English", (1, 0)),
+    ("en de", "German (Germany),English (United States)", (1, 0)), ("en de", "note,Deutsch,English", (2, 1)), ("en zh", "zh-Hans-CN,en-US", (1, 0)),
+    ("en de-CH", "de-CH,de-DE,en", (2, 0)), ("en de-CH", "de-DE,de-CH,en", (2, 1)), ("en-GB de-CH", "de-AT,de-CH,en-US,en-GB", (3, 1)),
+    ("en-GB en-US", "en-US,en-GB", (1, 0)), ("en zh-HK", "zh-CN,zh-TW,en", (2, 1)), ("en zh-TW", "Chinese (Traditional),English", (1, 0)),
+    ("en zh-TW", "Chinese (Simplified),Chinese (Traditional),English (US)", (2, 1)), ("en zh-Hans", "Simplified Chinese,English", (1, 0)),
+    ("en pt-BR", "Portuguese (Portugal),Portuguese (Brazil),English", (2, 1)), ("en de", "fr-FR,en,de", (1, 2)),
+])  # fmt: skip
+def test_heads_say_which_column_is_which(asked: str, heads: str, columns: tuple[int, int], tmp_path: Path) -> None:
+    source, target = (languages.find(tag) for tag in asked.split())
+    cells = [f"text {number}" for number in range(heads.count(",") + 1)]
+    path = tmp_path / "a.csv"
+    for before in ("", "# a note\n\n"):
+        path.write_text(f"{before}{heads}\n{','.join(cells)}\n", "utf-8")
+        assert pairs.read(path, source, target) == [[Pair(cells[columns[0]], cells[columns[1]])]]
+
+
+@pytest.mark.parametrize(
+    "row", ["German,Deutsch", "English,Englisch", "en-suite,de-luxe", "de,zu", "source,Quelle", "English,note", "en,en"]
+)
+def test_a_first_pair_is_no_head(row: str, tmp_path: Path) -> None:
+    first = Pair(*row.split(","))
+    path = tmp_path / "a.csv"
+    path.write_text(f"{row}\nsea,See\n", "utf-8")
+    assert lines(path) == [first, Pair("sea", "See")]
+    path.write_text(f"{row}\nsea,See\n".replace(",", "\t"), "utf-8")
+    assert dict(glossary.read(path, EN, DE).terms) == {first.source: first.target, "sea": "See"}
+
+
+@pytest.mark.parametrize("heads, row", [
+    ("source\ttarget", "sea\tSee"), ("English\tGerman\tnote", "sea\tSee\twater"), ("Target\tSource", "See\tsea"), ("de-DE\ten-US", "See\tsea"),
+    ("note\tGerman (Germany)\tEnglish", "water\tSee\tsea"),
+])  # fmt: skip
+def test_heads_of_a_glossary_are_no_terms(heads: str, row: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text(f"# terms\n\n{heads}\n{row}\n", "utf-8")
+    assert dict(glossary.read(path, EN, DE).terms) == {"sea": "See"}
+    if "ource" in heads:
+        assert dict(glossary.read(path).terms) == {"sea": "See"}
+    path.write_text(f"{heads}\n{row.split()[0]}\n", "utf-8")
+    with pytest.raises(InputError, match="line 2"):
+        glossary.read(path, EN, DE)

@@ -343,6 +343,12 @@ def test_documents_go_round(suffix: str, tmp_path: Path) -> None:
     ]
 
 
+def test_a_correction_is_of_a_line_that_has_soft_hyphens_in_one_of_both() -> None:
+    what = job(["The whale."], corrections=[Pair("The wh\u00adale.", "Der Wal.")])
+    (record,) = translated(list(loop.translate(what, Upper(), Notes())))
+    assert (record.text, record.status) == ("Der Wal.", "corrected")
+
+
 def test_a_term_counts_as_kept_however_it_is_typed() -> None:
     what = job(["The ship's ⟦1⟧cook⟦/1⟧."], glossary=Glossary({"ship’s cook": "SHIP’S\u00a0COOK"}))
     records = list(loop.translate(what, Upper(), Notes()))

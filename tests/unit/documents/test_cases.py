@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import books
+import docx
 import pytest
 import yaml
 from books import capitals as _capitals
@@ -520,3 +521,56 @@ def test_a_headings_attributes_stay_its_end_beside_the_source(tmp_path: Path) ->
     assert lines[0] == "## Plan / PLAN {#plan}"
     assert lines[2] == '# A {b} *c* / A {B} *C* {.d key="e"}'
     assert lines[4] == "# No {attributes here / NO {ATTRIBUTES HERE"
+
+
+# --- soft hyphens ---
+
+
+def _hyphenated(path: Path, *, soft: str) -> Document:
+    """A document of each format with the words `soft hyphen` and such a mark in the first of them."""
+    word = f"so{soft}ft hyphen"
+    if path.suffix == ".docx":
+        document = docx.Document()
+        document.add_paragraph(word)
+        run = document.add_paragraph("so").add_run()
+        run._r.append(run._r.makeelement(docx.oxml.ns.qn("w:softHyphen"), {}))
+        run.add_text("ft hyphen")
+        document.save(str(path))
+    elif path.suffix == ".epub":
+        books.make_epub(path, {"OEBPS/one.xhtml": books.CHAPTER.replace("Loomings", word).encode()})
+    else:
+        cue = "1\n00:00:01,000 --> 00:00:02,000\n"
+        page = f'<html><head><meta charset="utf-8"><title>{word}</title></head><body>{word}\n</body></html>\n'
+        texts = {".md": f"---\ntitle: {word}\n---\n{word}\n", ".srt": f"{cue}{word}\n", ".html": page}
+        path.write_text(texts.get(path.suffix, f"{word}\n"), "utf-8")
+    return open_document(path)
+
+
+@pytest.mark.parametrize("suffix", ["txt", "md", "html", "srt", "epub", "docx"])
+def test_soft_hyphens_are_no_text_and_stay_where_a_source_stays(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{suffix}"
+    document = _hyphenated(path, soft="\u00ad")
+    assert any("soft hyphen" in text for text in _texts(document)) and "\u00ad" not in "".join(_texts(document))
+    document.write(tmp_path / f"same.{suffix}", {})
+    assert (tmp_path / f"same.{suffix}").read_bytes() == path.read_bytes()
+    document.write(tmp_path / f"both.{suffix}", books.translated(document), bilingual=True)
+    document.write(tmp_path / f"new.{suffix}", books.translated(document))
+    texts = {}
+    for name in ("a", "both", "new"):
+        made = tmp_path / f"{name}.{suffix}"
+        data = made.read_bytes() if suffix not in ("epub", "docx") else b"".join(books.entries_of(made).values())
+        texts[name] = data.decode("utf-8", "replace")
+    marks = [texts[name].count("\u00ad") + texts[name].count("w:softHyphen") for name in texts]
+    assert marks[0] == marks[1] > marks[2] and "SOFT HYPHEN" in texts["both"] and "SOFT HYPHEN" in texts["new"]
+
+
+@pytest.mark.parametrize("suffix", ["md", "html", "epub"])
+def test_a_soft_hyphen_may_be_an_entity(suffix: str, tmp_path: Path) -> None:
+    texts = _texts(_hyphenated(tmp_path / f"a.{suffix}", soft="&shy;"))
+    assert any("soft hyphen" in text for text in texts) and "\u00ad" not in "".join(texts)
+
+
+@pytest.mark.parametrize("unseen", ["\u200b", "\u200c", "\u200d"])
+def test_other_unseen_characters_are_text(unseen: str, tmp_path: Path) -> None:
+    for suffix in ("txt", "md", "html", "srt", "epub", "docx"):
+        assert f"so{unseen}ft hyphen" in " ".join(_texts(_hyphenated(tmp_path / f"a.{suffix}", soft=unseen)))
