@@ -35,8 +35,9 @@ _TALK = regex.compile(
     regex.IGNORECASE,
 )
 _HAN = regex.compile(r"\p{Han}")
-_SMALL_WORD = regex.compile(r"(?<![\p{Latin}\p{M}\d_.@/-])\p{Ll}{4,}(?!\.?[\p{Latin}\p{M}\d_@/-])")
-_SMALL_WORDS = regex.compile(r"(?<![\p{Latin}\p{M}\d_.@/-])\p{Ll}{2,}(?: \p{Ll}{2,})+(?!\.?[\p{Latin}\p{M}\d_@/-])")
+_SMALL_WORD = regex.compile(r"(?<![\p{Latin}\p{M}\d_.@/'’-])\p{Ll}{4,}(?!\.?[\p{Latin}\p{M}\d_@/-])")
+_SMALL_WORDS = regex.compile(r"(?<![\p{Latin}\p{M}\d_.@/'’-])\p{Ll}{2,}(?: \p{Ll}{2,})+(?!\.?[\p{Latin}\p{M}\d_@/-])")
+_QUOTED = regex.compile(r"[“\"«„「『《][^“”\"«»„「」『』《》]{1,200}[”\"»“」』》]|`[^`]{1,200}`")
 _ENDED = regex.compile(r"[.!?。！？…؟۔।։።။។][\"”’»)）」』】\]]*\s*$")
 LEFT_WORDS = 5  # small words in a row that no two languages have in common
 _BRACKETED = regex.compile(r"[(（\[［【]")
@@ -271,7 +272,7 @@ def left_in(case: Case) -> list[str]:
     left_behind = languages.left_behind(case.source_language, case.target_language)
     text = leftovers.without_glosses(_bare_text(case), languages.written_in(case.target_language))
     runs = regex.findall(f"{scripts.characters(left_behind).pattern}+", text)
-    return [run for run in runs if not leftovers.is_spoken_of(run, case.source)]
+    return [run for run in dict.fromkeys(runs) if not leftovers.is_spoken_of(run, case.source)]
 
 
 def may_stay(case: Case) -> bool:
@@ -294,8 +295,16 @@ def _words(case: Case, limits: Limits) -> str:
     source = placeholders.plain(case.source)
     words = [*_SMALL_WORD.findall(text), *_SMALL_WORDS.findall(text)]
     there = {*_SMALL_WORD.findall(source), *(run for run in _SMALL_WORDS.findall(text) if run in source)}
-    left = [word for word in words if word in there and not leftovers.is_spoken_of(word, case.source)]
-    return f"'{_short(left[0])}' is left in it" if left else ""
+    quoted = " ".join(_QUOTED.findall(text))
+    kept = (
+        word for word in dict.fromkeys(words) if word in there and not (word in quoted and _is_quoted(word, source))
+    )
+    left = next((word for word in kept if not leftovers.is_spoken_of(word, case.source)), "")
+    return f"'{_short(left)}' is left in it" if left else ""
+
+
+def _is_quoted(word: str, source: str) -> bool:
+    return any(word in quoted for quoted in _QUOTED.findall(source))
 
 
 def _bare_text(case: Case) -> str:

@@ -24,13 +24,17 @@ _OF_WORDS = regex.compile(
     regex.IGNORECASE,
 )
 _LATIN_NAME = regex.compile(
-    r"(?<![\p{Latin}\p{M}\d])[\p{Latin}\d][\p{Latin}\p{M}\d'’&+-]*(?:\.[\p{Latin}\d]+)*(?![\p{Latin}\p{M}\d])"
+    r"(?<![\p{Latin}\p{M}\d])[\p{Latin}\d][\p{Latin}\p{M}\d'’&+-]*+(?:\.[\p{Latin}\d]++)*+(?![\p{Latin}\p{M}\d])"
 )
-_GLOSS = regex.compile(r"[(（［\[]\s*\p{Han}+(?:[\s,、·]*\p{Han}+)*\s*[)）］\]]")
-_LATIN_GLOSS = regex.compile(r"[(（［\[]\s*[\p{Latin}\p{M}\d][\p{Latin}\p{M}\d\s'’.,&-]{0,60}[)）］\]]")
+_CODE = regex.compile(
+    r"`[^`\n]{1,200}`|(?<![A-Za-z\d])[A-Za-z][A-Za-z\d]*+(?:[._][A-Za-z\d]++)++"
+)  # names of files and in programs
+_GLOSS = regex.compile(r"[(（［\[]\s*\p{Han}[\p{Han}\p{Hangul}\s,、·]{0,60}[)）］\]]")
+_LATIN_GLOSS = regex.compile(r"[(（［\[]\s*[\p{Latin}\p{M}\d][\p{Latin}\p{M}\d\s'’.,，、;；:&-]{0,80}[)）］\]]")
 _GREEK = regex.compile(r"\p{Greek}")
 
 
+@functools.lru_cache(1024)
 def is_spoken_of(run: str, source: str) -> bool:
     """Whether a source speaks of a run of characters that it has: the character 人; or uses it as a sign: π, 5 μm."""
     if regex.search(_SPOKEN_OF.format(regex.escape(run)), source):
@@ -55,7 +59,8 @@ def without_spoken_of(text: str, source: str, written: tuple[str, ...]) -> str:
 def without_names(text: str, source: str) -> str:
     """A translation without the Latin names that its source has too: Python, Wi-Fi, New York."""
     names = {word for word in _LATIN_NAME.findall(source) if _is_name(word)}
-    return str(_LATIN_NAME.sub(lambda found: " " if found[0] in names else found[0], text)) if names else text
+    text = _CODE.sub(lambda found: " " if found[0] in source else found[0], text)
+    return str(_LATIN_NAME.sub(lambda found: " " if found[0] in names else found[0], text)) if names else str(text)
 
 
 def without_glosses(text: str, written: tuple[str, ...]) -> str:

@@ -91,8 +91,10 @@ def named(text: str, code: str) -> frozenset[int]:
 
 
 def firm(text: str, code: str) -> list[int]:
-    """Those from eleven on that a text counts with: a hundred, a thousand and a million are many, too."""
-    return sorted(number for number in named(text, code) if number > 10 and number not in (100, 1000, 10**6))
+    """Those from thirteen on that a text counts with: up to twelve they may be hours of a clock that is read otherwise,
+    and a hundred, a thousand and a million are many, too.
+    """
+    return sorted(number for number in named(text, code) if number > 12 and number not in (100, 1000, 10**6))
 
 
 def korean(text: str) -> Iterator[int]:

@@ -19,7 +19,7 @@ _ERAS = {"明治": 1867, "大正": 1911, "昭和": 1925, "平成": 1988, "令和
 _ERA = re.compile(f"(?:{'|'.join(_ERAS)})$")
 _HAN = "〇零一二两兩三四五六七八九十"
 _HOUR_AFTER = re.compile(
-    r"\s?(?:uhr\b|h(?:\d\d)?\b|heures?\b|horas?\b|uur\b|час(?:а|ов|у|ам)?\b|годин[аиіу]?\b|[点點时時시]|[ap]\.?\s?m\b)",
+    r"\s?(?:uhr\b|น\.|h(?:\d\d)?\b|heures?\b|horas?\b|uur\b|час(?:а|ов|у|ам)?\b|годин[аиіу]?\b|[点點时時시]|[ap]\.?\s?m\b)",
     re.IGNORECASE,
 )
 _HOUR_BEFORE = re.compile(
@@ -32,8 +32,11 @@ _DECIMAL = re.compile(rf"([{_HAN}]{{1,3}})[点點]([〇零一二三四五六七�
 _MEASURED = re.compile(
     rf"([{_HAN}]{{1,4}}|\d{{1,4}})(?:[米块塊]([〇零一二三四五六七八九\d])([〇零一二三四五六七八九\d]?)|度([〇零一二三四五六七八九\d]))(?![十百千万])"
 )
-_SUMMED = re.compile(r"(?:\d[\d,]*(?:\.\d+)?\s?[百千万萬亿億백천만억조]{1,2}\s?){2,}(?:\d+(?![\d,]))?")
+_SUMMED = re.compile(
+    r"(?<![\d,])(?:\d[\d,]{0,30}(?:\.\d{1,30})?\s?[百千万萬亿億백천만억조]{1,2}\s?){2,}(?:\d+(?![\d,]))?"
+)
 _SUMMAND = re.compile(r"(\d[\d,]*(?:\.\d+)?)\s?([百千万萬亿億백천만억조]{0,2})")
+_HAVING = re.compile(r"([二三四五六七八九]?十)[有又]([一二三四五六七八九])(?![千百万十个個])")  # 四十有三
 _FRACTION = re.compile(rf"([{_HAN}百千万萬]{{1,8}}|\d{{1,8}})分之([{_HAN}百]{{1,8}}|\d{{1,8}}(?:\.\d{{1,8}})?)")
 _ABOUT = re.compile(rf"([{_HAN}]{{1,4}}|\d{{1,4}})[几幾多来來余餘]([百千万萬亿億]{{1,2}})")
 UNITS = {
@@ -77,7 +80,9 @@ def readings(value: Decimal, before: str, after: str) -> Iterator[Decimal]:
         yield tenths
         yield 100 - tenths
     if after.startswith("成"):
-        yield value * 10
+        yield value * 10 + (5 if after.startswith("成半") else 0)
+    if re.match(r"[个個]?(?:时辰|時辰)", after):
+        yield value * 2  # in hours
     if re.match(r"(?:多|来|來|几|幾|余|餘)?[斤里]", after) and not before.endswith(("公", "英")):
         yield value / 2  # in kilograms and kilometres
         yield value * 500
@@ -108,8 +113,10 @@ def _years(value: Decimal, before: str, after: str) -> Iterator[Decimal]:
         yield value % 100
         if value % 100 == 0:  # the 1800s
             yield value / 100 + 1
-    if value < 100 and (since := re.search(r"(?<!\d)(\d\d)\d\d\s?[-–—/]$", before)):  # 1914-18
+    if value < 100 and (since := re.search(r"(?<!\d)(\d{1,2})\d\d\s?[-–—/]$", before)):  # 1914-18, pp. 112-15
         yield Decimal(since[1]) * 100 + value
+    if 2400 < value < 2700 and re.search(r"พ\.ศ\.\s?$|ปี\s?$", before):
+        yield value - 543  # of the Buddhist calendar
     if 10 <= value < 100 and re.search(r"(?<![\w])['’]$", before):  # '68
         yield 1900 + value
         yield 2000 + value
@@ -119,9 +126,9 @@ def _times(value: Decimal, before: str, after: str) -> Iterator[Decimal]:
     if value <= 24.6 and (_HOUR_AFTER.match(after) or _HOUR_BEFORE.search(before)):
         hour = Decimal(int(value))  # 14.30 Uhr
         yield from hours(hour)
-        if hour != value or re.match(r"[点點时時h]\s?(?:[2-5]|[二三四五]十)", after):
+        if hour != value or re.match(r"[点點时時시h]\s?(?:[2-5]|[二三四五]十|半|三刻)", after):
             yield from hours(hour + 1)  # a quarter to eleven, halb elf
-    if 30 < value < 60 and re.search(r"[点點时時h:：]$", before):
+    if 30 < value < 60 and re.search(r"[点點时時시h:：]\s?$", before):
         yield 60 - value
 
 
@@ -130,8 +137,16 @@ def hours(hour: Decimal) -> frozenset[Decimal]:
     return frozenset((hour, abs(hour - 12), hour + 12))
 
 
-def made(text: str) -> list[Made]:
-    """Numbers that are written in parts: 三点一四, 一米八三, 三块五, 四分之三, 十几万, 1亿5000万."""
+def made(text: str) -> dict[int, list[Made]]:
+    """Numbers that are written in parts, at each place in them: 三点一四, 一米八三, 三块五, 四分之三, 1亿5000万."""
+    places: dict[int, list[Made]] = {}
+    for number in _made(text):
+        for at in range(number.start, number.end):
+            places.setdefault(at, []).append(number)
+    return places
+
+
+def _made(text: str) -> list[Made]:
     found = []
     for match in _DECIMAL.finditer(text):
         whole = _read(match[1]) + _fraction(match[2])
@@ -144,6 +159,8 @@ def made(text: str) -> list[Made]:
     for match in _SUMMED.finditer(text):
         each = (_times_units(Decimal(number.replace(",", "")), units) for number, units in _SUMMAND.findall(match[0]))
         found.append(Made(frozenset((sum(each, Decimal(0)),)), match.start(), match.end()))
+    for match in _HAVING.finditer(text):
+        found.append(Made(frozenset((_read(match[1]) + _read(match[2]),)), match.start(), match.end()))
     for match in _FRACTION.finditer(text):
         below = _read(match[1])
         above = _read(match[2])

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from .numberplaces import SIDE, UNITS, VALUES, Made, hours, readings, total
 _SPACES = "\u00a0\u202f\u2009"
 _DIGITS = re.compile(
     r"(?P<time>(?<![\d.:])(?:[01]?\d|2[0-4])[:：][0-5]\d(?![\d:]))"
-    rf"|(?P<grouped>\d{{1,3}}(?:[,.'’{_SPACES} ]\d{{3}})+(?!\d)|\d{{1,2}}(?:,\d\d)+,\d{{3}}(?!\d))"
+    rf"|(?P<grouped>\d{{1,3}}(?:[,.'’{_SPACES} ]\d{{3}}){{1,12}}(?!\d)|\d{{1,2}}(?:,\d\d){{1,9}},\d{{3}}(?!\d))"
     r"|(?P<chain>\d+(?:[.]\d+){2,})"
     r"|(?P<one>\d+(?:[.,]\d+)?)"
 )
@@ -38,7 +38,7 @@ _WELL_FORMED = re.compile(rf"(?:{_SECTION}[万萬]?[亿億])?(?:零?{_SECTION}[�
 # what such characters say without counting anything: idioms, adverbs, names
 _NO_NUMBER = re.compile(
     r"二百五|五十嵐|三十六[计計]|七十二[变變]|十八般|十八番|五十步|百分之百|一五一十|十万八千|十萬八千|十万火|十二分"
-    r"|千[千万萬]+|[万萬][万萬千]+|三十而立|四十不惑|八百(?:屋|長)|三百六十行|十全|十八[层層]地|五十(?:音|肩)"
+    r"|千[千万萬]+|[万萬][万萬千]+|三十而立|四十不惑|八百(?:屋|長)|三百六十行|十全|七七八八|八九不离十|十八[层層]地|五十(?:音|肩)"
 )
 _ABOUT = re.compile(r"[几幾多来來余餘数數]")
 _STANDS_FOR = {  # 一个世纪, 半, 一刻, 一打, 腊月
@@ -53,11 +53,21 @@ _STANDS_FOR = {  # 一个世纪, 半, 一刻, 一打, 腊月
         "臘": (12,),
     }.items()
 }
+_AGES = {
+    "豆蔻": 13, "及笄": 15, "弱冠": 20, "而立": 30, "不惑": 40, "花甲": 60, "古稀": 70, "耄耋": 80,
+}  # fmt: skip
+_HALF = re.compile(
+    r"\b(?:halb(?:e[nrs]?)?|halve|половин\w*|пів|wpół|pół|demie?|media|medio|mezz[ao]|meia|meio)\b|시\s?반",
+    re.IGNORECASE,
+)
+_A_FORTNIGHT = re.compile(
+    r"\b(?:quinze jours|quince días|quindici giorni|quinze dias|vierzehn Tagen?)\b", re.IGNORECASE
+)
 _ROMAN = re.compile(  # XIX, and XIXe, XXIer
     r"\b(?=[MDCLXVI]{2})M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})(?=(?:ers?|[eè]mes?|es?|º|ª)?\b)"
 )
 # Chinese numerals of cheques: 壹佰元; the same characters are names and verbs elsewhere
-_CHEQUE = re.compile(r"[壹贰貳叁參肆伍陆陸柒捌玖零拾佰仟万萬亿億]{2,}(?=[元圆圓块角整])")
+_CHEQUE = re.compile(r"[壹贰貳叁參肆伍陆陸柒捌玖零拾佰仟万萬亿億]{2,40}(?=[元圆圓块角整])")
 _OF_CHEQUES = str.maketrans("壹贰貳叁參肆伍陆陸柒捌玖拾佰仟", "一二二三三四五六六七八九十百千")
 _SEPARATORS = re.compile(r"(?<=[0-9])(?:[，٬](?=[0-9]{3}(?![0-9]))|[．٫](?=[0-9]))")
 _LESS = re.compile(r"(?:an?\s)?hundred|.*(?:s|ies)|[百千万萬亿億]", re.IGNORECASE)  # what says less than it seems to
@@ -102,8 +112,6 @@ def differences(source: str, target: str, source_language: Language, target_lang
     source, target = _without_same(source, target)
     ours = read(source, source_language)
     theirs = read(target, target_language)
-    if not ours and not theirs:
-        return []
     spoken = _values(ours) | _hinted(source, source_language)
     there = _values(theirs) | _hinted(target, target_language)
     lost = [n.text for n in ours if n.due(target_language) and not n.values & there]
@@ -119,8 +127,32 @@ def differences(source: str, target: str, source_language: Language, target_lang
         left += [str(n) for n in numbernames.firm(source, source_language.code) if n not in there]
         right = [n.text for n in theirs if (n.small or n.firm) and not n.values & spoken]
         right += [str(n) for n in numbernames.firm(target, target_language.code) if n not in spoken]
-        found += [f"{left[0]} became {right[0]}"] if left and right else []
+        pair = (left[0], right[0]) if left and right else _counted(source, target, source_language, target_language)
+        found += [f"{pair[0]} became {pair[1]}"] if pair else []
     return found
+
+
+def _counted(
+    source: str, target: str, source_language: Language, target_language: Language
+) -> tuple[Decimal, Decimal] | None:
+    """The one number from 20 to 99 of each text where these are two, in words of any language that is known.
+
+    Compounds are read in parts in some languages, so that the full tens of a number may stand for it.
+    """
+    ours, theirs = (
+        {min(n.values) for n in read(text, language) if n.firm}
+        | {Decimal(n) for n in numbernames.firm(text, language.code)}
+        for text, language in ((source, source_language), (target, target_language))
+    )
+    if len(ours) != 1 or len(theirs) != 1:
+        return None
+    first, second = *ours, *theirs
+    there = _values(read(target, target_language)) | _hinted(target, target_language)
+    spoken = _values(read(source, source_language)) | _hinted(source, source_language)
+    tens = first // 10 * 10 == second or second // 10 * 10 == first
+    if not (min(first, second) >= 20 and max(first, second) < 100) or abs(first - second) <= 1 or tens:
+        return None
+    return None if first in there or second in spoken else (first, second)
 
 
 def _without_same(source: str, target: str) -> tuple[str, str]:
@@ -150,6 +182,11 @@ def _hinted(text: str, language: Language) -> set[Decimal]:
         found |= {Decimal(value) for value in numbernames.korean(text)}
     if "Han" in language.scripts:
         found |= {value for char in text for value in _STANDS_FOR.get(char, ())}
+        found |= {Decimal(age) for word, age in _AGES.items() if word in text}
+    if _HALF.search(text):
+        found |= {Decimal(30), Decimal(50), Decimal("0.5")}
+    if _A_FORTNIGHT.search(text):
+        found |= {Decimal(2), Decimal(14), Decimal(15)}
     return found
 
 
@@ -178,7 +215,7 @@ def _ascii(text: str) -> str:
 # --- digits ---
 
 
-def _in_digits(text: str, code: str, parts: Sequence[Made]) -> Iterator[Number]:
+def _in_digits(text: str, code: str, parts: Mapping[int, Sequence[Made]]) -> Iterator[Number]:
     months = dates.places(text)
     for match in _DIGITS.finditer(text):
         written = match[0]
@@ -220,9 +257,9 @@ def _sides(text: str, match: re.Match[str]) -> tuple[str, str]:
     return text[max(0, match.start() - SIDE) : match.start()], text[match.end() : match.end() + SIDE]
 
 
-def _whole(match: re.Match[str], parts: Sequence[Made]) -> frozenset[Decimal]:
+def _whole(match: re.Match[str], parts: Mapping[int, Sequence[Made]]) -> frozenset[Decimal]:
     """The values of what a number is a part of."""
-    around = (part.values for part in parts if part.start <= match.start() and match.end() <= part.end)
+    around = (part.values for part in parts.get(match.start(), ()) if match.end() <= part.end)
     return frozenset().union(*around)
 
 
@@ -244,7 +281,7 @@ def _plain_values(match: re.Match[str]) -> set[Decimal]:
 # --- Chinese and Japanese numerals ---
 
 
-def _in_han(text: str, parts: Sequence[Made]) -> Iterator[Number]:
+def _in_han(text: str, parts: Mapping[int, Sequence[Made]]) -> Iterator[Number]:
     idioms = [match.span() for match in _NO_NUMBER.finditer(text)]
     months = dates.places(text)
     for match in _HAN.finditer(text):

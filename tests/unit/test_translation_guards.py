@@ -418,9 +418,36 @@ fr|es|Il chante de la musique.|Canta música de la tierra.
 da|no|Han gik ned til stranden og så på det store hav i solen.|Han gikk ned til stranden og så på det store havet i solen.
 es|pt|A casa de la abuela.|A casa da avó.
 zh|en|（注：见下文。）|(Note: see below.)
+zh|en|他今年四十有三，膝下只有一女。|He was forty-three that year and had only one daughter.
+zh|de|都十点半了，你还不睡？|Schon halb elf, und du schläfst noch nicht?
+ko|de|오후 5시 30분에 역 앞에서 만나자.|Treffen wir uns um halb sechs vor dem Bahnhof.
+en|th|The train leaves at 7:45 p.m.|รถไฟออกเวลา 19.45 น.
+fr|ja|Dans quinze jours, tout sera fini.|二週間後には、すべて終わっているだろう。
+zh|fr|两周后|Quinze jours plus tard
+zh|en|两个时辰|four hours
+zh|en|股价收于12.5元，涨幅达一成半。|The share closed at 12.5 yuan, up fifteen percent.
+en|zh|pp. 112–15|第112至115页
+en|th|In 2024 Thailand had 66 million people.|ในปี พ.ศ. 2567 ประเทศไทยมีประชากร 66 ล้านคน
+zh|en|他已年过花甲。|He was past sixty.
+en|ru|He said “c’est la vie” and shrugged.|Он сказал «c’est la vie» и пожал плечами.
+en|zh|The Latin motto read “per aspera ad astra”.|拉丁文格言写着“per aspera ad astra”。
+en|zh|Escherichia coli (E. coli) grew at 37 °C.|大肠杆菌（Escherichia coli，E. coli）在37 °C下生长。
+en|zh|Run `npm install` and open index.html.|运行`npm install`，然后打开index.html。
+en|zh|The file config.yaml sets max_tokens to 512.|文件config.yaml将max_tokens设为512。
+zh|ko|《三国演义》（罗贯中 著）|《삼국지연의》(羅貫中 지음)
+zh|de|他有一百五十本书。|Er hat hundertfünfzig Bücher.
+zh|ru|二十八|двадцать восьмая
+de|fr|Um halb zwölf ging er.|Il partit à onze heures et demie.
+zh|de|两百三十人|zweihundertdreißig Menschen
 """
 # what is found first
 WRONG = """
+numbers|zh|de|他活到九十七岁。|Er wurde neunundsiebzig Jahre alt.
+numbers|zh|fr|她七十五岁那年才学会游泳。|Elle n’apprit à nager qu’à soixante-cinq ans.
+numbers|en|de|He was forty-two.|Er war vierundzwanzig.
+numbers|en|fr|He was eighty-one.|Il avait quatre-vingt-onze ans.
+numbers|de|fr|Er war sechsundvierzig.|Il avait soixante-quatre ans.
+numbers|ru|de|Ему было девяносто восемь лет.|Er war achtundachtzig.
 language|en|ja|He did not go to school yesterday, because he was ill. He did not go to school yesterday, because he was ill. He did not go to school yesterday, because he was ill.|他昨天没有去学校，因为他病了，医生说他需要在家好好休息几天，多喝一些热水，然后才能回去上课，他的母亲也很担心他，所以今天没有去上班。
 language|en|ja|He did not go to school.|他昨天没有去学校，因为他病了。
 language|zh|ko|他昨天没有去学校，因为他病了。|그는 昨天没有去学校，因为他病了。
@@ -456,3 +483,14 @@ def test_right_translations_of_many_languages_pass(line: str) -> None:
 def test_wrong_translations_of_many_languages_are_found(line: str) -> None:
     kind, source_code, target_code, source, target = line.split("|")
     assert kind in kinds(source, target, (languages.find(source_code), languages.find(target_code)))
+
+
+@pytest.mark.parametrize("text", [
+    "1." * 10_000, "1234567890" * 2000, "万" * 20_000, "壹佰" * 10_000, "12," * 6667, "(一" * 10_000, "一点" * 10_000,
+    "三块" * 10_000, "a_b." * 5000, "“a" * 9000,
+])  # fmt: skip
+def test_any_line_is_judged_in_a_time_in_proportion(text: str) -> None:
+    begin = time.perf_counter()
+    guards.problems(Case("你好。", text, ZH, EN))
+    guards.problems(Case(text, text + "x", ZH, EN))
+    assert time.perf_counter() - begin < 20  # some took minutes, for a second or two that they need
