@@ -34,7 +34,7 @@ _LATIN_GLOSS = regex.compile(r"[(（［\[]\s*[\p{Latin}\p{M}\d][\p{Latin}\p{M}\d
 _GREEK = regex.compile(r"\p{Greek}")
 
 
-@functools.lru_cache(1024)
+@functools.lru_cache(128)
 def is_spoken_of(run: str, source: str) -> bool:
     """Whether a source speaks of a run of characters that it has: the character 人; or uses it as a sign: π, 5 μm."""
     if regex.search(_SPOKEN_OF.format(regex.escape(run)), source):

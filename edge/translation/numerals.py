@@ -123,36 +123,37 @@ def differences(source: str, target: str, source_language: Language, target_lang
     found += [f"{text} not in its source" for text in dict.fromkeys(new)]
     found += [f"month {month} not in it" for month in months]
     if not found:
+        ours_named, theirs_named = (
+            numbernames.firm(text, language.code)
+            for text, language in ((source, source_language), (target, target_language))
+        )
         left = [n.text for n in ours if n.small and not n.values & there]
-        left += [str(n) for n in numbernames.firm(source, source_language.code) if n not in there]
+        left += [str(n) for n in ours_named if n not in there]
         right = [n.text for n in theirs if (n.small or n.firm) and not n.values & spoken]
-        right += [str(n) for n in numbernames.firm(target, target_language.code) if n not in spoken]
-        pair = (left[0], right[0]) if left and right else _counted(source, target, source_language, target_language)
-        found += [f"{pair[0]} became {pair[1]}"] if pair else []
+        right += [str(n) for n in theirs_named if n not in spoken]
+        if left and right:
+            found.append(f"{left[0]} became {right[0]}")
+        else:
+            found += _counted(_sure(ours, ours_named) - there, _sure(theirs, theirs_named) - spoken)
     return found
 
 
-def _counted(
-    source: str, target: str, source_language: Language, target_language: Language
-) -> tuple[Decimal, Decimal] | None:
-    """The one number from 20 to 99 of each text where these are two, in words of any language that is known.
+def _sure(numbers: Sequence[Number], named: Sequence[int]) -> set[Decimal]:
+    """The values of what a text counts with, in digits or in words; none where that are several numbers."""
+    values = {min(number.values) for number in numbers if number.firm} | {Decimal(number) for number in named}
+    return values if len(values) == 1 else set()
+
+
+def _counted(ours: set[Decimal], theirs: set[Decimal]) -> list[str]:
+    """The one number of a text that its translation has not, where that has another one; both from 20 to 99.
 
     Compounds are read in parts in some languages, so that the full tens of a number may stand for it.
     """
-    ours, theirs = (
-        {min(n.values) for n in read(text, language) if n.firm}
-        | {Decimal(n) for n in numbernames.firm(text, language.code)}
-        for text, language in ((source, source_language), (target, target_language))
-    )
-    if len(ours) != 1 or len(theirs) != 1:
-        return None
-    first, second = *ours, *theirs
-    there = _values(read(target, target_language)) | _hinted(target, target_language)
-    spoken = _values(read(source, source_language)) | _hinted(source, source_language)
-    tens = first // 10 * 10 == second or second // 10 * 10 == first
-    if not (min(first, second) >= 20 and max(first, second) < 100) or abs(first - second) <= 1 or tens:
-        return None
-    return None if first in there or second in spoken else (first, second)
+    for first, second in zip(ours, theirs, strict=False):
+        is_part = first // 10 * 10 == second or second // 10 * 10 == first
+        if min(first, second) >= 20 and max(first, second) < 100 and abs(first - second) > 1 and not is_part:
+            return [f"{first} became {second}"]
+    return []
 
 
 def _without_same(source: str, target: str) -> tuple[str, str]:
