@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import regex
 
 from ..documents import placeholders
-from ..values import scripts
 from . import copies, echoes, folding, inlanguage, languages, leftovers, numerals, quotes, spelling
 from .echoes import SENTENCES, bare, weight
 from .languages import Language
@@ -45,16 +44,8 @@ _OF_MACHINES = regex.compile(
     r"(?<![\p{Latin}\p{Cyrillic}])(?:AI|KI|IA|ИИ)(?![\p{Latin}\p{Cyrillic}])|人工[智知][能慧]|인공|искусственн|künstlich",
     regex.IGNORECASE,
 )
-SOFT = (
-    "numbers",
-    "terms",
-    "names",
-    "quotes",
-    "end",
-    "words",
-    "echo",
-    "variant",
-)  # a text with these problems is better than none
+# a text with these problems is better than none
+SOFT = ("numbers", "terms", "names", "quotes", "end", "words", "echo", "variant")
 
 
 @dataclass(frozen=True)
@@ -271,19 +262,21 @@ def left_in(case: Case) -> list[str]:
     """
     left_behind = languages.left_behind(case.source_language, case.target_language)
     text = leftovers.without_glosses(_bare_text(case), languages.written_in(case.target_language))
-    runs = regex.findall(f"{scripts.characters(left_behind).pattern}+", text)
-    return [run for run in dict.fromkeys(runs) if not leftovers.is_spoken_of(run, case.source)]
+    return [
+        run
+        for run in dict.fromkeys(leftovers.runs(left_behind).findall(text))
+        if not leftovers.is_spoken_of(run, case.source)
+    ]
 
 
 def may_stay(case: Case) -> bool:
     """Whether a translation has a place for characters of the source's script: in an address, a term, where one is
     spoken of.
     """
-    pattern = scripts.characters(languages.left_behind(case.source_language, case.target_language))
+    pattern = leftovers.runs(languages.left_behind(case.source_language, case.target_language))
     addresses = (found[0] for found in copies.ADDRESS.finditer(placeholders.plain(case.source)))
     terms = (target for _, target in (*case.terms, *case.names))
-    runs = regex.findall(f"{pattern.pattern}+", case.target)
-    spoken_of = (leftovers.is_spoken_of(run, case.source) for run in runs)
+    spoken_of = (leftovers.is_spoken_of(run, case.source) for run in pattern.findall(case.target))
     return any(pattern.search(text) for text in (*addresses, *terms)) or any(spoken_of)
 
 
@@ -293,18 +286,16 @@ def _words(case: Case, limits: Limits) -> str:
         return ""
     text = leftovers.without_glosses(_bare_text(case), case.target_language.scripts)
     source = placeholders.plain(case.source)
-    words = [*_SMALL_WORD.findall(text), *_SMALL_WORDS.findall(text)]
-    there = {*_SMALL_WORD.findall(source), *(run for run in _SMALL_WORDS.findall(text) if run in source)}
-    quoted = " ".join(_QUOTED.findall(text))
+    runs = _SMALL_WORDS.findall(text)
+    there = {*_SMALL_WORD.findall(source), *(run for run in runs if run in source)}
+    ours, theirs = (_QUOTED.findall(of) for of in (source, text))
     kept = (
-        word for word in dict.fromkeys(words) if word in there and not (word in quoted and _is_quoted(word, source))
+        word
+        for word in dict.fromkeys((*_SMALL_WORD.findall(text), *runs))
+        if word in there and not all(any(word in quoted for quoted in side) for side in (ours, theirs))
     )
     left = next((word for word in kept if not leftovers.is_spoken_of(word, case.source)), "")
     return f"'{_short(left)}' is left in it" if left else ""
-
-
-def _is_quoted(word: str, source: str) -> bool:
-    return any(word in quoted for quoted in _QUOTED.findall(source))
 
 
 def _bare_text(case: Case) -> str:

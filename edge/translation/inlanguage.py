@@ -41,9 +41,9 @@ def wrong(text: str, original: str, source: Language, wanted: Language, foreign:
         sure: the probability from which the identifier is believed.
         told: letters from which it is asked about all languages.
     """
-    if languages.letters(text) < 2 or source.code == wanted.code:
-        return ""
     size = languages.letters(text)
+    if size < 2 or source.code == wanted.code:
+        return ""
     found = _script(text, original, source, wanted, foreign) or _letters(text, original, wanted)
     if found or size < 20:
         return found

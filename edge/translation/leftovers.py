@@ -53,7 +53,7 @@ def without_spoken_of(text: str, source: str, written: tuple[str, ...]) -> str:
         is_word = len(run) == 1 or _OF_WORDS.search(source)
         return " " if is_word and is_spoken_of(run, source) else run
 
-    return str(_runs(written).sub(dropped, text))
+    return str(runs(written).sub(dropped, text))
 
 
 def without_names(text: str, source: str) -> str:
@@ -77,5 +77,6 @@ def _is_name(word: str) -> bool:
 
 
 @functools.cache
-def _runs(written: tuple[str, ...]) -> regex.Pattern[str]:
+def runs(written: tuple[str, ...]) -> regex.Pattern[str]:
+    """Runs of characters of these scripts."""
     return regex.compile(f"{scripts.characters(written).pattern}+")

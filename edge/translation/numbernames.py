@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 
 import regex
 
+from .numberplaces import total
+
 # from one to nineteen, then twenty, thirty ... ninety, then 100 and 1000; | between forms
 _WORDS = {
     "de": "ein zwei drei vier funf sechs sieben acht neun zehn elf zwolf dreizehn vierzehn funfzehn sechzehn siebzehn "
@@ -68,8 +70,7 @@ _KOREAN_ONES = {
     for word in words.split()
 }
 _KOREAN = regex.compile(rf"({'|'.join(_KOREAN_TENS)})({'|'.join(_KOREAN_ONES)})?")
-_SINO_DIGITS = {char: value for value, char in enumerate("일이삼사오육칠팔구", 1)}
-_SINO_UNITS = {"십": 10, "백": 100, "천": 1000}
+_IN_HAN = str.maketrans("일이삼사오육칠팔구십백천만", "一二三四五六七八九十百千万")
 _SINO = regex.compile(
     r"[일이삼사오육칠팔구십백천]*[십백천][일이삼사오육칠팔구]?만?|(?<!\p{L})[일이삼사오육칠팔구]?만(?=\s?[명원개년])"
 )
@@ -102,14 +103,7 @@ def korean(text: str) -> Iterator[int]:
     for match in _KOREAN.finditer(text):
         yield _KOREAN_TENS[match[1]] + (_KOREAN_ONES[match[2]] if match[2] else 0)
     for match in _SINO.finditer(text):
-        total = current = 0
-        for char in match[0].removesuffix("만"):
-            if char in _SINO_UNITS:
-                total += (current or 1) * _SINO_UNITS[char]
-                current = 0
-            else:
-                current = _SINO_DIGITS[char]
-        yield (total + current or 1) * 10**4 if match[0].endswith("만") else total + current
+        yield int(total(match[0].translate(_IN_HAN)))
 
 
 def _letters(word: str) -> str:

@@ -152,12 +152,11 @@ def _made(text: str) -> list[Made]:
         whole = _read(match[1]) + _fraction(match[2])
         found.append(Made(frozenset((whole * UNITS.get(match[3], 1),)), match.start(), match.end()))
     for match in _MEASURED.finditer(text):
-        digits = "".join(match.group(2, 3, 4)[at] or "" for at in range(3))
-        part = _fraction(digits)
+        part = _fraction("".join(filter(None, match.group(2, 3, 4))))
         value = _read(match[1]) + part
         found.append(Made(frozenset((value, 100 * value, 100 * part)), match.start(), match.end()))
     for match in _SUMMED.finditer(text):
-        each = (_times_units(Decimal(number.replace(",", "")), units) for number, units in _SUMMAND.findall(match[0]))
+        each = (times_units(Decimal(number.replace(",", "")), units) for number, units in _SUMMAND.findall(match[0]))
         found.append(Made(frozenset((sum(each, Decimal(0)),)), match.start(), match.end()))
     for match in _HAVING.finditer(text):
         found.append(Made(frozenset((_read(match[1]) + _read(match[2]),)), match.start(), match.end()))
@@ -167,12 +166,13 @@ def _made(text: str) -> list[Made]:
         if below:
             found.append(Made(frozenset((above / below, 100 * above / below)), match.start(), match.end()))
     for match in _ABOUT.finditer(text):
-        value = _times_units(_read(match[1]), match[2])
+        value = times_units(_read(match[1]), match[2])
         found.append(Made(frozenset((value,)), match.start(), match.end()))
     return found
 
 
-def _times_units(value: Decimal, units: str) -> Decimal:
+def times_units(value: Decimal, units: str) -> Decimal:
+    """A value times each of a few units: 3 and 百万 -> 3,000,000."""
     for unit in units:
         value *= UNITS[unit]
     return value

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from . import dates, numbernames, numberplaces, numberwords, scalewords
 from .languages import Language
-from .numberplaces import SIDE, UNITS, VALUES, Made, hours, readings, total
+from .numberplaces import SIDE, UNITS, VALUES, Made, hours, readings, times_units, total
 
 _SPACES = "\u00a0\u202f\u2009"
 _DIGITS = re.compile(
@@ -247,9 +247,7 @@ def _meant(text: str, match: re.Match[str], code: str) -> tuple[str, frozenset[D
         values = scaled | (set() if scale.sure else values)
     elif units := re.match(r"[十百千万萬亿億]{1,2}", after):
         plain = values if scalewords.is_measure(after) else set()
-        for unit in units[0]:
-            values = {value * UNITS[unit] for value in values}
-        values = values | plain
+        values = {times_units(value, units[0]) for value in values} | plain
     return written, frozenset(values | {other for value in values for other in readings(value, before, after)})
 
 

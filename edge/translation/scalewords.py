@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import regex
 
+from .numberplaces import UNITS
 from .numberwords import SCALES
 
 _E3, _E6, _E9, _E12 = 10**3, 10**6, 10**9, 10**12
@@ -71,7 +72,6 @@ _OWN = {
     "th": "พัน ล้าน พันล้าน ล้านล้าน หมื่น:10000 แสน:100000",
 }
 _SAME_AS = {"no": "da", "nb": "da", "nn": "da", "bs": "hr"}
-_UNITS = {"백": 100, "천": 10**3, "만": 10**4, "억": 10**8, "조": 10**12}
 _MEASURES = "米克瓦卡赫"  # 千米 and 千克 are units: 15千米 is 15 km
 
 
@@ -98,7 +98,7 @@ def after(text: str, code: str) -> Scale | None:
     units = regex.match(r"\s?([백천만억조]{1,2})", text) if code == "ko" else None
     if units:
         for unit in units[1]:
-            factor *= _UNITS[unit]
+            factor *= UNITS[unit]
         return Scale(factor, True, units.end())
     pattern, factors = _words(code)
     last = 0
