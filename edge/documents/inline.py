@@ -27,6 +27,7 @@ _CONTROL = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uff
 _ILLEGAL = re.compile(f"[{_CONTROL}]")  # no document format can hold these
 _SEPARATORS = re.compile(r"\s*[\x0b\x0c\x1c-\x1f]\s*")  # of those, what stands between words
 _LITERAL = re.compile(rf"([{LEFT}{RIGHT}\r\n\x85\u2028\u2029{_CONTROL}]+)")  # goes behind a placeholder
+_RUBY = re.compile(r"<ruby\b", re.IGNORECASE)
 _SIGN = re.compile(r"(?:[^\w\s!-~]+ )?")  # no word, and nothing that any format takes for markup
 MOST = 100_000  # placeholders of one paragraph; what follows them is kept as it is, behind one more
 MOST_MARKUP = 100_000  # elements, runs or tags of one paragraph; each costs some 20 microseconds to read and write
@@ -134,6 +135,11 @@ def _one_space(match: re.Match[str]) -> str:
 def clean(text: str) -> str:
     """A translation on one line, without characters that no document format can hold."""
     return _LINE_ENDS.sub(_one_space, _ILLEGAL.sub("", _SEPARATORS.sub(" ", text))).strip()
+
+
+def has_ruby(source: str) -> bool:
+    """Whether a text with tags has words with a reading."""
+    return _RUBY.search(source) is not None
 
 
 def kept(text: str, translated: str) -> str | None:

@@ -21,7 +21,6 @@ from ..errors import InputError
 from . import inline as tree
 from . import markdown_front as front_matter
 from . import markdown_opaque as opaque
-from . import markdown_ruby as ruby
 from . import placeholders
 from .document import Document, Edition, Kind, Numbering
 from .inline import Inline
@@ -125,7 +124,7 @@ class Markdown(Document):
 
     def _written(self, place: _Place, translated: str, bilingual: bool) -> str:
         source = self._text[place.start : place.end]
-        kept = tree.kept(place.inline.text, translated) if ruby.is_in(source) else None
+        kept = tree.kept(place.inline.text, translated) if tree.has_ruby(source) else None
         if kept is not None and not bilingual:
             return kept + source
         keep = _is_repeated if bilingual and not is_raw(place.inline.frame) else None

@@ -15,15 +15,9 @@ from collections.abc import Iterator, Sequence
 
 from .inline import Leaf, Node, Pair
 
-_RUBY = re.compile(r"<ruby\b", re.IGNORECASE)
 _TAG = re.compile(r"<(/?)(ruby|rbc?|rtc?|rp)\b[^<>]*>", re.IGNORECASE)
 _LINK = re.compile(r"<a\s[^<>]*\bhref\b", re.IGNORECASE)
 _ID = re.compile(r"""\s(?:id|name)\s*=\s*("[^"]*"|'[^']*'|[^\s"'>]+)""", re.IGNORECASE)
-
-
-def is_in(source: str) -> bool:
-    """Whether a source text has ruby."""
-    return _RUBY.search(source) is not None
 
 
 def words(nodes: Sequence[Node], targets: list[str]) -> Iterator[Node]:

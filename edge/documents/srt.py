@@ -34,7 +34,6 @@ _ARROW = re.compile(r"->|[–—=]>|→")
 _CLOCK = r"\d{1,4}(?:\s{0,3}[:;]\s{0,3}\d{1,3}){1,2}"
 _CLOCKS = re.compile(rf"\s*{_CLOCK}\s*(?:-[ -]?-?>|[–—=]>|→)\s*{_CLOCK}(?:\s.*)?", re.ASCII)
 _INDEX = re.compile(r"[ \t]*-?\d{1,12}(?:\.\d{1,9})?[ \t]*", re.ASCII)
-_RUBY = re.compile(r"<ruby\b", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|lrm|rlm|#\d{1,7}|#x[0-9a-f]{1,6});", re.IGNORECASE)
 _ASS_SPACE = re.compile(r"(?<!:)\\[hNn]")  # a hard space and line breaks; C:\notes is none
 _DEEPEST = 50  # tags in tags
@@ -102,7 +101,7 @@ class Srt(Document):
             stream.write(text.encode("utf-8"))
 
     def _laid_out(self, source: str, inline: Inline, translated: str, edition: Edition) -> str:
-        kept = tree.kept(inline.text, translated) if _RUBY.search(source) else None
+        kept = tree.kept(inline.text, translated) if tree.has_ruby(source) else None
         if kept is not None and not edition.bilingual:
             return kept + source
         escape = _escape if _ENTITY.search(source) else str
