@@ -46,6 +46,10 @@ zh|en|他是个二百五|he is a fool
 zh|en|三十六计走为上|flee while you can
 zh|en|十二月二十五日|December 25
 zh|en|2020年12月25日|25 December 2020
+zh|en|7月7日|July 7
+en|zh|July 7, 1999|1999年7月7日
+zh|en|7月1日到7月9日，8月3日|from 7/1 to 7/9, and August 3
+zh|en|8月8日上午8点|8 am on August 8
 zh|en|十五天|a fortnight
 zh|en|24个|two dozen
 zh|en|二十年|two decades
@@ -212,6 +216,10 @@ zh|en|三十二个房间|three hundred rooms
 zh|en|三十二个房间|some rooms
 en|zh|There are 32 rooms.|有三百二十个房间。
 zh|en|12月25日|November 25
+zh|en|7月7日|August 7
+zh|en|十一月十一日|on October 11
+en|zh|July 7, 1999|1999年8月7日
+zh|en|8月8日上午8点|8 am on September 8
 zh|en|十二月二十五日|November 25
 zh|en|一九八四年|in 1948
 zh|en|三万五千人|3,500 people
