@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator
-from importlib import metadata
+from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,9 +36,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _prepared() -> Iterator[None]:
-    from edge.weights import checkpoint
+    from edge.weights import checkpoint, libraries
 
     checkpoint.quiet_libraries()
+    libraries.load()
+    for family in ("gemma3", "llama", "qwen3"):
+        import_module(f"transformers.models.{family}.modeling_{family}")
+    # each model that is loaded ends in two collections, which would look through all that was imported
+    gc.collect()
+    gc.freeze()
     yield
     shutil.rmtree(os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
