@@ -120,14 +120,6 @@ class Buffers:
         row._kept = {}
         return row
 
-    def begin(self, other: Buffers | None, held: int) -> None:
-        """A row of several texts: holds what `other` does of `held` tokens, and nothing without one."""
-        self._mark = None
-        self._kept = {}
-        self.sliding, self._moved = (0, -1) if other is None else (other.sliding, other._moved)
-        for index, (_, array) in enumerate(() if other is None else other.arrays(held)):
-            self.values[index].numpy()[:, :, : array.shape[2]] = array
-
     def mark(self, length: int) -> None:
         """Remembers the state with `length` tokens, for `rewind`."""
         self._mark = (length, self.sliding, self._moved)

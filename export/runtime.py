@@ -79,11 +79,6 @@ class OnnxForward:
         rows = cache.state.side_by_side(count, cache.length, cache.length + room)
         return [Cache(row, cache.length) for row in rows]
 
-    def begin_line(self, line: Cache, cache: Cache | None) -> None:
-        """See `Forward.begin_line`."""
-        line.length = 0 if cache is None else cache.length
-        line.state.begin(None if cache is None else cache.state, line.length)
-
     def decode_lines(self, tokens: Sequence[int], lines: Sequence[Cache], *, adapter: bool = True) -> Tensor:
         """See `Forward.decode_lines`."""
         lines = lines[: len(tokens)]

@@ -16,21 +16,9 @@ class OneByOne:
         """See `Translator`."""
         raise NotImplementedError
 
-    def begin(self, slot: int, request: Request, *, again: bool = False) -> None:
-        """See `Writer`."""
-        self._slots()[slot] = request
-
-    def finish(self, slot: int) -> Draft:
-        """See `Writer`."""
-        return self.translate(self._slots()[slot])
-
-    def forget(self) -> None:
-        """See `Writer`."""
-        self._slots().clear()
-
-    def _slots(self) -> dict[int, Request]:
-        found: dict[int, Request] = self.__dict__.setdefault("slots", {})
-        return found
+    def translate_lines(self, requests: Sequence[Request]) -> list[Draft]:
+        """See `Translator`."""
+        return [self.translate(request) for request in requests]
 
 
 class Notes:

@@ -94,13 +94,6 @@ class Rooms:
                 row.layers[index].length = layer.length
         return rows
 
-    def begin(self, other: Rooms | None) -> None:
-        """One of several side by side: holds what `other` does, and nothing without one."""
-        for index, layer in enumerate(self.layers):
-            layer.saved = None
-            layer.marked = -1
-            layer.length = 0 if other is None else layer.take(other.layers[index])
-
     def mark(self, length: int) -> None:
         """See `Forward.mark`."""
         for layer in self.layers:
@@ -191,13 +184,6 @@ class Room(DynamicLayer):  # type: ignore[misc]
         kept = min(self.length, places)
         wider[..., :kept, :] = self.held[..., :kept, :]
         return wider
-
-    def take(self, other: Room) -> int:
-        """Writes over what is held what `other` holds; how many tokens that are."""
-        assert self.held is not None and other.held is not None
-        kept = min(other.length, other.held.shape[3])
-        self.held[..., :kept, :] = other.held[..., :kept, :]
-        return other.length
 
     def _places(self, tokens: int) -> int:
         """How many places so many tokens need."""

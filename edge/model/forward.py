@@ -86,10 +86,6 @@ class Forward(Protocol):
         """
         ...
 
-    def begin_line(self, line: Cache, cache: Cache | None) -> None:
-        """One of those caches begins as `cache` does now, for which it has room; empty without one."""
-        ...
-
     def decode_lines(self, tokens: Sequence[int], lines: Sequence[Cache], *, adapter: bool = True) -> Tensor:
         """Adds one token to each of the first n caches of `lines`; returns (n, V) logits, valid until the next call.
 
@@ -333,12 +329,6 @@ class TorchForward:
         if not step.trusted:
             return None
         return [Cache(rooms, cache.length) for rooms in cache.state.side_by_side(count, room)]
-
-    @torch.inference_mode()
-    def begin_line(self, line: Cache, cache: Cache | None) -> None:
-        """See `Forward.begin_line`."""
-        line.state.begin(None if cache is None else cache.state)
-        line.length = 0 if cache is None else cache.length
 
     @torch.inference_mode()
     def decode_lines(self, tokens: Sequence[int], lines: Sequence[Cache], *, adapter: bool = True) -> Tensor:

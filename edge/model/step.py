@@ -166,7 +166,7 @@ class Step:
         static.inputs.copy_(torch.tensor([tokens, positions]), non_blocking=True)
         recorded = self._captured_for(rooms, bound, static, adapter) if self.captures else None
         if recorded is None:  # by the lines as they are now: a capture that failed may have changed them
-            return self._run(rooms, self._lines(adapter), static, positions)
+            return self._run(rooms, self._lines(adapter), static, max(positions))
         return recorded.replay()
 
     def tried(self, token: int, rooms: Rooms, adapter: Adapter | None) -> Tensor | None:
@@ -240,7 +240,7 @@ class Step:
             try:
                 if self.chooses and static.n <= kernels.ROWS:
                     self._choose(bound, static.n)
-                rooms.recorded[key] = Captured(lambda: self._run(rooms, bound, static, ()))
+                rooms.recorded[key] = Captured(lambda: self._run(rooms, bound, static, rooms.length))
             except Exception as error:  # what a kernel's compiler says depends on it
                 if (short := out_of_memory_among(error)) is not None:
                     raise short from None
@@ -260,8 +260,8 @@ class Step:
 
     # --- the step ---
 
-    def _run(self, rooms: Rooms, bound: Bound, static: Static, positions: Sequence[int]) -> Tensor:
-        """The step itself. `positions`, one of each text, are read only where shapes may change: `inputs` holds them
+    def _run(self, rooms: Rooms, bound: Bound, static: Static, position: int) -> Tensor:
+        """The step itself. `position`, of the longest text, is read only where shapes may change: `inputs` holds it
         for the rest.
         """
         tokens, at = static.inputs
@@ -273,7 +273,7 @@ class Step:
         masks: dict[int, Tensor] = {}
         if not self.fused:  # else the kernels find both
             slots = {count: at % count for count in places}
-            if self.static:
+            if self.static or static.n > 1:
                 masks = {count: self._mask(count, at) for count in places}
         # 2. the blocks
         row = self._summed(hidden, None, None, self.blocks[0].before[0])
@@ -287,8 +287,7 @@ class Step:
             turns = angles[block.kind if self._by_kind else None]
             first, second = block.after or (None, None)
             row = self._attention(block, shared[0], lines[3], row, turns, static,
-                                  held, slots.get(count, at), masks.get(count),
-                                  [min(position + 1, count) for position in positions])  # fmt: skip
+                                  held, slots.get(count, at), masks.get(count), min(position + 1, count))  # fmt: skip
             row = self._summed(hidden, row, first, block.before[1])
             gate, up = shared[1](row)
             row = self._summed(hidden, lines[6](self._gated(block, gate, up)), second, norm)
@@ -314,12 +313,9 @@ class Step:
 
     def _attention(
         self, block: Block, taken: Together, last: Line, row: Tensor, angles: tuple[Tensor, Tensor], static: Static,
-        held: Tensor, slots: Tensor, mask: Tensor | None, counts: Sequence[int],
+        held: Tensor, slots: Tensor, mask: Tensor | None, count: int,
     ) -> Tensor:  # fmt: skip
-        """(n, H) of what the tokens take from those before them; their keys and values are put into their places.
-
-        `counts`: places of each text that hold a token; of a static step the mask says it.
-        """
+        """(n, H) of what the tokens take from those before them; their keys and values are put into their places."""
         if held.shape[1] != static.n:
             held = held[:, : static.n]  # the last texts have ended
         if self.fused:
@@ -338,24 +334,19 @@ class Step:
             held.index_copy_(3, slots, static.new)
         else:
             held.scatter_(3, slots[:, None, None, None].expand_as(static.new), static.new)
-        if self.static or static.n == 1:
-            out = self._attended(block, static.query, held if self.static else held[:, :, :, : counts[0]], mask)
-        else:  # each for itself: how far another one has come changes no bit of it
-            texts = zip(static.query.split(1), held.split(1, 1), counts, strict=True)
-            out = torch.cat([self._attended(block, query, own[:, :, :, :count], None) for query, own, count in texts])
-        return last(out.reshape(static.n, -1))
-
-    def _attended(self, block: Block, query: Tensor, held: Tensor, mask: Tensor | None) -> Tensor:
-        """(n, G, heads / G, D) of one token of each text."""
+        if not self.static:
+            held = held[:, :, :, :count]
+            mask = None if mask is None else mask[..., :count]
         keys, values = held.unbind(0)
         if block.softcap is None:
-            return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=block.scaling)
-        scores = (query @ keys.transpose(-1, -2)).float().mul_(block.scaling / block.softcap).tanh_()
-        scores.mul_(block.softcap)
-        if mask is not None:
-            scores += mask
-        out: Tensor = scores.softmax(-1).to(values.dtype) @ values
-        return out
+            out = F.scaled_dot_product_attention(static.query, keys, values, attn_mask=mask, scale=block.scaling)
+        else:
+            scores = (static.query @ keys.transpose(-1, -2)).float().mul_(block.scaling / block.softcap).tanh_()
+            scores.mul_(block.softcap)
+            if mask is not None:
+                scores += mask
+            out = scores.softmax(-1).to(values.dtype) @ values
+        return last(out.reshape(static.n, -1))
 
     def _angles(self, hidden: Tensor, at: Tensor) -> dict[str | None, tuple[Tensor, Tensor]]:
         """cos and signed sin of each token's position, (n, 1, D) each, by kind of layer."""

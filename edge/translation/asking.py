@@ -68,6 +68,10 @@ class Translator(Protocol):
         """A draft; the guards judge it."""
         ...
 
+    def translate_lines(self, requests: Sequence[Request]) -> Sequence[Draft]:
+        """Drafts of several lines in one context, none of which sees another."""
+        ...
+
 
 def seed_of(unit: Unit, *more: object) -> int:
     """A number below 2^31 that follows from the unit and the attempt alone."""

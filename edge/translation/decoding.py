@@ -1,12 +1,12 @@
-"""A line translated by the model: its prompt, and the tokens after it.
+"""A line translated by the model: prompt, greedy or sampled decoding, early end.
 
-Owns: what a prompt keeps when the window is too small, the token limit, which tokens are proposed.
+Owns: what a prompt keeps when the window is too small, the token limit, when decoding ends.
 Does not know: whether the result is any good (`guards`), what is learned from it.
 Units: tokens.
 
 A prompt is read in parts (`Prompts.parts`), and the cache goes from unit to unit: what the next prompt has in common
 with the last one is not read again. A run that continues after a stop reads the same parts one by one, so that
-roundings, and with them the text, are the same (`reading`). Several lines can be written side by side (`beside`).
+roundings, and with them the text, are the same. Lines that are decoded side by side share all parts but their last one.
 
 Tokens of a line are proposed by a lookup in lines like it and in its prompt (`model/lookup.py`), and one forward of
 several tokens verifies them: each is chosen as always, by the logits after those before it, and what was proposed
@@ -16,35 +16,51 @@ one token and several in a forward round alike. Proposals follow from the reques
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 
 from .. import tokenstream
 from ..errors import ModelError
+from ..generate import TextStream
+from ..model import control
 from ..model.forward import Cache
 from ..model.lookup import Lookup
-from . import reading
-from .beside import Beside, Prompt
+from ..model.picking import Picker
+from . import guards
 from .context import arrange
 from .languages import Language
 from .loop import Draft, Request
 from .prompts import Pair, Prompts
-from .reading import Reading
-from .writing import Line
 
 if TYPE_CHECKING:
     from ..core.state import State
 
 T = TypeVar("T")
 
+LOOK = 16  # tokens between two looks for a loop
 KEPT_SIZES = 4096  # pairs whose length is remembered
 
 
+class Reading:
+    """What a translator has read: a cache, the parts of prompts whose tokens it holds, and for which adapter."""
+
+    def __init__(self, cache: Cache, version: int) -> None:
+        self.cache = cache
+        self.version = version
+        self.parts: list[list[int]] = []
+
+    def common(self, parts: Sequence[Sequence[int]]) -> int:
+        """How many of the first parts it holds."""
+        pairs = enumerate(zip(self.parts, parts, strict=False))
+        return next((i for i, (held, part) in pairs if held != part), min(len(self.parts), len(parts)))
+
+
 class ModelTranslator:
-    """The session's model as a `loop.Writer`."""
+    """The session's model as a `loop.Translator`."""
 
     def __init__(self, session: State, prompts: Prompts, *, ratio: float = 3.0, extra: int = 24) -> None:
         """A translation may have `ratio` times the tokens of its source, and `extra`; never more than a chunk."""
@@ -54,35 +70,24 @@ class ModelTranslator:
         self.extra = extra
         self._encoded: dict[str, list[int]] = {}
         self._sizes: dict[Pair, int] = {}
-        self._beside = Beside(session)
-        self._asked: dict[int, Request] = {}
 
     def translate(self, request: Request) -> Draft:
-        """See `loop.Writer`. A line that no prompt has room for comes back empty and cut."""
-        prompt = self._prompt(request)
-        if prompt is None:
-            return Draft("", cut=True)
-        return self._whole_or_nothing(lambda: self._decode(prompt))
-
-    def begin(self, slot: int, request: Request, *, again: bool = False) -> None:
-        """See `loop.Writer`."""
-        self._asked[slot] = request
-        self._beside.begin(slot, self._prompt(request), again=again)
-
-    def finish(self, slot: int) -> Draft:
-        """See `loop.Writer`. By itself where the forward path has no lines side by side."""
-        draft = self._whole_or_nothing(lambda: self._beside.finish(slot))
-        return self.translate(self._asked[slot]) if draft is None else draft
-
-    def forget(self) -> None:
-        """See `loop.Writer`."""
-        self._beside.forget()
-
-    def _prompt(self, request: Request) -> Prompt | None:
-        """None where no window has room for it."""
+        """See `loop.Translator`. A line that no prompt has room for comes back empty and cut."""
         limit = self._limit(request)
-        parts = self._parts(request, self.session.settings.window.size - limit)
-        return None if parts is None else Prompt(parts, limit, request)
+        parts = self._parts([request], self.session.settings.window.size - limit)
+        if parts is None:
+            return Draft("", cut=True)
+        return self._whole_or_nothing(lambda: self._decode(parts[0], limit, request))
+
+    def translate_lines(self, requests: Sequence[Request]) -> Sequence[Draft]:
+        """See `loop.Translator`. One by one where they have no part in common, or not enough room."""
+        limits = [self._limit(request) for request in requests]
+        parts = self._parts(requests, self.session.settings.window.size - max(limits))
+        drafts: Sequence[Draft] | None = None
+        if parts is not None and len(parts[0]) > 1 and all(of[:-1] == parts[0][:-1] for of in parts):
+            asked = [Asked(*of) for of in zip(parts, limits, requests, strict=True)]
+            drafts = self._whole_or_nothing(lambda: self._side_by_side(asked))
+        return drafts or [self.translate(request) for request in requests]
 
     def _limit(self, request: Request) -> int:
         """Tokens that a translation may have."""
@@ -101,16 +106,16 @@ class ModelTranslator:
 
     # --- the prompt ---
 
-    def _parts(self, request: Request, room: int) -> list[list[int]] | None:
-        """Token ids of the parts of a prompt, with as many of the last pairs as there is room for; None where there is
-        none.
+    def _parts(self, requests: Sequence[Request], room: int) -> list[list[list[int]]] | None:
+        """Token ids of the parts of each prompt, all with as many of the last pairs as there is room for; None where
+        there is none. The context is the first request's.
         """
-        block, lines = arrange(request.context, 3 * self.session.settings.window.size // 4, self._size)
+        block, lines = arrange(requests[0].context, 3 * self.session.settings.window.size // 4, self._size)
         block = self.prompts.context(block)
         while True:
-            parts = self._ids(self.prompts.parts(block, lines, [request.source], request.terms))
-            if sum(map(len, parts)) <= room:
-                return parts
+            found = [self._ids(self.prompts.parts(block, lines, [of.source], of.terms)) for of in requests]
+            if all(sum(map(len, parts)) <= room for parts in found):
+                return found
             if not block and not lines:
                 return None
             block, lines = (block[1:], lines) if block else ([], lines[1:])
@@ -140,22 +145,55 @@ class ModelTranslator:
     def _read(self, parts: Sequence[list[int]]) -> tuple[torch.Tensor, Cache]:
         """Logits after the parts, and a cache that holds them: the last one read since, those before it kept."""
         forward = self.session.forward
+        reading = self._hold(parts[:-1])
         ids = torch.tensor(parts[-1])
-        main = reading.hold(self.session, parts[:-1])
-        if main is None:
+        if reading is None:
             logits, cache = forward.prefill(ids)
-            reading.kept(self.session).main = Reading(cache)
-            return logits, cache
-        forward.mark(main.cache)
-        return forward.extend(ids, main.cache), main.cache
+            reading = Reading(cache, self._version)
+        else:
+            forward.mark(reading.cache)
+            logits = forward.extend(ids, reading.cache)
+        self.session.reading = reading
+        return logits, reading.cache
+
+    def _hold(self, parts: Sequence[list[int]]) -> Reading | None:
+        """A cache that holds the parts and nothing else, or None of none.
+
+        Every part is read by itself, whether or not those before it were there: the numbers are the same.
+        """
+        forward = self.session.forward
+        held = self.session.reading
+        self.session.reading = None
+        reading = held if isinstance(held, Reading) and held.version == self._version else None
+        common = 0
+        if reading is not None:
+            common = reading.common(parts)
+            length = sum(map(len, reading.parts[:common]))
+            if length != reading.cache.length and not (common and forward.rewind(reading.cache, length)):
+                common = 0
+        if not common:
+            reading = None
+        for part in parts[common:]:
+            ids = torch.tensor(part)
+            if reading is None:
+                reading = Reading(forward.prefill(ids)[1], self._version)
+            else:
+                forward.extend(ids, reading.cache)
+        if reading is not None:
+            reading.parts = list(parts)
+        return reading
+
+    @property
+    def _version(self) -> int:
+        adapter = self.session.adapter
+        return adapter.version if adapter is not None else 0
 
     # --- the answer ---
 
-    def _decode(self, prompt: Prompt) -> Draft:
+    def _decode(self, parts: Sequence[list[int]], limit: int, request: Request) -> Draft:
         session = self.session
         session.at_rest = False
-        parts, _, request = prompt
-        line = Line(session, *prompt)
+        line = Line(session, parts, limit, request)
         with session.memory.phase("decode"):
             logits, cache = self._read(parts)
             lookup = self._lookup(parts, request)
@@ -196,6 +234,96 @@ class ModelTranslator:
         assert forgotten
         lookup.verified(len(proposed), right)
         return going
+
+    def _side_by_side(self, asked: Sequence[Asked]) -> list[Draft] | None:
+        """A draft of each; None where the forward path cannot."""
+        session = self.session
+        session.at_rest = False
+        with session.memory.phase("decode"):
+            reading = self._hold(asked[0].parts[:-1])
+            assert reading is not None
+            session.reading = reading
+            # 1. a cache for each, the longest first: they end last, and only the first ones are decoded on
+            order = sorted(range(len(asked)), key=lambda number: (-asked[number].limit, number))
+            tails = [torch.tensor(asked[number].parts[-1]) for number in order]
+            room = max(map(len, tails)) + asked[order[0]].limit
+            caches = session.forward.lines(reading.cache, len(order), room)
+            if caches is None:
+                return None
+            lines = [Line(session, *asked[number]) for number in order]
+            going = [
+                line.take(session.forward.extend(tail, cache))
+                for line, tail, cache in zip(lines, tails, caches, strict=True)
+            ]
+            # 2. a token of each
+            while any(going):
+                count = len(going) - going[::-1].index(True)
+                logits = session.forward.decode_lines([line.token for line in lines[:count]], caches)
+                going = [
+                    wanted and line.take(row) for wanted, line, row in zip(going[:count], lines, logits, strict=False)
+                ]
+        return [lines[order.index(number)].draft() for number in range(len(asked))]
+
+
+class Asked(NamedTuple):
+    """A prompt's parts, the tokens that its answer may have, and what it asks for."""
+
+    parts: Sequence[list[int]]
+    limit: int
+    request: Request
+
+
+class Line:
+    """One line while it is written.
+
+    Attributes:
+        token: the last one.
+    """
+
+    def __init__(self, session: State, parts: Sequence[list[int]], limit: int, request: Request) -> None:
+        attempt = request.attempt
+        settings = dataclasses.replace(
+            session.settings.generate,
+            temperature=attempt.temperature,
+            repetition_penalty=attempt.repetition_penalty,
+        )
+        self.token = -1
+        self._limit = limit
+        self._ends = session.base.eos_ids
+        # the penalty looks at this line alone: names of the context are meant to come again
+        barred = control.barred(session.base)
+        if request.without:
+            barred = torch.cat([barred, control.written_in(session.base, *request.without)])
+        self._picker = Picker(settings, barred, request.seed)
+        self._stream = TextStream(session.base, list(chain(*parts)), ("\n",))
+        self._expects_loop = guards.loop(request.source, guards.Limits.loop // 3)
+        self._count = 0
+        self._text = ""
+        self._cut = True
+
+    @property
+    def room(self) -> int:
+        """Tokens that the line may still have behind the next one."""
+        return max(0, self._limit - self._count - 1)
+
+    def take(self, logits: torch.Tensor) -> bool:
+        """Chooses the next token by (V,) logits; whether another one is to follow."""
+        self.token, _ = self._picker.pick(logits, self._count)
+        self._count += 1
+        if self.token in self._ends:
+            self._cut = False
+            return False
+        self._text += self._stream.add(self.token)
+        if self._stream.stopped:
+            self._cut = False
+            return False
+        if self._count % LOOK == 0 and not self._expects_loop and guards.loop(self._text):
+            return False
+        return self._count < self._limit
+
+    def draft(self) -> Draft:
+        """What was written."""
+        return Draft(self._text + self._stream.flush(), self._count, self._cut)
 
 
 def encode_more(session: State, text: str) -> list[int]:

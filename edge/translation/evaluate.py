@@ -30,7 +30,7 @@ from ..records import ChunkEvaluated, Learned, Lesson
 from . import loop, recall
 from .context import Context
 from .drafts import Judge
-from .loop import Job, Writer
+from .loop import Job, Translator
 from .names import Memory
 from .prompts import Pair
 from .together import Together
@@ -86,7 +86,7 @@ def evaluate(
     text: Sequence[Block],
     job: Job,
     session: State,
-    translator: Writer,
+    translator: Translator,
     lessons: Lessons,
     done: Sequence[ChunkEvaluated] = (),
     judge: Judge | None = None,
@@ -220,7 +220,7 @@ def _shown(protocol: str, block: Block, texts: Sequence[str]) -> Sequence[Pair]:
 
 
 def _translated(
-    job: Job, translator: Writer, block: Block, history: Sequence[Pair], memory: Memory, judge: Judge | None
+    job: Job, translator: Translator, block: Block, history: Sequence[Pair], memory: Memory, judge: Judge | None
 ) -> tuple[tuple[str, ...], int]:
     """A translation for each pair's source, empty where it failed the guards and is of no use; how many failed."""
     context = Context(history, (), job.context_units)

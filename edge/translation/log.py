@@ -18,14 +18,14 @@ class Log:
         kept: the records that are there.
         restored: how many of them the adapter has learned already.
         count: records that the loop has passed.
-        turns: how many of them change what is written next: lessons that teach, corrections.
+        lessons: how many of them are lessons.
     """
 
     def __init__(self, kept: Sequence[Record] = (), restored: int = 0) -> None:
         self.kept = kept
         self.restored = restored
         self.count = 0
-        self.turns = 0
+        self.lessons = 0
 
     def new(self) -> bool:
         """Counts a record; whether it is to be yielded."""
@@ -42,15 +42,10 @@ class Log:
         """The kept record, where one stands here; a new one only after all that are kept."""
         if self.count < len(self.kept):
             found = self.kept[self.count]
-            corrected = found if isinstance(found, Corrected) else None
-        else:
-            corrected = notice()
-        self.turns += corrected is not None
-        return corrected
+            return found if isinstance(found, Corrected) else None
+        return notice()
 
-    def lesson(
-        self, span: tuple[int, int], make: Callable[[tuple[int, int]], Lesson], *, teaches: bool = True
-    ) -> Iterator[Lesson]:
+    def lesson(self, span: tuple[int, int], make: Callable[[tuple[int, int]], Lesson]) -> Iterator[Lesson]:
         """A lesson that the adapter does not hold yet, on units [start, end); none where the run went on without it, as
         it did where another version made fewer of them.
         """
@@ -58,6 +53,6 @@ class Log:
             found = self.kept[self.count]
             if not isinstance(found, Lesson) or (found.start, found.end) != span:
                 return
-        self.turns += teaches
+        self.lessons += 1
         if self.new():
             yield make(span)

@@ -27,7 +27,7 @@ from .passed import Passed
 from .prompts import Pair, key
 from .recall import Recall
 from .revision import Revision
-from .together import Together, Writer
+from .together import Together
 
 __all__ = ["ATTEMPTS", "Attempt", "Draft", "Job", "Request", "Translator", "seed_of", "translate", "translate_unit"]
 PASSED = ("model", "pieces", "corrected")  # what is shown and learned
@@ -56,7 +56,7 @@ class Teacher(Protocol):
 
 def translate(
     job: Job,
-    translator: Writer,
+    translator: Translator,
     teacher: Teacher,
     log: Log | None = None,
     judge: Judge | None = None,
@@ -79,10 +79,9 @@ def translate(
     recall = Recall(job)
     known = _known(job)
     together = Together(job, translator, known, recall.memory)
-    what = {"known": known, "memory": recall.memory, "judge": judge, "similar": recall.lines}
-    once = partial(translate_unit, job, together, **what)
+    once = partial(translate_unit, job, together, known=known, memory=recall.memory, judge=judge, similar=recall.lines)
     teach = partial(_corrections, job, teacher, log)
-    again = partial(_once_more, job, partial(translate_unit, job, translator, **what), revision)
+    again = partial(_once_more, job, once, revision)
     ahead = _Ahead(job.units, teacher, log)
     of = "self" if "self" in job.learn else "none"
 
@@ -98,7 +97,7 @@ def translate(
         if "source" in job.learn:
             yield from ahead.read(number)
         # 3. one unit
-        shown = together.context(job.units, number, passed.shown(), log.turns)
+        shown = together.context(job.units, number, passed.shown(), log.lessons)
         record = log.unit(partial(once, number, unit, shown))
         revision.settled.see(record)
         if log.new():
@@ -111,7 +110,7 @@ def translate(
         if passed.pending and teacher.full([*passed.pending, pair]):
             yield from revise()
             pair = Pair(record.source, revision.settled.units[unit.id].text)
-            yield from log.lesson((passed.taught, number), passed.lesson(teacher.teach, of), teaches=of != "none")
+            yield from log.lesson((passed.taught, number), passed.lesson(teacher.teach, of))
             passed.close(number)
         passed.pending.append(pair)
     yield from revise()

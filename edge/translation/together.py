@@ -1,21 +1,19 @@
-"""Units that are written side by side: asked for ahead of the loop, given one by one as the loop comes to them.
+"""Units that are decoded side by side: asked for together, given one by one as the loop comes to them.
 
-Owns: which units have a slot, what their prompts show.
+Owns: which units make a group, what its prompts show, where it ends.
 Does not know: torch, how a draft is made, whether it is any good.
 Units: units of a document.
 
-As many units as there are slots are written at a time: the one that the loop is at, and those after it. The next one
-begins when that one is done, and its prompt shows what was finished then: with K slots all but the K - 1 units before
-it, with the names and terms of that moment. A draft is used where the loop asks for just that. Where a name was found
-since that stands in the unit, or a draft fails, the unit is asked for again in its slot while the others go on. What is
-taught or corrected ends what was begun before it. All of it follows from the records: a run that continues asks for the
-same, and begins again what was on its way.
+The units of a group are asked for before any of them is finished: their prompts show what stood before the group, with
+the names and terms as they were then. A draft is used where the loop asks for just that; where a name was found since
+that stands in the unit, or a first draft fails, the unit is asked for by itself, as always. A group ends with the next
+lesson. All of it follows from the records, and a run that continues makes the drafts of a broken group again, all of
+them, so that they are the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
 
 from ..documents import Unit
 from .asking import Asking, Draft, Request, Translator, given
@@ -25,97 +23,53 @@ from .job import Job
 from .names import Memory
 
 
-class Writer(Translator, Protocol):
-    """A translator that writes several lines at a time, each in a slot of its own."""
-
-    def begin(self, slot: int, request: Request, *, again: bool = False) -> None:
-        """A line is to be written in a slot, in place of what was asked for there; no slot sees another.
-
-        Args:
-            again: whether it is another attempt at the same line.
-        """
-        ...
-
-    def finish(self, slot: int) -> Draft:
-        """The draft of the line in a slot."""
-        ...
-
-    def forget(self) -> None:
-        """No draft that was begun is asked for any more."""
-        ...
-
-
-class Ahead(NamedTuple):
-    """A unit that has a slot: what it is shown, and asked for at first."""
-
-    slot: int
-    shown: Context
-    request: Request
-
-
 class Together:
-    """A translator that writes `job.lines` units at a time."""
+    """A translator that drafts up to `job.lines` units together, the first time one of them is asked for."""
 
-    def __init__(self, job: Job, translator: Writer, known: Mapping[str, str], memory: Memory) -> None:
+    def __init__(self, job: Job, translator: Translator, known: Mapping[str, str], memory: Memory) -> None:
         """`known`: see `translate_unit`."""
         self._job = job
         self._translator = translator
         self._known = known
         self._memory = memory
-        self._turn = 0
-        self._number = -1  # the unit that the loop is at
-        self._end = 0  # the first one that no slot was looked for
-        self._free = set(range(job.lines))
-        self._ahead: dict[int, Ahead] = {}  # by number
-        self._begun: set[int] = set()  # those that the translator knows of
-        self._asked = False  # whether the loop has asked for the unit that it is at
+        self._end = -1  # the unit after the group
+        self._lessons = 0
+        self._shown = Context()
+        self._requests: list[Request] = []
+        self._drafts: Sequence[Draft] = ()
 
-    def context(self, units: Sequence[Unit], number: int, shown: Context, turn: int = 0) -> Context:
-        """What the prompts of `units[number]` show: `shown`, or what was shown when it was begun.
-
-        Args:
-            turn: whatever was begun at another one is not used.
+    def context(self, units: Sequence[Unit], number: int, shown: Context, lessons: int = 0) -> Context:
+        """What the prompts of `units[number]` show, after so many lessons: `shown`, or what the first one of its group
+        did.
         """
         if self._job.lines == 1:
             return shown
-        if turn != self._turn:
-            self._turn = turn
-            self._let_go(list(self._ahead))
-            self._translator.forget()
-            self._end = number
-        self._let_go([before for before in self._ahead if before < number])
-        while self._free and self._end < len(units):
-            self._begin(units[self._end], shown)
-            self._end += 1
-        self._number = number
-        self._asked = False
-        mine = self._ahead.get(number)
-        return shown if mine is None else mine.shown
+        if number >= self._end or lessons != self._lessons:
+            self._lessons = lessons
+            self._begin(units, number, shown)
+        return self._shown
 
     def translate(self, request: Request) -> Draft:
         """See `Translator`."""
-        mine = self._ahead.get(self._number)
-        if mine is None:
+        asked = request._replace(similar=())  # lines that are known since then change no draft
+        if len(self._requests) < 2 or asked not in self._requests:
             return self._translator.translate(request)
-        for number, ahead in self._ahead.items():
-            if number not in self._begun:
-                self._begun.add(number)
-                self._translator.begin(ahead.slot, ahead.request)
-        request = request._replace(similar=())  # nothing is looked up in lines side by side
-        if self._asked or request != mine.request:
-            self._translator.begin(mine.slot, request, again=True)
-        self._asked = True
-        return self._translator.finish(mine.slot)
+        if not self._drafts:
+            self._drafts = self._translator.translate_lines(self._requests)
+        return self._drafts[self._requests.index(asked)]
 
-    def _begin(self, unit: Unit, shown: Context) -> None:
-        if given(unit, self._known) is not None or needs_no_translation(unit.text):
-            return
-        slot = min(self._free)
-        self._free.remove(slot)
-        request = Asking(self._job, self._translator, unit, self._memory, None).first(shown)
-        self._ahead[self._end] = Ahead(slot, shown, request)
+    def translate_lines(self, requests: Sequence[Request]) -> Sequence[Draft]:
+        """See `Translator`."""
+        return self._translator.translate_lines(requests)
 
-    def _let_go(self, numbers: Sequence[int]) -> None:
-        for number in numbers:
-            self._free.add(self._ahead.pop(number).slot)
-            self._begun.discard(number)
+    def _begin(self, units: Sequence[Unit], number: int, shown: Context) -> None:
+        self._shown = shown
+        self._drafts = ()
+        self._requests = []
+        self._end = number
+        while self._end < len(units) and len(self._requests) < self._job.lines:
+            unit = units[self._end]
+            if given(unit, self._known) is None and not needs_no_translation(unit.text):
+                asking = Asking(self._job, self._translator, unit, self._memory, None)
+                self._requests.append(asking.first(shown))
+            self._end += 1

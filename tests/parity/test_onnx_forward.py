@@ -157,35 +157,6 @@ def _side_by_side(forward: Any, prefix: Tensor, tails: list[Tensor], steps: list
     return [torch.stack(rows) for rows in found]
 
 
-@torch.inference_mode()
-def test_a_text_is_the_same_whatever_stands_beside_it(case: Case) -> None:
-    """Bit for bit: beside texts of any length, in a row that was used before, and read in the row itself."""
-    case.shake(11)
-    onnx, tokens = case.onnx, [int(token) for token in IDS[30:42]]
-    lines = onnx.lines(onnx.prefill(IDS[:4])[1], 3, 60)
-
-    def logits(prefix: Tensor, others: int, *, copied: bool = True) -> Tensor:
-        onnx.begin_line(lines[1], onnx.prefill(prefix)[1] if copied else None)
-        if not copied:
-            onnx.extend(prefix, lines[1])
-        for other in (lines[0], lines[2]):
-            onnx.begin_line(other, onnx.prefill(IDS[:others])[1] if others else None)
-        found = []
-        for token in tokens:
-            kept = lines[2].length
-            found.append(onnx.decode_lines([token + 1, token, 5], lines)[1].clone())
-            if not onnx.rewind(lines[2], kept):  # it rests
-                onnx.begin_line(lines[2], None)
-        return torch.stack(found)
-
-    for prefix in (IDS[:6], IDS[:40]):  # before and after sliding windows drop tokens
-        alone = logits(prefix, 0)
-        assert torch.equal(alone, logits(prefix, 3)) and torch.equal(alone, logits(prefix, 45))
-        assert torch.equal(alone, logits(prefix, 3, copied=False))
-        cache = onnx.prefill(prefix)[1]
-        assert (alone - torch.stack([onnx.decode(token, cache).clone() for token in tokens])).abs().max() < 1e-3
-
-
 def test_texts_side_by_side_are_the_texts_one_by_one(case: Case) -> None:
     case.shake(11)
     prefix, tails, steps = IDS[:20], [IDS[20:34], IDS[5:13], IDS[30:46]], [9, 6, 4]

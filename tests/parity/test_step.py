@@ -93,7 +93,7 @@ def test_what_is_captured_waits_for_nothing(family: str, count: int) -> None:
         with torch.inference_mode():
             step._logits([5] * count, [20] * count, rooms, adapter)  # what is made once
         with torch.inference_mode(), Waits(ids=True) as waits:
-            step._run(rooms, step._lines(adapter), step._static[count], [20] * count)
+            step._run(rooms, step._lines(adapter), step._static[count], 20)
         assert waits.found == []
     with Waits(ids=True) as waits:
         float(IDS.float().sum())

@@ -206,9 +206,9 @@ def test_turns_never_grow_beyond_the_window(family: str) -> None:
             context = Context(pairs[: max(0, number - since)], pairs[max(0, number - since) : number], 8)
             request = Request(pairs[number].source, context, [("甲", "A")], Attempt(), 0)
             limit = min(int(3 * len(request.source)) + 24, window.chunk)
-            parts = translator._parts(request, window.size - limit)
-            assert parts is not None and sum(map(len, parts)) <= window.size - limit
-            text = "".join(chr(token) for part in parts for token in part)
+            parts = translator._parts([request], window.size - limit)
+            assert parts is not None and sum(map(len, parts[0])) <= window.size - limit
+            text = "".join(chr(token) for part in parts[0] for token in part)
             assert request.source in text
             shown.append(sum(pair.target in text for pair in pairs[:number]))
-    assert max(shown) >= 4 and translator._parts(Request("甲" * 1600, Context(), (), Attempt(), 0), 1400) is None
+    assert max(shown) >= 4 and translator._parts([Request("甲" * 1600, Context(), (), Attempt(), 0)], 1400) is None
