@@ -179,7 +179,7 @@ class Asking(NamedTuple):
         job = self.job
         terms = job.glossary.applying(source)
         names = self.names(source, terms)
-        earlier = context.last(2 * context.keep)  # all that a prompt may show
+        earlier = context.shown
         kept: Checked | None = None  # passed, with doubts
         for number in range(len(attempts)):
             shown = context.only(0) if tries.echoed else context

@@ -4,8 +4,8 @@ Owns: the context block, the pairs that follow it line by line, when the block m
 Does not know: torch, templates, caches. Units: tokens.
 
 A block that moved on with every unit would change the prompt from its beginning, and no cache of it could be used.
-So the block stays, and each new pair follows it as a line of its own. When as many pairs follow as a prompt has to
-show, they become the block.
+So the block stays, and each new pair follows it as a line of its own. When several times as many pairs follow as a
+prompt has to show, the last of them become the block: reading it costs what writing several lines does.
 All of it follows from the pairs and where the last lesson was, never from what a process did before: a run that
 continues after a stop arranges its prompts the same way.
 """
@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from .prompts import Pair
+
+FOLLOWING = 3  # pairs that follow the block at most, by those that a prompt shows at least
 
 
 class Context(NamedTuple):
@@ -30,6 +32,11 @@ class Context(NamedTuple):
         count = self.keep if count is None else count
         pairs = [*self.before, *self.since]
         return pairs[max(0, len(pairs) - count) :]
+
+    @property
+    def shown(self) -> list[Pair]:
+        """All that a prompt may show."""
+        return self.last((1 + FOLLOWING) * self.keep)
 
     def only(self, count: int | None) -> Context:
         """A context of at most `count` pairs in one block; itself where None is named."""
@@ -56,7 +63,7 @@ def arrange(context: Context, room: int, size: Callable[[Pair], int]) -> tuple[l
     for pair in context.since:
         lines.append(pair)
         used += size(pair)
-        if len(lines) >= keep or used > room:
+        if len(lines) >= FOLLOWING * keep or used > room:
             block = _fitting([*block, *lines], keep, room // 2, size)
             lines = []
             used = sum(map(size, block))

@@ -153,6 +153,7 @@ class ModelTranslator:
         else:
             forward.mark(reading.cache)
             logits = forward.extend(ids, reading.cache)
+        reading.parts = list(parts)
         self.session.reading = reading
         return logits, reading.cache
 
@@ -165,12 +166,12 @@ class ModelTranslator:
         held = self.session.reading
         self.session.reading = None
         reading = held if isinstance(held, Reading) and held.version == self._version else None
-        common = 0
-        if reading is not None:
-            common = reading.common(parts)
+        common = reading.common(parts) if reading is not None else 0
+        while reading is not None and common:
             length = sum(map(len, reading.parts[:common]))
-            if length != reading.cache.length and not (common and forward.rewind(reading.cache, length)):
-                common = 0
+            if length == reading.cache.length or forward.rewind(reading.cache, length):
+                break
+            common -= 1
         if not common:
             reading = None
         for part in parts[common:]:

@@ -142,6 +142,8 @@ class Prompts:
             if source.code in example and target.code in example and source.code != target.code
         ]
         self._tokenizer = tokenizer
+        self._turns: list[Message] = []  # those that were over in the last prompt
+        self._texts: dict[tuple[str, int], str] = {}  # of so many of them, by how they are rendered
 
     def context(self, pairs: Sequence[Pair]) -> list[Pair]:
         """`pairs`; while there are fewer of them than examples, the last examples stand before them."""
@@ -156,27 +158,42 @@ class Prompts:
     ) -> list[str]:
         """A prompt in parts, to be joined: what stands before the next unit as before this one, and the last part.
 
-        The first part ends with the context block, then comes each of `lines` as a block of its own, then `sources`.
-        A chat template that writes earlier turns otherwise than later ones leaves one part.
+        The first part ends with the context block, then comes each of `lines` as a block of its own: what is asked, as
+        it is asked without terms, and what was answered; then `sources`. A chat template that asks otherwise than it
+        repeats leaves one part of a line, one that writes earlier turns otherwise than later ones leaves one part.
         """
         if lines and not context:
             context = lines[:1]
             lines = lines[1:]
         if self.template.form != "plain":
             return self._chat_parts(self._earlier(context, lines), sources, terms)
-        blocks = [context, *([line] for line in lines)] if context else []
-        shown = [self.block([p.source for p in block]) + self.targets([p.target for p in block]) for block in blocks]
-        first = self._fill(self.template.start) + "".join(shown[:1])
-        return [first, *shown[1:], self._asked(sources, terms)]
+        first = self._fill(self.template.start)
+        if context:
+            first += self.block([p.source for p in context]) + self.targets([p.target for p in context])
+        said = (text for line in lines for text in (self.block([line.source]), self.targets([line.target])))
+        return [first, *said, self._asked(sources, terms)]
 
     def _chat_parts(self, earlier: list[Message], sources: Sequence[str], terms: Terms) -> list[str]:
+        same = next((n for n, (one, other) in enumerate(zip(self._turns, earlier, strict=False)) if one != other), None)
+        same = min(len(self._turns), len(earlier)) if same is None else same
+        self._texts = {key: text for key, text in self._texts.items() if key[1] <= same}
+        self._turns = earlier
         asked = self._chat([*earlier, *self._asking(earlier, sources, terms)])
         ends = range(2, len(earlier) + 1, 2)
         for before in (self._ended, self._gone_on):
-            texts = [*(before(earlier[:end]) for end in ends), asked]
-            if all(after.startswith(start) for start, after in pairwise(texts)):
-                return [after[len(start) :] for start, after in pairwise(["", *texts])]
+            texts = [self._turned(before, end) for end in ends]
+            in_two = [text for end in ends[1:] for text in (self._turned(self._chat, end - 1), texts[end // 2 - 1])]
+            for parts in ([*texts[:1], *in_two, asked], [*texts, asked]):
+                if all(after.startswith(start) for start, after in pairwise(parts)):
+                    return [after[len(start) :] for start, after in pairwise(["", *parts])]
         return [asked]
+
+    def _turned(self, form: Callable[[list[Message]], str], count: int) -> str:
+        """The first of the last prompt's turns, rendered once."""
+        key = (form.__name__, count)
+        if key not in self._texts:
+            self._texts[key] = form(self._turns[:count])
+        return self._texts[key]
 
     def _ended(self, earlier: list[Message]) -> str:
         return self._chat(earlier, answered=True)

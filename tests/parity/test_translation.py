@@ -161,6 +161,28 @@ def test_lines_that_the_window_has_no_room_for_are_asked_for_alone(runtime: Any)
         assert short == translator.translate(asked[0]) and long == loop.Draft("", cut=True)
 
 
+@pytest.mark.parametrize("form", ["plain", "chat"])
+def test_what_was_asked_is_not_read_again_for_the_next_line(form: str) -> None:
+    """After a line without terms only its answer and the next line are read; the drafts are as if all of it were."""
+    context = Context(PAIRS[:2], PAIRS[2:4], 3)
+    first = Request(PAIRS[4].source, context, [], Attempt(), 1)
+    second = Request(PAIRS[5].source, context.also(Pair(PAIRS[4].source, "Ein Schiff.")), [], Attempt(), 1)
+    with tiny.runtime("qwen3", *SIZES, "window.size=1500", max_position_embeddings=2048).session() as session:
+        if form == "chat":
+            session.base.tokenizer.chat_template = CHAT
+        prompt = prompts.Prompts(prompts.load_template(form), EN, DE, session.base.tokenizer)
+        translator = ModelTranslator(session, prompt)
+        translator.translate(first)
+        plain = session.forward.extend
+        read: list[str] = []
+        session.forward.extend = lambda ids, *more: read.append(session.base.decode(ids)) or plain(ids, *more)  # type: ignore
+        after = translator.translate(second)
+        session.reading = None
+        assert translator.translate(second) == after
+    assert len(read) == 2 + 7 and "Schiff." in read[0] and PAIRS[4].source not in read[0]
+    assert PAIRS[5].source in read[1] and read[2:][-2:] == read[:2]
+
+
 def test_a_lesson_makes_what_was_read_before_it_stale(runtime: Any) -> None:
     asked = Request(PAIRS[3].source, Context(PAIRS[:2], PAIRS[2:3], 2), [], Attempt(), 1)
     with runtime.session() as session:
@@ -181,7 +203,7 @@ def test_the_parts_of_a_prompt_are_its_tokens(runtime: Any) -> None:
         ((first, *more),) = ModelTranslator(session, form)._parts([asked], 10_000) or []
         texts = form.parts(form.context(PAIRS[:2]), PAIRS[2:4], ["A line."], [("line", "Zeile")])
         assert first == session.base.encode(texts[0]) and [session.base.decode(part) for part in more] == texts[1:]
-        assert texts[-1].startswith("In these lines: line = Zeile.") and len(texts) == 4
+        assert texts[-1].startswith("In these lines: line = Zeile.") and len(texts) == 6
 
 
 def test_a_model_that_cannot_write_a_language_is_refused(runtime: Any) -> None:

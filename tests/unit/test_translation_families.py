@@ -156,12 +156,17 @@ def test_terms_are_a_turn_where_a_template_has_no_words_for_them() -> None:
 
 @pytest.mark.parametrize("family", ALL)
 def test_prompts_come_in_parts_that_stay(family: str) -> None:
-    """What stands before a unit stands before the next one too: nothing is read twice, thinking models included."""
+    """What stands before a unit stands before the next one too, and so does what is asked, where the template repeats
+    it as it is: nothing is read twice, of thinking models the line alone.
+    """
     form = made(family)
+    thinks = family == "thinking"
     parts = form.parts(PAIRS[:2], PAIRS[2:4], ["戊"], [("戊", "E")])
-    assert len(parts) == 4 and all(parts)
+    assert len(parts) == (4 if thinks else 6) and all(parts)
     later = form.parts(PAIRS[:2], PAIRS[2:5], ["己"])
-    assert later[:3] == parts[:3] and len(later) == 5
+    assert later[: len(parts) - 1] == parts[:-1] and len(later) == (5 if thinks else 8)
+    asked = form.parts(PAIRS[:2], PAIRS[2:4], [PAIRS[4].source])
+    assert (later[: len(asked)] == asked) is not thinks
     assert "".join(parts).count("<think>") == (family == "thinking")
 
 
