@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from . import windows
+from .errors import InputError
 from .model import control
 from .model.base import Base
 from .model.forward import Cache
@@ -68,6 +69,9 @@ def generate(
     """
     # 1. what the context cannot hold is read into the adapter
     settings = state.settings
+    if not state.fill(1):
+        raise InputError("there is no text to continue", "a word or more: this model's texts begin with no token of "
+                         "their own", "name a prompt")  # fmt: skip
     long = state.fill(state.position + settings.window.context + 1)
     if reading or (not written and long):
         yield from read(state)

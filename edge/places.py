@@ -7,6 +7,8 @@ Does not know: torch, sessions, how a run is opened (`resume`), arguments, print
 
 from __future__ import annotations
 
+import glob
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +17,12 @@ from typing import Any
 from . import journal
 from . import settings as settings_module
 from .documents.text import Text
-from .errors import JournalError, SettingsError
+from .errors import JournalError, SettingsError, TemploraError
 from .journal import Journal, RunInfo
 from .settings import Settings
 
 MOST_RUNS = 10_000  # of one name
+_NUMBER = re.compile(r"-[1-9]\d{0,8}")
 
 
 @dataclass(frozen=True)
@@ -95,29 +98,45 @@ def place(
     word = "".join(c if c.isalnum() or c in "._" else "_" for c in name)[:40] or "text"
     stem = f"{command}-{word}-{journal.fingerprint(key)[:8]}"
     first = journal.default_root() / stem
-    number = 0
     prints = fingerprints(texts or {})
     found: dict[str, RunInfo] = {}
     notes: list[str] = []
-    while ((folder := numbered(first, number := number + 1)) / "manifest.json").exists():
+    numbers = taken(first)
+    folder = numbered(first, max(numbers, default=0) + 1)
+    for number in numbers:
         try:
-            info = Journal.peek(folder)
-        except JournalError as error:  # it cannot continue, and is not in the way of a new run
+            info = Journal.peek(numbered(first, number))
+        except TemploraError as error:  # it cannot continue, and is not in the way of a new run
             notes.append(f"{error.got}; it is left as it is")
             continue
         assert info.manifest is not None
         if all(info.manifest.fingerprints.get(text) == value for text, value in prints.items()):
-            found[info.state] = info
+            found["damaged" if info.state == "damaged" else "sound"] = info
     if fresh:
         return Place(folder, first=first)
     if "damaged" in found:
         lost = found["damaged"]
         notes.append(f"{lost.folder} is damaged ({lost.reason}); --run {lost.folder} --force continues what is left")
-    there_is = found.get("resumable") or found.get("finished")
+    there_is = found.get("sound")  # the last one that was begun; one that another process holds is refused
     if there_is is None and resume:
         got = notes[-1] if notes else f"no run {stem} in {first.parent}"
         raise JournalError(got, "one that began so", "leave --resume out, or name it by --run")
     return Place(there_is.folder if there_is else folder, there_is, first, notes=tuple(notes))
+
+
+def taken(first: Path) -> list[int]:
+    """The numbers of the runs of a name; there are gaps where some were removed.
+
+    Raises:
+        StorageError: their folder cannot be read.
+    """
+    with journal.guarded(f"read {first.parent}"):
+        names = (
+            [path.name for path in first.parent.glob(f"{glob.escape(first.name)}*")] if first.parent.is_dir() else []
+        )
+    endings = (name.removeprefix(first.name) for name in names)
+    numbers = [1 if not ending else int(ending[1:]) for ending in endings if not ending or _NUMBER.fullmatch(ending)]
+    return sorted(number for number in numbers if (numbered(first, number) / "manifest.json").exists())
 
 
 def numbered(first: Path, number: int) -> Path:

@@ -28,7 +28,7 @@ from .documents.text import Text
 from .errors import JournalError, StorageError, no_numbers
 from .journal import Journal, Manifest, SnapshotPolicy
 from .model.base import Base
-from .places import MOST_RUNS, Place, fingerprints, journal_settings, numbered
+from .places import MOST_RUNS, Place, fingerprints, journal_settings, numbered, taken
 from .records import Record
 from .session import Runtime, Session
 from .weights import packed, tensorfile
@@ -307,12 +307,14 @@ def _open(
         try:
             return Journal.resume(folder, what, force=force, defaults=defaults), notes
         except JournalError as error:
-            if where.first is None or where.there.state != "finished":
+            held = Journal.peek(folder).state == "running"  # by another process, which does the same
+            if where.first is None or where.there.state != "finished" or held:
                 raise
             notes.append(f"{error.got}; a new run begins")  # what it has is not what is asked for now
     if where.first is None:
         return Journal.create(folder, what), notes
-    for number in range(1, MOST_RUNS):
+    last = max(taken(where.first), default=0)
+    for number in range(last + 1, min(last + 100, MOST_RUNS)):
         new = numbered(where.first, number)
         if not (new / "manifest.json").exists():
             with contextlib.suppress(JournalError), _named_by_nobody():  # another process may have just taken it

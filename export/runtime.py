@@ -29,6 +29,8 @@ from .rows import Array
 class OnnxForward:
     """The Forward protocol on an export folder's graphs. The adapter stays torch's; the graph reads copies of it."""
 
+    forgets = True
+
     def __init__(self, engine: Engine, adapter: Adapter | None, slice_size: int = SLICE) -> None:
         """`slice_size`: label positions that meet the head at a time."""
         self.engine = engine

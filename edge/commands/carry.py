@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -113,7 +114,7 @@ def find(name: str, *, adapter_alone: bool = False) -> Carried:
         StorageError: it cannot be read.
     """
     where = journal.find(name)
-    if (where / "adapter_config.json").is_file() and (where / "adapter_model.safetensors").is_file():
+    if all(os.path.isfile(where / name) for name in ("adapter_config.json", "adapter_model.safetensors")):
         sums = [journal.file_fingerprint(where / name) for name in ("adapter_model.safetensors", "adapter_config.json")]
         return Carried(where, None, sums[0], config=sums[1])
     found = journal.Journal.peek(where)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BudgetError, Interrupted
 from ..records import Record, TextPiece
-from ..terminal import Stop
+from ..terminal import Stop, say
 from . import options
 
 if TYPE_CHECKING:
@@ -46,7 +46,11 @@ def drive(
         0, or the exit code of a stop: what was shown is kept, and the run resumes from there.
     """
     stopped = 0
-    records = begin(list(run.kept) if whole else run.restore(session))
+    told = len(run.notes)
+    done = list(run.kept) if whole else run.restore(session)
+    for note in run.notes[told:]:
+        say(f"note: {note}")
+    records = begin(done)
     try:
         for record in records:
             kept = record if isinstance(record, TextPiece) else run.add(record, session)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from .. import journal, places
-from ..errors import InputError, SettingsError
+from ..errors import InputError, Interrupted, SettingsError
 from ..machine.allocator import release_memory
 from ..records import ChunkEvaluated, Record, finite, perplexity
 from ..terminal import Progress, Stop, print_table, say, working
@@ -101,12 +101,18 @@ def run(args: argparse.Namespace) -> int:
     stopped = 0
     results = {}
     outputs: dict[str, list[Sample]] = {}
-    for name in protocols:
-        done, stopped = _measure(args, name, chunks, wanted, job, made, runtime, places[name], texts)
-        outputs[name] = _scored(done, references, scored)
-        results[name] = _result(done, outputs[name], names, job)
-        if stopped:
-            break
+    with Stop() as stop:
+        for name in protocols:
+            done, stopped = _measure(args, name, chunks, wanted, job, made, runtime, places[name], texts, stop)
+            outputs[name] = _scored(done, references, scored)
+            results[name] = _result(done, outputs[name], names, job)
+            if stop.asked and not stopped and name != protocols[-1]:  # at the very end of this one
+                stopped = Interrupted.exit_code
+                say(f"stopped after {name}")
+                if args.run_folder is not None:
+                    say(f"the same command with --run {args.run_folder} --resume continues")
+            if stopped:
+                break
     result = {
         "command": "eval translate",
         "file": str(args.file),
@@ -191,6 +197,7 @@ def _measure(
     runtime: Runtime,
     where: places.Place,
     texts: dict[str, str],
+    stop: Stop,
 ) -> tuple[list[ChunkEvaluated], int]:
     """The records of one protocol, and the exit code of a stop."""
     from ..translation.decoding import ModelTranslator
@@ -200,7 +207,6 @@ def _measure(
     with (
         options.run(args, where, "eval", runtime, {**texts, "protocol": protocol}, len(chunks)) as run,
         runtime.session() as session,
-        Stop() as stop,
     ):
         if run.finished:
             return cast(list[ChunkEvaluated], run.kept), 0

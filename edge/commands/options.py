@@ -174,7 +174,7 @@ def as_begun(args: argparse.Namespace, where: places.Place, settings: Settings) 
     """
     began = where.settings(settings)
     keys = (override.partition("=")[0].strip().partition(".") for override in _overrides(args))
-    asked = {name: getattr(settings.compute, name) for section, _, name in keys if section == "compute"}
+    asked = {name: getattr(settings.compute, name) for section, _, name in keys if section == "compute" and name}
     left = ("auto", "0")  # to the planner; false is asked for
     other = {
         name: value for name, value in asked.items() if str(value) not in left and value != getattr(began.compute, name)

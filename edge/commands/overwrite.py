@@ -38,7 +38,9 @@ READ = {  # the options that name what is read
     "metric": "the metric's checkpoint",
     "set": "the graph",
 }
-TEXTS = ("file", "book", "prompt_file", "carry", "glossary", "corrections", "template", "generate")  # may be private
+TEXTS = (  # may be private
+    "file", "book", "rendered", "prompt_file", "carry", "glossary", "corrections", "template", "generate",
+)  # fmt: skip
 RUNS = ("rendered", "carry")  # those of them that name a run, by its folder or name
 REPORTS = {  # what --report DIR leaves there, by verb
     "score": ("report.json", "perplexity.png"),
@@ -72,7 +74,7 @@ def check(args: argparse.Namespace) -> None:
             if any(same(output.path, path) for path in (source.path, *_folders(source.path))):
                 raise _refused(output, f"{source.what} {source.path}")
         for source in reads:
-            if source.path.is_dir() and any(same(folder, source.path) for folder in _folders(output.path)):
+            if os.path.isdir(source.path) and any(same(folder, source.path) for folder in _folders(output.path)):
                 raise SettingsError(
                     f"{output.what} would write {output.path} into {source.what} {source.path}",
                     "a place outside of it", "name another output",
@@ -92,8 +94,11 @@ def read(args: argparse.Namespace) -> Iterator[Named]:
             yield Named(what, path)
             if dest in RUNS and (book := _book(path)):
                 yield Named(READ["book"], book)
-            if dest in ("model", "set", *RUNS) and path.is_dir():
-                yield from (Named(what, inner) for inner in sorted(path.iterdir()) if inner.is_file())
+            if dest in ("model", "set", *RUNS):
+                yield from (Named(what, inner) for inner in _files(path))
+    if getattr(args, "action", "") == "export-adapter":
+        for path in map(_run, args.names):
+            yield from (Named(READ["rendered"], inner) for inner in (path, *_files(path)))
 
 
 def texts(args: argparse.Namespace) -> list[Path]:
@@ -160,10 +165,18 @@ def _paths(args: argparse.Namespace, dest: str, value: str) -> list[Path]:
         return []
     if dest == "model":
         path = Path(value).expanduser() if not value.startswith("~") or _home() else Path(value)
-        return [path, path.with_name(path.name + ".sha256")] if path.name and path.is_file() else [path]
+        return [path, path.with_name(path.name + ".sha256")] if path.name and os.path.isfile(path) else [path]
     if dest in RUNS:
         return [_run(value)]
     return [Path(value)]
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files in a folder; none of one that is none, or cannot be read, which the verb itself says."""
+    try:
+        return sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_file())
+    except OSError:
+        return []
 
 
 def _run(value: str) -> Path:

@@ -35,7 +35,11 @@ def prompting(verb: argparse.ArgumentParser) -> None:
         "--glossary", type=options.path, metavar="TSV", help="terms and their translations: source, tab, target"
     )
     verb.add_argument(
-        "--context-units", type=int, default=8, metavar="K", help="finished units that a prompt shows at least (default: 8)"
+        "--context-units",
+        type=int,
+        default=8,
+        metavar="K",
+        help="finished units that a prompt shows at least (default: 8)",
     )
     verb.add_argument(
         "--names",

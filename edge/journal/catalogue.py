@@ -23,6 +23,7 @@ from .manifest import Manifest
 SUMMARY = "summary.json"
 FILES = "files"
 ADAPTER = "adapter.safetensors"  # in it: what a run's adapter was at its end
+LONGEST_NAME = 255  # bytes of a file's name, as most file systems have it
 State = Literal["finished", "running", "resumable", "damaged"]
 
 
@@ -194,13 +195,17 @@ def find(name: Path | str) -> Path:
     """The folder that a user names a run by: a path, or its name below `default_root`; `peek` says what is there.
 
     Raises:
-        JournalError: it holds a character that no path can hold.
+        JournalError: it holds a character that no path can hold, or is too long for one.
         StorageError: there is no home folder.
     """
     path = disk.usable_path(name)
-    if (path / manifest.NAME).is_file() or len(path.parts) != 1:
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
+        raise JournalError(
+            f"{name} is too long for a file", f"at most {LONGEST_NAME} bytes", "name a run, or its folder"
+        )
+    if os.path.isfile(path / manifest.NAME) or len(path.parts) != 1:
         return Path(os.path.realpath(path))
-    return Path(os.path.realpath(path if path.is_dir() else default_root() / path))
+    return Path(os.path.realpath(path if os.path.isdir(path) else default_root() / path))
 
 
 def list_runs(root: Path | str) -> list[RunInfo]:

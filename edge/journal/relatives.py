@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import JournalError
+from ..errors import TemploraError
 from . import catalogue, disk, manifest
 from .catalogue import RunInfo, folders
 from .manifest import Manifest
@@ -35,7 +35,7 @@ def furthest(root: Path, what: Manifest) -> tuple[RunInfo, list[str]] | None:
             if began.command != what.command or began.fingerprints.get(TEXT) != text:
                 continue
             run = catalogue.peek(folder)
-        except JournalError:  # no run, or a damaged one
+        except TemploraError:  # no run, a damaged one, or one that cannot be read
             continue
         known = {name: value for name, value in began.fingerprints.items() if name in what.fingerprints}
         known |= {"settings": began.extra["asked"]} if "asked" in began.extra else {}

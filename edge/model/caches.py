@@ -32,6 +32,11 @@ UNBOUNDED = 1 << 30
 Place = tuple[str, dict[Any, Any], Any]  # a tensor of a cache: a name for it, and where it is kept
 
 
+def forgets(config: Any) -> bool:
+    """Whether all that a model's layers keep are tokens, which can be taken back: a state is none."""
+    return all(type(layer) in FORGETTING for layer in DynamicCache(config=config).layers)
+
+
 class Rooms:
     """The keys and values of one text.
 

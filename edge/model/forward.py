@@ -25,7 +25,7 @@ from ..weights.paging import Store
 from . import attention
 from .adapter import Adapter
 from .base import Base
-from .caches import Grown, Rooms
+from .caches import Grown, Rooms, forgets
 from .loss import plain_nll, sliced_nll
 from .prefix import MAX_POSITION, Prefix, windows_of
 from .step import Step
@@ -41,7 +41,13 @@ class Cache:
 
 
 class Forward(Protocol):
-    """What a loop needs of a forward path. Batch size is one everywhere: a document is one stream."""
+    """What a loop needs of a forward path. Batch size is one everywhere: a document is one stream.
+
+    Attributes:
+        forgets: whether a cache can go back to an earlier length; one that holds a state cannot.
+    """
+
+    forgets: bool
 
     def nll(self, input_ids: Tensor, labels: int, *, adapter: bool = True) -> Tensor:
         """Nats of each of the window's last `labels` tokens.
@@ -152,6 +158,7 @@ class TorchForward:
         self.base = base
         self.adapter = adapter
         self.plain = compute.plain
+        self.forgets = forgets(base.config)
         self._choose(compute)
 
     @cached_property

@@ -64,12 +64,12 @@ def resolve(reference: str, *, notice: Notice | None = None) -> Source:
     if reference in embedded.ENTRIES:
         return _embedded(embedded.entry(reference), notice or print_to_stderr)
     path = Path(reference).expanduser()
-    if path.is_file():
+    if os.path.isfile(path):
         if path.suffix.lower() != ".gguf":
             raise ModelError(f"{reference} is a file", "a .gguf file or a model folder", "name the folder it lies in")
         state = file_state(path)
         return Source("gguf", path, reference, check_gguf(path), state)
-    if path.is_dir():
+    if os.path.isdir(path):
         if not (path / "config.json").is_file():
             raise ModelError(f"{reference} has no config.json", "a model folder", "name the folder that holds it")
         return Source("folder", path, reference)

@@ -47,12 +47,15 @@ class Context(NamedTuple):
         return self._replace(since=[*self.since, pair])
 
 
-def arrange(context: Context, room: int, size: Callable[[Pair], int]) -> tuple[list[Pair], list[Pair]]:
+def arrange(
+    context: Context, room: int, size: Callable[[Pair], int], following: int = FOLLOWING
+) -> tuple[list[Pair], list[Pair]]:
     """(the block, the pairs that follow it line by line).
 
     Args:
         room: tokens that all of them may take; the block takes half of it at most when it is made.
         size: tokens of a pair.
+        following: see `FOLLOWING`.
     """
     keep = context.keep
     if keep == 0:
@@ -63,7 +66,7 @@ def arrange(context: Context, room: int, size: Callable[[Pair], int]) -> tuple[l
     for pair in context.since:
         lines.append(pair)
         used += size(pair)
-        if len(lines) >= FOLLOWING * keep or used > room:
+        if len(lines) >= following * keep or used > room:
             block = _fitting([*block, *lines], keep, room // 2, size)
             lines = []
             used = sum(map(size, block))

@@ -31,7 +31,7 @@ from ..model.forward import Cache
 from ..model.lookup import Lookup
 from ..model.picking import Picker
 from . import guards
-from .context import arrange
+from .context import FOLLOWING, arrange
 from .languages import Language
 from .loop import Draft, Request
 from .prompts import Pair, Prompts
@@ -110,10 +110,13 @@ class ModelTranslator:
         """Token ids of the parts of each prompt, all with as many of the last pairs as there is room for; None where
         there is none. The context is the first request's.
         """
-        block, lines = arrange(requests[0].context, 3 * self.session.settings.window.size // 4, self._size)
+        forgets = self.session.forward.forgets  # else all of a prompt is read each time: a short one, at once
+        room_of_pairs = 3 * self.session.settings.window.size // 4
+        block, lines = arrange(requests[0].context, room_of_pairs, self._size, FOLLOWING if forgets else 1)
         block = self.prompts.context(block)
         while True:
-            found = [self._ids(self.prompts.parts(block, lines, [of.source], of.terms)) for of in requests]
+            texts = [self.prompts.parts(block, lines, [of.source], of.terms) for of in requests]
+            found = [self._ids(of if forgets else ["".join(of)]) for of in texts]
             if all(sum(map(len, parts)) <= room for parts in found):
                 return found
             if not block and not lines:

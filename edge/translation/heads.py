@@ -30,17 +30,20 @@ _VARIANTS = dict(pair.split("=") for pair in _WRITTEN.split())
 def without(rows: Rows, source: Language | None = None, target: Language | None = None) -> tuple[int, int, Rows]:
     """The columns of both texts, the first two where no head names them, and the rows without their heads.
 
-    A row of heads is the first that is neither empty nor a note, and names both sides; what fits best goes first.
+    A row of heads is the first that is neither empty nor a note, and names both sides, the sign of a column of numbers
+    (#) beside them; what fits best goes first.
 
     Args:
         source: the language of the source, where heads may name it; so is `target`.
     """
     for at, (_, cells) in enumerate(rows):
-        if not any(cell.strip() for cell in cells) or cells[0].lstrip().startswith("#"):
+        if not any(cell.strip() for cell in cells):
             continue
         first = _column(cells, "source", source)
         second = _column(cells, "target", target)
         if min(first, second) < 0 or first == second:
+            if cells[0].lstrip().startswith("#"):
+                continue
             break
         return first, second, rows[at + 1 :]
     return 0, 1, rows
@@ -54,7 +57,8 @@ def _column(cells: Sequence[str], side: str, language: Language | None) -> int:
 
 def _fit(head: str, side: str, language: Language | None) -> int:
     """How well a head names one side; 0 not at all."""
-    if head == side:
+    named = _NAMED.fullmatch(head)
+    if named is not None and named["name"] == side:  # source (en)
         return _SURE
     if language is None:
         return 0
@@ -62,7 +66,6 @@ def _fit(head: str, side: str, language: Language | None) -> int:
         return _SURE
     if _TAG.fullmatch(head):
         return languages.closeness(head, language.tag)
-    named = _NAMED.fullmatch(head)
     names = (languages.find(language.code).name, language.endonym)
     if named is None or named["name"] not in map(str.casefold, names):
         return 0

@@ -27,7 +27,7 @@ from .candidates import UNCASED, Candidates, runs_of, sounds_alike, whole_runs
 from .folding import folded
 from .languages import Language
 from .prompts import Pair, Terms
-from .settled import stands
+from .settled import stands, without
 from .spelling import near
 
 HEAD = "# names that were remembered: edit the second column and give the file back with --glossary\n"
@@ -127,7 +127,7 @@ class Memory:
             self._kept[name] += name in kept
         for name in sorted(kept):
             run = self._names[name]
-            target = target.replace(run, ". ")  # explained: it tells nothing of the others
+            target = without(run, target, self._target)  # explained: it tells nothing of the others
             self._pairs[name] += weight
             self._both[name][run] += weight
             if extra:
@@ -385,6 +385,10 @@ def _bent(name: str, word: str) -> bool:
 
 
 def table(given: Mapping[str, str], names: Iterable[Name]) -> Sequence[tuple[str, str, str]]:
-    """Rows of a glossary that holds the user's terms and what was remembered, with a note on each of the latter."""
-    rows = [(source, target, "") for source, target in given.items()]
-    return [*rows, *((name.source, name.target, f"in {name.both} of {name.pairs} units") for name in names)]
+    """Rows of a glossary that holds the user's terms and what was remembered, with a note on each of the latter; of two
+    spellings that a glossary takes for one (O'Brien, O’Brien) the one that is in more units.
+    """
+    rows = {folded(source): (source, target, "") for source, target in given.items()}
+    for name in sorted(names, key=lambda name: -name.pairs):
+        rows.setdefault(folded(name.source), (name.source, name.target, f"in {name.both} of {name.pairs} units"))
+    return list(rows.values())

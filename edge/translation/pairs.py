@@ -175,7 +175,8 @@ def _read_tmx(path: Path, source: Language, target: Language) -> list[list[Pair]
     pairs = []
     for texts in _variants(path):
         sides = (_variant(texts, source), _variant(texts, target))
-        pairs.append(Pair(*(texts.get(tag, "") for tag in sides)))
+        if sides[0] != sides[1]:  # a text is no translation of itself
+            pairs.append(Pair(*(texts.get(tag, "") for tag in sides)))
     return [[pair for pair in pairs if all(pair)]]
 
 

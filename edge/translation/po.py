@@ -24,8 +24,11 @@ from .reviewing import Entry
 _ESCAPES = {"\\": "\\", '"': '"', "n": "\n", "t": "\t", "r": "\r", "v": "\v", "f": "\f", "b": "\b", "a": "\a"}
 # \a stays as it is: not every library knows it
 _WRITTEN = {char: f"\\{letter}" for letter, char in _ESCAPES.items() if letter != "a"}
-_ESCAPED = re.compile(r"\\(?:([0-7]{1,3})|x([0-9A-Fa-f]{2})|(.))", re.DOTALL)
-_LINE = re.compile(r'(?:(msgctxt|msgid_plural|msgid|msgstr(?:\[\d{1,3}\])?)\s*)?"((?:[^"\\]|\\.)*)"\s*')
+_BYTE = r"\\(?:[0-7]{1,3}|x[0-9A-Fa-f]{2})"
+_ESCAPED = re.compile(rf"((?:{_BYTE})+)|\\(.)", re.DOTALL)
+_STRING = r'"(?:[^"\\]|\\.)*"'
+_LINE = re.compile(rf"(?:(msgctxt|msgid_plural|msgid|msgstr(?:\[\d{{1,3}}\])?)\s*)?((?:{_STRING}\s*)+)")
+_STRINGS = re.compile(_STRING)
 _OBSOLETE = re.compile(r"^[ \t]*#~", re.MULTILINE)
 _CHARSET = re.compile(rb"charset=([\w:-]{1,40})", re.IGNORECASE)
 _LANGUAGE = re.compile(r"^(X-Source-Language|Language):[ \t]*(\S+)", re.MULTILINE | re.IGNORECASE)
@@ -82,7 +85,7 @@ def is_review(path: Path) -> bool:
         InputError: it cannot be read, or is malformed.
     """
     found = list(_entries(path))
-    return any(entry.check for entry in found) or not (found or _OBSOLETE.search(_text(path)))
+    return any(entry.check for entry in found) or not (found or _OBSOLETE.search(_text(path)[0]))
 
 
 def tags(path: Path) -> tuple[str, str]:
@@ -107,7 +110,8 @@ def _entries(path: Path) -> Iterator[Entry]:
 def _messages(path: Path) -> Iterator[_Message]:
     message = _Message()
     field = ""
-    for number, line in enumerate(re.split(r"\r\n|\r|\n", _text(path)), 1):
+    text, charset = _text(path)
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
         line = line.strip(" \t")
         if not line:
             continue
@@ -134,28 +138,36 @@ def _messages(path: Path) -> Iterator[_Message]:
                 yield message
                 message = _Message()
             field = match[1]
-        message.fields.setdefault(field, []).append(_ESCAPED.sub(_character, match[2]))
+        strings = (string[1:-1] for string in _STRINGS.findall(match[2]))
+        message.fields.setdefault(field, []).extend(_unescaped(string, charset) for string in strings)
     if field.startswith("msgstr"):
         yield message
 
 
-def _text(path: Path) -> str:
-    """The file in the encoding that its head names."""
+def _text(path: Path) -> tuple[str, str]:
+    """The file in the encoding that its head names, and that encoding."""
     data = files.read_bytes(path, files.MARKUP_LIMIT, text=True)
     named = _CHARSET.search(data)
     charset = named[1].decode("ascii") if named else "utf-8"
     if charset.lower() in ("utf-8", "utf8", "us-ascii", "ascii", "charset"):
-        return files.decode(data, str(path))
+        return files.decode(data, str(path)), "utf-8"
     try:
-        return data.decode(charset)
+        return data.decode(charset), charset
     except (LookupError, UnicodeError, ValueError) as error:
         raise InputError(f"{path} is not readable as {charset}", "text in the charset that it names", "") from error
 
 
-def _character(match: re.Match[str]) -> str:
-    if match[1]:
-        return chr(int(match[1], 8))
-    return chr(int(match[2], 16)) if match[2] else _ESCAPES.get(match[3], match[3])
+def _unescaped(string: str, charset: str) -> str:
+    """What stands between quotes; numbers are bytes of the file's encoding."""
+
+    def said(match: re.Match[str]) -> str:
+        if not match[1]:
+            return _ESCAPES.get(match[2], match[2])
+        numbers = (code[1:] for code in re.findall(_BYTE, match[1]))
+        values = (int(code[1:], 16) if code[0] == "x" else int(code, 8) & 0xFF for code in numbers)
+        return bytes(values).decode(charset, "replace")
+
+    return _ESCAPED.sub(said, string)
 
 
 # --- writing ---

@@ -152,6 +152,14 @@ def stands(name: str, text: str, language: Language) -> bool:
     return is_word_of(name, plain) if language.spaced else alike(name) in alike(plain)
 
 
+def without(name: str, text: str, language: Language) -> str:
+    """The text with a full stop in place of a name, of whole words where words are separated."""
+    if not language.spaced:
+        return text.replace(name, ". ")
+    found: str = regex.sub(rf"(?<![\p{{L}}\p{{M}}]){regex.escape(name)}(?![\p{{L}}\p{{M}}])", ". ", text)
+    return found
+
+
 def is_word_of(name: str, text: str) -> bool:
     """Whether a name stands in a text as a word, or words, of its own."""
     word = regex.escape(alike(name))

@@ -63,13 +63,18 @@ def elements(root: Any, name: str) -> Iterator[Any]:
 
 def words(element: Any) -> str:
     """An element's words; codes of the file's own format (TMX, XLIFF 1.2) are none, subflows in them neither."""
-    parts: list[str] = [element.text or ""]
+    return " ".join("".join(_words(element)).split())
+
+
+def _words(element: Any) -> Iterator[str]:
+    yield element.text or ""
     for child in element:
         name = xml.local_name(child)
         if name and name not in CODES:
-            parts.append(words(child))
-        parts.append(child.tail or "")
-    return " ".join("".join(parts).split())
+            yield from _words(child)
+        elif name and (child.get("ctype") or child.get("type")) == "lb":  # a line break
+            yield " "
+        yield child.tail or ""
 
 
 # --- reading ---

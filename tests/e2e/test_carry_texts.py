@@ -217,6 +217,9 @@ def test_what_is_learned_of_a_private_text_is_private(model: str, texts: tuple[P
     two.chmod(0o644)
     assert cli.main(["score", str(one), "--model", model, *COMMON, "--keep-adapter", "--run", str(first)]) == 0
     assert (first / "files" / journal.ADAPTER).stat().st_mode & 0o077 == 0
+    out = tmp_path / "adapter"
+    assert cli.main(["runs", "export-adapter", str(first), "--out", str(out)]) == 0
+    assert {path.stat().st_mode & 0o077 for path in (out, *out.iterdir())} == {0}
     more = ["--carry", str(first), "--keep-adapter", "--run", str(second)]
     assert cli.main(["score", str(two), "--model", model, *COMMON, *more]) == 0
     assert (second / "files" / journal.ADAPTER).stat().st_mode & 0o077 == 0

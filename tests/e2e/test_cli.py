@@ -167,19 +167,24 @@ def mistakes(tmp_path: Path) -> dict[str, tuple[list[str], int, str]]:
         "prompt": (["write", "--prompt-file", str(tmp_path / "none")], 3, "none"),
         "quantize": (["quantize", "/no/model", str(tmp_path / "q")], 4, "/no/model"),
         "report": (["score", fine, "--report", fine + "/x"], 8, "whose parent is a folder"),
+        "long prompt": (["write", "--prompt-file", "x" * 300, "--out", str(tmp_path / "o")], 3, "too long"),
+        "long model": (["score", fine, "--model", "x" * 300], 4, "xxx"),
+        "long run": (["render", "x" * 300, "--out", str(tmp_path / "o")], 7, "too long"),
+        "long carry": (["write", "--prompt", "a", "--carry", "x" * 300], 7, "too long"),
+        "whole section": (["score", fine, "--set", "compute={}", "--model", "/no/model"], 4, "/no/model"),
     }
 
 
 @pytest.mark.parametrize("case", [
     "missing", "empty", "blank", "binary", "latin", "folder", "preset", "key", "window", "model", "cuda", "budget", "budget unit",
-    "prompt", "quantize", "report",
+    "prompt", "quantize", "report", "long prompt", "long model", "long run", "long carry", "whole section",
 ])  # fmt: skip
 def test_mistakes_give_one_clear_line(
     case: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     args, code, words = mistakes(tmp_path)[case]
     before = sorted(tmp_path.iterdir())
-    if "--model" not in args and args[0] != "quantize":
+    if "--model" not in args and args[0] not in ("quantize", "render"):
         args = [*args, "--model", model]
     assert cli.main(args) == code
     captured = capsys.readouterr()
@@ -187,6 +192,15 @@ def test_mistakes_give_one_clear_line(
     lines = captured.err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ") and words in lines[0]
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_model_whose_texts_begin_with_no_token_continues_no_empty_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(tiny.folder(tmp_path / "model", "qwen3", bos=False))
+    assert cli.main(["write", "--prompt", "", "--tokens", "5", "--model", model, *SMALL, "--no-run"]) == 3
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert "there is no text to continue" in line
 
 
 def test_wrong_usage_exits_with_two() -> None:

@@ -408,8 +408,14 @@ def test_protocols_are_measured_and_kept_apart(
     assert "COMET takes" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("at", [("off", 2), ("oracle", 1)], ids=["after a protocol", "in one"])
 def test_a_stopped_measurement_says_how_to_go_on(
-    model: str, german: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    at: tuple[str, int],
+    model: str,
+    german: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data, folder = tmp_path / "aligned.json", tmp_path / "run"
     chunks = [[{"en": line, "de": GERMAN[line]} for line in LINES[n : n + 4]] for n in range(0, 12, 4)]
@@ -421,13 +427,14 @@ def test_a_stopped_measurement_says_how_to_go_on(
 
     def stopped(protocol: str, *rest: Any) -> Iterator[Any]:
         for record in whole_way(protocol, *rest):
-            if protocol == "oracle" and record.index == 1:
+            if (protocol, record.index) == at:
                 os.kill(os.getpid(), signal.SIGINT)
             yield record
 
     with monkeypatch.context() as patched:
         patched.setattr(evaluate, "evaluate", stopped)
         assert cli.main([*args, "--run", str(folder)]) == 130
+    assert len(list(folder.iterdir())) == (1 if at[0] == "off" else 2)
     said = capsys.readouterr().err
     (how,) = re.findall(r"the same command with (.*) continues", said)
     assert how == f"--run {folder} --resume"

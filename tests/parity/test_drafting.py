@@ -282,7 +282,7 @@ def test_a_state_forgets_nothing() -> None:
     runtime = tiny.runtime("lfm2", *SIZES, nf4=False, layer_types=["conv", "full_attention"])
     with runtime.session() as session:
         _, cache = session.forward.prefill(torch.arange(2, 20))
-        assert session.forward.spare(cache) == 0
+        assert session.forward.spare(cache) == 0 and not session.forward.forgets
 
 
 class Said:

@@ -258,6 +258,52 @@ def test_po_files(tmp_path: Path) -> None:
         lines(path)
 
 
+@pytest.mark.parametrize("charset, name, written", [
+    ("UTF-8", "Café", "Caf\\303\\251"), ("UTF-8", "Café", "Caf\\xc3\\xa9"), ("ISO-8859-1", "Café", "Caf\\351"), ("UTF-8", "a\nb", "a\\nb"),
+    ("UTF-8", "Aé!", "\\101\\303\\251!"),
+])  # fmt: skip
+def test_numbers_in_po_strings_are_bytes_of_its_encoding(charset: str, name: str, written: str, tmp_path: Path) -> None:
+    """As gettext reads them."""
+    path = tmp_path / "a.po"
+    head = f'msgid ""\nmsgstr "Content-Type: text/plain; charset={charset}\\n" "Language: de\\n"\n\n'
+    path.write_bytes(f'{head}msgid "a " "name"\nmsgstr "{written}"\n'.encode("ascii"))
+    assert lines(path) == [Pair("a name", " ".join(name.split()))]
+
+
+@pytest.mark.parametrize("inside, said", [
+    ('Hello<g id="1"> world</g>', "Hello world"), ('Say<g id="1"> hello</g> now', "Say hello now"),
+    ('<mrk mtype="seg" mid="1">One. </mrk><mrk mtype="seg" mid="2">Two.</mrk>', "One. Two."),
+    ('A<mrk mtype="x"> big </mrk>ship', "A big ship"), ('Ship<x id="3" ctype="lb"/>sails', "Ship sails"),
+    ('one<x id="3"/>word', "oneword"),
+])  # fmt: skip
+def test_spaces_inside_elements_stay(inside: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.xlf"
+    path.write_text(
+        '<xliff version="1.2" xmlns="urn:oasis:names:tc:xliff:document:1.2"><file source-language="en" '
+        'target-language="de" datatype="plaintext" original="x"><body><trans-unit id="1">'
+        f"<source>{inside}</source><target>{inside}!</target></trans-unit></body></file></xliff>", "utf-8",
+    )  # fmt: skip
+    assert lines(path) == [Pair(said, said + "!")]
+    path = tmp_path / "a.tmx"
+    inside = inside.replace("<g id=", "<hi type=").replace("</g>", "</hi>").replace("ctype", "type")
+    inside = inside.replace("<x ", "<ph ").replace("mrk", "sub" if "mtype" not in inside else "hi")
+    texts = ((tag, text) for tag, text in (("en", inside), ("de", inside + "!")))
+    body = "".join(f'<tuv xml:lang="{tag}"><seg>{text}</seg></tuv>' for tag, text in texts)
+    path.write_text(f'<tmx version="1.4"><header/><body><tu>{body}</tu></body></tmx>', "utf-8")
+    assert lines(path) == [Pair(said, said + "!")]
+
+
+def test_a_text_is_no_translation_of_itself(tmp_path: Path) -> None:
+    path = tmp_path / "a.tmx"
+    texts = (("en", "hello", "zh-TW", "你好"), ("zh-CN", "软件", "zh-TW", "軟體"))
+    units = "".join(
+        f'<tu><tuv xml:lang="{one}"><seg>{a}</seg></tuv><tuv xml:lang="{other}"><seg>{b}</seg></tuv></tu>'
+        for one, a, other, b in texts
+    )
+    path.write_text(f'<tmx version="1.4"><header/><body>{units}</body></tmx>', "utf-8")
+    assert lines(path, languages.find("zh-CN"), languages.find("zh-TW")) == [Pair("软件", "軟體")]
+
+
 OBSOLETE = """msgid ""
 msgstr "Language: {}\\n"
 
@@ -381,6 +427,7 @@ def test_a_fingerprint_knows_no_white_space() -> None:
     ("en-GB en-US", "en-US,en-GB", (1, 0)), ("en zh-HK", "zh-CN,zh-TW,en", (2, 1)), ("en zh-TW", "Chinese (Traditional),English", (1, 0)),
     ("en zh-TW", "Chinese (Simplified),Chinese (Traditional),English (US)", (2, 1)), ("en zh-Hans", "Simplified Chinese,English", (1, 0)),
     ("en pt-BR", "Portuguese (Portugal),Portuguese (Brazil),English", (2, 1)), ("en de", "fr-FR,en,de", (1, 2)),
+    ("en de", "#,Source,Target", (1, 2)), ("en de", "#,German,English", (2, 1)), ("en de", "ID,Source (en),Target (de)", (1, 2)),
 ])  # fmt: skip
 def test_heads_say_which_column_is_which(asked: str, heads: str, columns: tuple[int, int], tmp_path: Path) -> None:
     source, target = (languages.find(tag) for tag in asked.split())
@@ -405,7 +452,7 @@ def test_a_first_pair_is_no_head(row: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("heads, row", [
     ("source\ttarget", "sea\tSee"), ("English\tGerman\tnote", "sea\tSee\twater"), ("Target\tSource", "See\tsea"), ("de-DE\ten-US", "See\tsea"),
-    ("note\tGerman (Germany)\tEnglish", "water\tSee\tsea"),
+    ("note\tGerman (Germany)\tEnglish", "water\tSee\tsea"), ("#\tSource\tTarget", "1\tsea\tSee"),
 ])  # fmt: skip
 def test_heads_of_a_glossary_are_no_terms(heads: str, row: str, tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"

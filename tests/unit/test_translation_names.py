@@ -20,7 +20,7 @@ from edge.translation.candidates import Candidates
 from edge.translation.guards import Limits
 from edge.translation.log import Log
 from edge.translation.loop import Draft, Job, Request
-from edge.translation.names import Memory
+from edge.translation.names import Memory, Name
 from edge.translation.prompts import Pair
 from tests.translators import OneByOne
 
@@ -35,6 +35,7 @@ SCENES = [
     ("昨天晚上是{}做的饭。", "Last night it was {} who cooked."),
 ]
 FILLER = [Pair("天气很好，风也不大。", "The weather was fine."), Pair("他们走了很远才停下来。", "They walked far.")]
+DEEDS = [("sang", "sang"), ("ran", "lief"), ("slept", "schlief"), ("left", "ging"), ("wept", "weinte")]
 BOOK = [
     pair
     for (source, target), (name, called) in itertools.product(SCENES, PEOPLE.items())
@@ -309,6 +310,23 @@ def test_a_long_book_takes_time_in_proportion() -> None:
     seconds(2)
     short, long = (min(seconds(times) for _ in range(3)) for times in (5, 40))  # the least: other work only adds to it
     assert long < 12 * short  # eight times the text
+
+
+def test_a_name_that_another_one_begins_with_is_no_part_of_it() -> None:
+    alone = [Pair(f"Then Max {did}.", f"Dann {tat} Max.") for did, tat in DEEDS]
+    both = [Pair(f"Then Max and Maxine {did}.", f"Dann {tat} Max und Maxine.") for did, tat in DEEDS]
+    made = Memory(Candidates([pair.source for pair in (*alone, *both)], EN), DE)
+    for pair in (*alone, *both):
+        made.learn(pair)
+    assert made.applying("He met Maxine there.") == [("Maxine", "Maxine")]
+
+
+def test_the_table_of_names_is_a_glossary(tmp_path: Path) -> None:
+    """Also where a book writes one name in two ways, and where the user's own terms are among them."""
+    found = [Name("O'Brien", "O'Brien", 5, 5), Name("O’Brien", "O’Brien", 7, 7), Name("Max", "Maks", 5, 4)]
+    path = tmp_path / "names.tsv"
+    path.write_text("".join("\t".join(row) + "\n" for row in names.table({"MAX": "Max"}, found)), "utf-8")
+    assert dict(glossary.read(path, EN, DE).terms) == {"MAX": "Max", "O’Brien": "O’Brien"}
 
 
 # --- what a draft lacks ---
