@@ -70,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
     wanted = _wanted(args.generate, source, target)
     terms = glossary.read(args.glossary, source, target) if args.glossary else glossary.Glossary({})
     settings = side_by_side(args, options.settings_of(args))
+    if args.context_units < 0:
+        raise SettingsError(f"--context-units is {args.context_units}", "0 or more")
     job = loop.Job(
         (), source, target, args.context_units, frozenset(), terms,
         names=args.names == "on", candidates=args.candidates, lines=settings.generate.lines,
@@ -79,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
     metric = _metric(args)
     if args.report:
         options.make_folder(args.report)
-    key = journal.fingerprint(json.dumps([chunks, args.generate, source.tag, target.tag, args.context_units]))
+    marked = [wanted(chunk) for chunk in chunks]
+    key = journal.fingerprint(json.dumps([chunks, marked, source.tag, target.tag, args.context_units]))
     places = {name: _place(args, name) for name in protocols}
     first = next(iter(places.values()))
     runtime = options.load(
@@ -95,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     key = journal.fingerprint(f"{key} names={job.names} candidates={job.candidates} given={args.given}")
     texts = {"text": key, "template": repr(made.template), "glossary": json.dumps(sorted(terms.terms.items()))}
     references = [pair for chunk in chunks for pair in chunk]
-    scored = [wanted(chunk) for chunk in chunks for _ in chunk]
+    scored = [is_marked for chunk, is_marked in zip(chunks, marked, strict=True) for _ in chunk]
     names = scores.reference_names(references, source, target)
     start = time.perf_counter()
     stopped = 0

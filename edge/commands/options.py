@@ -98,7 +98,11 @@ def going_on(verb: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--fresh", action="store_true", help="start anew; the run that is there is kept under another name"
     )
-    verb.add_argument("--force", action="store_true", help="continue even where device, versions or settings differ")
+    verb.add_argument(
+        "--force",
+        action="store_true",
+        help="continue an unfinished run even where text, device, versions or settings differ: what is done stays as it is",
+    )
     verb.add_argument(
         "--snapshot-every", type=int, metavar="N", help="a snapshot after so many chunks (default: by their cost)"
     )

@@ -55,6 +55,9 @@ def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     out = args.out
     replace = False
+    of_repairs = [name for name in ("rank", "texts", "epochs") if getattr(args, f"repair_{name}", None) is not None]
+    if of_repairs and not args.repair:
+        raise SettingsError(f"--repair-{of_repairs[0]} without --repair", "both", "add --repair")
     source = sources.resolve(args.model)
     if out is None:
         if source.kind != "gguf":

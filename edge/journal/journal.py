@@ -101,7 +101,7 @@ class Journal:
 
         A finished run that differs only in versions, or in what `defaults` names, stays what it is: `notes` tell it.
         With `force`, differences of fingerprints and versions are recorded in the manifest and gone over, and damaged
-        records are cut off with all that follow (they are kept in `records.damaged`).
+        records are cut off with all that follow (they are kept in `records.damaged`); a finished run takes no other text.
 
         Raises:
             JournalError: there is no run, another process holds it, it is damaged, or it differs from `what`.
@@ -129,6 +129,10 @@ class Journal:
                     else "name another folder"
                 )
                 raise JournalError(f"{root} is of another run: " + ", ".join(found), "the same run", remedy)
+            if (root / catalogue.SUMMARY).exists() and any(difference.startswith("text ") for difference in found):
+                raise JournalError(
+                    f"{root} is finished, of another text", "the same text", "name another folder, or use --fresh"
+                )
             if found:
                 what = dataclasses.replace(what, created=kept.created, forced=(*kept.forced, *found))
                 manifest.check(what)

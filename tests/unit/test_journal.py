@@ -318,6 +318,12 @@ def test_differences_are_listed_and_can_be_forced(fast: Path) -> None:
         assert len(journal.manifest.forced) == 4 and journal.manifest.created
     with pytest.raises(JournalError):
         Journal.resume(fast, MANIFEST)
+    with Journal.resume(fast, dataclasses.replace(other, extra={}, settings={})) as journal:
+        journal.finish({})
+    with pytest.raises(
+        JournalError, match=r"finished, of another text; .*--fresh"
+    ):  # its records say nothing of that one
+        Journal.resume(fast, MANIFEST, force=True)
 
 
 def test_only_empty_folders_become_runs_and_only_runs_are_resumed(fast: Path) -> None:
