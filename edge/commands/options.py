@@ -101,7 +101,7 @@ def going_on(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--force",
         action="store_true",
-        help="continue an unfinished run even where text, device, versions or settings differ: what is done stays as it is",
+        help="continue an unfinished run even where text, device, versions or settings differ; what is done stays",
     )
     verb.add_argument(
         "--snapshot-every", type=int, metavar="N", help="a snapshot after so many chunks (default: by their cost)"

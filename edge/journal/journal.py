@@ -101,7 +101,8 @@ class Journal:
 
         A finished run that differs only in versions, or in what `defaults` names, stays what it is: `notes` tell it.
         With `force`, differences of fingerprints and versions are recorded in the manifest and gone over, and damaged
-        records are cut off with all that follow (they are kept in `records.damaged`); a finished run takes no other text.
+        records are cut off with all that follow (they are kept in `records.damaged`). A finished run takes no other
+        text.
 
         Raises:
             JournalError: there is no run, another process holds it, it is damaged, or it differs from `what`.
