@@ -183,6 +183,23 @@ def test_what_was_asked_is_not_read_again_for_the_next_line(form: str) -> None:
     assert PAIRS[5].source in read[1] and read[2:][-2:] == read[:2]
 
 
+def test_a_model_with_a_state_reads_a_short_prompt_at_once() -> None:
+    """It cannot go back, so nothing that was read is of use again."""
+    context = Context((), [Pair(f"Line {number}.", f"Zeile {number}.") for number in range(14)], 4)
+    asked = [Request(source, context, [], Attempt(), 1) for source in ("A ship.", "A sea.")]
+    with tiny.runtime("lfm2", *SIZES, nf4=False, layer_types=["conv", "full_attention"]).session() as session:
+        translator = ModelTranslator(session, made(session), ratio=0.5, extra=8)
+        forward = session.forward
+        read: list[str] = []
+        for name in ("prefill", "extend"):
+            plain = getattr(forward, name)
+            note = lambda ids, *more, plain=plain: read.append(session.base.decode(ids)) or plain(ids, *more)  # noqa: E731
+            setattr(forward, name, note)
+        for one in asked:
+            translator.translate(one)
+    assert len(read) == 2 and all(4 <= text.count("Zeile") < 8 for text in read)
+
+
 def test_a_lesson_makes_what_was_read_before_it_stale(runtime: Any) -> None:
     asked = Request(PAIRS[3].source, Context(PAIRS[:2], PAIRS[2:3], 2), [], Attempt(), 1)
     with runtime.session() as session:
