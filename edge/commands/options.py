@@ -124,6 +124,7 @@ def place(
 
     `words`: as for `run`. Where they are named and a new run begins, it is said how an earlier one of the text differs.
     """
+    journal.SnapshotPolicy(args.snapshot_share, every=args.snapshot_every)  # what is wrong with these is said now
     if args.no_run:
         return places.Place(None)
     asked = places.journal_settings(settings)

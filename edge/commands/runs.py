@@ -42,9 +42,12 @@ def run(args: argparse.Namespace) -> int:
     """Runs it; returns the exit code."""
     if (args.action == "export-adapter") != (args.out is not None):
         raise SettingsError("--out without export-adapter" if args.out else "export-adapter without --out", "both")
+    root = args.root or journal.default_root()
+    of_prune = [name for name in ("whole", "unfinished", "dry_run") if getattr(args, name)]
+    if of_prune and args.action != "prune":
+        raise SettingsError(f"--{of_prune[0].replace('_', '-')} without prune", "both", "leave it out")
     if args.action == "export-adapter":
         return _export(args)
-    root = args.root or journal.default_root()
     if args.action == "list":
         if args.names:
             raise SettingsError("names for a list", "names for 'prune' only", "leave them out")

@@ -171,6 +171,10 @@ def mistakes(tmp_path: Path) -> dict[str, tuple[list[str], int, str]]:
         "long model": (["score", fine, "--model", "x" * 300], 4, "xxx"),
         "long run": (["render", "x" * 300, "--out", str(tmp_path / "o")], 7, "too long"),
         "long carry": (["write", "--prompt", "a", "--carry", "x" * 300], 7, "too long"),
+        "share": (["score", fine, "--snapshot-share", "7", "--no-run"], 2, "snapshot fraction"),
+        "every": (["score", fine, "--snapshot-every", "0"], 2, "snapshots every 0"),
+        "list whole": (["runs", "list", "--whole"], 2, "--whole without prune"),
+        "repair rank": (["quantize", "/no/model", str(tmp_path / "q"), "--repair-rank", "5"], 2, "--repair"),
         "whole section": (["score", fine, "--set", "compute={}", "--model", "/no/model"], 4, "/no/model"),
     }
 
@@ -178,13 +182,14 @@ def mistakes(tmp_path: Path) -> dict[str, tuple[list[str], int, str]]:
 @pytest.mark.parametrize("case", [
     "missing", "empty", "blank", "binary", "latin", "folder", "preset", "key", "window", "model", "cuda", "budget", "budget unit",
     "prompt", "quantize", "report", "long prompt", "long model", "long run", "long carry", "whole section",
+    "share", "every", "list whole", "repair rank",
 ])  # fmt: skip
 def test_mistakes_give_one_clear_line(
     case: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     args, code, words = mistakes(tmp_path)[case]
     before = sorted(tmp_path.iterdir())
-    if "--model" not in args and args[0] not in ("quantize", "render"):
+    if "--model" not in args and args[0] not in ("quantize", "render", "runs"):
         args = [*args, "--model", model]
     assert cli.main(args) == code
     captured = capsys.readouterr()
