@@ -199,7 +199,8 @@ def test_turns_never_grow_beyond_the_window(family: str) -> None:
     form = made(family)
     window = SimpleNamespace(size=1600, chunk=200)
     base = SimpleNamespace(tokenizer=form._tokenizer)
-    session: Any = SimpleNamespace(settings=SimpleNamespace(window=window), base=base)
+    forward = SimpleNamespace(forgets=True)
+    session: Any = SimpleNamespace(settings=SimpleNamespace(window=window), base=base, forward=forward)
     translator = ModelTranslator(session, form)
     pairs = [
         Pair(f"{number}." + "甲" * (number * 37 % 120), f"{number}." + "a" * (number * 53 % 150))
