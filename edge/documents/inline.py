@@ -26,6 +26,9 @@ _LINE_ENDS = re.compile(r"\s*[\r\n\x85\u2028\u2029]\s*")
 _CONTROL = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff"
 _ILLEGAL = re.compile(f"[{_CONTROL}]")  # no document format can hold these
 _SEPARATORS = re.compile(r"\s*[\x0b\x0c\x1c-\x1f]\s*")  # of those, what stands between words
+# blanks at the edges of a text, soft hyphens among them: units have none
+_LEADING = re.compile(r"\A[\s\u00ad]+")
+_TRAILING = re.compile(r"(?<![\s\u00ad])[\s\u00ad]+\Z")
 _LITERAL = re.compile(rf"([{LEFT}{RIGHT}\r\n\x85\u2028\u2029{_CONTROL}]+)")  # goes behind a placeholder
 _RUBY = re.compile(r"<ruby\b", re.IGNORECASE)
 _SIGN = re.compile(r"(?:[^\w\s!-~]+ )?")  # no word, and nothing that any format takes for markup
@@ -284,7 +287,7 @@ def _peel(items: list[_Item]) -> tuple[list[Node], list[_Item]]:
     # neighbours are never of one kind, so that at most a blank and a group stand on each side
     while items and not isinstance(items[0], Pair):
         first = items[0]
-        if isinstance(first, Text) and (bare := first.value.lstrip()):
+        if isinstance(first, Text) and (bare := _LEADING.sub("", first.value)):
             if bare != first.value:
                 left.append(Text(first.value[: -len(bare)]))
                 items = [Text(bare), *items[1:]]
@@ -293,7 +296,7 @@ def _peel(items: list[_Item]) -> tuple[list[Node], list[_Item]]:
         items = items[1:]
     while items and not isinstance(items[-1], Pair):
         last = items[-1]
-        if isinstance(last, Text) and (bare := last.value.rstrip()):
+        if isinstance(last, Text) and (bare := _TRAILING.sub("", last.value)):
             if bare != last.value:
                 right.insert(0, Text(last.value[len(bare) :]))
                 items = [*items[:-1], Text(bare)]

@@ -383,6 +383,9 @@ def _round_trip(path: Path, text: str) -> tuple[list[str], list[str]] | None:
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_texts)
 @example("⟦a\u2028b\u0085c⟧ \x0b\x1c d\u3000")
+@example("\u00ad\x1fA")
+@example("A\x1f\u00ad \u00ad")
+@example("\u00ad⟦A⟧\u00ad")
 def test_any_text_keeps_its_units(tmp_path: Path, text: str) -> None:
     found = _round_trip(tmp_path / "a.txt", text)
     if found is None:
