@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from .. import journal, places
-from ..errors import InputError, Interrupted, SettingsError
+from ..errors import InputError, Interrupted, JournalError, SettingsError
 from ..machine.allocator import release_memory
 from ..records import ChunkEvaluated, Record, finite, perplexity
 from ..terminal import Progress, Stop, print_table, say, working
@@ -84,6 +84,13 @@ def run(args: argparse.Namespace) -> int:
     marked = [wanted(chunk) for chunk in chunks]
     key = journal.fingerprint(json.dumps([chunks, marked, source.tag, target.tag, args.context_units]))
     places = {name: _place(args, name) for name in protocols}
+    if args.resume and not any(where.there for where in places.values()):
+        got = (
+            "--resume without --run"
+            if args.run_folder is None
+            else f"no run of {', '.join(protocols)} in {args.run_folder}"
+        )
+        raise JournalError(got, "a folder with a run that began so", "name it with --run, or leave --resume out")
     first = next(iter(places.values()))
     runtime = options.load(
         args,

@@ -445,6 +445,16 @@ def test_a_stopped_measurement_says_how_to_go_on(
     }
 
 
+def test_a_measurement_that_was_not_begun_cannot_continue(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "aligned.tsv"
+    data.write_text("A ship.\tEin Schiff.\n", "utf-8")
+    args = ["eval", "translate", str(data), *TO_GERMAN, "--model", "/no/model", "--protocols", "off", "--resume"]
+    for more, said in (([], "--resume without --run"), (["--run", str(tmp_path / "run")], "no run of off in")):
+        assert cli.main([*args, *more]) == 7
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 # --- mistakes ---
 
 
