@@ -99,7 +99,8 @@ def place(
     stem = f"{command}-{word}-{journal.fingerprint(key)[:8]}"
     first = journal.default_root() / stem
     prints = fingerprints(texts or {})
-    found: dict[str, RunInfo] = {}
+    there_is: RunInfo | None = None  # the last one that was begun; one that another process holds is refused
+    lost: RunInfo | None = None
     notes: list[str] = []
     numbers = taken(first)
     folder = numbered(first, max(numbers, default=0) + 1)
@@ -111,13 +112,14 @@ def place(
             continue
         assert info.manifest is not None
         if all(info.manifest.fingerprints.get(text) == value for text, value in prints.items()):
-            found["damaged" if info.state == "damaged" else "sound"] = info
+            if info.state == "damaged":
+                lost = info
+            else:
+                there_is = info
     if fresh:
         return Place(folder, first=first)
-    if "damaged" in found:
-        lost = found["damaged"]
+    if lost is not None:
         notes.append(f"{lost.folder} is damaged ({lost.reason}); --run {lost.folder} --force continues what is left")
-    there_is = found.get("sound")  # the last one that was begun; one that another process holds is refused
     if there_is is None and resume:
         got = notes[-1] if notes else f"no run {stem} in {first.parent}"
         raise JournalError(got, "one that began so", "leave --resume out, or name it by --run")
@@ -131,10 +133,7 @@ def taken(first: Path) -> list[int]:
         StorageError: their folder cannot be read.
     """
     with journal.guarded(f"read {first.parent}"):
-        names = (
-            [path.name for path in first.parent.glob(f"{glob.escape(first.name)}*")] if first.parent.is_dir() else []
-        )
-    endings = (name.removeprefix(first.name) for name in names)
+        endings = [path.name.removeprefix(first.name) for path in first.parent.glob(f"{glob.escape(first.name)}*")]
     numbers = [1 if not ending else int(ending[1:]) for ending in endings if not ending or _NUMBER.fullmatch(ending)]
     return sorted(number for number in numbers if (numbered(first, number) / "manifest.json").exists())
 

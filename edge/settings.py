@@ -11,6 +11,7 @@ The values of preset `paper` are those of arXiv 2401.11504, section 4.
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -326,7 +327,7 @@ def load(preset: str | Path = "economical", overrides: Sequence[str] = ()) -> Se
     """
     name = str(preset)
     path = Path(name) if name.endswith((".yaml", ".yml")) or "/" in name else presets_folder() / f"{name}.yaml"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise SettingsError(
             f"there is no preset '{name}'",
             "one of " + ", ".join(preset_names()) + ", or a .yaml file",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from .. import journal, places
-from ..errors import InputError, Interrupted, JournalError, SettingsError
+from ..errors import InputError, JournalError, SettingsError
 from ..machine.allocator import release_memory
 from ..records import ChunkEvaluated, Record, finite, perplexity
 from ..terminal import Progress, Stop, print_table, say, working
@@ -70,8 +70,6 @@ def run(args: argparse.Namespace) -> int:
     wanted = _wanted(args.generate, source, target)
     terms = glossary.read(args.glossary, source, target) if args.glossary else glossary.Glossary({})
     settings = side_by_side(args, options.settings_of(args))
-    if args.context_units < 0:
-        raise SettingsError(f"--context-units is {args.context_units}", "0 or more")
     job = loop.Job(
         (), source, target, args.context_units, frozenset(), terms,
         names=args.names == "on", candidates=args.candidates, lines=settings.generate.lines,
@@ -111,18 +109,13 @@ def run(args: argparse.Namespace) -> int:
     stopped = 0
     results = {}
     outputs: dict[str, list[Sample]] = {}
-    with Stop() as stop:
-        for name in protocols:
-            done, stopped = _measure(args, name, chunks, wanted, job, made, runtime, places[name], texts, stop)
-            outputs[name] = _scored(done, references, scored)
-            results[name] = _result(done, outputs[name], names, job)
-            if stop.asked and not stopped and name != protocols[-1]:  # at the very end of this one
-                stopped = Interrupted.exit_code
-                say(f"stopped after {name}")
-                if args.run_folder is not None:
-                    say(f"the same command with --run {args.run_folder} --resume continues")
-            if stopped:
-                break
+    for name in protocols:
+        last = name == protocols[-1]
+        done, stopped = _measure(args, name, chunks, wanted, job, made, runtime, places[name], texts, last=last)
+        outputs[name] = _scored(done, references, scored)
+        results[name] = _result(done, outputs[name], names, job)
+        if stopped:
+            break
     result = {
         "command": "eval translate",
         "file": str(args.file),
@@ -207,9 +200,10 @@ def _measure(
     runtime: Runtime,
     where: places.Place,
     texts: dict[str, str],
-    stop: Stop,
+    *,
+    last: bool,
 ) -> tuple[list[ChunkEvaluated], int]:
-    """The records of one protocol, and the exit code of a stop."""
+    """The records of one protocol, and the exit code of a stop; after the `last` one nothing is left to stop."""
     from ..translation.decoding import ModelTranslator
     from ..translation.lessons import Lessons, strength
     from ..translation.meaning import Meaning
@@ -217,6 +211,7 @@ def _measure(
     with (
         options.run(args, where, "eval", runtime, {**texts, "protocol": protocol}, len(chunks)) as run,
         runtime.session() as session,
+        Stop() as stop,
     ):
         if run.finished:
             return cast(list[ChunkEvaluated], run.kept), 0
@@ -241,7 +236,9 @@ def _measure(
                 progress(chunk.index + 1, f"perplexity {perplexity(chunk.nll, chunk.tokens):.1f}")
 
             summary = {"chunks": len(text)}
-            stopped = drive(run, session, stop, begin, shown, lambda _: summary, more=lambda _: len(done) < len(text))
+            stopped = drive(
+                run, session, stop, begin, shown, lambda _: summary, more=lambda _: not last or len(done) < len(text)
+            )
         if stopped:
             say(f"stopped after {len(done)} of {len(text)} chunks of {protocol}")
             options.say_how_to_go_on(run, args.run_folder)

@@ -80,8 +80,6 @@ def job_of(args: argparse.Namespace, document: Document) -> loop.Job:
     """
     source = languages.find(args.source)
     target = languages.find(args.target)
-    if args.context_units < 0:
-        raise SettingsError(f"--context-units is {args.context_units}", "0 or more")
     corrections = (
         [p for chunk in pairs.read(args.corrections, source, target) for p in chunk] if args.corrections else []
     )

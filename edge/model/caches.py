@@ -14,7 +14,7 @@ keep something else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -34,7 +34,11 @@ Place = tuple[str, dict[Any, Any], Any]  # a tensor of a cache: a name for it, a
 
 def forgets(config: Any) -> bool:
     """Whether all that a model's layers keep are tokens, which can be taken back: a state is none."""
-    return all(type(layer) in FORGETTING for layer in DynamicCache(config=config).layers)
+    return _all_forget(DynamicCache(config=config).layers)
+
+
+def _all_forget(layers: Iterable[Any]) -> bool:
+    return all(type(layer) in FORGETTING for layer in layers)
 
 
 class Rooms:
@@ -260,7 +264,7 @@ class Grown:
     def rewind(self, held: int, length: int) -> bool:
         """See `Forward.rewind`; `held` tokens are there now."""
         at, kept = self._marked
-        if not all(type(layer) in FORGETTING for layer in self.layers):
+        if not _all_forget(self.layers):
             return False  # a state that has no tokens to forget
         layers = {index: layer for index, layer in enumerate(self.layers) if type(layer) not in EMPTY}
         dropped = {index for index, layer in layers.items() if layer.keys.shape[2] < held}
@@ -278,7 +282,7 @@ class Grown:
 
     def spare(self, held: int) -> int:
         """See `Rooms.spare`. A sliding layer keeps one token fewer than it sees; a state forgets nothing."""
-        if not all(type(layer) in FORGETTING for layer in self.layers):
+        if not _all_forget(self.layers):
             return 0
         windows = [layer.sliding_window - 1 for layer in self.layers if getattr(layer, "is_sliding", False)]
         return max(0, min(windows, default=UNBOUNDED) - held)

@@ -8,7 +8,6 @@ Units: months from 1 to 12; places in characters.
 from __future__ import annotations
 
 import re
-from collections.abc import Container
 
 # 12月, 12월, 12.10.2020 and 12/10/2020 in both orders, 2020-12-10, 十二月; 三个月 and 月光 are none
 _WRITTEN = re.compile(
@@ -36,12 +35,19 @@ _NAMED = re.compile(
 
 def places(text: str) -> dict[int, int]:
     """Where a month may stand as a number, and which it is then: of 12/10/2020 both are found."""
-    found: dict[int, int] = {}
-    for match in _WRITTEN.finditer(text):
-        month = int(match[0]) if match["digits"] else sum(_HAN[char] for char in match[0])
-        if 1 <= month <= 12:
-            found[match.start()] = month
-    return found
+    found = ((match.start(), _month(match)) for match in _WRITTEN.finditer(text))
+    return {at: month for at, month in found if month}
+
+
+def without(text: str) -> str:
+    """The text with blanks in these places."""
+    return _WRITTEN.sub(lambda match: " " * len(match[0]) if _month(match) else match[0], text)
+
+
+def _month(match: re.Match[str]) -> int:
+    """0 where it is none."""
+    month = int(match[0]) if match["digits"] else sum(_HAN[char] for char in match[0])
+    return month if month <= 12 else 0
 
 
 def named(text: str) -> set[int]:
@@ -49,8 +55,8 @@ def named(text: str) -> set[int]:
     return {_NUMBER_OF[(match["after"] or match["before"]).lower()] for match in _NAMED.finditer(text)}
 
 
-def changed(source: str, target: str, numbers: Container[int]) -> list[int]:
-    """Months of a source where its translation has another one; `numbers`: all that the translation names.
+def changed(source: str, target: str) -> list[int]:
+    """Months of a source where its translation has another one.
 
     Where both have digits alone, they are compared as numbers.
     """
@@ -62,4 +68,4 @@ def changed(source: str, target: str, numbers: Container[int]) -> list[int]:
             return []
     elif due and not there:
         there = set(places(target).values())
-    return [month for month in sorted(due - there) if month not in numbers] if there else []
+    return sorted(due - there) if there else []

@@ -34,7 +34,7 @@ from . import guards
 from .context import FOLLOWING, arrange
 from .languages import Language
 from .loop import Draft, Request
-from .prompts import Pair, Prompts
+from .prompts import Pair, Prompts, common
 
 if TYPE_CHECKING:
     from ..core.state import State
@@ -52,11 +52,6 @@ class Reading:
         self.cache = cache
         self.version = version
         self.parts: list[list[int]] = []
-
-    def common(self, parts: Sequence[Sequence[int]]) -> int:
-        """How many of the first parts it holds."""
-        pairs = enumerate(zip(self.parts, parts, strict=False))
-        return next((i for i, (held, part) in pairs if held != part), min(len(self.parts), len(parts)))
 
 
 class ModelTranslator:
@@ -169,15 +164,15 @@ class ModelTranslator:
         held = self.session.reading
         self.session.reading = None
         reading = held if isinstance(held, Reading) and held.version == self._version else None
-        common = reading.common(parts) if reading is not None else 0
-        while reading is not None and common:
-            length = sum(map(len, reading.parts[:common]))
+        held_parts = common(reading.parts, parts) if reading is not None else 0
+        while reading is not None and held_parts:
+            length = sum(map(len, reading.parts[:held_parts]))
             if length == reading.cache.length or forward.rewind(reading.cache, length):
                 break
-            common -= 1
-        if not common:
+            held_parts -= 1
+        if not held_parts:
             reading = None
-        for part in parts[common:]:
+        for part in parts[held_parts:]:
             ids = torch.tensor(part)
             if reading is None:
                 reading = Reading(forward.prefill(ids)[1], self._version)

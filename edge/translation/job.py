@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..documents import Unit
+from ..errors import SettingsError
 from .glossary import Glossary
 from .guards import Limits
 from .languages import Language
@@ -66,3 +67,7 @@ class Job:
     is_word: Callable[[str], bool] | None = None
     carried: Sequence[Pair] = ()
     earlier: Sequence[Pair] = ()
+
+    def __post_init__(self) -> None:
+        if self.context_units < 0:
+            raise SettingsError(f"--context-units is {self.context_units}", "0 or more")

@@ -119,11 +119,12 @@ def differences(source: str, target: str, source_language: Language, target_lang
     new = [n.text for n in theirs if (n.due(source_language) or (n.small and not n.words)) and not n.values & spoken]
     # words of other languages are not read: what is a numeral here may be a word there
     new = new if _reads_words(source_language) else []
-    ours_beside, theirs_beside = (
-        _beside_months(text, language) for text, language in ((source, source_language), (target, target_language))
-    )
-    kept = frozenset(int(v) for v in there if v == int(v) and ours_beside[v] < max(1, theirs_beside[v]))
-    months = dates.changed(_ascii(source), _ascii(target), kept)
+    months = [Decimal(month) for month in dates.changed(_ascii(source), _ascii(target))]
+    if months:  # one that the translation names otherwise is no change
+        ours_beside, theirs_beside = (
+            _beside_months(text, language) for text, language in ((source, source_language), (target, target_language))
+        )
+        months = [m for m in months if m not in there or ours_beside[m] >= max(1, theirs_beside[m])]
     found = [f"{text} not in it" for text in dict.fromkeys(lost)]
     found += [f"{text} not in its source" for text in dict.fromkeys(new)]
     found += [f"month {month} not in it" for month in months]
@@ -145,11 +146,7 @@ def differences(source: str, target: str, source_language: Language, target_lang
 
 def _beside_months(text: str, language: Language) -> Counter[Decimal]:
     """How often a text names each number where it is no month: the second 7 of 7月7日."""
-    plain = _ascii(text)
-    for at in dates.places(plain):
-        length = 2 if plain[at : at + 2].isdecimal() or plain[at : at + 2] in ("十一", "十二") else 1
-        plain = f"{plain[:at]}{' ' * length}{plain[at + length :]}"
-    return Counter(value for number in read(plain, language) for value in number.values)
+    return Counter(value for number in read(dates.without(_ascii(text)), language) for value in number.values)
 
 
 def _sure(numbers: Sequence[Number], named: Sequence[int]) -> set[Decimal]:

@@ -11,10 +11,11 @@ it line by line, is decided in `context`. A lesson has both: half of a chunk as 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -93,7 +94,7 @@ def load_template(name: str) -> Template:
     """
     named = name.endswith((".yaml", ".yml")) or "/" in name
     path = Path(name) if named else settings.presets_folder() / "templates" / f"{name}.yaml"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise SettingsError(
             f"there is no template '{name}'", "one of " + ", ".join(template_names()), "or a .yaml file"
         )
@@ -117,6 +118,11 @@ def _examples(value: Any, where: str) -> tuple[Mapping[str, str], ...]:
 def _names(value: Any, where: str) -> Mapping[str, str]:
     (found,) = _examples([value], where)
     return found
+
+
+def common(one: Sequence[object], other: Sequence[object]) -> int:
+    """How many of the first entries are the same in both."""
+    return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(one, other, strict=False)))
 
 
 class Prompts:
@@ -174,8 +180,7 @@ class Prompts:
         return [first, *said, self._asked(sources, terms)]
 
     def _chat_parts(self, earlier: list[Message], sources: Sequence[str], terms: Terms) -> list[str]:
-        same = next((n for n, (one, other) in enumerate(zip(self._turns, earlier, strict=False)) if one != other), None)
-        same = min(len(self._turns), len(earlier)) if same is None else same
+        same = common(self._turns, earlier)
         self._texts = {key: text for key, text in self._texts.items() if key[1] <= same}
         self._turns = earlier
         asked = self._chat([*earlier, *self._asking(earlier, sources, terms)])

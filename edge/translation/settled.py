@@ -156,14 +156,16 @@ def without(name: str, text: str, language: Language) -> str:
     """The text with a full stop in place of a name, of whole words where words are separated."""
     if not language.spaced:
         return text.replace(name, ". ")
-    found: str = regex.sub(rf"(?<![\p{{L}}\p{{M}}]){regex.escape(name)}(?![\p{{L}}\p{{M}}])", ". ", text)
-    return found
+    return str(_as_word(name).sub(". ", text))
 
 
 def is_word_of(name: str, text: str) -> bool:
     """Whether a name stands in a text as a word, or words, of its own."""
-    word = regex.escape(alike(name))
-    return regex.search(rf"(?<![\p{{L}}\p{{M}}]){word}(?![\p{{L}}\p{{M}}])", alike(text)) is not None
+    return _as_word(alike(name)).search(alike(text)) is not None
+
+
+def _as_word(name: str) -> regex.Pattern[str]:
+    return regex.compile(rf"(?<![\p{{L}}\p{{M}}]){regex.escape(name)}(?![\p{{L}}\p{{M}}])")
 
 
 def share_a_name(first: str, second: str, language: Language, ordinary: AbstractSet[str] = frozenset()) -> bool:

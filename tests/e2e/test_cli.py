@@ -175,6 +175,7 @@ def mistakes(tmp_path: Path) -> dict[str, tuple[list[str], int, str]]:
         "every": (["score", fine, "--snapshot-every", "0"], 2, "snapshots every 0"),
         "list whole": (["runs", "list", "--whole"], 2, "--whole without prune"),
         "repair rank": (["quantize", "/no/model", str(tmp_path / "q"), "--repair-rank", "5"], 2, "--repair"),
+        "long preset": (["score", fine, "--preset", "x" * 300 + ".yaml"], 2, "there is no preset"),
         "whole section": (["score", fine, "--set", "compute={}", "--model", "/no/model"], 4, "/no/model"),
     }
 
@@ -182,7 +183,7 @@ def mistakes(tmp_path: Path) -> dict[str, tuple[list[str], int, str]]:
 @pytest.mark.parametrize("case", [
     "missing", "empty", "blank", "binary", "latin", "folder", "preset", "key", "window", "model", "cuda", "budget", "budget unit",
     "prompt", "quantize", "report", "long prompt", "long model", "long run", "long carry", "whole section",
-    "share", "every", "list whole", "repair rank",
+    "share", "every", "long preset", "list whole", "repair rank",
 ])  # fmt: skip
 def test_mistakes_give_one_clear_line(
     case: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
